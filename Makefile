@@ -1,0 +1,28 @@
+# make demo    compare rotation heads on point clouds (CPU, minutes)
+# make test    lint, types, every test
+# make bench   time the projection against its peers
+
+PYTHON ?= python3
+BIN := .venv/bin
+INSTALLED := .venv/.installed
+
+demo: $(INSTALLED)
+	$(BIN)/python -m experiments.rotation.pointcloud_alignment --jobs 2
+
+test: $(INSTALLED)
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/pyright
+	$(BIN)/pytest
+
+bench: $(INSTALLED)
+	$(BIN)/python -m experiments.benchmarks.projection
+
+$(INSTALLED): pyproject.toml constraints.txt
+	$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 10) and 'svdrot needs Python 3.10 or newer')"
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --upgrade pip
+	$(BIN)/python -m pip install --constraint constraints.txt --editable ".[dev]"
+	touch $@
+
+.PHONY: demo test bench

@@ -1,0 +1,152 @@
+"""Autograd of the projections: forward is a kernel, and backward and jvp are one function, the differential.
+
+R(M) is the gradient of the convex function M -> max over rotations of tr(RᵀM), so its Jacobian is symmetric:
+the product with it from the left (backward) and from the right (jvp) are the same. Saved are M and R, nothing
+else.
+"""
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from svdrot import kernels
+from svdrot.kernels import general
+
+
+def special_orthogonalize(m: Tensor, damping: float) -> Tensor:
+    if torch.compiler.is_exporting():  # into plain operations: an exported program has no autograd
+        return kernels.select(m).special_orthogonalize(m)
+    return _pick(_SpecialOrthogonalize, _SpecialOrthogonalizeWithJvp).apply(m, damping)
+
+
+def orthogonalize(m: Tensor, damping: float) -> Tensor:
+    return _pick(_Orthogonalize, _OrthogonalizeWithJvp).apply(m, damping)
+
+
+def projection_gap(m: Tensor) -> Tensor:
+    return _pick(_ProjectionGap, _ProjectionGapWithJvp).apply(m)[0]
+
+
+def _pick(plain, with_jvp):
+    if not torch.compiler.is_compiling():
+        return with_jvp
+    # Dynamo rejects a Function that defines `jvp` (torch 2.13: "Unsupported custom jvp"), and where it does
+    # not, as inside functorch transforms, inlines the forward and drops the derivative without a word
+    # (pytorch#192985).
+    if torch._C._are_functorch_transforms_active():
+        raise NotImplementedError(
+            "torch.func transforms of svdrot functions inside torch.compile: compile without them."
+        )
+    return plain
+
+
+def _differential(m: Tensor, r: Tensor, t: Tensor, damping: float) -> Tensor:
+    # Grad mode is on in a backward exactly when it must itself be differentiable (create_graph). The batched
+    # cotangents of `is_grads_batched` are no plain tensors, which the kernels need.
+    batched = not torch.compiler.is_compiling() and torch._C._functorch.is_legacy_batchedtensor(t)  # pyright: ignore
+    backend = kernels.differentiable(m) if torch.is_grad_enabled() or batched else kernels.select(m)
+    return backend.special_orthogonalize_differential(m, r, t.contiguous(), damping)
+
+
+def _batched(function, in_dims, m, *arguments):
+    """One more batch dimension is one more batch."""
+    m = m.movedim(in_dims[0], 0)
+    return function(m.flatten(0, 1), *arguments).unflatten(0, m.shape[:2]), 0
+
+
+class _Eager:
+    @classmethod
+    def apply(cls, *arguments):
+        # Function.apply first binds the arguments to the signature of forward, which takes longer than a
+        # projection (12 us); outside functorch transforms that is all it does before handing over.
+        if torch._C._are_functorch_transforms_active():
+            return super().apply(*arguments)  # type: ignore[misc]
+        return super(torch.autograd.Function, cls).apply(*arguments)  # type: ignore[misc]
+
+
+class _SpecialOrthogonalize(torch.autograd.Function):
+    @staticmethod
+    def forward(m, damping):
+        return kernels.select(m).special_orthogonalize(m)
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        m, ctx.damping = inputs
+        ctx.save_for_backward(m, output)
+        ctx.save_for_forward(m, output)
+
+    @staticmethod
+    def backward(ctx, g):
+        m, r = ctx.saved_tensors
+        return _differential(m, r, g, ctx.damping), None
+
+    @staticmethod
+    def vmap(info, in_dims, m, damping):
+        return _batched(special_orthogonalize, in_dims, m, damping)
+
+
+class _SpecialOrthogonalizeWithJvp(_Eager, _SpecialOrthogonalize):
+    @staticmethod
+    def jvp(ctx, t, _):
+        m, r = ctx.saved_tensors
+        return kernels.differentiable(m).special_orthogonalize_differential(m, r, t, ctx.damping)
+
+
+class _Orthogonalize(torch.autograd.Function):
+    @staticmethod
+    def forward(m, damping):
+        return general.orthogonalize(m)
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        m, ctx.damping = inputs
+        ctx.save_for_backward(m, output)
+        ctx.save_for_forward(m, output)
+
+    @staticmethod
+    def backward(ctx, g):
+        m, q = ctx.saved_tensors
+        return general.orthogonalize_differential(m, q, g, ctx.damping), None
+
+    @staticmethod
+    def vmap(info, in_dims, m, damping):
+        return _batched(orthogonalize, in_dims, m, damping)
+
+
+class _OrthogonalizeWithJvp(_Eager, _Orthogonalize):
+    @staticmethod
+    def jvp(ctx, t, _):
+        m, q = ctx.saved_tensors
+        return general.orthogonalize_differential(m, q, t, ctx.damping)
+
+
+class _ProjectionGap(torch.autograd.Function):
+    @staticmethod
+    def forward(m):
+        return kernels.select(m).projection_gap(m)
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        _, gradient = output
+        ctx.mark_non_differentiable(gradient)
+        ctx.save_for_backward(gradient)
+        ctx.save_for_forward(gradient)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, g, _):
+        (gradient,) = ctx.saved_tensors
+        return g[:, None, None] * gradient
+
+    @staticmethod
+    def vmap(info, in_dims, m):
+        m = m.movedim(in_dims[0], 0)
+        gap, gradient = _pick(_ProjectionGap, _ProjectionGapWithJvp).apply(m.flatten(0, 1))
+        return (gap.unflatten(0, m.shape[:2]), gradient.unflatten(0, m.shape[:2])), (0, 0)
+
+
+class _ProjectionGapWithJvp(_Eager, _ProjectionGap):
+    @staticmethod
+    def jvp(ctx, t):
+        (gradient,) = ctx.saved_tensors
+        return (gradient * t).sum((-2, -1)), None

@@ -1,0 +1,52 @@
+"""Argument errors: the only place that says what an argument must be."""
+
+import torch
+from torch import Tensor
+
+
+def check_floating(name: str, value: Tensor) -> None:
+    if not isinstance(value, Tensor):
+        raise TypeError(f"`{name}` must be a tensor; got {type(value).__name__}.")
+    if not value.is_floating_point():
+        raise TypeError(f"`{name}` must be floating point; got {value.dtype}. Call `{name}.float()` first.")
+
+
+def check_shape(name: str, value: Tensor, *trailing: int) -> None:
+    """`value` is a floating-point tensor of shape (..., *trailing)."""
+    check_floating(name, value)
+    if value.shape[value.ndim - len(trailing) :] != trailing or value.ndim < len(trailing):
+        wanted = ", ".join(("...", *map(str, trailing)))
+        raise ValueError(f"`{name}` must have shape ({wanted}); got {tuple(value.shape)}.")
+
+
+def check_matrix(name: str, value: Tensor) -> None:
+    check_floating(name, value)
+    if value.ndim < 2 or 0 in value.shape[-2:]:
+        raise ValueError(f"`{name}` must have shape (..., m, n) with m, n >= 1; got {tuple(value.shape)}.")
+
+
+def check_square(name: str, value: Tensor) -> None:
+    check_floating(name, value)
+    if value.ndim < 2 or value.shape[-1] != value.shape[-2] or value.shape[-1] == 0:
+        raise ValueError(f"`{name}` must have shape (..., n, n) with n >= 1; got {tuple(value.shape)}.")
+
+
+def compute_dtype(value: Tensor) -> torch.dtype:
+    """Numerics run in float32 or float64: half precision is a storage format here."""
+    return torch.float64 if value.dtype == torch.float64 else torch.float32
+
+
+def result_dtype(value: Tensor) -> torch.dtype:
+    """Half precision leaves as it came, except under autocast, whose rule for such functions is float32."""
+    return compute_dtype(value) if torch.is_autocast_enabled(value.device.type) else value.dtype
+
+
+def to_compute(value: Tensor, dims: int) -> Tensor:
+    """`value` in its compute dtype, each element (the last `dims` dimensions) all NaN if not all finite.
+
+    So no entry that a formula skips, and no `atan2(inf, x)`, turns a bad input into a plausible output.
+    """
+    value = value.to(compute_dtype(value))
+    finite = value.isfinite().all(tuple(range(-dims, 0)), keepdim=True)
+    # A sum, for NaN in the gradient too; not `value * 0`, which Inductor takes for 0 (torch 2.13).
+    return value + torch.where(finite, 0.0, torch.nan).to(value.dtype)

@@ -1,0 +1,50 @@
+"""Backends: modules with the same functions, chosen by `select`.
+
+    special_orthogonalize(m) -> r                              (B, n, n) -> (B, n, n)
+    special_orthogonalize_differential(m, r, t, damping) -> d  (B, n, n) each, a float
+    projection_gap(m) -> (gap, gradient)                       (B, n, n) -> (B,), (B, n, n)
+
+Inputs are contiguous, float32 or float64, of one dtype and device, unchecked; outputs are new tensors. A
+matrix with a NaN or an infinity gives NaN in its own place and changes no other; nothing raises on data. The
+formulas of 3x3 stand in `so3`, once; `reference` binds them to torch and is the specification of `cpu`, `gpu`
+and `opaque`. `so2` and `general` serve the other sizes. Autograd can see through `reference`, `so2` and
+`general`, which therefore serve higher derivatives.
+"""
+
+import warnings
+from functools import cache
+from types import ModuleType
+
+import torch
+from torch import Tensor
+
+from . import general, opaque, reference, so2
+
+
+def select(m: Tensor) -> ModuleType:
+    """The fastest backend for `m`."""
+    if m.shape[-1] != 3 or torch.compiler.is_exporting() or m.device.type not in ("cpu", "cuda"):
+        return differentiable(m)
+    return opaque if torch.compiler.is_compiling() else compiled(m.device.type)
+
+
+def differentiable(m: Tensor) -> ModuleType:
+    """The backend for `m` that autograd can see through."""
+    return {2: so2, 3: reference}.get(m.shape[-1], general)
+
+
+@cache
+def compiled(device: str) -> ModuleType:
+    """The compiled 3x3 backend of a device; imported late: numba takes 0.3 s, CPU installs have no Triton."""
+    if device == "cpu":
+        from . import cpu
+
+        return cpu
+    try:
+        from . import gpu
+    except ImportError as error:
+        warnings.warn(
+            f"No GPU kernels, falling back to torch operations: {error}. Install `triton`.", stacklevel=2
+        )
+        return reference
+    return gpu

@@ -1,0 +1,128 @@
+"""Matrices of any size by a decomposition, in torch operations. Contract: `svdrot.kernels`.
+
+With M = Q P, Q the orthogonal factor and P = QᵀM symmetric, a tangent dQ = Q X + Y (X skew, QᵀY = 0) keeps P
+symmetric if P X + X P = QᵀdM - dMᵀQ and Y P = (I - QQᵀ) dM. In eigenvectors of P both divide by sums of two
+singular values (those of Y with zero), never by differences: repeated singular values are harmless. The
+solution is differentiated by solving the same equations again, so this holds for derivatives of every order.
+"""
+
+import functools
+
+import torch
+from torch import Tensor
+
+
+def without_autocast(function):
+    """Products in the precision of the data: autocast would run them in bfloat16."""
+
+    @functools.wraps(function)
+    def wrapped(m: Tensor, *arguments):
+        with torch.autocast(m.device.type, enabled=False):
+            return function(m, *arguments)
+
+    return wrapped
+
+
+@without_autocast
+def special_orthogonalize(m: Tensor) -> Tensor:
+    u, _, vh = _decompose(m)
+    return u @ vh
+
+
+@without_autocast
+def special_orthogonalize_differential(m: Tensor, r: Tensor, t: Tensor, damping: float) -> Tensor:
+    a = r.mT @ t
+    return r @ solve(_symmetric(r.mT @ m), a - a.mT, damping)
+
+
+@without_autocast
+def projection_gap(m: Tensor) -> tuple[Tensor, Tensor]:
+    u, s, vh = _decompose(m)
+    return s[:, -2:].sum(-1) if m.shape[-1] > 1 else torch.full_like(s[:, 0], torch.inf), u[..., -2:] @ vh[
+        :, -2:
+    ]
+
+
+@without_autocast
+def orthogonalize(m: Tensor) -> Tensor:
+    """The nearest matrix with orthonormal columns, (B, m, n) with m >= n."""
+    ok = _finite(m)
+    u, _, vh = torch.linalg.svd(torch.where(ok, m, 0), full_matrices=False)
+    return torch.where(ok, u @ vh, torch.nan)
+
+
+@without_autocast
+def orthogonalize_differential(m: Tensor, q: Tensor, t: Tensor, damping: float) -> Tensor:
+    a = q.mT @ t
+    right_hand_side = torch.cat((a - a.mT, t - q @ a), -2)
+    x, y = solve(_symmetric(q.mT @ m), right_hand_side, damping).split((m.shape[-1], m.shape[-2]), -2)
+    return q @ x + y
+
+
+@without_autocast
+def solve(p: Tensor, c: Tensor, damping: float) -> Tensor:
+    """X with P X + X P = C in its first n rows, X P = C in the others; a pair sum g becomes g / (g² + d²)."""
+    return _solve(p, c, damping) if torch.compiler.is_compiling() else _Solve.apply(p, c, damping)
+
+
+def _solve(p: Tensor, c: Tensor, damping: float) -> Tensor:
+    n = p.shape[-1]
+    ok = _finite(p)
+    scale = p.detach().abs().amax((-2, -1), keepdim=True).clamp_min(torch.finfo(p.dtype).tiny)
+    s, v = torch.linalg.eigh(torch.where(ok, p / scale, 0))
+    left = torch.cat((s, s.new_zeros(len(s), c.shape[-2] - n)), -1)
+    pair = left[:, :, None] + s[:, None, :]
+    d = damping * s.abs().amax(-1)[:, None, None]
+    inverse = pair / (pair.square() + d.square() + torch.finfo(p.dtype).tiny)
+    top, bottom = (c @ v).split((n, c.shape[-2] - n), -2)
+    x = torch.cat((v.mT @ top, bottom), -2) * inverse
+    top, bottom = (x @ v.mT).split((n, c.shape[-2] - n), -2)
+    return torch.where(ok, torch.cat((v @ top, bottom), -2) / scale, torch.nan)
+
+
+class _Solve(torch.autograd.Function):
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(p, c, damping):
+        return _solve(p, c, damping)
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        p, _, ctx.damping = inputs
+        ctx.save_for_backward(p, output)
+        ctx.save_for_forward(p, output)
+
+    @staticmethod
+    def backward(ctx, g):
+        p, x = ctx.saved_tensors
+        y = solve(p, g, ctx.damping)
+        return -(_top(y) @ _top(x).mT + x.mT @ y), y, None
+
+    @staticmethod
+    def jvp(ctx, tp, tc, _):
+        p, x = ctx.saved_tensors
+        px = tp @ _top(x)
+        rows = torch.cat((px, px.new_zeros(len(px), x.shape[-2] - px.shape[-2], px.shape[-1])), -2)
+        return solve(p, tc - rows - x @ tp, ctx.damping)
+
+
+def _top(x: Tensor) -> Tensor:
+    return x[:, : x.shape[-1]]
+
+
+def _decompose(m: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """U, S, Vᵀ with det(U Vᵀ) = 1, so that the last singular value carries the sign of det M."""
+    ok = _finite(m)
+    u, s, vh = torch.linalg.svd(torch.where(ok, m, 0))
+    sign = torch.linalg.det(u @ vh).sign()
+    flip = torch.cat((s.new_ones(len(s), s.shape[-1] - 1), sign[:, None]), -1)
+    return torch.where(ok, u * flip[:, None, :], torch.nan), torch.where(ok[..., 0], s * flip, torch.nan), vh
+
+
+def _finite(m: Tensor) -> Tensor:
+    return m.isfinite().all(-1, keepdim=True).all(-2, keepdim=True)
+
+
+def _symmetric(p: Tensor) -> Tensor:
+    return (p + p.mT) / 2

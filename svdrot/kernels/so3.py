@@ -1,0 +1,300 @@
+# pyright: reportUndefinedVariable=false
+"""The arithmetic of one 3x3 matrix, on scalars; a matrix is its three columns, a vector a 3-tuple.
+
+Written once: a backend binds these formulas to its machine by supplying `sqrt`, `absolute`, `where` and the
+`constants` of its dtype. Straight-line code only, so that every lane of a vector machine does the same work,
+and a NaN stays in its own lane.
+"""
+
+import builtins
+import types
+
+import torch
+
+
+def nearest_rotation(a, b, c):
+    """The rotation R that maximises tr(RᵀM), in closed form.
+
+    One singular pair is split off, M v = s u; what is left between the planes orthogonal to v and to u is a
+    2x2 matrix, whose nearest rotation is (x, -y; y, x) / |(x, y)|. No step divides by the gap s2 + s3, so
+    the result is orthonormal to rounding whatever the matrix, and where several rotations are nearest it is
+    one of them.
+    """
+    a, b, c = normalized(a, b, c)
+    u, v, e, f, p, q, _, _, _ = split(a, b, c)
+    r, s, t = outer_sum(u, v, e, p, f, q)
+    return polished(a, b, c, r, s, t)
+
+
+def nearest_rotation_differential(a, b, c, r, s, t, da, db, dc, damping):
+    """Derivative of R(M) along dM, for R = (r, s, t); the VJP too, because the Jacobian is symmetric.
+
+    P = RᵀM is symmetric, and dR = R [w]x must keep it so: K w = vee(RᵀdM - dMᵀR) with K = tr(P) I - P, whose
+    eigenvalues are the pair sums s1 + s2, s1 + s3, s2 + s3. Each pair sum g is inverted as g / (g² + d²),
+    with d = damping (s1 + s2 + s3): w is the real part of the solution of (K + i d I) w = vee(RᵀdM - dMᵀR).
+    """
+    inverse = inverse_scale(a, b, c)
+    a, b, c = scaled(inverse, a), scaled(inverse, b), scaled(inverse, c)
+    pxx, pyy, pzz = dot(r, a), dot(s, b), dot(t, c)
+    kxy = -HALF * (dot(r, b) + dot(s, a))
+    kxz = -HALF * (dot(r, c) + dot(t, a))
+    kyz = -HALF * (dot(s, c) + dot(t, b))
+    d = damping * (pxx + pyy + pzz)
+    skew = (dot(t, db) - dot(s, dc), dot(r, dc) - dot(t, da), dot(s, da) - dot(r, db))
+
+    w = damped_solve(pyy + pzz, pxx + pzz, pxx + pyy, kxy, kxz, kyz, d, skew)
+    x, y, z = finite(inverse * w[0]), finite(inverse * w[1]), finite(inverse * w[2])
+    return combine(z, s, -y, t), combine(x, t, -z, r), combine(y, r, -x, s)
+
+
+def gap_and_derivative(a, b, c):
+    """The gap s2 + s3, with s3 signed, and its derivative: the columns of u2 v2ᵀ + u3 v3ᵀ."""
+    scale = largest(a, b, c)
+    a, b, c = normalized(a, b, c)
+    u, v, e, f, p, q, mp, mq, is_largest = split(a, b, c)
+    # Between (e, f) and (p, q) M is symmetric, with eigenvalues (total ± spread) / 2.
+    total = dot(e, mp) + dot(f, mq)
+    x, y = dot(e, mp) - dot(f, mq), dot(e, mq) + dot(f, mp)
+    spread = sqrt(x * x + y * y)
+    gap = where(is_largest, total, HALF * (total - spread) + dot(u, apply(a, b, c, v)))
+
+    # Where that block holds s1, only its lesser eigenvector counts: (I - [x, y; y, -x] / spread) / 2.
+    inverse = HALF / maximum(spread, TINY)
+    x, y = where(is_largest, -HALF, inverse * x), where(is_largest, ZERO, inverse * y)
+    ep, fq = where(is_largest, ONE, HALF - x), where(is_largest, ONE, HALF + x)
+    g, h, k = outer_sum(
+        scaled(where(is_largest, ZERO, ONE), u), v, combine(ep, e, -y, f), p, combine(-y, e, fq, f), q
+    )
+    return scale * gap, g, h, k
+
+
+def split(a, b, c):
+    """Singular pair (u, v) and right-handed bases (u, e, f), (v, p, q) in which M is s ⊕ (a symmetric block).
+
+    v is the isolated eigenvector of MᵀM, so the split costs no digits. If it belongs to s1, u = Mv / |Mv|. If
+    it belongs to s3, then s2 is within a factor √2 of s1, and u = cof(M) v / |cof(M) v| is exact to rounding
+    however small s3 is, and carries its sign.
+    """
+    v, is_largest = isolated_direction(a, b, c)
+    p, q = frame(v)
+    mp, mq = apply(a, b, c, p), apply(a, b, c, q)
+    u = unit(choose(is_largest, apply(a, b, c, v), cross(mp, mq)))
+    e, f = frame(u)
+
+    x, y = dot(e, mp) + dot(f, mq), dot(f, mp) - dot(e, mq)
+    norm = x * x + y * y
+    ambiguous = norm < TINY
+    inverse = ONE / sqrt(where(ambiguous, ONE, norm))
+    x, y = where(ambiguous, ONE, x * inverse), where(ambiguous, ZERO, y * inverse)
+    return u, v, combine(x, e, y, f), combine(-y, e, x, f), p, q, mp, mq, is_largest
+
+
+def isolated_direction(a, b, c):
+    """The unit eigenvector of MᵀM whose eigenvalue is farthest from the others; whether it is the largest.
+
+    With B = (MᵀM - mean I) / p, tr B = 0 and |B|² = 6, the eigenvalues are 2 cos of three angles 120° apart,
+    the roots of y³ - 3y = 2h, 2h = det B (Smith 1961, CACM 4(4)). For h >= 0 the largest lies in [√3, 2], at
+    least √3 above the others; for h < 0 so does the smallest, mirrored. That root is well conditioned, and
+    adj(B - y I) is a multiple, 3 to 9, of v vᵀ. (The choice of root is that of Eberly, "A robust eigensolver
+    for 3x3 symmetric matrices".)
+    """
+    aa, bb, cc, ab, ac, bc = dot(a, a), dot(b, b), dot(c, c), dot(a, b), dot(a, c), dot(b, c)
+    mean = THIRD * (aa + bb + cc)
+    aa, bb, cc = aa - mean, bb - mean, cc - mean
+    p = ONE / sqrt(SIXTH * (aa * aa + bb * bb + cc * cc) + THIRD * (ab * ab + ac * ac + bc * bc) + TINY)
+    aa, bb, cc, ab, ac, bc = aa * p, bb * p, cc * p, ab * p, ac * p, bc * p
+
+    h = HALF * (aa * (bb * cc - bc * bc) + ab * (ac * bc - ab * cc) + ac * (ab * bc - ac * bb))
+    is_largest = h >= ZERO
+    h = minimum(absolute(h), ONE)
+    y = ROOT0 + h * (ROOT1 + h * (ROOT2 + h * ROOT3))
+    y = TWO_THIRDS * (y * y * y + h) / (y * y - ONE)  # Newton: the error, 8e-5 at the start, is squared
+    y = TWO_THIRDS * (y * y * y + h) / (y * y - ONE)
+    y = where(is_largest, y, -y)
+
+    aa, bb, cc = aa - y, bb - y, cc - y
+    xx, yy, zz = bb * cc - bc * bc, aa * cc - ac * ac, aa * bb - ab * ab
+    xy, xz, yz = ac * bc - ab * cc, ab * bc - ac * bb, ab * ac - aa * bc
+    v = choose(xx >= yy, (xx, xy, xz), (xy, yy, yz))
+    return unit(choose(zz > maximum(xx, yy), (xz, yz, zz), v)), is_largest
+
+
+def polished(a, b, c, r, s, t):
+    """R (I + [w]x - (RᵀR - I) / 2): one Newton step on what rounding did to the direction and lengths of R.
+
+    K w = vee(MᵀR - RᵀM) with the K of the differential. Where the gap is so small that w is not, it is left
+    out: its square would disturb the orthogonality, and the error there is no larger than what rounding M
+    itself would cause.
+    """
+    pxx, pyy, pzz = dot(r, a), dot(s, b), dot(t, c)
+    pxy, pyx, pxz, pzx, pyz, pzy = dot(r, b), dot(s, a), dot(r, c), dot(t, a), dot(s, c), dot(t, b)
+    kxx, kyy, kzz = pyy + pzz, pxx + pzz, pxx + pyy
+    kxy, kxz, kyz = -HALF * (pxy + pyx), -HALF * (pxz + pzx), -HALF * (pyz + pzy)
+    x, y, z = pzy - pyz, pxz - pzx, pyx - pxy
+
+    axx, ayy, azz = kyy * kzz - kyz * kyz, kxx * kzz - kxz * kxz, kxx * kyy - kxy * kxy
+    axy, axz, ayz = kxz * kyz - kxy * kzz, kxy * kyz - kxz * kyy, kxy * kxz - kxx * kyz
+    inverse = ONE / (kxx * axx + kxy * axy + kxz * axz)
+    w = scaled(
+        inverse, (axx * x + axy * y + axz * z, axy * x + ayy * y + ayz * z, axz * x + ayz * y + azz * z)
+    )
+    small = dot(w, w) < SMALL
+    x, y, z = where(small, w[0], ZERO), where(small, w[1], ZERO), where(small, w[2], ZERO)
+
+    gxx, gyy, gzz = HALF * (ONE - dot(r, r)), HALF * (ONE - dot(s, s)), HALF * (ONE - dot(t, t))
+    gxy, gxz, gyz = -HALF * dot(r, s), -HALF * dot(r, t), -HALF * dot(s, t)
+    dr = apply(r, s, t, (gxx, gxy + z, gxz - y))
+    ds = apply(r, s, t, (gxy - z, gyy, gyz + x))
+    dt = apply(r, s, t, (gxz + y, gyz - x, gzz))
+    return add(r, dr), add(s, ds), add(t, dt)
+
+
+def damped_solve(kxx, kyy, kzz, kxy, kxz, kyz, d, b):
+    """Real part of (K + i d I)⁻¹ b, that is K (K² + d²)⁻¹ b, by L D Lᵀ in complex arithmetic (pairs re, im).
+
+    K is positive definite up to rounding and d > 0, so elimination needs no pivoting; unlike the adjugate it
+    does not square the condition number when two eigenvalues are small (M near minus a rotation). K = d = 0
+    gives zero.
+    """
+    i1 = inverse_complex(kxx, d)
+    l21, l31 = (kxy * i1[0], kxy * i1[1]), (kxz * i1[0], kxz * i1[1])
+    f = (kyz - kxy * l31[0], -kxy * l31[1])
+    i2 = inverse_complex(kyy - kxy * l21[0], d - kxy * l21[1])
+    l32 = product(f, i2)
+    g = product(f, l32)
+    i3 = inverse_complex(kzz - kxz * l31[0] - g[0], d - kxz * l31[1] - g[1])
+
+    y2 = (b[1] - l21[0] * b[0], -l21[1] * b[0])
+    g = product(l32, y2)
+    z3 = product((b[2] - l31[0] * b[0] - g[0], -l31[1] * b[0] - g[1]), i3)
+    g, h = product(y2, i2), product(l32, z3)
+    z2 = (g[0] - h[0], g[1] - h[1])
+    g, h = product(l21, z2), product(l31, z3)
+    return i1[0] * b[0] - g[0] - h[0], z2[0], z3[0]
+
+
+def product(a, b):
+    return a[0] * b[0] - a[1] * b[1], a[0] * b[1] + a[1] * b[0]
+
+
+def inverse_complex(re, im):
+    n = ONE / (re * re + im * im + TINY)
+    return re * n, -im * n
+
+
+def frame(v):
+    """Unit vectors p, q that make (v, p, q) right-handed, for unit v (Duff et al. 2017, JCGT 6(1))."""
+    s = where(v[2] >= ZERO, ONE, -ONE)
+    f = -ONE / (s + v[2])
+    g = f * v[0] * v[1]
+    return (ONE + s * f * v[0] * v[0], s * g, -s * v[0]), (g, s + f * v[1] * v[1], -v[1])
+
+
+def normalized(a, b, c):
+    """The matrix over its largest entry; the zero matrix, nearest to every rotation, becomes the identity."""
+    inverse = inverse_scale(a, b, c)
+    a, b, c = scaled(inverse, a), scaled(inverse, b), scaled(inverse, c)
+    one = where(largest(a, b, c) == ZERO, ONE, ZERO)
+    return (a[0] + one, a[1], a[2]), (b[0], b[1] + one, b[2]), (c[0], c[1], c[2] + one)
+
+
+def inverse_scale(a, b, c):
+    return ONE / maximum(largest(a, b, c), TINY)
+
+
+def largest(a, b, c):
+    x = maximum(maximum(absolute(a[0]), absolute(a[1])), absolute(a[2]))
+    y = maximum(maximum(absolute(b[0]), absolute(b[1])), absolute(b[2]))
+    z = maximum(maximum(absolute(c[0]), absolute(c[1])), absolute(c[2]))
+    return maximum(maximum(x, y), z)
+
+
+def maximum(x, y):
+    return where(x > y, x, y)
+
+
+def minimum(x, y):
+    return where(x < y, x, y)
+
+
+def finite(x):
+    """x, or the largest safe number where a tiny matrix makes the derivative overflow; NaN stays NaN."""
+    return where(x > HUGE, HUGE, where(x < -HUGE, -HUGE, x))
+
+
+def outer_sum(u, v, e, p, f, q):
+    """Columns of u vᵀ + e pᵀ + f qᵀ."""
+    return (
+        apply(u, e, f, (v[0], p[0], q[0])),
+        apply(u, e, f, (v[1], p[1], q[1])),
+        apply(u, e, f, (v[2], p[2], q[2])),
+    )
+
+
+def apply(a, b, c, v):
+    """The product of the matrix with columns a, b, c and the vector v."""
+    return (
+        a[0] * v[0] + b[0] * v[1] + c[0] * v[2],
+        a[1] * v[0] + b[1] * v[1] + c[1] * v[2],
+        a[2] * v[0] + b[2] * v[1] + c[2] * v[2],
+    )
+
+
+def unit(a):
+    return scaled(ONE / sqrt(dot(a, a)), a)
+
+
+def dot(a, b):
+    return a[0] * b[0] + a[1] * b[1] + a[2] * b[2]
+
+
+def cross(a, b):
+    return a[1] * b[2] - a[2] * b[1], a[2] * b[0] - a[0] * b[2], a[0] * b[1] - a[1] * b[0]
+
+
+def add(a, b):
+    return a[0] + b[0], a[1] + b[1], a[2] + b[2]
+
+
+def scaled(s, a):
+    return s * a[0], s * a[1], s * a[2]
+
+
+def combine(s, a, t, b):
+    return s * a[0] + t * b[0], s * a[1] + t * b[1], s * a[2] + t * b[2]
+
+
+def choose(condition, a, b):
+    return where(condition, a[0], b[0]), where(condition, a[1], b[1]), where(condition, a[2], b[2])
+
+
+FORMULAS = [value for value in list(globals().values()) if isinstance(value, types.FunctionType)]
+
+
+def bind(vocabulary, wrap):
+    """Add every formula to `vocabulary`, compiled by `wrap` against the names found there."""
+    vocabulary["__builtins__"] = builtins
+    for formula in FORMULAS:
+        vocabulary[formula.__name__] = wrap(
+            types.FunctionType(formula.__code__, vocabulary, formula.__name__)
+        )
+
+
+def constants(dtype: torch.dtype) -> dict[str, float]:
+    info = torch.finfo(dtype)
+    return {
+        "ZERO": 0.0,
+        "SIXTH": 1 / 6,
+        "THIRD": 1 / 3,
+        "HALF": 1 / 2,
+        "TWO_THIRDS": 2 / 3,
+        "ONE": 1.0,
+        # The cubic through the Chebyshev points of 2 cos(acos(h) / 3) on [0, 1], within 8.2e-5 of it.
+        "ROOT0": 1.73213266,
+        "ROOT1": 0.3306607,
+        "ROOT2": -0.08138239,
+        "ROOT3": 0.01863937,
+        "SMALL": info.eps / 8,  # |w|²: what the polishing step may add to RᵀR - I
+        "TINY": info.tiny,
+        "HUGE": info.max / 4,  # R [w]x stays finite for |w| <= HUGE in each component
+    }

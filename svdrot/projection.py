@@ -1,0 +1,136 @@
+"""The nearest rotation, the nearest orthonormal matrix, and how well defined the former is."""
+
+import math
+
+import torch
+from torch import Tensor
+
+from svdrot import _autograd
+from svdrot._checks import check_matrix, check_square, compute_dtype
+
+
+def special_orthogonalize(matrix: Tensor, *, damping: float | None = None) -> Tensor:
+    r"""The rotation nearest to each matrix in Frobenius norm, the $R$ in SO(n) that maximises
+    $\operatorname{tr}(R^\top M)$.
+
+    With $M = U \operatorname{diag}(s) V^\top$ this is $U \operatorname{diag}(1, \dots, 1, \det UV^\top)
+    V^\top$. It depends on neither the scale of $M$ nor the sign of its determinant, and commutes with
+    rotations from both sides.
+
+    The gradient is exact for every matrix whose nearest rotation is unique, repeated singular values
+    included: it divides by sums $s_i + s_j$, never by differences (the last $s$ has the sign of $\det M$).
+    The smallest sum is the gap (`projection_gap`); where it vanishes (rank n - 2, or $\det M < 0$ with equal
+    smallest singular values) several rotations are nearest, one of them is returned, and the gradient is
+    finite, zero along what is undefined. The zero matrix gives the identity and a zero gradient. NaN or
+    infinity in a matrix gives NaN for that matrix only.
+
+    Args:
+        matrix: shape (..., n, n), any floating dtype. Half precision is computed in float32 and returned as
+            it came; under autocast it is returned in float32.
+        damping: pair sums $g$ enter the gradient as $g / (g^2 + d^2)$, with $d$ = `damping` times the size of
+            the matrix ($s_1 + s_2 + s_3$ for n = 3, otherwise within a factor $\sqrt 2$ of $s_1$). It bounds
+            the gradient by $1 / 2d$ and bends it where the gap is not large against $d$. Default: 4 units of
+            rounding.
+
+    Returns:
+        Rotations, shape (..., n, n), orthonormal to a few units of rounding.
+
+    Raises:
+        ValueError: if the last two dimensions of `matrix` are not equal, or `damping` is not a finite number
+            >= 0.
+        TypeError: if `matrix` is not a floating-point tensor.
+
+    Source:
+        Schönemann, "A generalized solution of the orthogonal Procrustes problem", Psychometrika 31 (1966);
+        Umeyama, IEEE TPAMI 13 (1991), lemma. As a network layer: Levinson et al., "An Analysis of SVD for
+        Deep Rotation Estimation", NeurIPS 2020, arXiv 2006.14616, SVDO+.
+    """
+    check_square("matrix", matrix)
+    m = _batch(matrix)
+    r = _autograd.special_orthogonalize(m, _damping(damping, m))
+    return _unbatch(r, matrix)
+
+
+def orthogonalize(matrix: Tensor) -> Tensor:
+    r"""The nearest matrix with orthonormal columns (m >= n) or rows (m < n): the orthogonal polar factor $U
+    V^\top$.
+
+    Reflections are allowed: a square matrix keeps the sign of its determinant. Gradients divide by sums $s_i
+    + s_j$ and, for m != n, by $s_i$; they are finite everywhere, and exact while the matrix has full rank.
+
+    Args:
+        matrix: shape (..., m, n), any floating dtype (half precision as in `special_orthogonalize`).
+
+    Returns:
+        Shape (..., m, n). A rank-deficient matrix gives one of its nearest ones; NaN or infinity gives NaN in
+        its place.
+
+    Raises:
+        ValueError: if `matrix` has fewer than two dimensions, or an empty last one.
+        TypeError: if `matrix` is not a floating-point tensor.
+
+    Source:
+        Fan and Hoffman, Proc. AMS 6 (1955); Higham, "Functions of Matrices" (2008), theorem 8.4.
+    """
+    check_matrix("matrix", matrix)
+    rows, columns = matrix.shape[-2:]
+    m = _batch(matrix)
+    damping = _damping(None, m)
+    if rows == columns and rows % 2:  # -I is a reflection: nearest to M is ± the rotation nearest to ±M
+        sign = torch.where(torch.linalg.det(m.detach()) < 0, -1, 1).to(m.dtype)[:, None, None]
+        q = sign * _autograd.special_orthogonalize(sign * m, damping)
+    elif rows < columns:
+        q = _autograd.orthogonalize(m.mT, damping).mT
+    else:
+        q = _autograd.orthogonalize(m, damping)
+    return _unbatch(q, matrix)
+
+
+def projection_gap(matrix: Tensor) -> Tensor:
+    r"""How far each matrix is from having two nearest rotations: the smallest sum of two singular values.
+
+    The last singular value carries the sign of the determinant; for n = 3 the gap is $s_2 + s_3$. Moving $M$
+    by less than half the gap (in spectral norm) cannot make its nearest rotation ambiguous; rounding, noise
+    and gradients are amplified by 2 / gap. So `projection_gap(m) < tolerance * torch.linalg.matrix_norm(m)`
+    marks what not to trust.
+
+    Args:
+        matrix: shape (..., n, n), any floating dtype.
+
+    Returns:
+        Shape (...), >= 0 up to rounding, in the units of `matrix`; infinite for n = 1. Differentiable once.
+        Where singular values repeat, the gradient is one of the possible ones.
+
+    Raises:
+        ValueError: if the last two dimensions of `matrix` are not equal.
+        TypeError: if `matrix` is not a floating-point tensor.
+    """
+    check_square("matrix", matrix)
+    gap = _autograd.projection_gap(_batch(matrix))
+    return gap.reshape(matrix.shape[:-2]).to(_result_dtype(matrix))
+
+
+def _batch(matrix: Tensor) -> Tensor:
+    m = matrix.to(compute_dtype(matrix))
+    if m.ndim != 3:
+        m = m.reshape(-1, *m.shape[-2:])
+    return m.contiguous()
+
+
+def _unbatch(r: Tensor, matrix: Tensor) -> Tensor:
+    if matrix.ndim != 3:
+        r = r.reshape(matrix.shape)
+    return r.to(_result_dtype(matrix))
+
+
+def _result_dtype(matrix: Tensor) -> torch.dtype:
+    autocast = torch.is_autocast_enabled(matrix.device.type)
+    return compute_dtype(matrix) if autocast else matrix.dtype
+
+
+def _damping(damping: float | None, m: Tensor) -> float:
+    if damping is None:
+        return 4 * torch.finfo(m.dtype).eps
+    if not (isinstance(damping, int | float) and 0 <= damping < math.inf):
+        raise ValueError(f"`damping` must be a finite number >= 0; got {damping!r}.")
+    return float(damping)
