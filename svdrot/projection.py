@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from svdrot import _autograd
-from svdrot._checks import check_matrix, check_square, compute_dtype
+from svdrot._checks import check_matrix, check_square, compute_dtype, result_dtype
 
 
 def special_orthogonalize(matrix: Tensor, *, damping: float | None = None) -> Tensor:
@@ -107,7 +107,7 @@ def projection_gap(matrix: Tensor) -> Tensor:
     """
     check_square("matrix", matrix)
     gap = _autograd.projection_gap(_batch(matrix))
-    return gap.reshape(matrix.shape[:-2]).to(_result_dtype(matrix))
+    return gap.reshape(matrix.shape[:-2]).to(result_dtype(matrix))
 
 
 def _batch(matrix: Tensor) -> Tensor:
@@ -120,7 +120,7 @@ def _batch(matrix: Tensor) -> Tensor:
 def _unbatch(r: Tensor, matrix: Tensor) -> Tensor:
     if matrix.ndim != 3:
         r = r.reshape(matrix.shape)
-    return r.to(_result_dtype(matrix))
+    return r.to(result_dtype(matrix))
 
 
 def _result_dtype(matrix: Tensor) -> torch.dtype:

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-DRAWS = 32
+DRAWS = 16
 
 
 def _factors(generator: torch.Generator) -> tuple[Tensor, Tensor]:

@@ -1,0 +1,241 @@
+"""Every 3x3 backend against 50-digit arithmetic, against its contract, and against the others."""
+
+import importlib
+import inspect
+from functools import cache
+
+import cases
+import numpy as np
+import pytest
+import torch
+import truth
+
+from svdrot import kernels
+from svdrot.kernels import general, reference, so2
+
+DTYPES = [torch.float32, torch.float64]
+BACKENDS = [
+    "reference",
+    "cpu",
+    "gpu",
+]  # gpu: on the CPU through Triton's interpreter where there is no CUDA device
+CONTRACT = ["special_orthogonalize", "special_orthogonalize_differential", "projection_gap"]
+
+ORTHOGONALITY = 8  # units of rounding, largest entry of RᵀR - I; measured: 2.0
+FORWARD = 16  # units of rounding times s1 / gap, Frobenius; measured: 3.9
+DIFFERENTIAL = 16  # units of rounding times s1 / gap, relative; measured: 8.5
+GAP = 8  # units of rounding times s1; measured: 4.1
+
+
+class Backend:
+    """A backend module, fed from the CPU whatever its device."""
+
+    def __init__(self, name: str):
+        self.module = importlib.import_module(f"svdrot.kernels.{name}")
+        self.device = "cuda" if name == "gpu" and torch.cuda.is_available() else "cpu"
+
+    def _call(self, name, *tensors, **options):
+        with np.errstate(all="ignore"):  # Triton's interpreter computes in numpy, which warns of 1 / 0
+            result = getattr(self.module, name)(*(t.contiguous().to(self.device) for t in tensors), **options)
+        return tuple(r.cpu() for r in result) if isinstance(result, tuple) else result.cpu()
+
+    def project(self, m):
+        return self._call("special_orthogonalize", m)
+
+    def differentiate(self, m, r, t, damping=None):
+        damping = 4 * torch.finfo(m.dtype).eps if damping is None else damping
+        return self._call("special_orthogonalize_differential", m, r, t, damping=damping)
+
+    def gap(self, m):
+        return self._call("projection_gap", m)
+
+
+@pytest.fixture(params=BACKENDS, scope="module")
+def backend(request) -> Backend:
+    return Backend(request.param)
+
+
+@cache
+def exact(case: str, dtype: torch.dtype) -> truth.Truth:
+    return truth.Truth(cases.regular_matrices(dtype)[case])
+
+
+@cache
+def cotangents(case: str, dtype: torch.dtype) -> tuple[torch.Tensor, tuple[torch.Tensor, torch.Tensor]]:
+    """For each matrix a cotangent and the exact VJP. Of four random ones the least symmetric with respect to R is
+    taken: for a symmetric one the VJP is zero by cancellation, and its relative error says nothing."""
+    r = exact(case, dtype).rotation[0]
+    t = torch.randn(4, *r.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(2)).to(dtype)
+    a = r.mT @ t.double()
+    t = t[(a - a.mT).norm(dim=(-2, -1)).div(t.norm(dim=(-2, -1))).argmax(0), torch.arange(len(r))]
+    return t, exact(case, dtype).differential(t)
+
+
+@cache
+def all_projections(backend: "Backend", dtype: torch.dtype) -> dict[str, tuple[torch.Tensor, ...]]:
+    """R, gap and gap derivative of every hard matrix, in one call: an interpreted one is slow."""
+    hard = cases.hard_matrices(dtype)
+    m = torch.cat(list(hard.values()))
+    results = (backend.project(m), *backend.gap(m))
+    return dict(zip(hard, zip(*(x.split(cases.DRAWS) for x in results), strict=True), strict=True))
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("case", cases.hard_matrices(torch.float64))
+def test_rotations_are_orthonormal(backend, case, dtype):
+    r = all_projections(backend, dtype)[case][0].double()
+    defect = (r.mT @ r - torch.eye(3)).abs().amax()
+    assert defect <= ORTHOGONALITY * torch.finfo(dtype).eps
+    assert (torch.linalg.det(r) > 0).all()
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("case", cases.regular_matrices(torch.float64))
+def test_error_against_fifty_digits(backend, case, dtype):
+    r, gap, gap_derivative = all_projections(backend, dtype)[case]
+    true = exact(case, dtype)
+    eps = torch.finfo(dtype).eps
+    unit = eps * true.largest / true.gap
+    assert (truth.error(r, true.rotation) <= FORWARD * unit).all()
+    assert ((gap.double() - true.gap).abs() <= GAP * eps * true.largest).all()
+
+    # Which two singular vectors belong to the gap is itself undefined where s1 = s2.
+    apart = (true.largest - true.second) / true.largest
+    bound = DIFFERENTIAL * torch.maximum(unit, eps / apart)
+    assert (truth.error(gap_derivative, true.gap_derivative) <= bound)[apart > 1e-2].all()
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_error_of_the_differential_against_fifty_digits(backend, dtype):
+    regular = cases.regular_matrices(dtype)
+    m = torch.cat(list(regular.values()))
+    r = torch.cat([all_projections(backend, dtype)[case][0] for case in regular])
+    d = backend.differentiate(m, r, torch.cat([cotangents(case, dtype)[0] for case in regular]))
+    for case, computed in zip(regular, d.split(cases.DRAWS), strict=True):
+        vjp, true = cotangents(case, dtype)[1], exact(case, dtype)
+        relative = truth.error(computed, vjp) / vjp[0].norm(dim=(-2, -1))
+        assert (relative <= DIFFERENTIAL * torch.finfo(dtype).eps * true.largest / true.gap).all(), case
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("case", cases.ambiguous_matrices(torch.float64))
+def test_ambiguous_matrices_get_one_of_their_nearest_rotations_and_a_finite_gradient(backend, case, dtype):
+    m = cases.ambiguous_matrices(dtype)[case]
+    r, gap, gap_derivative = all_projections(backend, dtype)[case]
+    s = torch.linalg.svdvals(m.double())
+    s[:, 2] *= torch.linalg.det(m.double() / s[:, :1, None].clamp_min(1e-300)).sign()
+    inner = (r.double() * m.double()).sum((-2, -1))
+    # Of a denormal number only its leading bits exist, which bound the accuracy in its place.
+    rounding = (
+        8 * torch.finfo(dtype).eps * s[:, 0] + 8 * torch.finfo(dtype).smallest_normal * torch.finfo(dtype).eps
+    )
+    assert (inner >= s.sum(-1) - rounding).all()
+    t = torch.randn(m.shape, generator=torch.Generator().manual_seed(0)).to(dtype)
+    assert backend.differentiate(m, r, t).isfinite().all()
+    assert gap.isfinite().all() and gap_derivative.isfinite().all()
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_zero_gives_identity_zero_gradient_and_gap_zero(backend, dtype):
+    m = torch.zeros(5, 3, 3, dtype=dtype)
+    r = backend.project(m)
+    torch.testing.assert_close(
+        r, torch.eye(3, dtype=dtype).expand(5, 3, 3), rtol=0, atol=torch.finfo(dtype).eps
+    )
+    assert torch.equal(backend.differentiate(m, r, torch.ones_like(m)), m)
+    assert torch.equal(backend.gap(m)[0], m[:, 0, 0])
+
+
+BAD = {
+    "nan": torch.tensor([[1.0, 2, 3], [4, torch.nan, 6], [7, 8, 10]]),
+    "infinity": torch.tensor([[1.0, 2, 3], [4, 5, 6], [7, torch.inf, 10]]),
+    "minus_infinity": torch.full((3, 3), -torch.inf),
+    "zero": torch.zeros(3, 3),
+    "rank_one": torch.ones(3, 3),
+    "huge": torch.full((3, 3), 3e38),
+}
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("bad", BAD)
+def test_a_bad_matrix_stays_in_its_place(backend, bad, dtype):
+    generator = torch.Generator().manual_seed(3)
+    m, t = torch.randn(2, 200, 3, 3, dtype=dtype, generator=generator)
+    places = torch.tensor([0, 63, 64, 130, 199])
+    others = torch.ones(200, dtype=torch.bool).index_fill(0, places, False)
+    spoiled = m.index_copy(0, places, BAD[bad].to(dtype).expand(len(places), 3, 3))
+
+    r, r_spoiled = backend.project(m), backend.project(spoiled)
+    d, d_spoiled = backend.differentiate(m, r, t), backend.differentiate(spoiled, r_spoiled, t)
+    (g, h), (g_spoiled, h_spoiled) = backend.gap(m), backend.gap(spoiled)
+    for clean, dirty in ((r, r_spoiled), (d, d_spoiled), (g, g_spoiled), (h, h_spoiled)):
+        assert torch.equal(clean[others], dirty[others])
+        spoiled_rows = dirty[places]
+        assert spoiled_rows.isfinite().all() if BAD[bad].isfinite().all() else spoiled_rows.isnan().all()
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_a_result_does_not_depend_on_the_batch_around_it(backend, dtype):
+    m, t = torch.randn(2, 150, 3, 3, dtype=dtype, generator=torch.Generator().manual_seed(4))
+    r = backend.project(m)
+    d = backend.differentiate(m, r, t)
+    for rows in (slice(0, 1), slice(37, 101), slice(149, 150), slice(0, 0)):
+        assert torch.equal(backend.project(m[rows]), r[rows])
+        assert torch.equal(backend.differentiate(m[rows], r[rows], t[rows]), d[rows])
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_scaling_by_powers_of_two_changes_nothing(backend, dtype):
+    m, t = torch.randn(2, 50, 3, 3, dtype=dtype, generator=torch.Generator().manual_seed(5))
+    r = backend.project(m)
+    d = backend.differentiate(m, r, t)
+    for exponent in (-90, -10, 1, 100):
+        assert torch.equal(backend.project(m * 2.0**exponent), r)
+        assert torch.equal(backend.differentiate(m * 2.0**exponent, r, t) * 2.0**exponent, d)
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_damping_divides_by_the_regularised_pair_sums(backend, dtype):
+    s = torch.tensor([2.0, 1.0, -0.9])
+    m = torch.diag(s).to(dtype)[None]
+    damping = 0.05
+    t = torch.randn(1, 3, 3, generator=torch.Generator().manual_seed(6)).to(dtype)
+    pair = s[:, None] + s
+    expected = (t - t.mT) * pair / (pair.square() + (damping * s.sum()) ** 2)
+    found = backend.differentiate(m, torch.eye(3, dtype=dtype)[None], t, damping)
+    torch.testing.assert_close(found, expected.to(dtype), rtol=1e-5, atol=1e-6)
+
+
+def test_every_backend_has_exactly_the_functions_of_the_contract(backend):
+    public = [
+        name
+        for name, value in vars(backend.module).items()
+        if inspect.isfunction(value) and value.__module__ == backend.module.__name__ and name in CONTRACT
+    ]
+    assert public == CONTRACT
+    for name in CONTRACT:
+        assert inspect.signature(getattr(backend.module, name)) == inspect.signature(getattr(reference, name))
+
+
+def test_select_returns_what_the_contract_says():
+    from svdrot.kernels import cpu
+
+    assert kernels.select(torch.empty(1, 3, 3)) is cpu
+    assert kernels.select(torch.empty(1, 3, 3, device="meta")) is reference
+    assert kernels.select(torch.empty(1, 2, 2)) is so2
+    assert kernels.select(torch.empty(1, 4, 4)) is general
+    assert kernels.differentiable(torch.empty(1, 3, 3)) is reference
+
+
+def test_large_batches_in_threads_give_the_same_bits():
+    from svdrot.kernels import cpu
+
+    m = torch.randn(3 * cpu.ROWS_PER_THREAD + 17, 3, 3)
+    threads = torch.get_num_threads()
+    try:
+        torch.set_num_threads(1)
+        alone = cpu.special_orthogonalize(m)
+        torch.set_num_threads(3)
+        assert torch.equal(cpu.special_orthogonalize(m), alone)
+    finally:
+        torch.set_num_threads(threads)

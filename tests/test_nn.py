@@ -1,0 +1,125 @@
+"""Heads give rotations from any features, in any precision, from the first step on."""
+
+import copy
+import pickle
+
+import pytest
+import torch
+
+from svdrot.metrics import chordal_distance
+from svdrot.nn import REPRESENTATIONS, RotationHead, SpecialOrthogonalize
+from svdrot.projection import special_orthogonalize
+from svdrot.rotations import is_rotation, random_rotation
+
+# torch.func and forward-mode AD import torch's own decompositions, which still call torch.jit.script (2.13).
+pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated:DeprecationWarning")
+
+each_representation = pytest.mark.parametrize("representation", REPRESENTATIONS)
+
+
+def head_and_features(representation, batch=64):
+    torch.manual_seed(0)
+    return RotationHead(32, representation), torch.randn(batch, 32)
+
+
+def test_the_table_has_the_representations_of_the_literature():
+    features = {name: row.features for name, row in REPRESENTATIONS.items()}
+    assert features == {"svd": 9, "6d": 6, "quaternion": 4, "axis_angle": 3, "euler": 3, "10d": 10}
+
+
+@each_representation
+def test_a_head_gives_rotations_and_finite_gradients(representation):
+    head, features = head_and_features(representation)
+    for scale in (0, 1e-20, 1, 1e3):  # zero features leave the bias
+        head.zero_grad()
+        rotation = head(scale * features)
+        assert rotation.shape == (64, 3, 3)
+        assert is_rotation(rotation).all(), scale
+        (rotation * torch.arange(9.0).view(3, 3)).sum().backward()
+        for parameter in head.parameters():
+            assert parameter.grad.isfinite().all(), scale
+
+
+@each_representation
+def test_a_head_is_a_linear_layer_and_a_map(representation):
+    head, features = head_and_features(representation)
+    row = REPRESENTATIONS[representation]
+    assert head.linear.out_features == row.features
+    assert torch.equal(head(features), row.to_matrix(head.linear(features)))
+    assert [name for name, _ in head.named_parameters()] == ["linear.weight", "linear.bias"]
+
+
+@each_representation
+def test_a_head_learns(representation):
+    """Sixty steps of Adam bring a linear head most of the way to the rotations of a few inputs."""
+    head, features = head_and_features(representation, batch=8)
+    target = random_rotation(8, generator=torch.Generator().manual_seed(1))
+    optimizer = torch.optim.Adam(head.parameters(), lr=3e-2)
+    losses = []
+    for _ in range(60):
+        optimizer.zero_grad()
+        loss = chordal_distance(head(features), target).square().mean()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    assert losses[-1] < losses[0] / 4
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+@each_representation
+def test_half_precision_and_autocast(representation, dtype):
+    head, features = head_and_features(representation)
+    with torch.autocast("cpu", dtype):
+        rotation = head(features)
+    assert rotation.dtype == torch.float32
+    assert is_rotation(rotation).all()  # to float32 rounding, though the raw numbers have 8 or 11 bits
+
+    low = head.to(dtype)
+    rotation = low(features.to(dtype))
+    assert rotation.dtype == dtype
+    assert is_rotation(rotation).all()
+    raw = low.linear(features.to(dtype))
+    in_float32 = REPRESENTATIONS[representation].to_matrix(raw.float())
+    assert torch.equal(rotation, in_float32.to(dtype))  # rounded once, at the end
+
+
+@each_representation
+def test_heads_take_any_batch_shape_and_transforms(representation):
+    head, features = head_and_features(representation, batch=6)
+    rotation = head(features)
+    torch.testing.assert_close(head(features.view(2, 3, 32)), rotation.view(2, 3, 3, 3))
+    assert head(features[:0]).shape == (0, 3, 3)
+    torch.testing.assert_close(torch.func.vmap(head)(features), rotation)
+    jacobian = torch.func.vmap(torch.func.jacrev(head))(features)
+    torch.testing.assert_close(torch.func.vmap(torch.func.jacfwd(head))(features), jacobian)
+
+
+@each_representation
+def test_heads_survive_copies(representation):
+    head, features = head_and_features(representation)
+    for other in (copy.deepcopy(head), pickle.loads(pickle.dumps(head))):
+        assert torch.equal(other(features), head(features))
+
+
+def test_a_head_compiles_whole():
+    head, features = head_and_features("6d")
+    compiled = torch.compile(head, fullgraph=True, backend="aot_eager")
+    torch.testing.assert_close(compiled(features), head(features))
+
+
+def test_heads_say_what_they_are():
+    assert "representation='svd'" in repr(RotationHead(8, "svd"))
+    with pytest.raises(ValueError, match=r"`representation` must be one of 'svd', '6d', .*; got 'matrix'\."):
+        RotationHead(8, "matrix")
+
+
+@pytest.mark.parametrize("damping", [None, 0.1])
+def test_the_projection_layer_is_the_projection(damping):
+    layer = SpecialOrthogonalize(damping)
+    matrix = torch.randn(5, 3, 3, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    ours, theirs = layer(matrix), special_orthogonalize(matrix, damping=damping)
+    assert torch.equal(ours, theirs)
+    weight = torch.arange(9.0).view(3, 3)  # damping shows in the gradient alone
+    ours, theirs = (torch.autograd.grad((r * weight).sum(), matrix)[0] for r in (ours, theirs))
+    assert torch.equal(ours, theirs)
+    assert repr(layer) == f"SpecialOrthogonalize({'' if damping is None else 'damping=0.1'})"

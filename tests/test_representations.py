@@ -1,0 +1,422 @@
+"""Maps between representations: round trips, independent references, derivatives at the singular spots."""
+
+from functools import partial
+from itertools import product
+from pathlib import Path
+
+import numpy as np
+import pytest
+import roma
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from rotation_cases import HARD
+from scipy.spatial.transform import Rotation
+
+from svdrot import representations as rep
+from svdrot.metrics import geodesic_distance
+from svdrot.rotations import is_rotation
+
+# torch.func and forward-mode AD import torch's own decompositions, which still call torch.jit.script (2.13).
+pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated:DeprecationWarning")
+
+SEQUENCES = ["".join(s) for axes in ("xyz", "XYZ") for s in product(axes, repeat=3) if s[0] != s[1] != s[2]]
+PYTORCH3D = np.load(Path(__file__).parent / "fixtures" / "pytorch3d_0.7.9.npz")
+
+FROM_MATRIX = {
+    "6d": rep.matrix_to_rotation_6d,
+    "quaternion": rep.matrix_to_quaternion,
+    "axis_angle": rep.matrix_to_axis_angle,
+    "euler_XYZ": partial(rep.matrix_to_euler, sequence="XYZ"),
+    "euler_zxz": partial(rep.matrix_to_euler, sequence="zxz"),
+}
+TO_MATRIX = {
+    "6d": rep.rotation_6d_to_matrix,
+    "quaternion": rep.quaternion_to_matrix,
+    "axis_angle": rep.axis_angle_to_matrix,
+    "euler_XYZ": partial(rep.euler_to_matrix, sequence="XYZ"),
+    "euler_zxz": partial(rep.euler_to_matrix, sequence="zxz"),
+    "10d": rep.symmetric_10d_to_matrix,
+}
+NUMBERS = {"6d": 6, "quaternion": 4, "axis_angle": 3, "euler_XYZ": 3, "euler_zxz": 3, "10d": 10}
+
+# One map is right to 6 eps at worst over the cases (entries of matrices, unit quaternions, radians): 10 eps.
+ONE_MAP = {torch.float32: 1.2e-6, torch.float64: 2.3e-15}
+# Four maps in a row: their sum.
+ROUND_TRIP = {torch.float32: 4.8e-6, torch.float64: 9e-15}
+# Results rounded to the dtype they came in: half a unit in the last place, and as much to spare.
+HALF = {torch.float16: 2e-3, torch.bfloat16: 1.6e-2}
+
+
+def raw(name, batch=32, dtype=torch.float64, seed=0):
+    return torch.randn(batch, NUMBERS[name], dtype=dtype, generator=torch.Generator().manual_seed(seed))
+
+
+def largest(difference):
+    return difference.abs().max().item()
+
+
+@pytest.mark.parametrize("dtype", ROUND_TRIP, ids=str)
+@pytest.mark.parametrize("case", HARD)
+def test_every_pair_of_representations_round_trips(case, dtype):
+    matrix = HARD[case].to(dtype)
+    for first, second in product(FROM_MATRIX, repeat=2):
+        middle = TO_MATRIX[first](FROM_MATRIX[first](matrix))
+        back = TO_MATRIX[second](FROM_MATRIX[second](middle))
+        assert largest(back - matrix) < ROUND_TRIP[dtype], (first, second)
+
+
+@pytest.mark.parametrize("dtype", ROUND_TRIP, ids=str)
+@pytest.mark.parametrize("name", TO_MATRIX)
+def test_raw_numbers_give_rotations_at_any_scale(name, dtype):
+    for scale in (1e-30, 1e-20, 1e-3, 1, 1e15, 1e30):
+        if scale > 1 and ("euler" in name or name == "axis_angle"):
+            continue  # an angle of 1e15 rad is not a direction
+        assert is_rotation(TO_MATRIX[name](scale * raw(name, 1000, dtype))).all(), scale
+
+
+@pytest.mark.parametrize("name", ["6d", "quaternion", "10d"])
+def test_only_the_direction_of_raw_numbers_matters(name):
+    x = raw(name, dtype=torch.float32)
+    for scale in (2.0**-100, 2.0**-60, 2.0**60, 2.0**100):  # powers of two: scaling itself does not round
+        assert largest(TO_MATRIX[name](scale * x) - TO_MATRIX[name](x)) < ONE_MAP[torch.float32], scale
+
+
+@pytest.mark.parametrize("dtype", ONE_MAP, ids=str)
+@pytest.mark.parametrize("case", HARD)
+def test_quaternions_and_rotation_vectors_agree_with_scipy(case, dtype):
+    matrix = HARD[case].to(dtype)
+    truth = Rotation.from_matrix(matrix.double().numpy())
+
+    quaternion = rep.matrix_to_quaternion(matrix).double()
+    assert (quaternion[..., 0] >= 0).all()
+    expected = torch.from_numpy(truth.as_quat(canonical=True, scalar_first=True))
+    # At a half turn both signs are canonical to rounding.
+    expected = torch.where((quaternion * expected).sum(-1, keepdim=True) < 0, -expected, expected)
+    assert largest(quaternion - expected) < ONE_MAP[dtype]
+
+    vector = rep.matrix_to_axis_angle(matrix).double()
+    expected = torch.from_numpy(truth.as_rotvec())
+    expected = torch.where((vector * expected).sum(-1, keepdim=True) < 0, -expected, expected)
+    assert largest(vector - expected) < 2 * ONE_MAP[dtype]
+    assert (vector.norm(dim=-1) <= torch.pi + ONE_MAP[dtype]).all()
+
+    exact = torch.from_numpy(Rotation.from_rotvec(vector.numpy()).as_matrix())
+    assert largest(rep.axis_angle_to_matrix(vector.to(dtype)) - exact) < ONE_MAP[dtype]
+
+
+@pytest.mark.parametrize("sequence", SEQUENCES)
+def test_euler_angles_agree_with_scipy(sequence):
+    matrix = HARD["random"]
+    angles = rep.matrix_to_euler(matrix, sequence)
+    expected = torch.from_numpy(Rotation.from_matrix(matrix.numpy()).as_euler(sequence))
+    away = rep.euler_to_matrix(expected, sequence)
+    assert largest(away - matrix) < ROUND_TRIP[torch.float64]
+    # Rounding is divided by the distance from gimbal lock, which is above 0.01 for these draws.
+    assert largest(angles - expected) < 100 * ONE_MAP[torch.float64]
+
+
+@pytest.mark.parametrize("dtype", ONE_MAP, ids=str)
+@pytest.mark.parametrize("sequence", SEQUENCES)
+def test_euler_angles_reconstruct_everywhere(sequence, dtype):
+    matrix = torch.cat([m.to(dtype) for m in HARD.values()])
+    angles = rep.matrix_to_euler(matrix, sequence)
+    assert largest(rep.euler_to_matrix(angles, sequence) - matrix) < ONE_MAP[dtype]
+    assert (angles.abs() <= torch.pi + ONE_MAP[dtype]).all()
+    if sequence[0] == sequence[2]:
+        assert (angles[:, 1] >= 0).all()
+    else:
+        assert (angles[:, 1].abs() <= torch.pi / 2 + ONE_MAP[dtype]).all()
+
+
+@pytest.mark.parametrize("sequence", SEQUENCES)
+def test_gimbal_lock_sets_the_third_angle_to_zero(sequence):
+    ends = (0, torch.pi) if sequence[0] == sequence[2] else (-torch.pi / 2, torch.pi / 2)
+    for middle in ends:
+        matrix = rep.euler_to_matrix(torch.tensor([0.4, middle, 0.3], dtype=torch.float64), sequence)
+        matrix.requires_grad_()
+        angles = rep.matrix_to_euler(matrix, sequence)
+        assert angles[2] == 0
+        assert largest(rep.euler_to_matrix(angles, sequence) - matrix) < ONE_MAP[torch.float64]
+        (gradient,) = torch.autograd.grad(angles.sum(), matrix)
+        assert largest(gradient) < 10
+
+
+def test_agreement_with_roma():
+    matrix = HARD["random"]
+    xyzw = roma.rotmat_to_unitquat(matrix)
+    wxyz = roma.quat_xyzw_to_wxyz(xyzw)
+    wxyz = torch.where(wxyz[:, :1] < 0, -wxyz, wxyz)
+    assert largest(rep.matrix_to_quaternion(matrix) - wxyz) < ONE_MAP[torch.float64]
+    assert largest(rep.matrix_to_axis_angle(matrix) - roma.rotmat_to_rotvec(matrix)) < 1e-14
+    six = raw("6d")
+    assert largest(rep.rotation_6d_to_matrix(six) - roma.special_gramschmidt(six.view(-1, 2, 3).mT)) < 1e-14
+    angles = raw("euler_XYZ")
+    for sequence in ("XYZ", "zxz"):
+        expected = roma.euler_to_rotmat(sequence, angles.unbind(-1))
+        assert largest(rep.euler_to_matrix(angles, sequence) - expected) < ONE_MAP[torch.float64]
+
+
+def test_agreement_with_pytorch3d():
+    def fixture(key):
+        return torch.from_numpy(PYTORCH3D[key])
+
+    quaternion, matrix = fixture("quaternion_wxyz"), fixture("matrix")
+    assert largest(rep.quaternion_to_matrix(quaternion) - matrix) < ONE_MAP[torch.float64]
+    theirs = fixture("standardize_quaternion")
+    ours = rep.matrix_to_quaternion(matrix)
+    ours = torch.where((ours * theirs).sum(-1, keepdim=True) < 0, -ours, ours)
+    assert largest(ours - theirs) < 3 * ONE_MAP[torch.float64]  # theirs are not all of unit length
+    # Their 6d is the first two rows.
+    transposed = rep.rotation_6d_to_matrix(fixture("rotation_6d_in"))
+    assert largest(transposed - fixture("rotation_6d_to_matrix").mT) < 1e-14
+    assert largest(rep.matrix_to_rotation_6d(matrix.mT) - fixture("matrix_to_rotation_6d")) == 0
+    assert largest(rep.axis_angle_to_matrix(fixture("so3_exp_in")) - fixture("so3_exp")) < 1e-14
+    for sequence in ("XYZ", "ZYX", "ZXZ", "YXY"):
+        ours = rep.euler_to_matrix(fixture(f"euler_in_{sequence}"), sequence)
+        assert largest(ours - fixture(f"euler_to_matrix_{sequence}")) < ONE_MAP[torch.float64]
+
+
+def symmetric_matrix(ten):
+    row, column = torch.triu_indices(4, 4)
+    matrix = ten.new_zeros(*ten.shape[:-1], 4, 4)
+    matrix[..., row, column] = ten
+    matrix[..., column, row] = ten
+    return matrix
+
+
+def test_10d_is_the_smallest_eigenvector():
+    ten = raw("10d", 200)
+    values, vectors = torch.linalg.eigh(symmetric_matrix(ten))
+    angle = geodesic_distance(rep.symmetric_10d_to_matrix(ten), rep.quaternion_to_matrix(vectors[..., 0]))
+    gap = values[:, 1] - values[:, 0]
+    # Both are backward stable: a rounding of the matrix turns the eigenvector by |A| / gap times as much.
+    assert (angle * gap / values.abs().amax(-1)).max() < 100 * torch.finfo(torch.float64).eps
+
+    row, column = torch.triu_indices(4, 4)
+    shifted = rep.symmetric_10d_to_matrix(ten + 3 * (row == column))
+    assert ((geodesic_distance(shifted, rep.symmetric_10d_to_matrix(ten))) * gap).max() < 1e-13
+    xyzw = symmetric_matrix(ten)[:, [1, 2, 3, 0]][:, :, [1, 2, 3, 0]][:, row, column]
+    theirs = roma.unitquat_to_rotmat(roma.symmatrixvec_to_unitquat(xyzw))
+    assert (geodesic_distance(theirs, rep.symmetric_10d_to_matrix(ten)) * gap).max() < 1e-12
+
+
+@pytest.mark.parametrize("dtype", ONE_MAP, ids=str)
+def test_6d_keeps_the_first_direction_and_the_plane(dtype):
+    six = raw("6d", 1000)
+    six[500:, 3:] = six[500:, :3] + 1e-3 * six[500:, 3:]  # nearly collinear
+    six = six.to(dtype)
+    matrix = rep.rotation_6d_to_matrix(six).double()
+    first, second = six.double().unflatten(-1, (2, 3)).unbind(-2)
+    components = (matrix.mT @ torch.stack((first, second), -1)) / torch.stack((first, second), -1).norm(
+        dim=-2, keepdim=True
+    )
+    assert largest(components[:, 0, 0] - 1) < ONE_MAP[dtype]
+    assert largest(components[:, 1:, 0]) < ONE_MAP[dtype]
+    assert (components[:, 1, 1] > 0).all()
+    assert largest(components[:, 2, 1]) < ONE_MAP[dtype]
+
+
+LOW, HIGH = 2.0**-100, 2.0**100  # 1e-30 to 1e30
+magnitude = st.floats(LOW, HIGH, width=32) | st.floats(-HIGH, -LOW, width=32)
+entry = magnitude | st.sampled_from([0.0, 1.0, -1.0, LOW, HIGH])
+vector = st.tuples(entry, entry, entry)
+
+
+@settings(max_examples=200, deadline=None, derandomize=True)
+@given(
+    first=st.tuples(entry, entry, entry), second=st.tuples(entry, entry, entry), along=st.none() | magnitude
+)
+def test_6d_is_a_rotation_with_a_finite_gradient_whatever_the_numbers(first, second, along):
+    first = torch.tensor(first)
+    second = torch.tensor(second) if along is None else (first / first.abs().max().clamp(min=LOW)) * along
+    six = torch.cat((first, second)).requires_grad_()
+    matrix = rep.rotation_6d_to_matrix(six)
+    (gradient,) = torch.autograd.grad((matrix * torch.arange(9.0).view(3, 3)).sum(), six)
+    assert is_rotation(matrix)
+    assert gradient.isfinite().all()
+
+
+@pytest.mark.parametrize("name", TO_MATRIX)
+def test_derivatives_of_maps_to_matrices(name):
+    x = raw(name, 3)
+    if name == "axis_angle":  # both sides of the switch to the series, and zero itself
+        x = torch.cat((x, 1e-3 * x, 1e-9 * x, 0 * x[:1]))
+    x.requires_grad_()
+    assert torch.autograd.gradcheck(TO_MATRIX[name], x, check_forward_ad=True)
+    assert torch.autograd.gradgradcheck(TO_MATRIX[name], x)
+
+
+@pytest.mark.parametrize("name", FROM_MATRIX)
+def test_derivatives_of_maps_from_matrices(name):
+    # Not at a half turn itself, where the sign jumps under the difference quotient, but 0.1 rad from it.
+    cases = ["random"] if "euler" in name else ["random", "identity", "small", "near_half_turn"]
+    matrix = torch.cat([HARD[case][-1:] for case in cases]).clone().requires_grad_()
+    assert torch.autograd.gradcheck(FROM_MATRIX[name], matrix, check_forward_ad=True)
+    assert torch.autograd.gradgradcheck(FROM_MATRIX[name], matrix)
+
+
+def test_exponential_has_its_own_derivatives_at_zero():
+    zero = torch.zeros(3)
+    first = torch.func.jacrev(rep.axis_angle_to_matrix)(zero).movedim(-1, 0)
+    x, y, z = torch.eye(3)
+    generators = torch.stack([torch.linalg.cross(e.expand(3, 3), torch.eye(3)).mT for e in (x, y, z)])
+    assert torch.equal(first, generators)  # [e]x
+    second = torch.func.hessian(rep.axis_angle_to_matrix)(zero).movedim((-2, -1), (0, 1))
+    products = generators[:, None] @ generators[None]
+    assert torch.equal(second, (products + products.transpose(0, 1)) / 2)
+
+
+# Relative to the largest entry: 30 eps for a first derivative of a few divisions by numbers above 1/2.
+JACOBIAN = 4e-6
+
+
+@pytest.mark.parametrize("case", ["random", "identity", "small", "near_half_turn"])
+@pytest.mark.parametrize("name", ["6d", "quaternion", "axis_angle"])
+def test_float32_derivatives_are_those_of_float64(name, case):
+    matrix = HARD[case].float()
+    jacobian = torch.func.vmap(torch.func.jacrev(FROM_MATRIX[name]))
+    exact = jacobian(matrix.double())
+    # A half turn is where the sign jumps, and rounding decides it: compare up to sign.
+    ours = jacobian(matrix).double()
+    error = torch.minimum((ours - exact).flatten(1).abs().amax(1), (ours + exact).flatten(1).abs().amax(1))
+    assert (error / exact.flatten(1).abs().amax(1)).max() < JACOBIAN
+    x = FROM_MATRIX[name](matrix)
+    jacobian = torch.func.vmap(torch.func.jacrev(TO_MATRIX[name]))
+    exact = jacobian(x.double())
+    assert largest(jacobian(x) - exact) / largest(exact) < JACOBIAN
+
+
+@pytest.mark.parametrize("case", ["random", "identity", "small"])
+def test_float32_second_derivatives_near_zero_are_those_of_float64(case):
+    """Cancellation divides rounding by the angle: without a series the error is 1 at an angle of eps."""
+    matrix = HARD[case].float()
+    vector = rep.matrix_to_axis_angle(matrix)
+    for function, x in ((rep.axis_angle_to_matrix, vector), (rep.matrix_to_axis_angle, matrix)):
+        hessian = torch.func.vmap(torch.func.hessian(function))
+        exact = hessian(x.double())
+        assert largest(hessian(x) - exact) / largest(exact) < JACOBIAN
+
+
+SINGULAR = {
+    "6d": [
+        [0, 0, 0, 0, 0, 0],
+        [1, 1, 1, 1, 1, 1],
+        [1, 2, 3, 0, 0, 0],
+        [0, 0, 0, 1, 2, 3],
+        [1, 1, 1, -2, -2, -2],
+    ],
+    "quaternion": [[0, 0, 0, 0]],
+    "axis_angle": [[0, 0, 0], [1e-30, 0, 0], [torch.pi, 0, 0], [2 * torch.pi, 0, 0]],
+    "euler_XYZ": [[0, torch.pi / 2, 0]],
+    "euler_zxz": [[0, 0, 0]],
+}
+
+
+@pytest.mark.parametrize("dtype", ONE_MAP, ids=str)
+@pytest.mark.parametrize("name", SINGULAR)
+def test_singular_numbers_give_rotations_with_finite_derivatives(name, dtype):
+    x = torch.tensor(SINGULAR[name], dtype=dtype)
+    function = TO_MATRIX[name]
+    assert is_rotation(function(x)).all()
+    for derivative in (torch.func.jacrev, torch.func.jacfwd, torch.func.hessian):
+        assert torch.func.vmap(derivative(function))(x).isfinite().all(), derivative
+
+
+@pytest.mark.parametrize("dtype", ONE_MAP, ids=str)
+@pytest.mark.parametrize("name", FROM_MATRIX)
+def test_derivatives_are_finite_at_every_rotation(name, dtype):
+    matrix = torch.cat([m[:24] for m in HARD.values()]).to(dtype)
+    for derivative in (torch.func.jacrev, torch.func.jacfwd, torch.func.hessian):
+        assert torch.func.vmap(derivative(FROM_MATRIX[name]))(matrix).isfinite().all(), derivative
+
+
+def test_zero_numbers_are_the_identity():
+    for name in ("6d", "quaternion", "axis_angle", "euler_XYZ", "euler_zxz"):
+        assert torch.equal(TO_MATRIX[name](torch.zeros(NUMBERS[name])), torch.eye(3)), name
+
+
+ALL = [(TO_MATRIX[name], raw(name, 4)) for name in TO_MATRIX]
+ALL += [(function, HARD["random"][:4]) for function in FROM_MATRIX.values()]
+IDS = [f"from_{name}" for name in TO_MATRIX] + [f"to_{name}" for name in FROM_MATRIX]
+every_map = pytest.mark.parametrize("function, x", ALL, ids=IDS)
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+@every_map
+def test_a_bad_element_is_nan_alone(function, x, bad):
+    for position in range(x[0].numel()):
+        broken = x.clone()
+        broken[1].view(-1)[position] = bad
+        broken.requires_grad_()
+        result = function(broken)
+        (gradient,) = torch.autograd.grad(result.square().sum(), broken)
+        others = torch.tensor([0, 2, 3])
+        assert result[1].isnan().all()
+        assert torch.equal(result[others], function(x)[others])
+        assert gradient[others].isfinite().all()
+
+
+@every_map
+def test_half_precision_and_autocast(function, x):
+    exact = function(x)
+    for dtype, tolerance in HALF.items():
+        low = x.to(dtype)
+        result = function(low)
+        assert result.dtype == dtype
+        assert largest(result.double() - function(low.double())) < tolerance * max(1, largest(exact))
+        with torch.autocast("cpu", torch.bfloat16):
+            assert function(low).dtype == torch.float32
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(function(x.float()), function(x.float()))
+        assert largest(function(x.float()) - exact) < 100 * ONE_MAP[torch.float32]
+        assert function(x).dtype == torch.float64
+
+
+@every_map
+def test_batch_shapes(function, x):
+    result = function(x)
+    # Not bit by bit: the order of a sum may depend on the size of the batch.
+    equal = partial(torch.testing.assert_close, rtol=0, atol=ROUND_TRIP[x.dtype])
+    equal(function(x[0]), result[0])
+    equal(function(x.unflatten(0, (2, 1, 2))), result.unflatten(0, (2, 1, 2)))
+    equal(function(x[:0]), result[:0])
+    equal(torch.func.vmap(function)(x), result)
+    forward, reverse = torch.func.jacfwd(function)(x[0]), torch.func.jacrev(function)(x[0])
+    assert largest(forward - reverse) < 1e-13 * largest(forward)
+
+
+@pytest.mark.parametrize("function, x", [ALL[0], ALL[8]], ids=[IDS[0], IDS[8]])
+def test_compiles_whole(function, x):
+    compiled = torch.compile(function, fullgraph=True, backend="aot_eager")
+    x = x.clone().requires_grad_()
+    result, expected = compiled(x), function(x)
+    assert torch.equal(result, expected)
+    weight = torch.arange(expected.numel(), dtype=x.dtype).view_as(expected)
+    ours = torch.autograd.grad((result * weight).sum(), x)[0]
+    theirs = torch.autograd.grad((expected * weight).sum(), x)[0]
+    torch.testing.assert_close(ours, theirs)
+
+
+@pytest.mark.filterwarnings("ignore")  # Inductor imports what torch 2.13 deprecates
+def test_inductor_keeps_a_bad_element_bad():
+    matrix = torch.eye(3).repeat(3, 1, 1)
+    matrix[1, 2, 2], matrix[2, 2, 2] = float("inf"), float("nan")
+    result = torch.compile(rep.matrix_to_rotation_6d, fullgraph=True)(matrix)
+    assert result.isnan().tolist() == [[False] * 6, [True] * 6, [True] * 6]
+
+
+@every_map
+def test_wrong_arguments_are_named(function, x):
+    with pytest.raises(ValueError, match=r"must have shape \(\.\.\., .*; got \(4, 2\)"):
+        function(torch.zeros(4, 2))
+    with pytest.raises(TypeError, match="must be floating point"):
+        function(torch.zeros(x.shape, dtype=torch.long))
+
+
+@pytest.mark.parametrize("sequence", ["XY", "XXY", "XYY", "xYz", "xyw", "", "XYZX"])
+def test_wrong_sequences_are_named(sequence):
+    with pytest.raises(ValueError, match=r"`sequence` must be three axes.*got '"):
+        rep.euler_to_matrix(torch.zeros(3), sequence)
+    with pytest.raises(ValueError, match=r"`sequence` must be three axes.*got '"):
+        rep.matrix_to_euler(torch.eye(3), sequence)
