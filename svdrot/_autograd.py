@@ -7,7 +7,6 @@ else.
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from svdrot import kernels
 from svdrot.kernels import general
@@ -129,13 +128,14 @@ class _ProjectionGap(torch.autograd.Function):
     def setup_context(ctx, inputs, output):
         _, gradient = output
         ctx.mark_non_differentiable(gradient)
-        ctx.save_for_backward(gradient)
-        ctx.save_for_forward(gradient)
+        ctx.save_for_backward(*inputs, gradient)
+        ctx.save_for_forward(*inputs, gradient)
 
     @staticmethod
-    @once_differentiable
     def backward(ctx, g, _):
-        (gradient,) = ctx.saved_tensors
+        m, gradient = ctx.saved_tensors
+        if torch.is_grad_enabled():
+            gradient = _Once.apply(gradient, m)
         return g[:, None, None] * gradient
 
     @staticmethod
@@ -148,5 +148,27 @@ class _ProjectionGap(torch.autograd.Function):
 class _ProjectionGapWithJvp(_Eager, _ProjectionGap):
     @staticmethod
     def jvp(ctx, t):
-        (gradient,) = ctx.saved_tensors
-        return (gradient * t).sum((-2, -1)), None
+        m, gradient = ctx.saved_tensors
+        return (_Once.apply(gradient, m) * t).sum((-2, -1)), None
+
+
+class _Once(torch.autograd.Function):
+    """`value` as a function of `m` whose derivative is not implemented: asking for it is an error, not zero."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(value, m):
+        return value.clone()
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        pass
+
+    @staticmethod
+    def backward(ctx, g):
+        raise NotImplementedError("projection_gap is differentiable once")
+
+    @staticmethod
+    def jvp(ctx, *tangents):
+        raise NotImplementedError("projection_gap is differentiable once")

@@ -123,11 +123,6 @@ def _unbatch(r: Tensor, matrix: Tensor) -> Tensor:
     return r.to(result_dtype(matrix))
 
 
-def _result_dtype(matrix: Tensor) -> torch.dtype:
-    autocast = torch.is_autocast_enabled(matrix.device.type)
-    return compute_dtype(matrix) if autocast else matrix.dtype
-
-
 def _damping(damping: float | None, m: Tensor) -> float:
     if damping is None:
         return 4 * torch.finfo(m.dtype).eps

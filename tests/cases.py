@@ -14,7 +14,8 @@ def _factors(generator: torch.Generator) -> tuple[Tensor, Tensor]:
 
 
 def with_singular_values(*values: float, seed: int = 0) -> Tensor:
-    """U diag(values) Vᵀ with random rotations U, V: a negative last value means det < 0. Shape (DRAWS, 3, 3)."""
+    """U diag(values) Vᵀ with random rotations U, V: a negative last value means det < 0. Shape (DRAWS, 3,
+    3)."""
     u, v = _factors(torch.Generator().manual_seed(seed))
     return u @ torch.diag(torch.tensor(values, dtype=torch.float64)) @ v.mT
 

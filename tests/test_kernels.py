@@ -62,7 +62,8 @@ def exact(case: str, dtype: torch.dtype) -> truth.Truth:
 
 @cache
 def cotangents(case: str, dtype: torch.dtype) -> tuple[torch.Tensor, tuple[torch.Tensor, torch.Tensor]]:
-    """For each matrix a cotangent and the exact VJP. Of four random ones the least symmetric with respect to R is
+    """For each matrix a cotangent and the exact VJP. Of four random ones the least symmetric with respect to
+    R is
     taken: for a symmetric one the VJP is zero by cancellation, and its relative error says nothing."""
     r = exact(case, dtype).rotation[0]
     t = torch.randn(4, *r.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(2)).to(dtype)

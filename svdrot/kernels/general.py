@@ -38,9 +38,9 @@ def special_orthogonalize_differential(m: Tensor, r: Tensor, t: Tensor, damping:
 @without_autocast
 def projection_gap(m: Tensor) -> tuple[Tensor, Tensor]:
     u, s, vh = _decompose(m)
-    return s[:, -2:].sum(-1) if m.shape[-1] > 1 else torch.full_like(s[:, 0], torch.inf), u[..., -2:] @ vh[
-        :, -2:
-    ]
+    if m.shape[-1] == 1:  # there is one rotation, and nothing to confuse it with
+        return s[:, 0] + torch.inf, u * 0
+    return s[:, -2:].sum(-1), u[..., -2:] @ vh[:, -2:]
 
 
 @without_autocast
@@ -70,7 +70,7 @@ def _solve(p: Tensor, c: Tensor, damping: float) -> Tensor:
     ok = _finite(p)
     scale = p.detach().abs().amax((-2, -1), keepdim=True).clamp_min(torch.finfo(p.dtype).tiny)
     s, v = torch.linalg.eigh(torch.where(ok, p / scale, 0))
-    left = torch.cat((s, s.new_zeros(len(s), c.shape[-2] - n)), -1)
+    left = torch.cat((s, s.new_zeros(s.shape[0], c.shape[-2] - n)), -1)
     pair = left[:, :, None] + s[:, None, :]
     d = damping * s.abs().amax(-1)[:, None, None]
     inverse = pair / (pair.square() + d.square() + torch.finfo(p.dtype).tiny)
@@ -103,7 +103,7 @@ class _Solve(torch.autograd.Function):
     def jvp(ctx, tp, tc, _):
         p, x = ctx.saved_tensors
         px = tp @ _top(x)
-        rows = torch.cat((px, px.new_zeros(len(px), x.shape[-2] - px.shape[-2], px.shape[-1])), -2)
+        rows = torch.cat((px, px.new_zeros(px.shape[0], x.shape[-2] - px.shape[-2], px.shape[-1])), -2)
         return solve(p, tc - rows - x @ tp, ctx.damping)
 
 
@@ -116,7 +116,7 @@ def _decompose(m: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     ok = _finite(m)
     u, s, vh = torch.linalg.svd(torch.where(ok, m, 0))
     sign = torch.linalg.det(u @ vh).sign()
-    flip = torch.cat((s.new_ones(len(s), s.shape[-1] - 1), sign[:, None]), -1)
+    flip = torch.cat((s.new_ones(s.shape[0], s.shape[-1] - 1), sign[:, None]), -1)
     return torch.where(ok, u * flip[:, None, :], torch.nan), torch.where(ok[..., 0], s * flip, torch.nan), vh
 
 

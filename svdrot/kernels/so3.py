@@ -101,7 +101,8 @@ def isolated_direction(a, b, c):
     aa, bb, cc, ab, ac, bc = dot(a, a), dot(b, b), dot(c, c), dot(a, b), dot(a, c), dot(b, c)
     mean = THIRD * (aa + bb + cc)
     aa, bb, cc = aa - mean, bb - mean, cc - mean
-    p = ONE / sqrt(SIXTH * (aa * aa + bb * bb + cc * cc) + THIRD * (ab * ab + ac * ac + bc * bc) + TINY)
+    p = SIXTH * (aa * aa + bb * bb + cc * cc) + THIRD * (ab * ab + ac * ac + bc * bc)
+    p = ONE / sqrt(maximum(p, TINY))  # not p + TINY, which exporters to ONNX optimise away
     aa, bb, cc, ab, ac, bc = aa * p, bb * p, cc * p, ab * p, ac * p, bc * p
 
     h = HALF * (aa * (bb * cc - bc * bc) + ab * (ac * bc - ab * cc) + ac * (ab * bc - ac * bb))
@@ -178,7 +179,7 @@ def product(a, b):
 
 
 def inverse_complex(re, im):
-    n = ONE / (re * re + im * im + TINY)
+    n = ONE / maximum(re * re + im * im, TINY)
     return re * n, -im * n
 
 

@@ -1,0 +1,153 @@
+"""Derivatives of every order and by every road, against finite differences and against each other."""
+
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+import torch
+from torch.autograd import gradcheck, gradgradcheck
+
+import svdrot
+from svdrot import kernels
+from svdrot.kernels import cpu, reference
+
+
+def draw(*shape: int) -> torch.Tensor:
+    return torch.randn(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+
+
+SQUARE = {
+    "one": draw(2, 1, 1),
+    "two": draw(2, 2, 2),
+    "three": draw(2, 2, 3, 3),
+    "four": draw(2, 4, 4),
+    "five": draw(2, 5, 5),
+    "identity": torch.eye(3, dtype=torch.float64),
+    "identity_two": torch.eye(2, dtype=torch.float64),
+    "identity_four": torch.eye(4, dtype=torch.float64),
+    "rotations": svdrot.random_rotation(2, dtype=torch.float64, generator=torch.Generator().manual_seed(1)),
+    "reflections": -2 * torch.eye(3, dtype=torch.float64) + 0.7 * draw(2, 3, 3),
+    "rank_two": draw(2, 3, 2) @ draw(2, 2, 3),
+}
+
+
+@pytest.mark.parametrize("case", SQUARE)
+def test_special_orthogonalize_against_finite_differences(case):
+    m = SQUARE[case].clone().requires_grad_()
+    options = {"check_batched_grad": True, "check_batched_forward_grad": True}
+    assert gradcheck(svdrot.special_orthogonalize, m, check_forward_ad=True, **options)
+    assert gradgradcheck(svdrot.special_orthogonalize, m, check_fwd_over_rev=True)
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (2, 2), (3, 3), (4, 4), (4, 2), (2, 4), (5, 3), (3, 1)])
+def test_orthogonalize_against_finite_differences(shape):
+    m = draw(2, *shape).requires_grad_()
+    assert gradcheck(svdrot.orthogonalize, m, check_forward_ad=True)
+    assert gradgradcheck(svdrot.orthogonalize, m)
+
+
+def test_orthogonalize_where_all_singular_values_are_equal():
+    m = torch.eye(5, 3, dtype=torch.float64).requires_grad_()
+    assert gradcheck(svdrot.orthogonalize, m, check_forward_ad=True)
+    assert gradgradcheck(svdrot.orthogonalize, m)
+
+
+@pytest.mark.parametrize("n", [2, 3, 4])
+def test_projection_gap_against_finite_differences(n):
+    m = draw(3, n, n).requires_grad_()
+    assert gradcheck(svdrot.projection_gap, m, check_forward_ad=True)
+    torch.func.vmap(torch.func.grad(svdrot.projection_gap))(m.detach())
+
+
+def test_projection_gap_refuses_a_second_derivative():
+    m = draw(3, 3).requires_grad_()
+    (g,) = torch.autograd.grad(svdrot.projection_gap(m), m, create_graph=True)
+    with pytest.raises(NotImplementedError, match="differentiable once"):
+        g.sum().backward()
+
+
+@pytest.mark.parametrize("n", [2, 3, 4])
+@pytest.mark.parametrize("function", [svdrot.special_orthogonalize, svdrot.orthogonalize])
+def test_functional_transforms_agree(function, n):
+    m = draw(6, n, n)
+    reverse = torch.func.vmap(torch.func.jacrev(function))(m)
+    forward = torch.func.vmap(torch.func.jacfwd(function))(m)
+    torch.testing.assert_close(forward, reverse, rtol=1e-12, atol=1e-12)
+    one_by_one = torch.stack([torch.autograd.functional.jacobian(function, x) for x in m])
+    torch.testing.assert_close(reverse, one_by_one, rtol=1e-12, atol=1e-12)
+    assert torch.equal(
+        torch.func.vmap(function, in_dims=1, out_dims=1)(m.movedim(0, 1)).movedim(1, 0), function(m)
+    )
+
+    weight = draw(n, n)
+    hessian = torch.func.hessian(lambda x: (weight * function(x)).sum())(m[0]).reshape(n * n, n * n)
+    torch.testing.assert_close(hessian, hessian.mT, rtol=1e-9, atol=1e-9)
+    twice_reverse = torch.func.jacrev(torch.func.jacrev(lambda x: (weight * function(x)).sum()))(m[0])
+    torch.testing.assert_close(twice_reverse.reshape(n * n, n * n), hessian, rtol=1e-9, atol=1e-9)
+
+
+def test_nested_vmap_is_one_batch():
+    m = draw(2, 4, 5, 3, 3)
+    nested = torch.func.vmap(torch.func.vmap(svdrot.special_orthogonalize))(m)
+    assert torch.equal(nested, svdrot.special_orthogonalize(m))
+
+
+def test_only_the_matrix_and_the_rotation_are_saved():
+    m = draw(4, 3, 3).requires_grad_()
+    saved = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: saved.append(t) or t, lambda t: t):
+        r = svdrot.special_orthogonalize(m)
+    assert len(saved) == 2
+    assert saved[0].data_ptr() == m.data_ptr() and saved[1].data_ptr() == r.data_ptr()
+
+
+def test_a_plain_backward_runs_the_kernel_and_a_differentiable_one_the_reference(monkeypatch):
+    calls = []
+    for backend in (cpu, reference):
+        differential = backend.special_orthogonalize_differential
+
+        def counted(*arguments, backend=backend, differential=differential):
+            calls.append(backend)
+            return differential(*arguments)
+
+        monkeypatch.setattr(backend, "special_orthogonalize_differential", counted)
+    m = draw(4, 3, 3).requires_grad_()
+    svdrot.special_orthogonalize(m).sum().backward()
+    assert calls == [cpu]
+    torch.autograd.grad(svdrot.special_orthogonalize(m).sum(), m, create_graph=True)
+    assert calls == [cpu, reference]
+
+
+@pytest.mark.parametrize("n", [2, 3, 4])
+def test_damping_bounds_the_gradient(n):
+    """At gap zero, along the undefined direction, a pair sum g becomes g / (g² + d²), at most 1 / 2d."""
+    m = torch.eye(n, dtype=torch.float64)
+    m[-1, -1] = -1 + 1e-9
+    m = m.requires_grad_()
+    w = draw(n, n)
+    norms = []
+    for damping in (1e-1, 1e-2, 1e-3):
+        (d,) = torch.autograd.grad(svdrot.special_orthogonalize(m, damping=damping), m, w)
+        norms.append(d.norm())
+        assert d.norm() <= (w - w.mT).norm() / (2 * damping)
+    (undamped,) = torch.autograd.grad(svdrot.special_orthogonalize(m, damping=0.0), m, w)
+    assert undamped.norm() > 1e6 > max(norms)
+
+
+def test_transforms_inside_torch_compile_are_refused():
+    """Dynamo would drop the derivative without a word (pytorch#192985), and give zeros."""
+    m = torch.eye(3)[None]
+
+    def tangent(m, t):
+        return torch.func.jvp(svdrot.special_orthogonalize, (m,), (t,))[1]
+
+    torch._dynamo.reset()
+    with pytest.raises(torch._dynamo.exc.Unsupported):
+        torch.compile(tangent, fullgraph=True, backend="eager")(m, torch.randn(1, 3, 3))
+
+
+def test_many_threads_may_call_at_once():
+    m = draw(64, 3, 3)
+    expected = kernels.select(m).special_orthogonalize(m)
+    with ThreadPoolExecutor(4) as pool:
+        results = pool.map(lambda _: svdrot.special_orthogonalize(m), range(16))
+    assert all(torch.equal(r, expected) for r in results)
