@@ -153,7 +153,7 @@ class _ProjectionGapWithJvp(_Eager, _ProjectionGap):
 
 
 class _Once(torch.autograd.Function):
-    """`value` as a function of `m` whose derivative is not implemented: asking for it is an error, not zero."""
+    """`value`, as a function of `m` without a derivative: asking for one is an error, not zero."""
 
     generate_vmap_rule = True
 

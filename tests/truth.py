@@ -1,8 +1,8 @@
 """The projection, its gap and their derivatives in 50 digits, independent of the library's formulas.
 
-With M = U S Vᵀ, U and V rotations and the last singular value signed: R = U Vᵀ, the derivative of R along T is
-U [(A_ij - A_ji) / (s_i + s_j)] Vᵀ with A = UᵀTV, that of the gap s2 + s3 is u2 v2ᵀ + u3 v3ᵀ. Results are pairs
-(high, low) of float64 tensors, 32 digits in all: an error of a few last places is exact.
+With M = U S Vᵀ, U and V rotations and the last singular value signed: R = U Vᵀ; the derivative of R along T
+is U [(A_ij - A_ji) / (s_i + s_j)] Vᵀ with A = UᵀTV, and that of the gap s2 + s3 is u2 v2ᵀ + u3 v3ᵀ. Results
+are pairs (high, low) of float64 tensors, 32 digits in all: an error of a few last places is exact.
 """
 
 import mpmath

@@ -43,8 +43,7 @@ def compiled(device: str) -> ModuleType:
     try:
         from . import gpu
     except ImportError as error:
-        warnings.warn(
-            f"No GPU kernels, falling back to torch operations: {error}. Install `triton`.", stacklevel=2
-        )
+        message = f"No GPU kernels, falling back to torch operations: {error}. Install `triton`."
+        warnings.warn(message, RuntimeWarning, stacklevel=2)
         return reference
     return gpu

@@ -1,0 +1,249 @@
+"""How fast is the nearest rotation, and how far from what the machine allows?
+
+Forward, and forward + backward, of (B, 3, 3) batches: `svdrot.special_orthogonalize`, roma 1.8.0's
+`special_procrustes`, autograd through `torch.linalg.svd`, and the floor, a copy of the same bytes between two
+existing tensors (one matrix in and one out for the forward; three in and one out more for the backward). All
+contestants take turns within each round, so that whatever else the machine does hits them alike; medians over
+the rounds, and ratios of medians. On a GPU the times are those of the device, and bfloat16 is there too.
+
+Expected, on a CPU: at least 20, 40 and 80 times faster than roma at 64, 4,096 and 262,144 matrices forward,
+and 12, 30 and 60 times with backward. On a GPU: 70 % of the speed of the copy for 2^22 float32 matrices.
+
+    python -m experiments.benchmarks.projection            a few minutes on two cores
+"""
+
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import matplotlib
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+import roma
+import torch
+from rich.console import Console
+from rich.markdown import Markdown
+from torch import Tensor
+from tqdm import tqdm
+
+import svdrot
+from experiments import _run
+
+PASSES = ("forward", "forward + backward")
+COLOURS = {"svdrot": "#0072B2", "roma": "#D55E00", "torch SVD": "#009E73", "copy": "#999999"}
+
+
+@dataclass(frozen=True)
+class Config:
+    device: str = "cuda" if torch.cuda.is_available() else "cpu"
+    """cpu or cuda."""
+    batches: tuple[int, ...] = (1, 8, 64, 512, 4096, 32768, 262144, 1048576)
+    """Matrices in a call; on a GPU 2^22 is added."""
+    dtypes: tuple[str, ...] = ("float32", "float64")
+    """Of the matrices; on a GPU bfloat16 is added."""
+    rounds: int = 200
+    """At most, for each batch size."""
+    seconds: float = 4.0
+    """After which no new round begins; there are at least three."""
+    out: Path = Path("experiments/results")
+    """The results go into a folder projection_<device> in it."""
+
+
+def by_svd(m: Tensor) -> Tensor:
+    """What people write: U diag(1, 1, det UVᵀ) Vᵀ, differentiated by autograd."""
+    u, _, vh = torch.linalg.svd(m)
+    ones = torch.ones_like(m[..., 0, :2])
+    return u * torch.cat((ones, torch.linalg.det(u @ vh)[..., None]), -1)[..., None, :] @ vh
+
+
+PROJECTIONS: dict[str, Callable[[Tensor], Any]] = {
+    "svdrot": svdrot.special_orthogonalize,
+    "roma": roma.special_procrustes,
+    "torch SVD": by_svd,
+}
+
+
+def contestants(m: Tensor, which: str) -> dict[str, Callable[[], object]]:
+    weight = torch.randn_like(m)
+    copies = 1 if which == "forward" else 3  # (1 + 1) and (1 + 1) + (3 + 1) matrices read and written
+    source = m.repeat(copies, 1, 1)
+    target = torch.empty_like(source)
+    calls: dict[str, Callable[[], object]] = {"copy": lambda: target.copy_(source)}
+    for name, project in PROJECTIONS.items():
+        if name != "svdrot" and m.dtype == torch.bfloat16 and name == "torch SVD":
+            continue  # torch has no half-precision SVD
+        x = m.clone().requires_grad_(which != "forward")
+        if which == "forward":
+            calls[name] = lambda project=project, x=x: project(x)
+        else:
+            calls[name] = lambda project=project, x=x: torch.autograd.grad(project(x), x, weight)
+    return calls
+
+
+def seconds(call: Callable[[], object], device: str, repeats: int) -> float:
+    if device == "cpu":
+        start = perf_counter()
+        for _ in range(repeats):
+            call()
+        return (perf_counter() - start) / repeats
+    start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+    start.record()
+    for _ in range(repeats):
+        call()
+    end.record()
+    end.synchronize()
+    return start.elapsed_time(end) / 1e3 / repeats
+
+
+def medians(calls: dict[str, Callable[[], object]], config: Config) -> tuple[dict[str, float], int]:
+    # A call's time is averaged over as many repeats as make a reading of half a millisecond.
+    repeats = {}
+    for name, call in calls.items():
+        call()
+        repeats[name] = max(1, min(50, int(5e-4 / seconds(call, config.device, 1))))
+    times: dict[str, list[float]] = {name: [] for name in calls}
+    start = perf_counter()
+    rounds = 0
+    while rounds < 3 or (rounds < config.rounds and perf_counter() - start < config.seconds):
+        for name, call in calls.items():
+            times[name].append(seconds(call, config.device, repeats[name]))
+        rounds += 1
+    return {name: statistics.median(t) for name, t in times.items()}, rounds
+
+
+def run(config: Config) -> list[dict]:
+    on_gpu = config.device != "cpu"
+    dtypes = (*config.dtypes, *(("bfloat16",) if on_gpu else ()))
+    batches = (*config.batches, *((1 << 22,) if on_gpu else ()))
+    cells = [(dtype, batch, which) for dtype in dtypes for batch in batches for which in PASSES]
+    rows = []
+    generator = torch.Generator(config.device).manual_seed(0)
+    for dtype, batch, which in tqdm(cells, unit="cell"):
+        m = torch.randn(batch, 3, 3, device=config.device, generator=generator).to(getattr(torch, dtype))
+        times, rounds = medians(contestants(m, which), config)
+        rows.append({"dtype": dtype, "batch": batch, "pass": which, "rounds": rounds, "seconds": times})
+    return rows
+
+
+STARTUP = """
+import time
+start = time.perf_counter()
+import torch
+torch_ = time.perf_counter()
+import svdrot
+imported = time.perf_counter()
+m = torch.randn(64, 3, 3, requires_grad=True)
+svdrot.special_orthogonalize(m).sum().backward()
+first = time.perf_counter()
+print(imported - torch_, first - imported)
+"""
+
+
+def startup() -> dict[str, float]:
+    """Seconds that a new process waits: for the import, and for its first forward and backward on a CPU."""
+    found = {}
+    with tempfile.TemporaryDirectory() as folder:
+        for name in ("compiling", "from the cache"):
+            command = [sys.executable, "-c", STARTUP]
+            environment = os.environ | {"NUMBA_CACHE_DIR": folder}
+            runs = [
+                subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True).stdout
+                for _ in range(1 if name == "compiling" else 3)
+            ]
+            imports, calls = zip(*(map(float, output.split()) for output in runs), strict=True)
+            found["import"] = min(imports)
+            found[f"first call, {name}"] = min(calls)
+    return found
+
+
+def readable(time: float) -> str:
+    for unit, size in (("s", 1.0), ("ms", 1e-3)):
+        if time >= size:
+            return f"{time / size:.3g} {unit}"
+    return f"{time / 1e-6:.3g} µs"
+
+
+def table(rows: list[dict], start: dict[str, float], config: Config) -> str:
+    here = _run.environment()
+    versions = f"torch {here['torch']}, roma {version('roma')}, numba {version('numba')}"
+    lines = [
+        f"`{_run.command()}`",
+        "",
+        f"{here['machine']}; {torch.get_num_threads()} threads; {versions}.",
+        "Medians; the ratios say how many times faster svdrot is.",
+    ]
+    for dtype in dict.fromkeys(row["dtype"] for row in rows):
+        for which in PASSES:
+            lines += [
+                "",
+                f"**{dtype}, {which}**",
+                "",
+                "| batch | svdrot | roma | torch SVD | copy | roma / svdrot | SVD / svdrot | copy / svdrot |",
+                "|---:|---:|---:|---:|---:|---:|---:|---:|",
+            ]
+            for row in rows:
+                if (row["dtype"], row["pass"]) == (dtype, which):
+                    times = row["seconds"]
+                    peers = [times.get(name) for name in ("roma", "torch SVD", "copy")]
+                    cells = [f"{row['batch']:,}", readable(times["svdrot"])]
+                    cells += [readable(t) if t else "–" for t in peers]
+                    cells += [f"{t / times['svdrot']:.3g}" if t else "–" for t in peers]
+                    lines.append("| " + " | ".join(cells) + " |")
+    lines += ["", "A new process: " + "; ".join(f"{name} {readable(t)}" for name, t in start.items()) + "."]
+    return "\n".join(lines) + "\n"
+
+
+def figure(rows: list[dict], file: Path) -> None:
+    dtypes = list(dict.fromkeys(row["dtype"] for row in rows))
+    panels, axes = plt.subplots(
+        len(dtypes), 2, figsize=(10, 3.6 * len(dtypes)), sharex=True, sharey=True, squeeze=False
+    )
+    for line, dtype in zip(axes, dtypes, strict=True):
+        for axis, which in zip(line, PASSES, strict=True):
+            chosen = [row for row in rows if (row["dtype"], row["pass"]) == (dtype, which)]
+            for name, colour in COLOURS.items():
+                points = [
+                    (row["batch"], row["seconds"][name] / row["batch"] * 1e9)
+                    for row in chosen
+                    if name in row["seconds"]
+                ]
+                if points:
+                    axis.loglog(*zip(*points, strict=True), "o-", color=colour, label=name, markersize=4)
+            axis.set_title(f"{which}, {dtype}")
+            axis.grid(alpha=0.3)
+    for axis in axes[-1]:
+        axis.set_xlabel("matrices in the batch")
+    for axis in axes[:, 0]:
+        axis.set_ylabel("nanoseconds per matrix")
+    axes[0, 0].legend()
+    panels.tight_layout()
+    with _run.replacing(file) as new:
+        panels.savefig(new, dpi=130)
+    plt.close(panels)
+
+
+if __name__ == "__main__":
+    config = _run.parse(Config(), __doc__)
+    rows = run(config)
+    start = startup()
+    folder = config.out / f"projection_{config.device}"
+    result = {"command": _run.command(), **_run.environment(), "threads": torch.get_num_threads()}
+    result |= {"config": json.loads(json.dumps(asdict(config), default=str)), "startup": start, "rows": rows}
+    result["versions"] = {name: version(name) for name in ("torch", "roma", "numba", "numpy")}
+    with _run.replacing(folder / "results.json") as new:
+        new.write_text(json.dumps(result, indent=1) + "\n")
+    with _run.replacing(folder / "table.md") as new:
+        new.write_text(table(rows, start, config))
+    figure(rows, folder / "figure.png")
+    Console().print(Markdown((folder / "table.md").read_text()))
+    print(f"In {folder}: table.md, figure.png, results.json.")

@@ -1,0 +1,141 @@
+"""The shape of the house: what is public, who may import whom, and what an import costs."""
+
+import ast
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+import svdrot
+from svdrot.kernels import cpu, so3
+
+ROOT = Path(svdrot.__file__).parent
+
+# A module imports only from its own floor or below.
+FLOORS = {
+    "kernels": 0,
+    "_checks": 0,
+    "_autograd": 1,
+    "projection": 2,
+    "representations": 2,
+    "rotations": 2,
+    "metrics": 2,
+    "nn": 3,
+    "__init__": 4,
+}
+
+PUBLIC = [
+    "axis_angle_to_matrix",
+    "chordal_distance",
+    "euler_to_matrix",
+    "geodesic_distance",
+    "is_rotation",
+    "matrix_to_axis_angle",
+    "matrix_to_euler",
+    "matrix_to_quaternion",
+    "matrix_to_rotation_6d",
+    "nn",
+    "orthogonalize",
+    "projection_gap",
+    "quaternion_to_matrix",
+    "random_rotation",
+    "rotation_6d_to_matrix",
+    "special_orthogonalize",
+    "symmetric_10d_to_matrix",
+]
+
+
+def test_public_names():
+    """Adding a name changes this test on purpose."""
+    assert svdrot.__all__ == PUBLIC
+    assert all(hasattr(svdrot, name) for name in PUBLIC)
+
+
+def imported_modules(file: Path) -> set[str]:
+    """Top-level modules of svdrot that a file of it imports."""
+    found = set()
+    package = ("svdrot", *file.relative_to(ROOT).parts[:-1])
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.ImportFrom):
+            base = package[: len(package) - node.level + 1] if node.level else ()
+            base += tuple((node.module or "").split(".")) if node.module else ()
+            names = [(*base, alias.name) for alias in node.names]
+        elif isinstance(node, ast.Import):
+            names = [tuple(alias.name.split(".")) for alias in node.names]
+        else:
+            continue
+        found |= {name[1] for name in names if name[0] == "svdrot" and len(name) > 1}
+    return found
+
+
+@pytest.mark.parametrize("file", sorted(ROOT.rglob("*.py")), ids=lambda file: str(file.relative_to(ROOT)))
+def test_modules_import_from_their_own_floor_or_below(file):
+    own = file.relative_to(ROOT).parts[0].removesuffix(".py")
+    for name in imported_modules(file):
+        assert FLOORS[name] <= FLOORS[own], (
+            f"{own} (floor {FLOORS[own]}) imports {name} (floor {FLOORS[name]})"
+        )
+
+
+def test_the_floor_test_sees_imports():
+    assert {"kernels", "_checks"} <= imported_modules(ROOT / "_autograd.py") | imported_modules(
+        ROOT / "projection.py"
+    )
+
+
+def python(code: str, **environment: str) -> str:
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=os.environ | environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_import_brings_nothing_heavy():
+    modules = python(
+        "import sys, torch; before = set(sys.modules); import svdrot; print(*set(sys.modules) - before)"
+    )
+    assert "svdrot.projection" in modules.split()
+    heavy = {"numba", "triton", "scipy", "matplotlib", "torch._dynamo", "torch._inductor", "onnx"}
+    assert not heavy & set(modules.split())
+
+
+def test_compiled_kernels_are_kept_between_processes(tmp_path):
+    code = """
+import torch, svdrot
+from svdrot.kernels import cpu
+svdrot.special_orthogonalize(torch.eye(3))
+print(sum(cpu._compiled(torch.float32)["project"].stats.cache_hits.values()))
+"""
+    assert [python(code, NUMBA_CACHE_DIR=str(tmp_path)).strip() for _ in range(2)] == ["0", "1"]
+
+
+def test_an_edit_of_the_formulas_is_compiled_anew(monkeypatch, tmp_path):
+    before = cpu._fingerprint()
+    edited = tmp_path / "so3.py"
+    edited.write_bytes(Path(so3.__file__).read_bytes() + b"# edited\n")
+    monkeypatch.setattr(so3, "__file__", str(edited))
+    cpu._fingerprint.cache_clear()
+    try:
+        assert cpu._fingerprint() != before
+    finally:
+        cpu._fingerprint.cache_clear()
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+def test_threads_survive_a_fork():
+    code = """
+import os, torch, svdrot
+torch.set_num_threads(2)
+m = torch.randn(40_000, 3, 3)
+r = svdrot.special_orthogonalize(m)
+child = os.fork()
+if child == 0:
+    torch.set_num_threads(2)
+    os._exit(0 if torch.equal(svdrot.special_orthogonalize(m), r) else 1)
+print(os.waitpid(child, 0)[1])
+"""
+    assert python(code).strip() == "0"
