@@ -9,7 +9,6 @@ from svdrot.metrics import chordal_distance, geodesic_distance
 from svdrot.representations import axis_angle_to_matrix
 
 # torch.func and forward-mode AD import torch's own decompositions, which still call torch.jit.script (2.13).
-pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated:DeprecationWarning")
 
 # Radians, over the whole range: 4 eps at worst from the metric, 6 more from the rounding of two rotations.
 ANGLE = {torch.float32: 1.2e-6, torch.float64: 2.3e-15}

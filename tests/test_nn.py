@@ -12,7 +12,6 @@ from svdrot.projection import special_orthogonalize
 from svdrot.rotations import is_rotation, random_rotation
 
 # torch.func and forward-mode AD import torch's own decompositions, which still call torch.jit.script (2.13).
-pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated:DeprecationWarning")
 
 each_representation = pytest.mark.parametrize("representation", REPRESENTATIONS)
 

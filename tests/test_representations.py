@@ -18,7 +18,6 @@ from svdrot.metrics import geodesic_distance
 from svdrot.rotations import is_rotation
 
 # torch.func and forward-mode AD import torch's own decompositions, which still call torch.jit.script (2.13).
-pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated:DeprecationWarning")
 
 SEQUENCES = ["".join(s) for axes in ("xyz", "XYZ") for s in product(axes, repeat=3) if s[0] != s[1] != s[2]]
 PYTORCH3D = np.load(Path(__file__).parent / "fixtures" / "pytorch3d_0.7.9.npz")
