@@ -13,6 +13,8 @@ from typing import Any
 import numba
 import numpy as np
 import torch
+from numba.core.types import void
+from numba.extending import intrinsic
 from torch import Tensor
 
 from . import so3
@@ -93,6 +95,7 @@ def _compiled(dtype: torch.dtype) -> dict[str, Any]:
     }
     vocabulary |= {name: scalar(value) for name, value in so3.constants(dtype).items()}
     vocabulary["where"] = inline(_where)
+    vocabulary["use_widest_vectors"] = use_widest_vectors
     so3.bind(vocabulary, inline)
     for helper in (read, write, columns, put):
         vocabulary[helper.__name__] = inline(types.FunctionType(helper.__code__, vocabulary, helper.__name__))
@@ -113,10 +116,23 @@ def _where(condition, x, y):
     return x if condition else y
 
 
+@intrinsic
+def use_widest_vectors(context):
+    """Let LLVM use 512-bit registers in this function, which by itself it avoids where the CPU has them (measured:
+    130 us -> 75 us for 4,096 float32 matrices). llvmlite knows no such attribute, but prints what it is given."""
+
+    def generate(context, builder, signature, arguments):
+        set.add(builder.function.attributes, '"prefer-vector-width"="512"')
+        return context.get_dummy_value()
+
+    return void(), generate
+
+
 # The kernels. Like the formulas they are compiled against a vocabulary, never called as they stand.
 
 
 def project(m, r, start, stop):
+    use_widest_vectors()
     x = np.zeros((9, LANES), dtype)
     for row in range(start, stop, LANES):
         read(m, row, stop, x)
@@ -128,6 +144,7 @@ def project(m, r, start, stop):
 
 
 def differentiate(m, r, t, d, damping, start, stop):
+    use_widest_vectors()
     x, y, z = np.zeros((9, LANES), dtype), np.zeros((9, LANES), dtype), np.zeros((9, LANES), dtype)
     damping = dtype(damping)
     for row in range(start, stop, LANES):
@@ -144,6 +161,7 @@ def differentiate(m, r, t, d, damping, start, stop):
 
 
 def measure_gap(m, gap, g, start, stop):
+    use_widest_vectors()
     x, s = np.zeros((9, LANES), dtype), np.zeros(LANES, dtype)
     for row in range(start, stop, LANES):
         read(m, row, stop, x)

@@ -1,0 +1,198 @@
+"""What every experiment shares: its command line, its run folder, its files, and its worker processes."""
+
+import json
+import multiprocessing
+import os
+import platform
+import queue
+import shlex
+import subprocess
+import sys
+import traceback
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+import tyro
+from tqdm import tqdm
+
+ROOT = Path(__file__).resolve().parents[1]
+Config = TypeVar("Config")
+
+
+def parse(default: Config, description: str | None, presets: Mapping[str, Config] | None = None) -> Config:
+    """The settings of the command line; an unknown flag ends the program.
+
+    Args:
+        default: instance of a frozen dataclass, one flag per field.
+        description: for `--help`.
+        presets: other defaults by the flag that chooses them, as `{"--full": Config(...)}`.
+    """
+    arguments = sys.argv[1:]
+    for flag, preset in (presets or {}).items():
+        if flag in arguments:
+            arguments.remove(flag)
+            default = preset
+    return tyro.cli(type(default), default=default, args=arguments, description=description)
+
+
+def command() -> str:
+    """The command line of this process, to be printed beside what it made."""
+    module = getattr(sys.modules["__main__"], "__spec__", None)
+    script = ["-m", module.name] if module else sys.argv[:1]
+    return shlex.join(["python", *script, *sys.argv[1:]])
+
+
+def open_folder(folder: Path, config: Any, *, free: Iterable[str], data: str) -> None:
+    """Make a run folder, or return to one that was made with the same settings on the same data.
+
+    `config.json` holds the settings, `data` and, for each command that changed any of it, the git commit, the
+    version of torch and the machine.
+
+    Args:
+        folder: of the run.
+        config: instance of a dataclass.
+        free: fields that may differ from those of the earlier command.
+        data: a digest of the data.
+
+    Raises:
+        ValueError: if the folder was made with another value of a field that is not free, or on other data.
+    """
+    file = folder / "config.json"
+    now = json.loads(json.dumps({**asdict(config), "data_sha256": data}, default=str))
+    before = json.loads(file.read_text()) if file.exists() else {"settings": now, "commands": []}
+    for name in [name for name in now | before["settings"] if name not in set(free)]:
+        if before["settings"].get(name) != now.get(name):
+            raise ValueError(
+                f"{folder} was made with `{name}` = {before['settings'].get(name)!r}; this command has "
+                f"{now.get(name)!r}. Give it another folder by --out, or delete this one."
+            )
+    here = {"command": command(), **environment()}
+    commands = before["commands"] if here in before["commands"][-1:] else [*before["commands"], here]
+    folder.mkdir(parents=True, exist_ok=True)
+    with replacing(file) as new:
+        new.write_text(json.dumps({"settings": now, "commands": commands}, indent=2) + "\n")
+
+
+def environment() -> dict[str, str]:
+    """Code, torch and machine that a result depends on."""
+    git = ["git", "-C", str(ROOT)]
+    try:
+        head = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True)
+        changes = subprocess.run(
+            [*git, "status", "--porcelain"], capture_output=True, text=True
+        ).stdout.strip()
+        commit = "none" if head.returncode else head.stdout.strip() + (" with changes" if changes else "")
+    except FileNotFoundError:
+        commit = "unknown: git is not installed"
+    accelerator = f", {torch.cuda.get_device_name()}" if torch.cuda.is_available() else ""
+    return {
+        "commit": commit,
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+        "machine": f"{_processor()}, {os.cpu_count()} cores, {platform.system()}{accelerator}",
+    }
+
+
+def _processor() -> str:
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
+
+
+@contextmanager
+def replacing(file: Path) -> Iterator[Path]:
+    """A path to write to, which takes the place of `file` when the block ends well: never half a file."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    new = file.with_name(f".{os.getpid()}-{file.name}")  # the suffix says the format
+    try:
+        yield new
+        new.replace(file)
+    finally:
+        new.unlink(missing_ok=True)
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where a task is."""
+
+    task: str
+    step: int  # of its own; the first one reported is where it resumed
+    note: str  # empty before there is anything to say, and when there is nothing more
+
+
+Task = TypeVar("Task")
+
+
+def show(events: Iterable[Progress], total: int) -> None:
+    """Draw the steps of all tasks as one bar, with the latest note of each unfinished one."""
+    steps: dict[str, int] = {}
+    notes: dict[str, str] = {}
+    # A log file gets a line's worth now and then, a terminal a moving bar.
+    with tqdm(
+        total=total, unit="step", mininterval=0.5 if sys.stderr.isatty() else 20, dynamic_ncols=True
+    ) as bar:
+        for event in events:
+            if event.task not in steps:
+                bar.initial += event.step  # not of this command: keeps the rate honest
+            notes.pop(event.task, None)
+            if event.note:
+                notes[event.task] = f"{event.task}: {event.note}"
+            bar.set_postfix_str(" | ".join(notes.values()), refresh=False)
+            bar.update(event.step - steps.get(event.task, 0))
+            steps[event.task] = event.step
+
+
+def in_parallel(
+    work: Callable[[Task], Iterator[Progress]], tasks: list[Task], jobs: int
+) -> Iterator[Progress]:
+    """What the generators `work(task)` yield, as it comes, from `jobs` processes if more than one.
+
+    `work` and the tasks are pickled. The processes end with this one, however it ends.
+
+    Raises:
+        RuntimeError: if a process fails, with its traceback.
+    """
+    if jobs == 1 or len(tasks) < 2:
+        for task in tasks:
+            yield from work(task)
+        return
+    context = multiprocessing.get_context("spawn")  # a fork of a process with threads may hang
+    todo, news = context.SimpleQueue(), context.Queue()
+    workers = [context.Process(target=_work, args=(work, todo, news), daemon=True) for _ in range(jobs)]
+    for worker in workers:
+        worker.start()
+    for task in [*tasks, *[None] * jobs]:
+        todo.put(task)
+    try:
+        while any(worker.is_alive() for worker in workers) or not news.empty():
+            try:
+                event, failure = news.get(timeout=1)
+            except queue.Empty:
+                continue
+            if failure:
+                raise RuntimeError(f"a worker process failed:\n{failure}")
+            yield event
+        killed = [worker.exitcode for worker in workers if worker.exitcode]
+        if killed:
+            raise RuntimeError(f"worker processes ended with exit codes {killed}: killed, or out of memory?")
+    finally:
+        for worker in workers:
+            worker.terminate()
+            worker.join()
+
+
+def _work(work: Callable[[Any], Iterator[Progress]], todo: Any, news: Any) -> None:
+    parent = multiprocessing.parent_process()
+    try:
+        while (task := todo.get()) is not None:
+            for event in work(task):
+                news.put((event, None))
+                if parent is None or not parent.is_alive():
+                    return
+    except Exception:  # the parent raises it again
+        news.put((None, traceback.format_exc()))
