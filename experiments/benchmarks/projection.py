@@ -106,7 +106,7 @@ def seconds(call: Callable[[], object], device: str, repeats: int) -> float:
 
 
 def medians(calls: dict[str, Callable[[], object]], config: Config) -> tuple[dict[str, float], int]:
-    # A reading lasts a millisecond at least. Before one of a short call comes an untimed call: the others have
+    # A reading lasts a millisecond at least. An untimed call precedes it if the call is short: the others have
     # emptied the caches, which would cost it more than its own work.
     repeats, short = {}, {}
     for name, call in calls.items():

@@ -118,8 +118,11 @@ def _where(condition, x, y):
 
 @intrinsic
 def use_widest_vectors(context):
-    """Let LLVM use 512-bit registers in this function, which by itself it avoids where the CPU has them (measured:
-    130 us -> 75 us for 4,096 float32 matrices). llvmlite knows no such attribute, but prints what it is given."""
+    """Let LLVM use 512-bit registers in this function, which it otherwise avoids on CPUs that have them.
+
+    Measured: 4,096 float32 projections take 75 us instead of 130. llvmlite does not know the attribute, but
+    prints what it is given.
+    """
 
     def generate(context, builder, signature, arguments):
         set.add(builder.function.attributes, '"prefer-vector-width"="512"')
@@ -132,7 +135,7 @@ def use_widest_vectors(context):
 
 
 def project(m, r, start, stop):
-    use_widest_vectors()
+    use_widest_vectors()  # pyright: ignore
     x = np.zeros((9, LANES), dtype)
     for row in range(start, stop, LANES):
         read(m, row, stop, x)
@@ -144,7 +147,7 @@ def project(m, r, start, stop):
 
 
 def differentiate(m, r, t, d, damping, start, stop):
-    use_widest_vectors()
+    use_widest_vectors()  # pyright: ignore
     x, y, z = np.zeros((9, LANES), dtype), np.zeros((9, LANES), dtype), np.zeros((9, LANES), dtype)
     damping = dtype(damping)
     for row in range(start, stop, LANES):
@@ -161,7 +164,7 @@ def differentiate(m, r, t, d, damping, start, stop):
 
 
 def measure_gap(m, gap, g, start, stop):
-    use_widest_vectors()
+    use_widest_vectors()  # pyright: ignore
     x, s = np.zeros((9, LANES), dtype), np.zeros(LANES, dtype)
     for row in range(start, stop, LANES):
         read(m, row, stop, x)
