@@ -7,9 +7,10 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 import svdrot
-from svdrot.kernels import cpu, so3
+from svdrot.kernels import _machine_code, so3
 
 ROOT = Path(svdrot.__file__).parent
 
@@ -98,30 +99,39 @@ def test_import_brings_nothing_heavy():
         "import sys, torch; before = set(sys.modules); import svdrot; print(*set(sys.modules) - before)"
     )
     assert "svdrot.projection" in modules.split()
-    heavy = {"numba", "triton", "scipy", "matplotlib", "torch._dynamo", "torch._inductor", "onnx"}
+    heavy = {"numba", "llvmlite", "triton", "scipy", "matplotlib", "torch._dynamo", "torch._inductor", "onnx"}
     assert not heavy & set(modules.split())
 
 
-def test_compiled_kernels_are_kept_between_processes(tmp_path):
-    code = """
-import torch, svdrot
-from svdrot.kernels import cpu
+def test_machine_code_is_kept_between_processes_and_needs_no_numba(tmp_path):
+    code = f"""
+import sys, pathlib, torch, svdrot
+from svdrot.kernels import _machine_code
+_machine_code._folder = lambda: pathlib.Path({str(tmp_path)!r})
 svdrot.special_orthogonalize(torch.eye(3))
-print(sum(cpu._compiled(torch.float32)["project"].stats.cache_hits.values()))
+print("numba" in sys.modules)
 """
-    assert [python(code, NUMBA_CACHE_DIR=str(tmp_path)).strip() for _ in range(2)] == ["0", "1"]
+    assert [python(code).strip() for _ in range(2)] == ["True", "False"]
+    assert [file.suffix for file in tmp_path.iterdir()] == [".o"]
+
+
+def test_a_folder_that_cannot_be_written_is_told_and_survived(monkeypatch, tmp_path):
+    monkeypatch.setattr(_machine_code, "_folder", lambda: tmp_path / "missing")
+    monkeypatch.setattr(_machine_code, "_compile", lambda kernel, dtype: b"code")
+    with pytest.warns(RuntimeWarning, match="cannot be written"):
+        assert _machine_code._read("project", torch.float32) == b"code"
 
 
 def test_an_edit_of_the_formulas_is_compiled_anew(monkeypatch, tmp_path):
-    before = cpu._fingerprint()
+    before = _machine_code._fingerprint()
     edited = tmp_path / "so3.py"
     edited.write_bytes(Path(so3.__file__).read_bytes() + b"# edited\n")
     monkeypatch.setattr(so3, "__file__", str(edited))
-    cpu._fingerprint.cache_clear()
+    _machine_code._fingerprint.cache_clear()
     try:
-        assert cpu._fingerprint() != before
+        assert _machine_code._fingerprint() != before
     finally:
-        cpu._fingerprint.cache_clear()
+        _machine_code._fingerprint.cache_clear()
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")

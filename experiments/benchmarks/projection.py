@@ -13,7 +13,6 @@ and 12, 30 and 60 times with backward. On a GPU: 70 % of the speed of the copy f
 """
 
 import json
-import os
 import statistics
 import subprocess
 import sys
@@ -106,8 +105,8 @@ def seconds(call: Callable[[], object], device: str, repeats: int) -> float:
 
 
 def medians(calls: dict[str, Callable[[], object]], config: Config) -> tuple[dict[str, float], int]:
-    # A reading lasts a millisecond at least. An untimed call precedes it if the call is short: the others have
-    # emptied the caches, which would cost it more than its own work.
+    # A reading lasts a millisecond at least. An untimed call precedes it if the call is short: the others
+    # have emptied the caches, which would cost it more than its own work.
     repeats, short = {}, {}
     for name, call in calls.items():
         call()
@@ -146,6 +145,9 @@ import torch
 torch_ = time.perf_counter()
 import svdrot
 imported = time.perf_counter()
+from pathlib import Path
+from svdrot.kernels import _machine_code
+_machine_code._folder = lambda: Path({folder!r})
 m = torch.randn(64, 3, 3, requires_grad=True)
 svdrot.special_orthogonalize(m).sum().backward()
 first = time.perf_counter()
@@ -158,10 +160,9 @@ def startup() -> dict[str, float]:
     found = {}
     with tempfile.TemporaryDirectory() as folder:
         for name in ("compiling", "from the cache"):
-            command = [sys.executable, "-c", STARTUP]
-            environment = os.environ | {"NUMBA_CACHE_DIR": folder}
+            command = [sys.executable, "-c", STARTUP.format(folder=folder)]
             runs = [
-                subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True).stdout
+                subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout
                 for _ in range(1 if name == "compiling" else 3)
             ]
             imports, calls = zip(*(map(float, output.split()) for output in runs), strict=True)

@@ -35,7 +35,7 @@ def differentiable(m: Tensor) -> ModuleType:
 
 @cache
 def compiled(device: str) -> ModuleType:
-    """The compiled 3x3 backend of a device; imported late: numba takes 0.3 s, CPU installs have no Triton."""
+    """The compiled 3x3 backend of a device, imported when needed: a CPU install has no Triton."""
     if device == "cpu":
         from . import cpu
 

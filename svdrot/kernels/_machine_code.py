@@ -1,0 +1,94 @@
+"""The CPU kernels as machine code: compiled by numba when new, kept on disk, and loaded by llvmlite."""
+
+import ctypes
+import hashlib
+import os
+import sys
+import warnings
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import llvmlite
+import llvmlite.binding as llvm
+import torch
+
+from . import _tiles, so3
+
+SCRATCH = _tiles.SCRATCH
+
+
+@cache
+def load(kernel: str, dtype: torch.dtype) -> Callable[..., None]:
+    """A kernel of `_tiles` for one dtype, as a C function; the interpreter lock is released while it runs."""
+    code = _read(kernel, dtype)
+    engine = llvm.create_mcjit_compiler(llvm.parse_assembly(""), _target_machine())
+    engine.add_object_file(llvm.ObjectFileRef.from_data(code))
+    engine.finalize_object()
+    types = {"pointer": ctypes.c_void_p, "double": ctypes.c_double, "intp": ctypes.c_ssize_t}
+    prototype = ctypes.CFUNCTYPE(None, *(types[kind] for kind in _tiles.KERNELS[kernel]))
+    function: Any = prototype(engine.get_function_address(kernel))
+    function.engine = engine  # which owns the code
+    return function
+
+
+def _read(kernel: str, dtype: torch.dtype) -> bytes:
+    file = _folder() / f"{kernel}-{str(dtype).removeprefix('torch.')}-{_fingerprint()}.o"
+    if file.exists():
+        return file.read_bytes()
+    code = _compile(kernel, dtype)
+    try:
+        new = file.with_suffix(f".{os.getpid()}")
+        new.write_bytes(code)
+        new.replace(file)
+    except OSError as error:
+        message = f"{file} cannot be written ({error}): every process will compile for some seconds."
+        warnings.warn(message, RuntimeWarning, stacklevel=2)
+    return code
+
+
+def _compile(kernel: str, dtype: torch.dtype) -> bytes:
+    name, ir = _tiles.compile(kernel, dtype)
+    module = llvm.parse_assembly(ir)
+    module.get_function(name).name = kernel
+    return _target_machine().emit_object(module)
+
+
+@cache
+def _target_machine() -> llvm.TargetMachine:
+    llvm.initialize_native_target()
+    llvm.initialize_native_asmprinter()
+    return llvm.Target.from_default_triple().create_target_machine(
+        cpu=llvm.get_host_cpu_name(),
+        features=llvm.get_host_cpu_features().flatten(),
+        opt=3,
+        jit=True,
+        codemodel="jitdefault",
+    )
+
+
+@cache
+def _fingerprint() -> str:
+    """Of all that the machine code depends on: an edit of a formula, another compiler, another CPU."""
+    digest = hashlib.sha256()
+    for module in (so3, _tiles):
+        digest.update(Path(str(module.__file__)).read_bytes())
+    digest.update(f"{llvmlite.__version__} {sys.platform} {llvm.get_host_cpu_name()}".encode())
+    digest.update(llvm.get_host_cpu_features().flatten().encode())
+    return digest.hexdigest()[:16]
+
+
+@cache
+def _folder() -> Path:
+    """Beside the source, as Python's own byte code, or else in the user's cache."""
+    own = Path(__file__).parent / "__pycache__"
+    user = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "svdrot"
+    for folder in (own, user):
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError:
+            continue
+        if os.access(folder, os.W_OK):
+            return folder
+    return user
