@@ -74,7 +74,7 @@ class RotationHead(nn.Module):
 
 
 class SpecialOrthogonalize(nn.Module):
-    """`svdrot.special_orthogonalize` as a layer: (..., 3, 3) -> the nearest rotations (..., 3, 3)."""
+    """`svdrot.special_orthogonalize` as a layer: (..., n, n) -> the nearest rotations (..., n, n)."""
 
     def __init__(self, damping: float | None = None):
         super().__init__()
