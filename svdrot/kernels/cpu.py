@@ -14,7 +14,8 @@ from torch import Tensor
 
 from . import _machine_code
 
-ROWS_PER_THREAD = 8192
+ROWS_PER_THREAD = 8192  # at least
+ROWS_PER_CHUNK = 4096
 
 
 def special_orthogonalize(m: Tensor) -> Tensor:
@@ -50,20 +51,18 @@ def _run(name: str, m: Tensor, *arguments: Tensor | float) -> None:
     pointers = [x.data_ptr() if isinstance(x, Tensor) else x for x in (m, *arguments)]
     rows = m.shape[0]
     threads = min(torch.get_num_threads(), rows // ROWS_PER_THREAD)
-    if threads < 2:
-        _run_rows(kernel, m, pointers, 0, rows)
-        return
-    bounds = [rows * i // threads for i in range(threads + 1)]
-    pool = _pool(threads - 1)
-    others = [pool.submit(_run_rows, kernel, m, pointers, *bounds[i : i + 2]) for i in range(1, threads)]
-    _run_rows(kernel, m, pointers, *bounds[:2])
+    # They take chunk after chunk, for not all may get a core: the threads of torch spin on for a while.
+    chunks = iter(range(0, rows, ROWS_PER_CHUNK))
+
+    def work() -> None:
+        tiles = m.new_empty(_machine_code.SCRATCH)
+        for start in chunks:
+            kernel(*pointers, tiles.data_ptr(), start, min(start + ROWS_PER_CHUNK, rows))
+
+    others = [_pool(threads - 1).submit(work) for _ in range(threads - 1)]
+    work()
     for other in others:
         other.result()
-
-
-def _run_rows(kernel, m: Tensor, pointers: list, start: int, stop: int) -> None:
-    tiles = m.new_empty(_machine_code.SCRATCH)
-    kernel(*pointers, tiles.data_ptr(), start, stop)
 
 
 @cache
