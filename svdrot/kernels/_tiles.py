@@ -71,11 +71,18 @@ def measure_gap(m, gap, g, scratch, start, stop):
 
 
 def read(m, row, stop, x):
-    """Entries of the matrices from `row` on into the lanes of `x`."""
+    """Entries of the matrices from `row` on into the lanes of `x`, zeros into those past the last.
+
+    (Not whatever is there: denormal numbers would make a batch of one take longer than one of 64.)
+    """
     entries = carray(m, (stop, 9))
-    for i in range(min(LANES, stop - row)):
+    live = min(LANES, stop - row)
+    for i in range(live):
         for k in range(9):
             x[k, i] = entries[row + i, k]
+    for k in range(9):
+        for i in range(live, LANES):
+            x[k, i] = 0
 
 
 def write(x, row, stop, m):
