@@ -53,7 +53,7 @@ class Config:
     """Representations to compare."""
     seeds: tuple[int, ...] = (0,)
     """One training per head and seed; a seed sets the initial weights, the clouds and the rotations."""
-    steps: int = 1800
+    steps: int = 1500
     """Optimiser steps of a training."""
     clouds: int = 8
     """Clouds in a step."""
