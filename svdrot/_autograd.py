@@ -40,11 +40,16 @@ def _pick(plain, with_jvp):
 
 
 def _differential(m: Tensor, r: Tensor, t: Tensor, damping: float) -> Tensor:
-    # Grad mode is on in a backward exactly when it must itself be differentiable (create_graph). The batched
-    # cotangents of `is_grads_batched` are no plain tensors, which the kernels need.
-    batched = not torch.compiler.is_compiling() and torch._C._functorch.is_legacy_batchedtensor(t)  # pyright: ignore
-    backend = kernels.differentiable(m) if torch.is_grad_enabled() or batched else kernels.select(m)
+    # Grad mode is on in a backward exactly when it must itself be differentiable (create_graph).
+    seen_through = torch.is_grad_enabled() or (not torch.compiler.is_compiling() and _is_wrapped(t))
+    backend = kernels.differentiable(m) if seen_through else kernels.select(m)
     return backend.special_orthogonalize_differential(m, r, t.contiguous(), damping)
+
+
+def _is_wrapped(t: Tensor) -> bool:
+    """Whether `t` may be a batch in disguise (`vmap`, `is_grads_batched`), without memory of its own."""
+    functorch = torch._C._functorch  # pyright: ignore
+    return torch._C._are_functorch_transforms_active() or functorch.is_legacy_batchedtensor(t)
 
 
 def _batched(function, in_dims, m, *arguments):

@@ -91,6 +91,18 @@ def test_nested_vmap_is_one_batch():
     assert torch.equal(nested, svdrot.special_orthogonalize(m))
 
 
+def test_vmap_over_a_backward_outside_of_it():
+    m = draw(4, 3, 3).requires_grad_()
+    r = svdrot.special_orthogonalize(m)
+    weights = draw(5, 4, 3, 3)
+
+    def vjp(weight):
+        return torch.autograd.grad(r, m, weight, retain_graph=True)[0]
+
+    one_by_one = torch.stack([vjp(weight) for weight in weights])
+    torch.testing.assert_close(torch.func.vmap(vjp)(weights), one_by_one, rtol=1e-12, atol=1e-12)
+
+
 def test_only_the_matrix_and_the_rotation_are_saved():
     m = draw(4, 3, 3).requires_grad_()
     saved = []
