@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import svdrot
-from svdrot.kernels import _machine_code, so3
+from svdrot.kernels import _machine_code
 
 ROOT = Path(svdrot.__file__).parent
 
@@ -122,11 +122,13 @@ def test_a_folder_that_cannot_be_written_is_told_and_survived(monkeypatch, tmp_p
         assert _machine_code._read("project", torch.float32) == b"code"
 
 
-def test_an_edit_of_the_formulas_is_compiled_anew(monkeypatch, tmp_path):
+@pytest.mark.parametrize("source", _machine_code.SOURCES, ids=lambda source: source.name)
+def test_an_edit_of_what_makes_the_machine_code_is_compiled_anew(source, monkeypatch, tmp_path):
     before = _machine_code._fingerprint()
-    edited = tmp_path / "so3.py"
-    edited.write_bytes(Path(so3.__file__).read_bytes() + b"# edited\n")
-    monkeypatch.setattr(so3, "__file__", str(edited))
+    edited = tmp_path / source.name
+    edited.write_bytes(source.read_bytes() + b"# edited\n")
+    sources = [edited if file == source else file for file in _machine_code.SOURCES]
+    monkeypatch.setattr(_machine_code, "SOURCES", sources)
     _machine_code._fingerprint.cache_clear()
     try:
         assert _machine_code._fingerprint() != before

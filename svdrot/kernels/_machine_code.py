@@ -14,9 +14,10 @@ import llvmlite
 import llvmlite.binding as llvm
 import torch
 
-from . import _tiles, so3
+from . import _tiles
 
 SCRATCH = _tiles.SCRATCH
+SOURCES = [Path(__file__).with_name(name) for name in ("so3.py", "_tiles.py", "_transpose.py")]
 
 
 @cache
@@ -72,8 +73,8 @@ def _target_machine() -> llvm.TargetMachine:
 def _fingerprint() -> str:
     """Of all that the machine code depends on: an edit of a formula, another compiler, another CPU."""
     digest = hashlib.sha256()
-    for module in (so3, _tiles):
-        digest.update(Path(str(module.__file__)).read_bytes())
+    for source in SOURCES:
+        digest.update(source.read_bytes())
     digest.update(f"{llvmlite.__version__} {sys.platform} {llvm.get_host_cpu_name()}".encode())
     digest.update(llvm.get_host_cpu_features().flatten().encode())
     return digest.hexdigest()[:16]
