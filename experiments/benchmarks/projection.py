@@ -105,20 +105,19 @@ def seconds(call: Callable[[], object], device: str, repeats: int) -> float:
 
 
 def medians(calls: dict[str, Callable[[], object]], config: Config) -> tuple[dict[str, float], int]:
-    # A reading lasts a millisecond at least. An untimed call precedes it if the call is short: the others
-    # have emptied the caches, which would cost it more than its own work.
-    repeats, short = {}, {}
+    # A reading lasts 5 ms at least, after as long a run-up: what the others did to caches, branch predictors
+    # and clock rates would cost a short call more than its own work.
+    repeats = {}
     for name, call in calls.items():
         call()
-        time = seconds(call, config.device, 1)
-        repeats[name], short[name] = max(1, min(50, int(1e-3 / time))), time < 0.05
+        repeats[name] = max(1, int(5e-3 / seconds(call, config.device, 1)))
     times: dict[str, list[float]] = {name: [] for name in calls}
     start = perf_counter()
     rounds = 0
     while rounds < 3 or (rounds < config.rounds and perf_counter() - start < config.seconds):
         for name, call in calls.items():
-            if short[name]:
-                call()
+            if repeats[name] > 1:
+                seconds(call, config.device, repeats[name])
             times[name].append(seconds(call, config.device, repeats[name]))
         rounds += 1
     return {name: statistics.median(t) for name, t in times.items()}, rounds

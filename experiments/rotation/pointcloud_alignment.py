@@ -32,6 +32,7 @@ import torch
 from torch import Generator, Tensor, nn
 
 import svdrot
+from datasets import shapes
 from experiments import _run
 from experiments.rotation import _alignment_report, _clouds
 from experiments.rotation._clouds import Clouds, Data
@@ -43,8 +44,8 @@ Head = Literal["svd", "6d", "quaternion", "axis_angle", "euler", "10d"]
 class Config:
     data: Literal["shapes", "planes"] = "shapes"
     """Generated objects, or the ShapeNet aeroplanes."""
-    families: tuple[str, ...] = ("airplane",)
-    """Keys of `datasets.shapes.FAMILIES` to generate. One kind, as published: several take far longer."""
+    families: tuple[str, ...] = tuple(shapes.FAMILIES)
+    """Kinds of --data shapes."""
     root: Path = Path("../shared/data/planes")
     """Folder of the aeroplanes: of the packed file, or the original pc_plane."""
     out: Path | None = None
@@ -53,17 +54,17 @@ class Config:
     """Representations to compare."""
     seeds: tuple[int, ...] = (0,)
     """One training per head and seed; a seed sets the initial weights, the clouds and the rotations."""
-    steps: int = 1500
+    steps: int = 3000
     """Optimiser steps of a training."""
-    clouds: int = 8
+    clouds: int = 16
     """Clouds in a step."""
-    copies: int = 8
+    copies: int = 4
     """Rotated copies of each of them."""
-    points: int = 64
+    points: int = 48
     """Points drawn from each cloud, anew in every step; 0 takes all."""
     rotations: Literal["haar", "axis-angle"] = "haar"
     """Uniform on SO(3), or uniform in axis and in angle as in the original code."""
-    widths: tuple[int, int, int] = (64, 128, 256)
+    widths: tuple[int, int, int] = (32, 64, 256)
     """Features of a point after each layer of the encoder."""
     hidden: int = 512
     """Units between the encodings and the head."""
@@ -85,7 +86,7 @@ class Config:
     """Fixed rotations of each held-out cloud; the learning curves use the first."""
     evaluations: int = 25
     """Along a learning curve."""
-    checkpoint_every: int = 500
+    checkpoint_every: int = 1000
     """Steps."""
     device: str = "cpu"
     """Or cuda."""
