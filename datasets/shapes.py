@@ -1,9 +1,9 @@
 """Clouds of points on the surfaces of procedural objects, each family with proportions drawn at random.
 
-No object has a rotational symmetry, so the rotation between two copies of a cloud is unique. All lie alike, as
-the objects of one category do, for that is what a network learns orientations from: x runs along the length of
-a family's mean object, z across its thinnest side, and each axis points to where more of the surface is.
-Nothing is read from disk.
+No object has a rotational symmetry, so the rotation between two copies of a cloud is unique. All lie alike,
+as the objects of one category do, for that is what a network learns orientations from: x runs along the
+length of a family's mean object, z across its thinnest side, and each axis points to where more of the
+surface is. Nothing is read from disk.
 """
 
 from collections.abc import Callable, Iterable
