@@ -1,13 +1,39 @@
-r"""The orthogonal polar factor by matrix products alone: $M = Q H$, $Q$ orthonormal, $H$ symmetric positive.
+r"""The orthogonal polar factor: $M = Q H$ with orthonormal $Q$ and symmetric, positive $H$.
 
-`newton_schulz` is the bare iteration, as optimizers use it.
+`polar` gives the factor, whichever way is fastest. What it takes is public, too: the bare iteration that
+optimizers use (`newton_schulz`), the correction that makes a coarse factor exact (`polar_refinement`), the
+bound on the error of any factor (`polar_certificate`), and the equation behind every derivative of it
+(`lyapunov_skew`).
 """
 
 import torch
 from torch import Tensor
 
-from svdrot._checks import check_matrix, compute_dtype
-from svdrot.schedules import Schedule, Step
+from svdrot._checks import check_matrix, check_square, compute_dtype, result_dtype
+from svdrot.kernels import general
+from svdrot.projection import orthogonalize, special_orthogonalize
+from svdrot.schedules import TAYLOR, Schedule, Step
+
+
+def polar(matrix: Tensor, *, special: bool = False) -> Tensor:
+    """The orthogonal polar factor, or with `special` the nearest rotation.
+
+    Two names in one: `orthogonalize(matrix)` and `special_orthogonalize(matrix)`, which see for gradients and
+    for what is returned where the factor is not unique. On a CPU, batches of matrices of up to 32 columns go
+    through Newton-Schulz, and those of them that did not converge through a decomposition.
+
+    Args:
+        matrix: shape (..., m, n), any floating dtype; square if `special`.
+        special: whether the determinant must be positive.
+
+    Returns:
+        Shape (..., m, n): orthonormal columns (m >= n) or rows.
+
+    Raises:
+        ValueError: if the shape of `matrix` is none of these.
+        TypeError: if `matrix` is not a floating-point tensor.
+    """
+    return special_orthogonalize(matrix) if special else orthogonalize(matrix)
 
 
 def newton_schulz(
@@ -55,6 +81,108 @@ def newton_schulz(
     return x.to(matrix.dtype).reshape(matrix.shape)
 
 
+def polar_refinement(matrix: Tensor, factor: Tensor) -> Tensor:
+    r"""A factor after one Newton correction: with an error of e before, it has one of the order of e² after.
+
+    Iterating further makes a coarse factor orthonormal, but never the right one: the error that is left is a
+    rotation $Q^\top Q^*$, which shows in the skew part of $Q^\top M$ and nowhere else. This takes it from
+    there: a factor in bfloat16 becomes one in float32.
+
+    Args:
+        matrix: shape (..., m, n), any floating dtype, of full rank.
+        factor: shape (..., m, n), an approximate polar factor, orthonormal to within 0.3; for square
+            matrices it may be that of the nearest rotation.
+
+    Returns:
+        Shape (..., m, n), in the dtype of `matrix`.
+
+    Raises:
+        ValueError: if the shapes differ or have fewer than two dimensions.
+        TypeError: if an argument is not a floating-point tensor.
+
+    Source:
+        Differentiate $Q^\top M = M^\top Q$ along Q; see `lyapunov_skew`.
+    """
+    m, q = _pair(matrix, factor)
+    for _ in range(2):
+        q = _step(q, TAYLOR)
+    a = q.mT @ m
+    x = lyapunov_skew(a + a.mT, 2 * (a - a.mT))
+    correction = q @ (x + x @ x / 2)
+    if m.shape[-2] > m.shape[-1]:  # the part of M that the columns of Q do not reach
+        h, _ = torch.linalg.cholesky_ex((a + a.mT) / 2)
+        correction = correction + torch.cholesky_solve((m - q @ a).mT, h).mT
+    q = _step(q + correction, TAYLOR)
+    q = q.mT if matrix.shape[-2] < matrix.shape[-1] else q
+    return q.to(result_dtype(matrix)).reshape(matrix.shape)
+
+
+def polar_certificate(matrix: Tensor, factor: Tensor, *, special: bool = False) -> Tensor:
+    r"""A bound on the distance, in Frobenius norm, of a factor from the polar factor of the matrix.
+
+    With $Q_1$ the orthonormal matrix next to $Q$, $Q_1^\top M = S + K$ (symmetric and skew), the polar factor
+    of $Q_1 S$ is $Q_1$ if $S > 0$, and on the way from $Q_1 S$ to $M$ the smallest singular values stay above
+    the smallest eigenvalues of $S$ (Fan and Hoffman). So $|Q - Q^*| \le |Q - Q_1| + |K - K^\top| /
+    (\lambda_n + \lambda_{n - 1})$; for m > n, the second term is $|M - Q_1 S| / \lambda_n$. Orthonormality
+    alone bounds nothing. Computed in float64, with the rounding of that added.
+
+    Args:
+        matrix: shape (..., m, n), any floating dtype.
+        factor: shape (..., m, n), any matrix; a good one is orthonormal to within 0.3.
+        special: whether the nearest rotation is meant (square matrices): $\lambda_n$ may then be negative.
+
+    Returns:
+        Shape (...), float64; infinite where nothing is certain: Q far from orthonormal, no nearest matrix but
+        several, numbers that are not finite. Not differentiable.
+
+    Raises:
+        ValueError: if the shapes differ, have fewer than two dimensions, or are not square and `special`.
+        TypeError: if an argument is not a floating-point tensor.
+
+    Source:
+        Derivative of the polar factor: Mathias, SIAM J. Matrix Anal. Appl. 14 (1993). Eigenvalues of the
+        symmetric part: Fan and Hoffman, Proc. AMS 6 (1955).
+    """
+    if special:
+        check_square("matrix", matrix)
+    with torch.no_grad():
+        return _certificate(*_pair(matrix.double(), factor.double()), special).reshape(matrix.shape[:-2])
+
+
+def lyapunov_skew(h: Tensor, s: Tensor) -> Tensor:
+    r"""The skew X with H X + X H = S, for symmetric H and skew S.
+
+    The equation of every derivative of a polar factor, and of its correction. In eigenvectors of H, X is S
+    divided by sums $\lambda_i + \lambda_j$, i < j, and needs only these to be positive: H may have one
+    negative eigenvalue, as it does for a nearest rotation where the determinant is negative.
+
+    For n = 3 a closed form, up to n = 8 conjugate gradients on skew matrices, which end after n (n - 1) / 2
+    products, beyond that by eigenvectors. Differentiable any number of times, by equations of the same kind.
+
+    Args:
+        h: shape (..., n, n), float32 or float64; its symmetric part is taken.
+        s: shape (..., n, n); its skew part is taken. Batch dimensions broadcast.
+
+    Returns:
+        Shape (..., n, n). Where a sum vanishes, X is finite along all others, or large.
+
+    Raises:
+        ValueError: if the last two dimensions are not equal, or differ between `h` and `s`.
+        TypeError: if an argument is not a floating-point tensor.
+
+    Source:
+        Higham, "Functions of Matrices" (2008), section 8.3; for n = 3, $X = [x]_\times$ with
+        $(\operatorname{tr}(H) I - H) x = \operatorname{vee}(S)$.
+    """
+    check_square("h", h)
+    check_square("s", s)
+    if h.shape[-1] != s.shape[-1]:
+        raise ValueError(f"`h` and `s` must have equal sides; got {tuple(h.shape)} and {tuple(s.shape)}.")
+    h, s = torch.broadcast_tensors((h + h.mT) / 2, (s - s.mT) / 2)
+    n = h.shape[-1]
+    return _Lyapunov.apply(h.reshape(-1, n, n), s.reshape(-1, n, n)).reshape(h.shape)
+
+
 def _over_frobenius(m: Tensor) -> Tensor:
     """By the largest entry first: squares of tiny or huge numbers would leave the range of the dtype."""
     largest = m.abs().amax((-2, -1), keepdim=True)
@@ -68,8 +196,7 @@ def _step(x: Tensor, step: Step) -> Tensor:
 
     In powers of XᵀX, whose terms cancel, the error of the result is twice as large.
     """
-    eye = torch.eye(x.shape[-1], dtype=x.dtype, device=x.device)
-    e = torch.baddbmm(eye, x.mT, x, alpha=-1)
+    e = torch.baddbmm(_eye(x), x.mT, x, alpha=-1)
     *inner, highest = _about_one(step)
     p = highest * e
     for c in reversed(inner[1:]):
@@ -99,3 +226,118 @@ def _first_step(x: Tensor, step: Step) -> Tensor:
         p = p + c * scale ** (5 + 2 * i) * power
         power = power @ gram if i + 1 < len(rest) else power
     return a * scale * x + x @ p
+
+
+def _pair(matrix: Tensor, factor: Tensor) -> tuple[Tensor, Tensor]:
+    """Both as batches of tall matrices, (B, m, n) with m >= n, in a dtype to compute in."""
+    check_matrix("matrix", matrix)
+    check_matrix("factor", factor)
+    if matrix.shape != factor.shape:
+        shapes = f"{tuple(matrix.shape)} and {tuple(factor.shape)}"
+        raise ValueError(f"`factor` must have the shape of `matrix`; got {shapes}.")
+    m, q = (x.to(compute_dtype(matrix)).reshape(-1, *x.shape[-2:]) for x in (matrix, factor))
+    return (m.mT, q.mT) if m.shape[-2] < m.shape[-1] else (m, q)
+
+
+def _certificate(m: Tensor, q: Tensor, special: bool) -> Tensor:
+    rows, n = m.shape[-2:]
+    ok = (m.isfinite() & q.isfinite()).all(-1).all(-1)
+    m, q = (torch.where(ok[:, None, None], x, 0) for x in (m, q))
+    largest = m.abs().amax((-2, -1), keepdim=True)
+    m = m / torch.where(largest > 0, largest, 1)
+    ok &= _norm(q.mT @ q - _eye(q)) < 0.5
+    near = q
+    for _ in range(4):
+        near = _step(near, TAYLOR)
+    h = near.mT @ m
+    symmetric = (h + h.mT) / 2
+    eigenvalues = torch.linalg.eigvalsh(torch.where(ok[:, None, None], symmetric, 0))
+    rounding = 8 * rows * torch.finfo(m.dtype).eps * _norm(m)
+    if rows > n:
+        error, sums = _norm(m - near @ symmetric), eigenvalues[:, 0]
+    else:
+        error = _norm(h - h.mT)
+        sums = eigenvalues[:, 0] + eigenvalues[:, 1] if n > 1 else 2 * eigenvalues[:, 0].abs()
+        if special:  # with a negative eigenvalue the sums may shrink on the way, by twice the norm of K
+            ok &= torch.linalg.det(near) > 0
+            sums = sums - torch.where(eigenvalues[:, 0] < 0, error / 2**0.5, 0)
+    ok &= (sums > 2 * rounding) & ((eigenvalues[:, 0] > rounding) | special)
+    bound = _norm(q - near) + (error + rounding) / (sums - rounding)
+    return torch.where(ok, bound, torch.inf)
+
+
+def _norm(x: Tensor) -> Tensor:
+    return torch.linalg.vector_norm(x, dim=(-2, -1))
+
+
+class _Lyapunov(torch.autograd.Function):
+    """X of (H, S), for batches: dX = L⁻¹(dS - dH X - X dH), L X = H X + X H, and L⁻¹ is its own adjoint."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(h, s):
+        n = h.shape[-1]
+        return (
+            _closed_form(h, s) if n == 3 else _conjugate_gradients(h, s) if n <= 8 else _by_eigenvectors(h, s)
+        )
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        ctx.save_for_backward(inputs[0], output)
+        ctx.save_for_forward(inputs[0], output)
+
+    @staticmethod
+    def backward(ctx, g):
+        h, x = ctx.saved_tensors
+        y = lyapunov_skew(h, g)
+        return y @ x + x @ y, y
+
+    @staticmethod
+    def jvp(ctx, th, ts):
+        h, x = ctx.saved_tensors
+        return lyapunov_skew(h, ts - th @ x - x @ th)
+
+
+def _closed_form(h: Tensor, s: Tensor) -> Tensor:
+    """x = adj(K) vee(S) / det K for K = tr(H) I - H, both over their sizes: K³ may not be a number."""
+    size = h.abs().amax((-2, -1), keepdim=True)
+    h = h / torch.where(size > 0, size, 1)
+    a, b, c = (h.diagonal(dim1=-2, dim2=-1).sum(-1)[:, None, None] * _eye(h) - h).unbind(-1)
+    bc, ca, ab = torch.linalg.cross(b, c), torch.linalg.cross(c, a), torch.linalg.cross(a, b)
+    determinant = (a * bc).sum(-1, keepdim=True)
+    vector = torch.stack((s[:, 2, 1], s[:, 0, 2], s[:, 1, 0]), -1)
+    x = (torch.stack((bc, ca, ab), -1) @ vector[..., None])[..., 0]
+    scale = determinant * torch.where(size > 0, size, 1)[:, 0]
+    x, y, z = torch.where(scale != 0, x / torch.where(scale != 0, scale, 1), 0).unbind(-1)
+    zero = torch.zeros_like(x)
+    return torch.stack((zero, -z, y, z, zero, -x, -y, x, zero), -1).reshape(h.shape)
+
+
+def _conjugate_gradients(h: Tensor, s: Tensor) -> Tensor:
+    """For P skew, H P + P H is H P less its transpose: one product for each step."""
+    sizes = [x.abs().amax((-2, -1), keepdim=True) for x in (h, s)]
+    of_h, of_s = (torch.where(size > 0, size, 1) for size in sizes)
+    h, residual = h / of_h, s / of_s
+    x, direction = torch.zeros_like(s), residual
+    square = (residual * residual).sum((-2, -1), keepdim=True)
+    for _ in range(
+        h.shape[-1] * (h.shape[-1] + 1) // 2
+    ):  # as many as there are dimensions, and some for rounding
+        image = h @ direction
+        image = image - image.mT
+        curvature = (direction * image).sum((-2, -1), keepdim=True)
+        length = torch.where(curvature > 0, square / torch.where(curvature > 0, curvature, 1), 0)
+        x, residual = x + length * direction, residual - length * image
+        before, square = square, (residual * residual).sum((-2, -1), keepdim=True)
+        turn = torch.where(before > 0, square / torch.where(before > 0, before, 1), 0)
+        direction = residual + turn * direction
+    return x * (of_s / of_h)
+
+
+def _by_eigenvectors(h: Tensor, s: Tensor) -> Tensor:
+    return general.solve(h, s, torch.finfo(h.dtype).eps)
+
+
+def _eye(x: Tensor) -> Tensor:
+    return torch.eye(x.shape[-1], dtype=x.dtype, device=x.device)

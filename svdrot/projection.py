@@ -76,7 +76,7 @@ def orthogonalize(matrix: Tensor) -> Tensor:
     rows, columns = matrix.shape[-2:]
     m = _batch(matrix)
     damping = _damping(None, m)
-    if rows == columns and rows % 2:  # -I is a reflection: nearest to M is ± the rotation nearest to ±M
+    if rows == columns == 3:  # -I is a reflection: nearest to M is ± the rotation nearest to ±M
         sign = torch.where(torch.linalg.det(m.detach()) < 0, -1, 1).to(m.dtype)[:, None, None]
         q = sign * _autograd.special_orthogonalize(sign * m, damping)
     elif rows < columns:

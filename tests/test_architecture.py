@@ -18,13 +18,16 @@ ROOT = Path(svdrot.__file__).parent
 FLOORS = {
     "kernels": 0,
     "_checks": 0,
+    "schedules": 0,
     "_autograd": 1,
     "projection": 2,
     "representations": 2,
     "rotations": 2,
     "metrics": 2,
     "nn": 3,
-    "__init__": 4,
+    "polar": 3,
+    "optim": 4,
+    "__init__": 5,
 }
 
 PUBLIC = [

@@ -231,7 +231,7 @@ def test_select_returns_what_the_contract_says():
 def test_large_batches_in_threads_give_the_same_bits():
     from svdrot.kernels import cpu
 
-    m = torch.randn(3 * cpu.ROWS_PER_THREAD + 17, 3, 3)
+    m = torch.randn(3 * cpu.NUMBERS_PER_THREAD // 9 + 17, 3, 3)
     threads = torch.get_num_threads()
     try:
         torch.set_num_threads(1)

@@ -14,21 +14,23 @@ import llvmlite
 import llvmlite.binding as llvm
 import torch
 
-from . import _tiles
+from . import _polar_tiles, _tiles
 
-SCRATCH = _tiles.SCRATCH
-SOURCES = [Path(__file__).with_name(name) for name in ("so3.py", "_tiles.py", "_transpose.py")]
+MODULES = {kernel: module for module in (_tiles, _polar_tiles) for kernel in module.KERNELS}
+SOURCES = [
+    Path(__file__).with_name(f"{name}.py") for name in ("so3", "_tiles", "_polar_tiles", "_simd", "_numba")
+]
 
 
 @cache
 def load(kernel: str, dtype: torch.dtype) -> Callable[..., None]:
-    """A kernel of `_tiles` for one dtype, as a C function; the interpreter lock is released while it runs."""
+    """A kernel for one dtype, as a C function; the interpreter lock is released while it runs."""
     code = _read(kernel, dtype)
     engine = llvm.create_mcjit_compiler(llvm.parse_assembly(""), _target_machine())
     engine.add_object_file(llvm.ObjectFileRef.from_data(code))
     engine.finalize_object()
     types = {"pointer": ctypes.c_void_p, "double": ctypes.c_double, "intp": ctypes.c_ssize_t}
-    prototype = ctypes.CFUNCTYPE(None, *(types[kind] for kind in _tiles.KERNELS[kernel]))
+    prototype = ctypes.CFUNCTYPE(None, *(types[kind] for kind in MODULES[kernel].KERNELS[kernel]))
     function: Any = prototype(engine.get_function_address(kernel))
     function.engine = engine  # which owns the code
     return function
@@ -50,7 +52,9 @@ def _read(kernel: str, dtype: torch.dtype) -> bytes:
 
 
 def _compile(kernel: str, dtype: torch.dtype) -> bytes:
-    name, ir = _tiles.compile(kernel, dtype)
+    from . import _numba  # 0.2 s that a process which finds the machine code on disk does not spend
+
+    name, ir = _numba.compile(MODULES[kernel], kernel, dtype)
     module = llvm.parse_assembly(ir)
     module.get_function(name).name = kernel
     return _target_machine().emit_object(module)

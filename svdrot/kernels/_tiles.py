@@ -1,16 +1,10 @@
 # pyright: reportUndefinedVariable=false, reportPrivateImportUsage=false
-"""The loops of the CPU backend, for numba: transpose a tile, one SIMD loop over its lanes, transpose back.
-
-Like the formulas, the kernels and their helpers are compiled against a vocabulary, never called as such.
-"""
+"""The loops of the CPU backend, for numba: transpose a tile, one SIMD loop over its lanes, transpose back."""
 
 import math
-import types
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
 
-import llvmlite.binding as llvm
 import numpy as np
 import torch
 
@@ -122,62 +116,16 @@ def where(condition, x, y):
     return x if condition else y
 
 
-def compile(kernel: str, dtype: torch.dtype) -> tuple[str, str]:
-    """The name that numba gives a kernel, and its LLVM code."""
-    import numba  # 0.2 s that a process which finds the machine code on disk does not spend
-    from numba.core.types import void
-    from numba.extending import intrinsic
-
-    from ._transpose import intrinsics
-
-    # Neither nnan nor ninf: a NaN must stay in its own lane. The numpy error model, because a test for
-    # division by zero is a way out of the loop, and LLVM vectorises no such loop (measured: 6 times slower).
-    options: Any = {"fastmath": {"contract", "nsz", "arcp", "reassoc", "afn"}, "error_model": "numpy"}
-    inline = numba.njit(forceinline=True, **options)
-
-    @intrinsic
-    def use_widest_vectors(context):
-        """Let LLVM use 512-bit registers in this function, which it otherwise avoids on CPUs that have them.
-
-        Measured: 4,096 float32 projections take 75 us instead of 130. llvmlite does not know the attribute,
-        but prints what it is given.
-        """
-
-        def generate(context, builder, signature, arguments):
-            set.add(builder.function.attributes, '"prefer-vector-width"="512"')
-            return context.get_dummy_value()
-
-        return void(), generate
-
-    scalar, number = {
-        torch.float32: (numba.float32, np.float32),
-        torch.float64: (numba.float64, np.float64),
-    }[dtype]
-    vocabulary: dict[str, Any] = {
-        "__name__": __name__,
-        "LANES": LANES,
-        "dtype": scalar,
-        "carray": numba.carray,
-    }
-    vocabulary |= {"sqrt": math.sqrt, "absolute": abs, "where": inline(where)}
-    vocabulary |= {name: number(value) for name, value in so3.constants(dtype).items()}
-    vocabulary["use_widest_vectors"] = use_widest_vectors
-    vocabulary |= intrinsics(scalar, LANES)
-    so3.bind(vocabulary, inline)
-    for helper in (read, write, columns, put):
-        vocabulary[helper.__name__] = inline(types.FunctionType(helper.__code__, vocabulary, helper.__name__))
-    function = types.FunctionType(globals()[kernel].__code__, vocabulary, kernel)
-    kinds = {"pointer": numba.types.CPointer(scalar), "double": numba.float64, "intp": numba.intp}
-    with interleaving(INTERLEAVE.get(kernel, 0)):
-        compiled = numba.cfunc(void(*(kinds[kind] for kind in KERNELS[kernel])), **options)(function)
-    return compiled.native_name, compiled.inspect_llvm()
+HELPERS = (read, write, columns, put)
 
 
-@contextmanager
-def interleaving(vectors: int) -> Iterator[None]:
-    """Let LLVM's vectoriser take so many vectors at a time, as many as it likes if 0."""
-    llvm.set_option("", f"-force-vector-interleave={vectors}")
-    try:
-        yield
-    finally:
-        llvm.set_option("", "-force-vector-interleave=0")
+def vocabulary(dtype: torch.dtype, scalar: Any, inline: Callable) -> dict[str, Any]:
+    """What the kernels' names mean for a dtype."""
+    from . import _simd
+
+    number = {torch.float32: np.float32, torch.float64: np.float64}[dtype]
+    words: dict[str, Any] = {"LANES": LANES, "dtype": scalar, **_simd.transpositions(scalar, LANES)}
+    words |= {"sqrt": math.sqrt, "absolute": abs, "where": inline(where)}
+    words |= {name: number(value) for name, value in so3.constants(dtype).items()}
+    so3.bind(words, inline)
+    return words

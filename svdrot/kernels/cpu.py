@@ -12,52 +12,53 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from . import _machine_code
+from . import _machine_code, _tiles
 
-ROWS_PER_THREAD = 8192  # at least
-ROWS_PER_CHUNK = 4096
+NUMBERS_PER_THREAD = 73728  # at least: 8,192 matrices of 3 x 3
+NUMBERS_PER_CHUNK = 36864  # but a multiple of 64 matrices, full tiles
 
 
 def special_orthogonalize(m: Tensor) -> Tensor:
-    r = _empty(m)
-    _run("project", m, r)
+    r = empty(m.shape, m.dtype)
+    run("project", m, r)
     return r
 
 
 def special_orthogonalize_differential(m: Tensor, r: Tensor, t: Tensor, damping: float) -> Tensor:
-    d = _empty(m)
-    _run("differentiate", m, r, t, d, damping)
+    d = empty(m.shape, m.dtype)
+    run("differentiate", m, r, t, d, damping)
     return d
 
 
 def projection_gap(m: Tensor) -> tuple[Tensor, Tensor]:
-    gap, g = _empty(m[:, 0, 0]), _empty(m)
-    _run("measure_gap", m, gap, g)
+    gap, g = empty(m.shape[:1], m.dtype), empty(m.shape, m.dtype)
+    run("measure_gap", m, gap, g)
     return gap, g
 
 
-def _empty(m: Tensor) -> Tensor:
+def empty(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
     """From numpy, which asks Linux for huge pages: the page faults of a new torch tensor cost more than the
     projection itself (2^18 matrices, float32: 4.9 ms of 5.7 ms for a plain copy)."""
-    return torch.from_numpy(np.empty(m.shape, _SCALAR[m.dtype]))
+    return torch.from_numpy(np.empty(shape, _SCALAR[dtype]))
 
 
 _SCALAR = {torch.float32: np.float32, torch.float64: np.float64}
 
 
-def _run(name: str, m: Tensor, *arguments: Tensor | float) -> None:
+def run(name: str, m: Tensor, *arguments: Tensor | float, scratch: int = _tiles.SCRATCH) -> None:
     """Call a compiled kernel on all rows of `m`, in as many threads as torch uses and the batch is worth."""
     kernel = _machine_code.load(name, m.dtype)
     pointers = [x.data_ptr() if isinstance(x, Tensor) else x for x in (m, *arguments)]
     rows = m.shape[0]
-    threads = min(torch.get_num_threads(), rows // ROWS_PER_THREAD)
+    threads = min(torch.get_num_threads(), m.numel() // NUMBERS_PER_THREAD)
+    chunk = max(1, NUMBERS_PER_CHUNK // (64 * m.shape[-2] * m.shape[-1])) * 64
     # They take chunk after chunk, for not all may get a core: the threads of torch spin on for a while.
-    chunks = iter(range(0, rows, ROWS_PER_CHUNK))
+    chunks = iter(range(0, rows, chunk))
 
     def work() -> None:
-        tiles = m.new_empty(_machine_code.SCRATCH)
+        tiles = m.new_empty(scratch)
         for start in chunks:
-            kernel(*pointers, tiles.data_ptr(), start, min(start + ROWS_PER_CHUNK, rows))
+            kernel(*pointers, tiles.data_ptr(), start, min(start + chunk, rows))
 
     others = [_pool(threads - 1).submit(work) for _ in range(threads - 1)]
     work()

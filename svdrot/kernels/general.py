@@ -1,4 +1,4 @@
-"""Matrices of any size by a decomposition, in torch operations. Contract: `svdrot.kernels`.
+"""Matrices of any size by products or a decomposition, in torch operations. Contract: `svdrot.kernels`.
 
 With M = Q P, Q the orthogonal factor and P = QᵀM symmetric, a tangent dQ = Q X + Y (X skew, QᵀY = 0) keeps P
 symmetric if P X + X P = QᵀdM - dMᵀQ and Y P = (I - QQᵀ) dM. In eigenvectors of P both divide by sums of two
@@ -7,9 +7,12 @@ solution is differentiated by solving the same equations again, so this holds fo
 """
 
 import functools
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
+
+from . import products
 
 
 def without_autocast(function):
@@ -25,8 +28,21 @@ def without_autocast(function):
 
 @without_autocast
 def special_orthogonalize(m: Tensor) -> Tensor:
+    if m.shape[-1] > 2 and products.serves(m):
+        return _completed(*products.special_orthogonalize(m), m, _special_by_decomposition)
+    return _special_by_decomposition(m)
+
+
+def _special_by_decomposition(m: Tensor) -> Tensor:
     u, _, vh = _decompose(m)
     return u @ vh
+
+
+def _completed(q: Tensor, ok: Tensor, m: Tensor, by_decomposition: Callable[[Tensor], Tensor]) -> Tensor:
+    """The factors that hold, and the others by a decomposition."""
+    if not ok.all():
+        q[~ok] = by_decomposition(m[~ok])
+    return q
 
 
 @without_autocast
@@ -46,6 +62,12 @@ def projection_gap(m: Tensor) -> tuple[Tensor, Tensor]:
 @without_autocast
 def orthogonalize(m: Tensor) -> Tensor:
     """The nearest matrix with orthonormal columns, (B, m, n) with m >= n."""
+    if products.serves(m):
+        return _completed(*products.orthogonalize(m), m, _by_decomposition)
+    return _by_decomposition(m)
+
+
+def _by_decomposition(m: Tensor) -> Tensor:
     ok = _finite(m)
     u, _, vh = torch.linalg.svd(torch.where(ok, m, 0), full_matrices=False)
     return torch.where(ok, u @ vh, torch.nan)

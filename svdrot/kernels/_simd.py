@@ -1,0 +1,182 @@
+"""Instructions for numba's kernels that LLVM does not find by itself."""
+
+from typing import Any
+
+from llvmlite import ir
+from numba.core import cgutils, types
+from numba.extending import intrinsic
+
+BYTES = 64  # of the widest register; LLVM splits vectors where registers are narrower
+
+
+@intrinsic
+def use_widest_vectors(context):
+    """Let LLVM use 512-bit registers in this function, which it otherwise avoids on CPUs that have them.
+
+    Measured: 4,096 float32 projections take 75 us instead of 130. llvmlite does not know the attribute, but
+    prints what it is given.
+    """
+
+    def generate(context, builder, signature, arguments):
+        set.add(builder.function.attributes, '"prefer-vector-width"="512"')
+        return context.get_dummy_value()
+
+    return types.void(), generate
+
+
+def width(scalar: Any) -> int:
+    """Lanes of the widest register."""
+    return BYTES * 8 // scalar.bitwidth
+
+
+# Nine vectors of w numbers hold w matrices of 9 = 3 x 3 entries. To deal out three vectors, as cards to three
+# hands, takes two shuffles for each hand; dealt twice, entry k of every matrix is in vector k. LLVM's own
+# code for the same loop moves one number at a time: 4,096 float32 differentials take 69 us by it, not 33.
+
+
+def transpositions(scalar: Any, lanes: int) -> dict[str, Any]:
+    """For `WIDTH` matrices `gather(m, at, x, to)` and `scatter(x, to, m, at)`.
+
+    The matrices begin at m[at], their lanes at x[to]; `x` has nine rows of `lanes` numbers.
+    """
+    size = scalar.bitwidth // 8
+    wide = width(scalar)
+    pointer = types.CPointer(scalar)
+    signature = types.void(pointer, types.intp, pointer, types.intp)
+
+    def move(context, builder, arguments, strides, orders):
+        source, first, target, second = arguments
+
+        def places(pointer, offset, stride):
+            vector = ir.VectorType(pointer.type.pointee, wide).as_pointer()
+            for k in range(9):
+                at = builder.add(offset, ir.Constant(offset.type, k * stride))
+                yield builder.bitcast(builder.gep(pointer, [at]), vector)
+
+        vectors = [builder.load(place, align=size) for place in places(source, first, strides[0])]
+        for groups, deal in orders:
+            for group in groups:
+                hands = deal(builder, *(vectors[k] for k in group))
+                for k, hand in zip(group, hands, strict=True):
+                    vectors[k] = hand
+        for vector, place in zip(vectors, places(target, second, strides[1]), strict=True):
+            builder.store(vector, place, align=size)
+        return context.get_dummy_value()
+
+    @intrinsic
+    def gather(context, m, at, x, to):
+        def generate(context, builder, signature, arguments):
+            return move(context, builder, arguments, (wide, lanes), [(ROWS, deal), (COLUMNS, deal)])
+
+        return signature, generate
+
+    @intrinsic
+    def scatter(context, x, to, m, at):
+        def generate(context, builder, signature, arguments):
+            return move(context, builder, arguments, (lanes, wide), [(COLUMNS, collect), (ROWS, collect)])
+
+        return signature, generate
+
+    return {"WIDTH": wide, "gather": gather, "scatter": scatter}
+
+
+ROWS, COLUMNS = ((0, 1, 2), (3, 4, 5), (6, 7, 8)), ((0, 3, 6), (1, 4, 7), (2, 5, 8))
+
+
+def deal(builder, a, b, c):
+    """Of the numbers of a, b and c in a row every third: from the first, the second, the third on."""
+    width = a.type.count
+    return [_pick(builder, a, b, c, [3 * i + k for i in range(width)]) for k in range(3)]
+
+
+def collect(builder, a, b, c):
+    """The inverse: one number of a, one of b, one of c, and again."""
+    width = a.type.count
+    order = [width * (i % 3) + i // 3 for i in range(3 * width)]
+    return [_pick(builder, a, b, c, order[width * k : width * (k + 1)]) for k in range(3)]
+
+
+def _pick(builder, a, b, c, places):
+    """Numbers of a, b and c by their places in all three; an instruction picks from two vectors."""
+    width = a.type.count
+
+    def mask(indices):
+        index = ir.IntType(32)
+        return ir.Constant(ir.VectorType(index, width), [ir.Constant(index, i) for i in indices])
+
+    ab = builder.shuffle_vector(a, b, mask([i if i < 2 * width else 0 for i in places]))
+    last = [k if i < 2 * width else i - width for k, i in enumerate(places)]
+    return builder.shuffle_vector(ab, c, mask(last))
+
+
+# Products of small matrices, one in each lane: 4 x 4 entries of the result stay in 16 registers while their
+# terms are added, so that eight loads serve 16 multiplications.
+
+BLOCK = 4
+FUSE = ("contract",)  # llvmlite's own fma takes no vectors
+
+
+def block_product(scalar: Any) -> dict[str, Any]:
+    """`block(x, a, i, k, b, l, count, alpha, beta, d, c, j, mirror)`: C <- alpha A B + beta D for 4 x 4 of C.
+
+    `x` is memory in units of vectors, and all else places and strides in it: entry (r, n) of A is at
+    a + r i + n k, (n, s) of B at b + n l + s, (r, s) of D and C at d + r j + s and c + r j + s, with n <
+    `count`. The transposed block is written to `mirror`, where that is not c.
+    """
+    size = scalar.bitwidth // 8
+    wide = width(scalar)
+    integer, pointer = types.intp, types.CPointer(scalar)
+    signature = types.void(pointer, *(integer,) * 6, scalar, scalar, integer, integer, integer, integer)
+
+    @intrinsic
+    def block(context, x, a, i, k, b, l, count, alpha, beta, d, c, j, mirror):
+        def generate(context, builder, signature, arguments):
+            x, a, i, k, b, l, count, alpha, beta, d, c, j, mirror = arguments
+            vector = ir.VectorType(x.type.pointee, wide)
+            x = builder.bitcast(x, vector.as_pointer())
+            index = a.type
+
+            def place(start, *terms):
+                for factor, stride in terms:
+                    start = builder.add(start, builder.mul(ir.Constant(index, factor), stride))
+                return builder.gep(x, [start])
+
+            def load(start, *terms):
+                return builder.load(place(start, *terms), align=size)
+
+            def spread(number):
+                one = builder.insert_element(ir.Constant(vector, ir.Undefined), number, ir.Constant(index, 0))
+                mask = ir.Constant(ir.VectorType(ir.IntType(32), wide), [0] * wide)
+                return builder.shuffle_vector(one, one, mask)
+
+            def multiply_add(u, v, w):
+                return builder.fadd(builder.fmul(u, v, flags=FUSE), w, flags=FUSE)
+
+            entries = [(r, s) for r in range(BLOCK) for s in range(BLOCK)]
+            one = ir.Constant(index, 1)
+            sums = {entry: cgutils.alloca_once(builder, vector) for entry in entries}
+            for entry in entries:
+                builder.store(ir.Constant(vector, [0.0] * wide), sums[entry])
+            with cgutils.for_range(builder, count) as loop:
+                left = builder.add(a, builder.mul(loop.index, k))
+                right = builder.add(b, builder.mul(loop.index, l))
+                rows = [load(left, (r, i)) for r in range(BLOCK)]
+                columns = [load(right, (s, one)) for s in range(BLOCK)]
+                for r, s in entries:
+                    total = builder.load(sums[r, s])
+                    builder.store(multiply_add(rows[r], columns[s], total), sums[r, s])
+            alpha, beta = spread(alpha), spread(beta)
+            values = {}
+            for r, s in entries:
+                scaled = builder.fmul(alpha, builder.load(sums[r, s]))
+                values[r, s] = multiply_add(beta, load(d, (r, j), (s, one)), scaled)
+            for r, s in entries:
+                builder.store(values[r, s], place(c, (r, j), (s, one)), align=size)
+            with builder.if_then(builder.icmp_signed("!=", c, mirror)):
+                for r, s in entries:
+                    builder.store(values[r, s], place(mirror, (s, j), (r, one)), align=size)
+            return context.get_dummy_value()
+
+        return signature, generate
+
+    return {"BLOCK": BLOCK, "block": block}
