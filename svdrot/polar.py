@@ -178,9 +178,11 @@ def lyapunov_skew(h: Tensor, s: Tensor) -> Tensor:
     check_square("s", s)
     if h.shape[-1] != s.shape[-1]:
         raise ValueError(f"`h` and `s` must have equal sides; got {tuple(h.shape)} and {tuple(s.shape)}.")
-    h, s = torch.broadcast_tensors((h + h.mT) / 2, (s - s.mT) / 2)
+    if h.shape != s.shape:
+        h, s = torch.broadcast_tensors(h, s)
     n = h.shape[-1]
-    return _Lyapunov.apply(h.reshape(-1, n, n), s.reshape(-1, n, n)).reshape(h.shape)
+    x = _lyapunov_skew(((h + h.mT) / 2).reshape(-1, n, n), ((s - s.mT) / 2).reshape(-1, n, n))
+    return x.reshape(h.shape)
 
 
 def _over_frobenius(m: Tensor) -> Tensor:
@@ -270,6 +272,10 @@ def _norm(x: Tensor) -> Tensor:
     return torch.linalg.vector_norm(x, dim=(-2, -1))
 
 
+def _lyapunov_skew(h: Tensor, s: Tensor) -> Tensor:
+    return (_Lyapunov if torch.compiler.is_compiling() else _LyapunovWithJvp).apply(h, s)
+
+
 class _Lyapunov(torch.autograd.Function):
     """X of (H, S), for batches: dX = L⁻¹(dS - dH X - X dH), L X = H X + X H, and L⁻¹ is its own adjoint."""
 
@@ -290,13 +296,17 @@ class _Lyapunov(torch.autograd.Function):
     @staticmethod
     def backward(ctx, g):
         h, x = ctx.saved_tensors
-        y = lyapunov_skew(h, g)
+        y = _lyapunov_skew(h, (g - g.mT) / 2)
         return y @ x + x @ y, y
+
+
+class _LyapunovWithJvp(_Lyapunov):
+    generate_vmap_rule = True
 
     @staticmethod
     def jvp(ctx, th, ts):
         h, x = ctx.saved_tensors
-        return lyapunov_skew(h, ts - th @ x - x @ th)
+        return _lyapunov_skew(h, ts - th @ x - x @ th)
 
 
 def _closed_form(h: Tensor, s: Tensor) -> Tensor:
@@ -336,7 +346,8 @@ def _conjugate_gradients(h: Tensor, s: Tensor) -> Tensor:
 
 
 def _by_eigenvectors(h: Tensor, s: Tensor) -> Tensor:
-    return general.solve(h, s, torch.finfo(h.dtype).eps)
+    x = general.solve(h, s, torch.finfo(h.dtype).eps)
+    return (x - x.mT) / 2
 
 
 def _eye(x: Tensor) -> Tensor:

@@ -15,18 +15,18 @@ Schedule = tuple[Step, ...]
 
 
 def shrunk(schedule: Schedule, factor: float, tail: int = 0) -> Schedule:
-    """The schedule for singular values up to `factor`: p(x / factor) for all its steps but the last `tail`.
+    """p(x / factor) for the first step twice, for the others once, and for the last `tail` not at all.
 
-    The first step takes the factor twice, once for the matrix itself, as Amsel et al. divide both. Rounding
-    may then push a singular value over 1, behind the end of the interval, without harm.
+    Singular values that rounding pushed behind the end of their interval then do no harm. The first step takes
+    the factor for the norm of the matrix, too.
     """
-
     last = len(schedule) - tail
     steps = [_shrunk(step, factor) if i < last else step for i, step in enumerate(schedule)]
     return (_shrunk(steps[0], factor), *steps[1:])
 
 
 def _shrunk(step: Step, factor: float) -> Step:
+    """p(x / factor)."""
     return tuple(c / factor ** (2 * i + 1) for i, c in enumerate(step))
 
 
@@ -138,8 +138,9 @@ def newton_schulz_schedule(
         lower: smallest singular value to bring to 1, relative to the largest possible one, in (0, 1].
             Smaller ones grow by some powers of the first coefficients, and stay below 1.
         cap: in [0, 1).
-        safety: factor >= 1 by which singular values may exceed 1 (see `shrunk`): 1.0005 for float32, 1.01 to
-            1.02 for bfloat16. Without it the first steps send anything beyond 1 to infinity.
+        safety: factor >= 1 by which rounding may carry singular values over the end of their interval, before
+            any step: 1.0005 for float32, 1.01 to 1.02 for bfloat16. The first steps send what they do not
+            expect to infinity.
         tolerance: for the distance from 1, in exact arithmetic.
         aspect: if given, longer over shorter side of a matrix with independent entries: its singular values
             are in $[\sqrt{a} - 1, \sqrt{a} + 1]$ up to a factor (Marchenko and Pastur), which raises `lower`
@@ -171,29 +172,23 @@ def newton_schulz_schedule(
     low, high = lower, 1.0
     steps: list[Step] = []
     while max(1 - low, high - 1) > CLOSE:
-        step, low, high = _capped(low, high, cap)
-        steps.append(step)
-    main = len(steps)
+        step, low, high = _capped(low / safety, high, cap)
+        steps.append(_shrunk(step, safety))
     error = max(1 - low, high - 1)
-    # p(x / safety) differs from 1 by another (safety - 1) |p'(x)|, and |p'| is below 2 at this stage.
-    error += (safety - 1) * 2 if main else 0
-    while error > tolerance:
+    while error > tolerance or not steps:
         steps.append(TAYLOR)
         error = 2.5 * error**3 * (1 + error)  # 1 - p(1 - e) = 5/2 e³ + ...
-    return shrunk(tuple(steps), safety, tail=len(steps) - main) if main else tuple(steps)
+    return tuple(steps)
 
 
 def _capped(low: float, high: float, cap: float) -> tuple[Step, float, float]:
-    """A step, and the interval of the singular values after it."""
+    """A step for singular values in [low, high], and their interval after it."""
     a, b, c = _equioscillating(max(low, cap * high), high)
     ends = np.array([low, high, *_extrema(a, b, c, low, high)])
     values = a * ends + b * ends**3 + c * ends**5
-    scale = min(2 / (values.min() + values.max()), max(BULK, values.max()) / values.max())
-    return (
-        (float(a * scale), float(b * scale), float(c * scale)),
-        float(values.min() * scale),
-        float(values.max() * scale),
-    )
+    least, most = float(values.min()), float(values.max())
+    scale = min(2 / (least + most), max(BULK, most) / most)
+    return (float(a * scale), float(b * scale), float(c * scale)), least * scale, most * scale
 
 
 def _equioscillating(low: float, high: float) -> tuple[float, float, float]:

@@ -1,0 +1,360 @@
+"""Laws of the polar factor by products: the iteration, its correction, its certificate, and its equation."""
+
+import pytest
+import torch
+from torch import Tensor
+from torch.autograd import gradcheck, gradgradcheck
+
+from svdrot import schedules
+from svdrot.kernels import general, products
+from svdrot.polar import lyapunov_skew, newton_schulz, polar, polar_certificate, polar_refinement
+from svdrot.schedules import SCHEDULES, newton_schulz_schedule
+
+ROTATION_GRADE = newton_schulz_schedule(1e-3)
+DTYPES = [torch.float32, torch.float64]
+
+
+def gaussian(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float64) -> Tensor:
+    return torch.randn(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed)).to(dtype)
+
+
+def exact(m: Tensor, special: bool = False) -> tuple[Tensor, Tensor]:
+    """Factor and singular values, in float64; the last value is negative where a reflection is undone."""
+    u, s, vh = torch.linalg.svd(m.double(), full_matrices=False)
+    sign = torch.linalg.det(u @ vh).sign() if special else torch.ones(m.shape[:-2], dtype=torch.float64)
+    flip = torch.cat((torch.ones_like(s[..., :-1]), sign[..., None]), -1)
+    return (u * flip[..., None, :]) @ vh, s * flip
+
+
+def distance(a: Tensor, b: Tensor) -> Tensor:
+    return torch.linalg.matrix_norm(a.double() - b.double())
+
+
+def with_values(s: Tensor, n: int, seed: int = 0) -> Tensor:
+    u, v = torch.linalg.qr(gaussian(2, *s.shape[:-1], n, n, seed=seed)).Q
+    return (u * s[..., None, :]) @ v.mT
+
+
+# The iteration.
+
+
+@pytest.mark.parametrize("shape", [(5, 5), (7, 3), (3, 7), (2, 6, 4), (2, 3, 4, 6), (1, 1)], ids=str)
+@pytest.mark.parametrize("schatten", [2, 8])
+def test_it_acts_on_singular_values_alone(shape, schatten):
+    m = gaussian(*shape)
+    u, s, vh = torch.linalg.svd(m, full_matrices=False)
+    norm = (s**schatten).sum(-1, keepdim=True) ** (1 / schatten)
+    for name, schedule in SCHEDULES.items():
+        p = s / norm
+        for step in schedule:
+            p = sum(c * p ** (2 * i + 1) for i, c in enumerate(step))
+        expected = (u * p[..., None, :]) @ vh
+        got = newton_schulz(m, schedule, schatten=schatten)
+        assert torch.allclose(got, expected, rtol=0, atol=1e-11), name
+
+
+def test_higher_degrees_and_schatten_agree_with_themselves():
+    m = gaussian(4, 5, 5)
+    for kappa in (1, 2, 3, 4):
+        step = schedules.kim_oh_step(kappa)
+        tight = newton_schulz(m, (step,) * 40, schatten=8)
+        assert torch.allclose(tight, exact(m)[0], atol=1e-12)
+
+
+@pytest.mark.parametrize("name", SCHEDULES)
+def test_scale_zero_and_rank_one(name):
+    schedule = SCHEDULES[name]
+    for schatten in (2, 8):
+        m = gaussian(6, 4, dtype=torch.float32)
+        once = newton_schulz(m, schedule, schatten=schatten)
+        for scale in (1e-37, 1e-30, 1e30, 1e37):
+            scaled = newton_schulz(m * scale, schedule, schatten=schatten)
+            torch.testing.assert_close(
+                scaled, once, atol=2e-3, rtol=0
+            )  # some schedules amplify rounding by 500
+        assert (newton_schulz(torch.zeros(2, 3, 5), schedule, schatten=schatten) == 0).all()
+        rank_one = torch.outer(gaussian(5, seed=1), gaussian(7, seed=2))
+        direction = newton_schulz(rank_one, schedule, schatten=schatten)
+        assert (
+            direction * rank_one
+        ).sum() / rank_one.norm() > 0.6  # 1 for those that converge, never negative
+
+
+def test_it_leaves_its_input_alone_and_keeps_dtypes():
+    for dtype in (torch.float16, torch.bfloat16, torch.float32, torch.float64):
+        m = gaussian(3, 4, 6).to(dtype)
+        before = m.clone()
+        q = newton_schulz(m, ROTATION_GRADE)
+        assert q.dtype == dtype and torch.equal(m, before) and q.shape == m.shape
+        assert distance(q, exact(m)[0]).max() < max(300 * torch.finfo(dtype).eps, 1e-11)
+
+
+def test_bad_data_stays_in_its_own_place():
+    m = gaussian(5, 4, 4, dtype=torch.float32)
+    bad = m.clone()
+    bad[1, 2, 3], bad[3, 0, 0] = torch.nan, torch.inf
+    q, clean = newton_schulz(bad, ROTATION_GRADE), newton_schulz(m, ROTATION_GRADE)
+    assert q[[1, 3]].isnan().all() and torch.equal(q[[0, 2, 4]], clean[[0, 2, 4]])
+
+
+def test_it_is_differentiable():
+    m = gaussian(2, 4, 3).requires_grad_()
+    for schatten in (2, 8):
+        assert gradcheck(lambda m, k=schatten: newton_schulz(m, ROTATION_GRADE, schatten=k), m)
+
+
+# Forward errors over those of LAPACK's float32 SVD on the same matrices: (median, maximum).
+WORSE_THAN_LAPACK = {"iteration": (3, 4), "refined": (1, 1)}
+
+
+@pytest.mark.parametrize("n", [3, 4, 8, 16, 32, 64])
+def test_rotation_grade_beside_lapack(n):
+    m = gaussian({3: 20000, 4: 10000, 8: 4000, 16: 1000, 32: 300, 64: 60}[n], n, n, dtype=torch.float32)
+    s = exact(m)[1]
+    m = m[s[:, -1] > 1e-3 * torch.linalg.vector_norm(s, dim=-1)]
+    truth = exact(m)[0]
+    u, _, vh = torch.linalg.svd(m)
+    lapack = distance(u @ vh, truth)
+    assert len(ROTATION_GRADE) <= 9
+    q = newton_schulz(m, ROTATION_GRADE)
+    for name, factor in {"iteration": q, "refined": polar_refinement(m, q)}.items():
+        error = distance(factor, truth)
+        median, maximum = WORSE_THAN_LAPACK[name]
+        assert error.median() <= median * lapack.median(), name
+        assert error.max() <= maximum * lapack.max(), name
+
+
+# The correction.
+
+
+@pytest.mark.parametrize("n", [3, 4, 8, 16])
+def test_refinement_makes_bfloat16_rotation_grade(n):
+    m = gaussian(500, n, n, dtype=torch.float32)
+    truth, s = exact(m)
+    good = s[:, -1] > 1e-2 * s[:, 0]
+    coarse = newton_schulz(m, newton_schulz_schedule(1e-3, safety=1.02), dtype=torch.bfloat16)
+    before, after = distance(coarse, truth)[good], distance(polar_refinement(m, coarse), truth)[good]
+    assert before.median() > 1e-3 and after.median() < 2e-6 and after.max() < 1e-4
+
+
+def test_refinement_is_quadratic_on_every_shape():
+    for shape, special in (
+        ((4, 4), False),
+        ((4, 4), True),
+        ((7, 3), False),
+        ((3, 7), False),
+        ((12, 12), False),
+    ):
+        u, s, vh = torch.linalg.svd(gaussian(20, *shape), full_matrices=False)
+        m = (u * torch.linspace(1, 2, s.shape[-1])) @ vh
+        q = exact(m, special)[0]
+        noise = gaussian(*q.shape, seed=3)
+        for size in (1e-2, 1e-3, 1e-4):
+            start = q + size * noise
+            error = distance(polar_refinement(m, start), q)
+            assert (error <= 10 * distance(start, q) ** 2 + 1e-13).all()
+
+
+# The certificate.
+
+
+def test_the_bound_is_never_violated():
+    for n in (3, 8, 32):
+        count = {3: 4000, 8: 800, 32: 60}[n]
+        kinds = {
+            "gaussian": gaussian(count, n, n),
+            "nearly singular": with_values(torch.logspace(0, -9, n).double().expand(count // 4, n), n),
+            "rank deficient": gaussian(count // 4, n, n - 1) @ gaussian(count // 4, n - 1, n, seed=5),
+            "tiny": gaussian(count // 4, n, n) * 1e-30,
+            "huge": gaussian(count // 4, n, n) * 1e30,
+            "equal": with_values(torch.ones(count // 4, n).double(), n),
+        }
+        for name, m in kinds.items():
+            for special in (False, True):
+                truth, s = exact(m.float(), special)
+                for noise in (0, 1e-7, 1e-3, 1e-1):
+                    q = (truth + noise * gaussian(*truth.shape, seed=7) / n).float()
+                    bound = polar_certificate(m.float(), q, special=special)
+                    # the truth itself is uncertain by rounding over the gap
+                    gap = (s[:, -1] + s[:, -2]).clamp_min(1e-300) if n > 1 else s[:, -1]
+                    slack = 1e-14 * n * s[:, 0] / gap
+                    assert (distance(q, truth) <= bound + slack).all(), (n, name, special, noise)
+
+
+def test_the_bound_is_tight_at_n_3_and_sees_what_orthogonality_does_not():
+    m = gaussian(4000, 3, 3, dtype=torch.float32)
+    truth = exact(m)[0]
+    q = newton_schulz(m, ROTATION_GRADE)
+    q = q[good := exact(m)[1][:, -1] > 1e-3]
+    ratio = polar_certificate(m[good], q) / distance(q, truth[good])
+    assert 1 <= ratio.min() and ratio.median() < 3
+    wrong = torch.linalg.qr(gaussian(4000, 3, 3, seed=9)).Q
+    bound, error = polar_certificate(m, wrong), distance(wrong, truth)
+    assert (bound >= error * (1 - 1e-12)).all()
+
+
+def test_the_bound_is_infinite_where_nothing_is_certain():
+    eye = torch.eye(3).expand(5, 3, 3).clone()
+    m = torch.stack((torch.zeros(3, 3), torch.diag(torch.tensor([1.0, 1, 0])), eye[0], eye[0], -eye[0]))
+    m[2, 0, 0] = torch.nan
+    q = eye.clone()
+    q[3] *= 2  # not orthonormal
+    assert polar_certificate(m, q).isinf().all()
+    rank_two = torch.diag(torch.tensor([1.0, 1, 0]))
+    assert polar_certificate(rank_two, eye[0], special=True) < 1e-12  # unique among rotations
+    assert polar_certificate(eye[0], eye[0]) < 1e-12 and polar_certificate(-eye[:1], -eye[:1])[0] < 1e-12
+
+
+@pytest.mark.parametrize("shape", [(7, 3), (3, 7), (5, 1), (1, 1)], ids=str)
+def test_the_bound_for_rectangles(shape):
+    m = gaussian(500, *shape)
+    truth = exact(m)[0]
+    for noise in (0, 1e-6, 1e-2):
+        q = truth + noise * gaussian(*m.shape, seed=1)
+        bound = polar_certificate(m, q)
+        assert (distance(q, truth) <= bound).all() and (bound < 1e-11 + 100 * noise * 20).float().mean() > 0.9
+
+
+# The equation.
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 4, 8, 12])
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_lyapunov_solves_its_equation(n, dtype):
+    s = torch.linspace(1, 2, n).double().expand(50, n).clone()
+    s[25:] = 1  # repeated
+    s[40:, -1] *= -0.5  # a rotation nearest to a matrix of negative determinant
+    v = torch.linalg.qr(gaussian(50, n, n)).Q
+    h = ((v * s[:, None, :]) @ v.mT).to(dtype)
+    skew = gaussian(50, n, n, seed=1, dtype=dtype)
+    skew = skew - skew.mT
+    for scale in (1, 1e-20, 1e15):
+        x = lyapunov_skew(h * scale, skew)
+        residual = h * scale @ x + x @ h * scale - skew
+        assert torch.linalg.matrix_norm(residual).max() <= 500 * n * torch.finfo(dtype).eps
+        assert torch.equal(x, -x.mT)
+
+
+@pytest.mark.parametrize("n", [2, 3, 5, 10])
+def test_lyapunov_is_differentiable_in_every_way(n):
+    h = gaussian(2, n, n)
+    h = (h @ h.mT + torch.eye(n)).requires_grad_()
+    s = gaussian(2, n, n, seed=1).requires_grad_()
+    assert gradcheck(lyapunov_skew, (h, s), check_forward_ad=True, check_batched_grad=True)
+    assert gradgradcheck(lyapunov_skew, (h, s))
+    one_by_one = torch.stack([lyapunov_skew(a, b) for a, b in zip(h, s, strict=True)])
+    torch.testing.assert_close(torch.func.vmap(lyapunov_skew)(h, s), one_by_one)
+
+
+# The factor, through the kernels for small matrices and around them.
+
+
+@pytest.mark.parametrize("special", [False, True])
+@pytest.mark.parametrize("n", [2, 4, 5, 7, 8, 16, 31])
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_small_matrices_are_as_good_as_by_a_decomposition(n, dtype, special):
+    m = gaussian(300, n, n).to(dtype)
+    truth, s = exact(m, special)
+    got = distance(polar(m, special=special), truth)
+    gap = (s[:, -1] + s[:, -2]) / s[:, 0]
+    assert (got * gap <= 16 * n**0.5 * torch.finfo(dtype).eps).all()
+    if n > 2:
+        assert products.serves(m)
+
+
+@pytest.mark.parametrize("rows, columns", [(5, 3), (9, 4), (32, 7), (4, 9)])
+def test_small_rectangles(rows, columns):
+    m = gaussian(200, rows, columns, dtype=torch.float32)
+    assert distance(polar(m), exact(m)[0]).max() < 2e-5
+
+
+@pytest.mark.parametrize("special", [False, True])
+def test_matrices_do_not_disturb_their_neighbours(special):
+    m = gaussian(40, 6, 6, dtype=torch.float32)
+    bad = m.clone()
+    bad[3] = torch.nan
+    bad[7] = 0
+    bad[11] = torch.outer(m[11, 0], m[11, 1])
+    bad[19] *= 1e30
+    bad[23] *= 1e-30
+    bad[29] = with_values(torch.tensor([1.0, 1, 1, 1, 0.5, -0.5 * (1 - 1e-6)]).double(), 6).float()
+    q, clean = polar(bad, special=special), polar(m, special=special)
+    kept = [i for i in range(40) if i not in (3, 7, 11, 19, 23, 29)]
+    assert torch.equal(q[kept], clean[kept]) and q[3].isnan().all()
+    for i in (7, 11, 19, 23, 29):  # orthonormal all the same
+        assert distance(q[i].mT @ q[i], torch.eye(6)) < 1e-5
+        assert not special or torch.linalg.det(q[i]) > 0
+    torch.testing.assert_close(q[[19, 23]], clean[[19, 23]], rtol=0, atol=1e-5)
+    alone = torch.cat([polar(row[None], special=special) for row in m])
+    assert torch.equal(alone, clean)
+
+
+def test_what_did_not_converge_goes_through_a_decomposition(monkeypatch):
+    m = gaussian(50, 5, 5)
+    m[::7] = with_values(torch.logspace(0, -8, 5).double().expand(8, 5), 5)
+    ok = products.orthogonalize(m)[1]
+    assert not ok[::7].any() and ok.float().mean() > 0.7
+    asked = []
+    by_decomposition = general._by_decomposition
+    monkeypatch.setattr(general, "_by_decomposition", lambda m: asked.append(len(m)) or by_decomposition(m))
+    assert distance(polar(m), exact(m)[0]).max() < 1e-6 and asked == [(~ok).sum()]
+
+
+@pytest.mark.parametrize("shape", [(3, 3), (4, 4), (6, 3), (3, 6), (8, 8)], ids=str)
+@pytest.mark.parametrize("case", ["gaussian", "equal", "negative determinant"])
+def test_gradients_agree_with_finite_differences(shape, case):
+    n = min(shape)
+    m = gaussian(*shape, seed=4)
+    special = case == "negative determinant"
+    if case == "equal":
+        m = exact(m)[0] * 3
+    if special:
+        if shape[0] != shape[1]:
+            return
+        m = (
+            m * -torch.linalg.det(m).sign()
+            if n % 2
+            else m * torch.tensor([-torch.linalg.det(m).sign()] + [1] * (n - 1))
+        )
+    m = m.requires_grad_()
+    weight = gaussian(*shape, seed=5)
+    (g,) = torch.autograd.grad((polar(m, special=special) * weight).sum(), m)
+    h, difference = 1e-4, torch.zeros_like(g)
+    with torch.no_grad():
+        for i in range(shape[0]):
+            for j in range(shape[1]):
+                e = torch.zeros_like(m)
+                e[i, j] = 1
+                f = [(polar(m + k * h * e, special=special) * weight).sum() for k in (-2, -1, 1, 2)]
+                difference[i, j] = (f[0] - 8 * f[1] + 8 * f[2] - f[3]) / (12 * h)
+    assert (g - difference).norm() <= 1e-7 * g.norm()
+
+
+@pytest.mark.parametrize("m, n", [(8, 8), (20, 6)])
+def test_backward_keeps_the_matrix_and_the_factor_alone(m, n):
+    kept: list[int] = []
+    matrix = gaussian(5, m, n).requires_grad_()
+    with torch.autograd.graph.saved_tensors_hooks(lambda x: kept.append(x.numel()) or x, lambda x: x):
+        polar(matrix)
+    assert sum(kept) <= 5 * (2 * m * n)
+
+
+# Arguments.
+
+
+def test_wrong_arguments_are_named():
+    m = torch.randn(3, 4, 4)
+    with pytest.raises(TypeError, match="`matrix`"):
+        newton_schulz(torch.eye(3, dtype=torch.int64), ROTATION_GRADE)
+    with pytest.raises(ValueError, match="`schedule`"):
+        newton_schulz(m, ())
+    with pytest.raises(ValueError, match="`schatten`"):
+        newton_schulz(m, ROTATION_GRADE, schatten=3)
+    with pytest.raises(ValueError, match="`factor`"):
+        polar_refinement(m, m[..., :3])
+    with pytest.raises(ValueError, match="`matrix`"):
+        polar_certificate(m[..., :3], m[..., :3], special=True)
+    with pytest.raises(ValueError, match="`h` and `s`"):
+        lyapunov_skew(m, m[..., :3, :3])
+    with pytest.raises(ValueError, match="`matrix`"):
+        polar(torch.randn(3))
