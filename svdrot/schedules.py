@@ -17,8 +17,8 @@ Schedule = tuple[Step, ...]
 def shrunk(schedule: Schedule, factor: float, tail: int = 0) -> Schedule:
     """p(x / factor) for the first step twice, for the others once, and for the last `tail` not at all.
 
-    Singular values that rounding pushed behind the end of their interval then do no harm. The first step takes
-    the factor for the norm of the matrix, too.
+    Singular values that rounding pushed behind the end of their interval then do no harm. The first step
+    takes the factor for the norm of the matrix, too.
     """
     last = len(schedule) - tail
     steps = [_shrunk(step, factor) if i < last else step for i, step in enumerate(schedule)]

@@ -13,7 +13,6 @@ and 12, 30 and 60 times with backward. On a GPU: 70 % of the speed of the copy f
 """
 
 import json
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -21,7 +20,6 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
-from time import perf_counter
 from typing import Any
 
 import matplotlib
@@ -37,6 +35,7 @@ from tqdm import tqdm
 
 import svdrot
 from experiments import _run
+from experiments.benchmarks._timing import medians
 
 PASSES = ("forward", "forward + backward")
 COLOURS = {"svdrot": "#0072B2", "roma": "#D55E00", "torch SVD": "#009E73", "copy": "#999999"}
@@ -89,40 +88,6 @@ def contestants(m: Tensor, which: str) -> dict[str, Callable[[], object]]:
     return calls
 
 
-def seconds(call: Callable[[], object], device: str, repeats: int) -> float:
-    if device == "cpu":
-        start = perf_counter()
-        for _ in range(repeats):
-            call()
-        return (perf_counter() - start) / repeats
-    start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
-    start.record()
-    for _ in range(repeats):
-        call()
-    end.record()
-    end.synchronize()
-    return start.elapsed_time(end) / 1e3 / repeats
-
-
-def medians(calls: dict[str, Callable[[], object]], config: Config) -> tuple[dict[str, float], int]:
-    # A reading lasts 5 ms at least, after as long a run-up: what the others did to caches, branch predictors
-    # and clock rates would cost a short call more than its own work.
-    repeats = {}
-    for name, call in calls.items():
-        call()
-        repeats[name] = max(1, int(5e-3 / seconds(call, config.device, 1)))
-    times: dict[str, list[float]] = {name: [] for name in calls}
-    start = perf_counter()
-    rounds = 0
-    while rounds < 3 or (rounds < config.rounds and perf_counter() - start < config.seconds):
-        for name, call in calls.items():
-            if repeats[name] > 1:
-                seconds(call, config.device, repeats[name])
-            times[name].append(seconds(call, config.device, repeats[name]))
-        rounds += 1
-    return {name: statistics.median(t) for name, t in times.items()}, rounds
-
-
 def run(config: Config) -> list[dict]:
     on_gpu = config.device != "cpu"
     dtypes = (*config.dtypes, *(("bfloat16",) if on_gpu else ()))
@@ -132,7 +97,7 @@ def run(config: Config) -> list[dict]:
     generator = torch.Generator(config.device).manual_seed(0)
     for dtype, batch, which in tqdm(cells, unit="cell"):
         m = torch.randn(batch, 3, 3, device=config.device, generator=generator).to(getattr(torch, dtype))
-        times, rounds = medians(contestants(m, which), config)
+        times, rounds = medians(contestants(m, which), config.device, config.rounds, config.seconds)
         rows.append({"dtype": dtype, "batch": batch, "pass": which, "rounds": rounds, "seconds": times})
     return rows
 
