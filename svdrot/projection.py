@@ -77,7 +77,7 @@ def orthogonalize(matrix: Tensor) -> Tensor:
     m = _batch(matrix)
     damping = _damping(None, m)
     if rows == columns == 3:  # -I is a reflection: nearest to M is ± the rotation nearest to ±M
-        sign = torch.where(torch.linalg.det(m.detach()) < 0, -1, 1).to(m.dtype)[:, None, None]
+        sign = _determinant_sign(m.detach())[:, None, None]
         q = sign * _autograd.special_orthogonalize(sign * m, damping)
     elif rows < columns:
         q = _autograd.orthogonalize(m.mT, damping).mT
@@ -108,6 +108,13 @@ def projection_gap(matrix: Tensor) -> Tensor:
     check_square("matrix", matrix)
     gap = _autograd.projection_gap(_batch(matrix))
     return gap.reshape(matrix.shape[:-2]).to(result_dtype(matrix))
+
+
+def _determinant_sign(m: Tensor) -> Tensor:
+    """Of 3 x 3 matrices over their largest entries: the determinant itself may be too small for its dtype."""
+    largest = m.abs().amax((-2, -1), keepdim=True)
+    a, b, c = (m / torch.where(largest > 0, largest, 1)).unbind(-2)
+    return torch.where((torch.linalg.cross(a, b) * c).sum(-1) < 0, -1, 1).to(m.dtype)
 
 
 def _batch(matrix: Tensor) -> Tensor:

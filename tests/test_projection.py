@@ -327,3 +327,10 @@ def test_any_layout_and_batch_shape():
 def test_wrong_arguments_are_named(call, error, message):
     with pytest.raises(error, match=message):
         call()
+
+
+@pytest.mark.parametrize("scale", [1e-30, 1e-37, 1e30])
+def test_a_reflection_stays_one_at_any_scale(scale):
+    reflection = torch.diag(torch.tensor([1.0, 2.0, -3.0])) * scale
+    nearest = svdrot.orthogonalize(reflection)
+    torch.testing.assert_close(nearest, torch.diag(torch.tensor([1.0, 1.0, -1.0])))
