@@ -88,7 +88,7 @@ def turn(m, q, residual, squarings, side, scratch, start, stop):
         for i in range(area):
             for l in range(LANES):
                 tiles[1][i, l] = tiles[0][i, l]
-        determinant_sign(tiles[1], side, width, sign, largest, trace)
+        determinant_sign(scratch, area, side, width, sign, 5 * area + 1)
         reflected = False
         for l in range(min(LANES, stop - row)):
             reflected = reflected or sign[l] < 0
@@ -108,17 +108,9 @@ def turn(m, q, residual, squarings, side, scratch, start, stop):
             for l in range(LANES):
                 p[i * width + i, l] += one
         x, y = 3, 4
-        for _ in range(squarings):
-            for l in range(LANES):
-                trace[l] = tiny
-            for i in range(side):
-                for l in range(LANES):
-                    trace[l] += tiles[x][i * width + i, l]
-            for l in range(LANES):
-                trace[l] = one / trace[l]
-            for i in range(area):
-                for l in range(LANES):
-                    tiles[x][i, l] *= trace[l]
+        for s in range(squarings):
+            if s % 3 == 0:  # eigenvalues of 1 / side come to its eighth power in the meantime
+                over_trace(tiles[x], side, width, trace)
             symmetric_product(scratch, x * area, width, width, one, zero, x * area, y * area)
             x, y = y, x
         p = tiles[x]
@@ -217,6 +209,19 @@ def normalise(x, entries, lines):
             x[i, l] *= scale[l]
 
 
+def over_trace(p, side, width, trace):
+    for l in range(LANES):
+        trace[l] = tiny
+    for i in range(side):
+        for l in range(LANES):
+            trace[l] += p[i * width + i, l]
+    for l in range(LANES):
+        trace[l] = one / trace[l]
+    for i in range(width * width):
+        for l in range(LANES):
+            p[i, l] *= trace[l]
+
+
 def measure(e, entries, lines):
     """Frobenius norm of E."""
     norm = lines[0]
@@ -229,8 +234,10 @@ def measure(e, entries, lines):
         norm[l] = sqrt(norm[l])
 
 
-def determinant_sign(a, side, width, sign, swaps, ratios):
-    """By elimination with exchange of rows, lane by lane: `a` is destroyed."""
+def determinant_sign(scratch, at, side, width, sign, spare):
+    """Of the matrix at a place, by elimination with exchange of rows. Destroys it, and two lines at `spare`."""
+    a = carray(scratch, (spare + 2, LANES))[at:]
+    swaps, ratios = a[spare - at], a[spare - at + 1]
     for l in range(LANES):
         sign[l] = one
     for k in range(side):
@@ -240,14 +247,8 @@ def determinant_sign(a, side, width, sign, swaps, ratios):
                 swap = absolute(lower) > absolute(upper)
                 swaps[l] = one if swap else zero
                 sign[l] = -sign[l] if swap else sign[l]
-                a[k * width + k, l] = lower if swap else upper
                 ratios[l] = (upper if swap else lower) / (lower if swap else upper)
-            for j in range(k + 1, side):
-                for l in range(LANES):
-                    upper, lower = a[k * width + j, l], a[i * width + j, l]
-                    swap = swaps[l] > 0
-                    a[k * width + j, l] = lower if swap else upper
-                    a[i * width + j, l] = (upper if swap else lower) - ratios[l] * (lower if swap else upper)
+            eliminate(scratch, at + k * width + k, at + i * width + k, side - k, spare, spare + 1)
         for l in range(LANES):
             sign[l] = -sign[l] if a[k * width + k, l] < 0 else sign[l]
 
@@ -300,6 +301,7 @@ HELPERS = (
     load,
     store,
     normalise,
+    over_trace,
     measure,
     determinant_sign,
     symmetric_product,
@@ -316,7 +318,11 @@ def vocabulary(dtype: torch.dtype, scalar: Any, inline: Callable) -> dict[str, A
 
     number = {torch.float32: np.float32, torch.float64: np.float64}[dtype]
     eps, tiny = torch.finfo(dtype).eps, torch.finfo(dtype).tiny
-    words: dict[str, Any] = {"LANES": _simd.width(scalar), **_simd.block_product(scalar)}
+    words: dict[str, Any] = {
+        "LANES": _simd.width(scalar),
+        **_simd.block_product(scalar),
+        **_simd.elimination(scalar),
+    }
     words |= {"sqrt": math.sqrt, "absolute": abs}
     constants = {
         "zero": 0,
