@@ -235,7 +235,7 @@ def measure(e, entries, lines):
 
 
 def determinant_sign(scratch, at, side, width, sign, spare):
-    """Of the matrix at a place, by elimination with exchange of rows. Destroys it, and two lines at `spare`."""
+    """Of the matrix at a place, by elimination with exchange of rows. Destroys it, and two lines."""
     a = carray(scratch, (spare + 2, LANES))[at:]
     swaps, ratios = a[spare - at], a[spare - at + 1]
     for l in range(LANES):
