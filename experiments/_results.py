@@ -1,6 +1,7 @@
 """What a finished experiment leaves in its folder: rows as JSON, tables, and a figure."""
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -28,7 +29,8 @@ def write(folder: Path, config: Any, tables: Mapping[str, Rows], figure: Figure,
     command = _run.command()
     content = {"command": command, **_run.environment(), "config": asdict(config), "verdict": verdict}
     with _run.replacing(folder / "results.json") as new:
-        new.write_text(json.dumps({**content, "tables": tables}, indent=1, default=str) + "\n")
+        rows = {name: [{k: _finite(v) for k, v in row.items()} for row in tables[name]] for name in tables}
+        new.write_text(json.dumps({**content, "tables": rows}, indent=1, default=str) + "\n")
     text = "\n\n".join(
         [f"`{command}`", *(f"**{name}**\n\n{markdown(tables[name])}" for name in tables), verdict]
     )
@@ -38,6 +40,11 @@ def write(folder: Path, config: Any, tables: Mapping[str, Rows], figure: Figure,
         figure.savefig(new, dpi=130)
     Console().print(Markdown(text))
     print(f"In {folder}: table.md, figure.png, results.json.")
+
+
+def _finite(value: Any) -> Any:
+    """JSON has no NaN and no infinity."""
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def markdown(rows: Rows) -> str:
