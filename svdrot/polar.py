@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from svdrot._checks import check_matrix, check_square, compute_dtype, result_dtype
-from svdrot.kernels import general
+from svdrot.kernels import general, iteration
 from svdrot.projection import orthogonalize, special_orthogonalize
-from svdrot.schedules import TAYLOR, Schedule, Step
+from svdrot.schedules import TAYLOR, Schedule
 
 
 def polar(matrix: Tensor, *, special: bool = False) -> Tensor:
@@ -69,15 +69,13 @@ def newton_schulz(
         )
     if schatten not in (2, 8):
         raise ValueError(f"`schatten` must be 2 or 8; got {schatten!r}.")
-    x = _over_frobenius(matrix.reshape(-1, *matrix.shape[-2:]).to(compute_dtype(matrix)))
+    x = iteration.over_frobenius(matrix.reshape(-1, *matrix.shape[-2:]).to(compute_dtype(matrix)))
     x = x.to(dtype or x.dtype)
-    wide = x.shape[-2] < x.shape[-1]
-    x = x.mT if wide else x
     if schatten == 8:
-        x, schedule = _first_step(x, schedule[0]), schedule[1:]
+        x, schedule = iteration.first_step(x, schedule[0]), schedule[1:]
+    one = iteration.eye(min(x.shape[-2:]), x)
     for step in schedule:
-        x = _step(x, step)
-    x = x.mT if wide else x
+        x = iteration.step(x, step, one)
     return x.to(matrix.dtype).reshape(matrix.shape)
 
 
@@ -104,15 +102,16 @@ def polar_refinement(matrix: Tensor, factor: Tensor) -> Tensor:
         Differentiate $Q^\top M = M^\top Q$ along Q; see `lyapunov_skew`.
     """
     m, q = _pair(matrix, factor)
+    one = iteration.eye(q.shape[-1], q)
     for _ in range(2):
-        q = _step(q, TAYLOR)
+        q = iteration.step(q, TAYLOR, one)
     a = q.mT @ m
     x = lyapunov_skew(a + a.mT, 2 * (a - a.mT))
     correction = q @ (x + x @ x / 2)
     if m.shape[-2] > m.shape[-1]:  # the part of M that the columns of Q do not reach
         h, _ = torch.linalg.cholesky_ex((a + a.mT) / 2)
         correction = correction + torch.cholesky_solve((m - q @ a).mT, h).mT
-    q = _step(q + correction, TAYLOR)
+    q = iteration.step(q + correction, TAYLOR, one)
     q = q.mT if matrix.shape[-2] < matrix.shape[-1] else q
     return q.to(result_dtype(matrix)).reshape(matrix.shape)
 
@@ -185,51 +184,6 @@ def lyapunov_skew(h: Tensor, s: Tensor) -> Tensor:
     return x.reshape(h.shape)
 
 
-def _over_frobenius(m: Tensor) -> Tensor:
-    """By the largest entry first: squares of tiny or huge numbers would leave the range of the dtype."""
-    largest = m.abs().amax((-2, -1), keepdim=True)
-    m = m / torch.where(largest > 0, largest, 1)
-    norm = torch.linalg.vector_norm(m, dim=(-2, -1), keepdim=True)
-    return m / torch.where(norm > 0, norm, 1)
-
-
-def _step(x: Tensor, step: Step) -> Tensor:
-    """X p(XᵀX) in powers of E = I - XᵀX, which vanishes as X converges, and what rounding does to it as well.
-
-    In powers of XᵀX, whose terms cancel, the error of the result is twice as large.
-    """
-    e = torch.baddbmm(_eye(x), x.mT, x, alpha=-1)
-    *inner, highest = _about_one(step)
-    p = highest * e
-    for c in reversed(inner[1:]):
-        p = torch.baddbmm(e, e, p, beta=c)
-    return torch.baddbmm(x, x, p, beta=inner[0])
-
-
-def _about_one(step: Step) -> Step:
-    """The coefficients of a polynomial in y = 1 - e as those in e."""
-    shifted = [0.0] * len(step)
-    for c in reversed(step):  # Horner: q <- q (1 - e) + c
-        shifted = [s - t for s, t in zip(shifted, [0.0, *shifted[:-1]], strict=True)]
-        shifted[0] += c
-    return tuple(shifted)
-
-
-def _first_step(x: Tensor, step: Step) -> Tensor:
-    """X / s and then p, for the Schatten-8 norm s: the fourth root of the Frobenius norm of (XᵀX)²."""
-    gram = x.mT @ x
-    square = gram @ gram
-    norm = torch.linalg.vector_norm(square.to(compute_dtype(square)), dim=(-2, -1), keepdim=True) ** 0.25
-    scale = torch.where(norm > 0, 1 / norm, 0).to(x.dtype)
-    a, b, *rest = step
-    p = b * scale**3 * gram
-    power = square
-    for i, c in enumerate(rest):
-        p = p + c * scale ** (5 + 2 * i) * power
-        power = power @ gram if i + 1 < len(rest) else power
-    return a * scale * x + x @ p
-
-
 def _pair(matrix: Tensor, factor: Tensor) -> tuple[Tensor, Tensor]:
     """Both as batches of tall matrices, (B, m, n) with m >= n, in a dtype to compute in."""
     check_matrix("matrix", matrix)
@@ -247,10 +201,11 @@ def _certificate(m: Tensor, q: Tensor, special: bool) -> Tensor:
     m, q = (torch.where(ok[:, None, None], x, 0) for x in (m, q))
     largest = m.abs().amax((-2, -1), keepdim=True)
     m = m / torch.where(largest > 0, largest, 1)
-    ok &= _norm(q.mT @ q - _eye(q)) < 0.5
+    one = iteration.eye(n, q)
+    ok &= _norm(q.mT @ q - one) < 0.5
     near = q
     for _ in range(4):
-        near = _step(near, TAYLOR)
+        near = iteration.step(near, TAYLOR, one)
     h = near.mT @ m
     symmetric = (h + h.mT) / 2
     eigenvalues = torch.linalg.eigvalsh(torch.where(ok[:, None, None], symmetric, 0))
@@ -313,7 +268,7 @@ def _closed_form(h: Tensor, s: Tensor) -> Tensor:
     """x = adj(K) vee(S) / det K for K = tr(H) I - H, both over their sizes: K³ may not be a number."""
     size = h.abs().amax((-2, -1), keepdim=True)
     h = h / torch.where(size > 0, size, 1)
-    a, b, c = (h.diagonal(dim1=-2, dim2=-1).sum(-1)[:, None, None] * _eye(h) - h).unbind(-1)
+    a, b, c = (h.diagonal(dim1=-2, dim2=-1).sum(-1)[:, None, None] * iteration.eye(3, h) - h).unbind(-1)
     bc, ca, ab = torch.linalg.cross(b, c), torch.linalg.cross(c, a), torch.linalg.cross(a, b)
     determinant = (a * bc).sum(-1, keepdim=True)
     vector = torch.stack((s[:, 2, 1], s[:, 0, 2], s[:, 1, 0]), -1)
@@ -348,7 +303,3 @@ def _conjugate_gradients(h: Tensor, s: Tensor) -> Tensor:
 def _by_eigenvectors(h: Tensor, s: Tensor) -> Tensor:
     x = general.solve(h, s, torch.finfo(h.dtype).eps)
     return (x - x.mT) / 2
-
-
-def _eye(x: Tensor) -> Tensor:
-    return torch.eye(x.shape[-1], dtype=x.dtype, device=x.device)

@@ -269,6 +269,25 @@ def test_small_rectangles(rows, columns):
 
 
 @pytest.mark.parametrize("special", [False, True])
+@pytest.mark.parametrize("n", [33, 64])
+def test_larger_matrices_are_as_good_as_by_a_decomposition(n, special):
+    m = gaussian(40, n, n, dtype=torch.float32)
+    assert products.serves(m)
+    truth, s = exact(m, special)
+    gap = (s[:, -1] + s[:, -2]) / s[:, 0]
+    error = distance(polar(m, special=special), truth)
+    assert (error * gap <= 16 * n**0.5 * torch.finfo(torch.float32).eps).all()
+    ok = products.special_orthogonalize(m)[1] if special else products.orthogonalize(m)[1]
+    assert ok.float().mean() > 0.8
+    bad = m.clone()
+    bad[5], bad[7] = torch.nan, 0
+    q = polar(bad, special=special)
+    assert q[5].isnan().all() and q[[i for i in range(40) if i != 5]].isfinite().all()
+    assert distance(q[7].mT @ q[7], torch.eye(n)) < 1e-4
+    assert not special or (torch.linalg.det(q[[0, 1, 7]]) > 0).all()
+
+
+@pytest.mark.parametrize("special", [False, True])
 def test_matrices_do_not_disturb_their_neighbours(special):
     m = gaussian(40, 6, 6, dtype=torch.float32)
     bad = m.clone()

@@ -1,0 +1,67 @@
+"""Newton-Schulz by batched products, in torch operations, for matrices (B, m, n) of any shape."""
+
+import torch
+from torch import Tensor
+
+from svdrot._checks import compute_dtype
+from svdrot.schedules import Step
+
+
+def over_frobenius(m: Tensor) -> Tensor:
+    """By the largest entry first: squares of tiny or huge numbers would leave the range of the dtype."""
+    tiny = torch.finfo(m.dtype).tiny
+    m = m / torch.linalg.vector_norm(m, torch.inf, dim=(-2, -1), keepdim=True).clamp_min(tiny)
+    return m / torch.linalg.vector_norm(m, dim=(-2, -1), keepdim=True).clamp_min(tiny)
+
+
+def eye(n: int, like: Tensor) -> Tensor:
+    return torch.eye(n, dtype=like.dtype, device=like.device)
+
+
+def step(x: Tensor, step: Step, one: Tensor) -> Tensor:
+    """X p(XᵀX) in powers of E = I - XᵀX, which vanishes as X converges, and what rounding does to it as well.
+
+    In powers of XᵀX, whose terms cancel, the error of the result is twice as large. Of wide matrices XXᵀ.
+    """
+    return advance(x, residual(x, one), step)
+
+
+def residual(x: Tensor, one: Tensor) -> Tensor:
+    """E."""
+    return torch.baddbmm(one, x, x.mT, alpha=-1) if _wide(x) else torch.baddbmm(one, x.mT, x, alpha=-1)
+
+
+def advance(x: Tensor, e: Tensor, step: Step) -> Tensor:
+    constant, *others = about_one(step)
+    p = others[-1] * e if len(others) == 1 else torch.baddbmm(e, e, e, beta=others[-2], alpha=others[-1])
+    for c in reversed(others[:-2]):
+        p = torch.baddbmm(e, e, p, beta=c)
+    return torch.baddbmm(x, p, x, beta=constant) if _wide(x) else torch.baddbmm(x, x, p, beta=constant)
+
+
+def about_one(step: Step) -> Step:
+    """The coefficients of a polynomial in y = 1 - e as those in e."""
+    shifted = [0.0] * len(step)
+    for c in reversed(step):  # Horner: q <- q (1 - e) + c
+        shifted = [s - t for s, t in zip(shifted, [0.0, *shifted[:-1]], strict=True)]
+        shifted[0] += c
+    return tuple(shifted)
+
+
+def first_step(x: Tensor, step: Step) -> Tensor:
+    """X / s and then p, for the Schatten-8 norm s: the fourth root of the Frobenius norm of (XᵀX)²."""
+    gram = x @ x.mT if _wide(x) else x.mT @ x
+    square = gram @ gram
+    norm = torch.linalg.vector_norm(square.to(compute_dtype(square)), dim=(-2, -1), keepdim=True) ** 0.25
+    scale = torch.where(norm > 0, 1 / norm, 0).to(x.dtype)
+    a, b, *rest = step
+    p = b * scale**3 * gram
+    power = square
+    for i, c in enumerate(rest):
+        p = p + c * scale ** (5 + 2 * i) * power
+        power = power @ gram if i + 1 < len(rest) else power
+    return a * scale * x + (p @ x if _wide(x) else x @ p)
+
+
+def _wide(x: Tensor) -> bool:
+    return x.shape[-2] < x.shape[-1]
