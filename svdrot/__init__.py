@@ -4,6 +4,9 @@ Column vectors, quaternions w x y z, radians. Every function takes any batch sha
 """
 
 from . import nn as nn
+from . import optim as optim
+from . import polar as polar
+from . import schedules as schedules
 from .metrics import chordal_distance as chordal_distance
 from .metrics import geodesic_distance as geodesic_distance
 from .projection import orthogonalize as orthogonalize
@@ -32,11 +35,14 @@ __all__ = [
     "matrix_to_quaternion",
     "matrix_to_rotation_6d",
     "nn",
+    "optim",
     "orthogonalize",
+    "polar",
     "projection_gap",
     "quaternion_to_matrix",
     "random_rotation",
     "rotation_6d_to_matrix",
+    "schedules",
     "special_orthogonalize",
     "symmetric_10d_to_matrix",
 ]
