@@ -107,7 +107,7 @@ def polar_refinement(matrix: Tensor, factor: Tensor) -> Tensor:
         q = iteration.step(q, TAYLOR, one)
     a = q.mT @ m
     x = lyapunov_skew(a + a.mT, 2 * (a - a.mT))
-    correction = q @ (x + x @ x / 2)
+    correction = q @ x
     if m.shape[-2] > m.shape[-1]:  # the part of M that the columns of Q do not reach
         h, _ = torch.linalg.cholesky_ex((a + a.mT) / 2)
         correction = correction + torch.cholesky_solve((m - q @ a).mT, h).mT

@@ -202,6 +202,8 @@ def test_the_bound_is_infinite_where_nothing_is_certain():
     assert polar_certificate(m, q).isinf().all()
     rank_two = torch.diag(torch.tensor([1.0, 1, 0]))
     assert polar_certificate(rank_two, eye[0], special=True) < 1e-12  # unique among rotations
+    reflection = torch.diag(torch.tensor([1.0, 1, -1]))
+    assert polar_certificate(reflection, reflection, special=True).isinf()  # no rotation
     assert polar_certificate(eye[0], eye[0]) < 1e-12 and polar_certificate(-eye[:1], -eye[:1])[0] < 1e-12
 
 
@@ -306,6 +308,16 @@ def test_matrices_do_not_disturb_their_neighbours(special):
     torch.testing.assert_close(q[[19, 23]], clean[[19, 23]], rtol=0, atol=1e-5)
     alone = torch.cat([polar(row[None], special=special) for row in m])
     assert torch.equal(alone, clean)
+
+
+@pytest.mark.parametrize("n", [4, 40])
+def test_a_direction_to_reverse_that_is_not_told_apart_is_reported(n):
+    s = torch.linspace(2, 1, n).double().expand(8, n).clone()
+    s[:4, -1] = -s[:4, -2] * (1 - 1e-6)
+    s[4:, -1] = -s[4:, -2] * (1 - 1e-2)
+    m = with_values(s, n)
+    m = m * torch.cat((-torch.linalg.det(m).sign()[:, None], torch.ones(8, n - 1)), -1)[:, None, :]
+    assert torch.equal(products.special_orthogonalize(m.float())[1], torch.arange(8) >= 4)
 
 
 def test_what_did_not_converge_goes_through_a_decomposition(monkeypatch):
