@@ -1,6 +1,6 @@
 # make demo    compare rotation heads on point clouds (CPU, minutes)
 # make test    lint, types, every test
-# make bench   time the projection against its peers
+# make bench   time the projection and the polar factor against their peers
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -17,6 +17,7 @@ test: $(INSTALLED)
 
 bench: $(INSTALLED)
 	$(BIN)/python -m experiments.benchmarks.projection
+	$(BIN)/python -m experiments.benchmarks.polar
 
 $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 10) and 'svdrot needs Python 3.10 or newer')"
