@@ -1,0 +1,509 @@
+r"""Do Muon and its relatives train a network that regresses rotations better than AdamW does?
+
+The network is that of `experiments.rotation.pointcloud_alignment` with the svd head, on generated shapes: all
+optimizers take the same number of steps from the same weights, on the same clouds and rotations, with the
+same warm-up, decay and clipping. Muon, MuonEq, MiMuon and ROOT step the hidden matrices (w -> w', 2 w'' ->
+hidden); the biases, the layer that reads the coordinates and the head go to AdamW, at the rate that is best
+for AdamW alone. No optimizer decays weights, as in the experiment on heads.
+
+1. Each optimizer's learning rate is the best of its own grid, powers of the square root of 10, by the mean
+   error after a short training with a seed of its own, on one half of the held-out objects. A grid whose best
+   rate lies at the edge is extended.
+2. With these rates, longer trainings with other seeds. Their errors are on the other half. AdamW is also
+   trained for twice the steps: a step of the others is dearer.
+
+Expected, before the first run: Muon ahead of AdamW, by 10 % or more of its final mean error; MuonEq within
+10 % of Muon; MiMuon between the two, nearer to momentum descent with the larger tau; ROOT, whose clipping is
+made for outliers that are not here, not ahead of Muon.
+
+MiMuon's tau is relative to the largest singular value. Gaps of wide matrices are small: the median is 8e-5 of
+the norm for a Gaussian 128 x 128. The two taus are chosen to be on both sides of what the momenta here have;
+the part of matrix steps that was orthogonalized says if they were. Other options are those of the classes.
+
+With three seeds one optimizer is called better than another only if each of its errors is smaller than each
+of the other's: without a difference that would happen, either way, once in ten comparisons. The learning
+rates are from a single seed and a shorter training, and no better than that.
+
+    python -m experiments.orthogonalization.muon_pose                          a minute on two cores
+    python -m experiments.orthogonalization.muon_pose --steps 1500 --tuning-steps 500 --clouds 16 --points 32
+    python -m experiments.orthogonalization.muon_pose --full                   on the network of the heads
+"""
+
+import math
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from statistics import median
+from time import perf_counter
+from typing import Any
+
+import torch
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from datasets import shapes
+from experiments import _results, _run
+from experiments.rotation import pointcloud_alignment as alignment
+from experiments.rotation._clouds import Clouds
+from svdrot.optim import ROOT, MiMuon, Muon, MuonEq, split_parameters
+
+Rows = list[dict[str, Any]]
+
+
+class CountedMiMuon(MiMuon):
+    """It keeps count of the matrices that were orthogonalized: the others come back as they were."""
+
+    matrices = orthogonalized = 0
+
+    def direction(self, update: Tensor, group: dict[str, Any]) -> Tensor:
+        found = super().direction(update, group)
+        self.matrices += len(found)
+        self.orthogonalized += int((found != update).flatten(1).any(1).sum())
+        return found
+
+
+# The grids are exponents k of learning rates 10^(k/2). MuonEq and ROOT have the step size that takes AdamW's
+# rates, Muon and MiMuon the original one; MiMuon's momentum steps are shorter than its orthogonal ones.
+OPTIMIZERS: dict[str, tuple[Callable[..., torch.optim.Optimizer], range]] = {
+    "AdamW": (torch.optim.AdamW, range(-7, -3)),
+    "Muon": (Muon, range(-5, -1)),
+    "MuonEq": (MuonEq, range(-7, -3)),
+    "MiMuon, tau 1e-6": (partial(CountedMiMuon, tau=1e-6, relative=True), range(-4, 0)),
+    "MiMuon, tau 1e-4": (partial(CountedMiMuon, tau=1e-4, relative=True), range(-3, 1)),
+    "ROOT": (ROOT, range(-7, -3)),
+}
+TWICE = "AdamW, twice the steps"
+COLOURS = {
+    "AdamW": "#000000",
+    "Muon": "#D55E00",
+    "MuonEq": "#E69F00",
+    "MiMuon, tau 1e-6": "#0072B2",
+    "MiMuon, tau 1e-4": "#56B4E9",
+    "ROOT": "#009E73",
+    TWICE: "#777777",
+}
+
+
+@dataclass(frozen=True)
+class Config:
+    optimizers: tuple[str, ...] = tuple(OPTIMIZERS)
+    """Keys of OPTIMIZERS; AdamW is one of them, for the others need its rate."""
+    seeds: tuple[int, ...] = (0, 1, 2)
+    """Of the trainings to compare: initial weights, clouds and rotations."""
+    tuning_seed: int = 100
+    steps: int = 200
+    """Of a training to compare."""
+    tuning_steps: int = 100
+    """Of one for the learning rate."""
+    extensions: int = 2
+    """Times that a grid may be extended by a rate."""
+    families: tuple[str, ...] = ("bracket", "hammer", "crane", "tree")
+    """Kinds of shapes."""
+    clouds: int = 8
+    """In a step."""
+    copies: int = 4
+    """Rotated ones of each of them."""
+    points: int = 24
+    """Of each cloud."""
+    widths: tuple[int, int, int] = (32, 64, 128)
+    """Features of a point after each layer of the encoder."""
+    hidden: int = 128
+    """Units between the encodings and the head."""
+    warmup: float = 0.05
+    """Part of the steps."""
+    training_shapes: int = 320
+    validation_shapes: int = 160
+    """Half of them for the learning rates."""
+    validation_rotations: int = 4
+    """Of each of these."""
+    evaluations: int = 20
+    """Along a learning curve."""
+    jobs: int = 2
+    """Trainings at a time, each in a process."""
+    threads: int = 1
+    """Of each process."""
+    out: Path = Path("experiments/results/orthogonalization")
+    """The results go into a folder muon_pose in it."""
+
+    def __post_init__(self):
+        unknown = set(self.optimizers) - set(OPTIMIZERS)
+        if unknown or "AdamW" not in self.optimizers:
+            raise ValueError(
+                f"`optimizers` must be AdamW and others of {[*OPTIMIZERS]}; got {self.optimizers}."
+            )
+        if self.tuning_seed in self.seeds:
+            raise ValueError(f"`tuning_seed` must not be one of `seeds`; got {self.tuning_seed}.")
+
+
+FULL = Config(
+    steps=1500,
+    tuning_steps=500,
+    families=tuple(shapes.FAMILIES),
+    clouds=16,
+    points=48,
+    widths=(32, 64, 256),
+    hidden=512,
+    training_shapes=1280,
+    validation_shapes=320,
+    validation_rotations=10,
+    evaluations=25,
+)
+
+
+def learning_rate(exponent: int) -> float:
+    return 10 ** (exponent / 2)
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training: all it depends on but the Config."""
+
+    optimizer: str
+    exponent: int  # of the learning rate
+    adamw_exponent: int  # of that of what is not Muon's
+    seed: int
+    steps: int
+    tuning: bool  # evaluated on the first half of the held-out objects, else on the second
+
+    @property
+    def rate(self) -> float:
+        return learning_rate(self.exponent)
+
+
+@dataclass(frozen=True)
+class Result:
+    run: Run
+    mean_deg: float  # infinity if the training diverged
+    median_deg: float
+    curve: list[dict[str, float]]
+    first_loss: float  # of the first step, before it
+    ms_per_step: float  # the median: the first steps compile, and the machine has other things to do
+    orthogonalized: float  # part of the steps of Muon's matrices
+
+
+@dataclass(frozen=True)
+class Finished(_run.Progress):
+    result: Result
+
+
+# A training.
+
+
+def make_optimizer(run: Run, model: alignment.SiamesePointNet) -> torch.optim.Optimizer:
+    make, _ = OPTIMIZERS[run.optimizer]
+    if run.optimizer == "AdamW":
+        return make(model.parameters(), weight_decay=0.0, fused=True)
+    groups = split_parameters(model, adamw=[model.encoder[0], model.head])
+    groups[-1]["relative_rate"] = learning_rate(run.adamw_exponent) / run.rate
+    optimizer = make(groups, weight_decay=0.0)
+    optimizer.register_step_pre_hook(_relative_rates)
+    return optimizer
+
+
+def _relative_rates(optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
+    """`Training.advance` gives all groups one rate before each step; AdamW's group has another."""
+    for group in optimizer.param_groups:
+        group["lr"] *= group.get("relative_rate", 1.0)
+
+
+def train(config: Config, run: Run) -> Iterator[_run.Progress]:
+    torch.set_num_threads(config.threads)
+    setting = alignment.Config(
+        families=config.families,
+        steps=run.steps,
+        clouds=config.clouds,
+        copies=config.copies,
+        points=config.points,
+        widths=config.widths,
+        hidden=config.hidden,
+        learning_rate=run.rate,
+        warmup=int(config.warmup * run.steps),
+        training_shapes=config.training_shapes,
+        validation_shapes=config.validation_shapes,
+        validation_rotations=config.validation_rotations,
+        evaluations=config.evaluations,
+    )
+    data = alignment.load(setting)
+    half = len(data.validation.sizes) // 2
+    chosen = slice(half) if run.tuning else slice(half, None)
+    held_out = Clouds(data.validation.points[chosen], data.validation.sizes[chosen])
+    source, rotation = alignment.examination(setting, held_out)
+    state = alignment.Training.begin(setting, "svd", run.seed)
+    state.optimizer = make_optimizer(run, state.model)
+
+    stage = "tuning" if run.tuning else f"seed {run.seed}"
+    name = f"{run.optimizer} {stage} {run.rate:.2g}"
+    first_loss, seconds = math.nan, []
+    evaluated = {math.ceil(run.steps * i / config.evaluations) for i in range(1, config.evaluations + 1)}
+    while state.step < run.steps:
+        start = perf_counter()
+        state.advance(setting, data.training)
+        seconds.append(perf_counter() - start)
+        if state.step == 1:
+            first_loss = state.mean_loss()
+        if state.step in evaluated:
+            loss = state.mean_loss()
+            if not math.isfinite(loss):
+                break
+            state.extend_curve(loss, alignment.errors_in_degrees(state.model, source, rotation[:, :1]))
+            yield _run.Progress(name, state.step, f"loss {loss:.3f}")
+    errors = torch.tensor(math.inf)
+    if state.step == run.steps:
+        errors = alignment.errors_in_degrees(state.model, source, rotation).nan_to_num(math.inf)
+    optimizer = state.optimizer
+    orthogonalized = float(run.optimizer != "AdamW")
+    if isinstance(optimizer, CountedMiMuon):
+        orthogonalized = optimizer.orthogonalized / optimizer.matrices
+    result = Result(
+        run=run,
+        mean_deg=errors.mean().item(),
+        median_deg=errors.median().item(),
+        curve=state.curve,
+        first_loss=first_loss,
+        ms_per_step=1000 * median(seconds),
+        orthogonalized=orthogonalized,
+    )
+    yield Finished(name, run.steps, "", result)
+
+
+# The two stages.
+
+
+def tune(config: Config, task: tuple[str, int | None]) -> Iterator[_run.Progress]:
+    """The short trainings of an optimizer; with the exponent of AdamW's rate, None for AdamW itself."""
+    name, adamw = task
+    errors: dict[int, float] = {}
+    missing = list(OPTIMIZERS[name][1])
+    most = len(missing) + config.extensions
+    while missing and len(errors) < most:
+        k = missing.pop()
+        run = Run(name, k, k if adamw is None else adamw, config.tuning_seed, config.tuning_steps, True)
+        for event in train(config, run):
+            if isinstance(event, Finished):
+                errors[k] = event.result.mean_deg
+            yield event
+        missing = missing or _beyond(errors)
+
+
+def best(errors: dict[int, float]) -> int:
+    """The exponent of the smallest error."""
+    return min(errors, key=lambda k: errors[k])
+
+
+def _beyond(errors: dict[int, float]) -> list[int]:
+    """The exponents next to the best one that are missing: none inside the grid."""
+    return [k for k in (best(errors) - 1, best(errors) + 1) if k not in errors]
+
+
+def finished(events: Iterable[_run.Progress], steps: int) -> list[Result]:
+    """The results among the events of trainings of so many steps, which are shown."""
+    found = []
+
+    def kept() -> Iterator[_run.Progress]:
+        for event in events:
+            if isinstance(event, Finished):
+                found.append(event.result)
+            yield event
+
+    _run.show(kept(), steps)
+    return found
+
+
+def run(config: Config) -> dict[str, Any]:
+    """Rows of the tables `final`, `seeds` and `tuning`, and the `curves` of each optimizer."""
+    errors: dict[str, dict[int, float]] = {name: {} for name in config.optimizers}
+    tried: list[Result] = []
+    for names in (["AdamW"], [name for name in config.optimizers if name != "AdamW"]):
+        adamw = best(errors["AdamW"]) if errors["AdamW"] else None
+        events = _run.in_parallel(partial(tune, config), [(name, adamw) for name in names], config.jobs)
+        tried += finished(events, config.tuning_steps * sum(len(OPTIMIZERS[name][1]) for name in names))
+        for result in tried:
+            errors[result.run.optimizer][result.run.exponent] = result.mean_deg
+    tuning = [
+        {
+            "optimizer": name,
+            "rate": result.run.rate,
+            "mean deg": result.mean_deg,
+            "median deg": result.median_deg,
+            "chosen": result.run.exponent == best(errors[name]),
+            "inside the grid": not _beyond(errors[name]),
+        }
+        for name in config.optimizers
+        for result in sorted(tried, key=lambda result: result.run.exponent)
+        if result.run.optimizer == name
+    ]
+
+    trainings = {name: (name, config.steps) for name in config.optimizers}
+    trainings[TWICE] = ("AdamW", 2 * config.steps)
+    runs = {
+        (label, seed): Run(name, best(errors[name]), best(errors["AdamW"]), seed, steps, False)
+        for seed in config.seeds
+        for label, (name, steps) in trainings.items()
+    }
+    events = _run.in_parallel(partial(train, config), [*runs.values()], config.jobs)
+    by_run = {result.run: result for result in finished(events, sum(run.steps for run in runs.values()))}
+    results = {key: by_run[run] for key, run in runs.items()}
+    by_label = {label: [results[label, seed] for seed in config.seeds] for label in trainings}
+    seeds = [
+        {
+            "optimizer": label,
+            "seed": result.run.seed,
+            "steps": result.run.steps,
+            "mean deg": result.mean_deg,
+            "median deg": result.median_deg,
+            "first loss": result.first_loss,
+            "last loss": result.curve[-1]["loss"] if math.isfinite(result.mean_deg) else math.inf,
+            "ms per step": result.ms_per_step,
+        }
+        for label, of_seeds in by_label.items()
+        for result in of_seeds
+    ]
+    final = [summary(label, of_seeds, by_label["AdamW"]) for label, of_seeds in by_label.items()]
+    curves = {label: [result.curve for result in of_seeds] for label, of_seeds in by_label.items()}
+    return {"final": final, "seeds": seeds, "tuning": tuning, "curves": curves}
+
+
+def summary(label: str, results: list[Result], reference: list[Result]) -> dict[str, Any]:
+    """A row of the final table; `reference` are AdamW's results with the same seeds."""
+    errors = torch.tensor([result.mean_deg for result in results], dtype=torch.float64)
+    medians = torch.tensor([result.median_deg for result in results], dtype=torch.float64)
+    over = errors / torch.tensor([result.mean_deg for result in reference], dtype=torch.float64)
+    times = torch.tensor([result.ms_per_step for result in results])
+    return {
+        "optimizer": label,
+        "rate": results[0].run.rate,
+        "mean deg": errors.mean().item(),
+        "lowest": errors.min().item(),
+        "highest": errors.max().item(),
+        "median deg": medians.mean().item(),
+        "lowest median": medians.min().item(),
+        "highest median": medians.max().item(),
+        "over AdamW": over.mean().item(),
+        "sd": over.std(correction=min(1, len(over) - 1)).item(),
+        "orthogonalized": sum(result.orthogonalized for result in results) / len(results),
+        "ms per step": times.median().item(),
+    }
+
+
+# The report.
+
+
+def comparison(row: dict[str, Any], other: dict[str, Any]) -> str:
+    """better, worse or undecided: by all seeds of one against all of the other."""
+    if row["highest"] < other["lowest"]:
+        return "better"
+    if row["lowest"] > other["highest"]:
+        return "worse"
+    return "undecided"
+
+
+def verdict(rows: dict[str, Any]) -> str:
+    by_name = {row["optimizer"]: row for row in rows["final"]}
+    adamw, twice = by_name["AdamW"], by_name[TWICE]
+    text = [
+        f"AdamW ends at a mean error of {adamw['mean deg']:.2f} degrees"
+        f" ({adamw['lowest']:.2f} to {adamw['highest']:.2f})."
+    ]
+    others = [row for row in rows["final"] if row is not adamw]
+    for row in others:
+        said, cost = comparison(row, adamw), row["ms per step"] / adamw["ms per step"]
+        text.append(
+            f"{row['optimizer']}: {row['mean deg']:.2f} ({row['lowest']:.2f} to {row['highest']:.2f}),"
+            f" {row['over AdamW']:.2f} of AdamW's seed by seed (sd {row['sd']:.2f}), **{said}**"
+            f" {'against' if said == 'undecided' else 'than'} AdamW"
+            f"{'' if row is twice else f', at {cost:.1f} times the time a step'}."
+        )
+    if "Muon" in by_name:
+        muon = by_name["Muon"]
+        ahead = muon["over AdamW"] <= 0.9 and comparison(muon, adamw) == "better"
+        text.append(f"Expected Muon ahead of AdamW by 10 % or more: {_holds(ahead)}")
+        for row in others:
+            name, ratio, said = row["optimizer"], row["mean deg"] / muon["mean deg"], comparison(row, muon)
+            if name == "MuonEq":
+                text.append(
+                    f"MuonEq within 10 % of Muon: the ratio of their means is {ratio:.2f} ({said})."
+                    f" {_holds(abs(ratio - 1) <= 0.1)}"
+                )
+            if name.startswith("MiMuon"):
+                between = sorted([muon["mean deg"], adamw["mean deg"]])
+                text.append(
+                    f"{name} between Muon and AdamW, with {row['orthogonalized']:.0%} of its matrix steps"
+                    f" orthogonalized: {_holds(between[0] <= row['mean deg'] <= between[1])}"
+                )
+            if name == "ROOT":
+                text.append(
+                    f"ROOT not ahead of Muon: the ratio is {ratio:.2f} ({said}). {_holds(said != 'better')}"
+                )
+    for said in ("better", "worse"):
+        names = [row["optimizer"] for row in others if comparison(row, twice) == said]
+        text.append(f"{said.capitalize()} than AdamW with twice the steps: {', '.join(names) or 'none'}.")
+    edge = sorted({row["optimizer"] for row in rows["tuning"] if not row["inside the grid"]})
+    if edge:
+        text.append(f"The best rate lies at the edge of the grid for {', '.join(edge)}.")
+    return " ".join(text)
+
+
+def _holds(yes: bool) -> str:
+    return "**Holds.**" if yes else "**Does not hold.**"
+
+
+def figure(rows: dict[str, Any]) -> Figure:
+    panels = Figure(figsize=(15, 4.6), layout="constrained")
+    grid, curves, final = panels.subplots(1, 3)
+
+    for name in dict.fromkeys(row["optimizer"] for row in rows["tuning"]):
+        tried = [row for row in rows["tuning"] if row["optimizer"] == name]
+        rates, errors = [row["rate"] for row in tried], [row["mean deg"] for row in tried]
+        grid.plot(rates, errors, "o-", ms=4, color=COLOURS[name])
+        for row in tried:
+            if row["chosen"]:
+                grid.plot(row["rate"], row["mean deg"], "o", ms=10, mfc="none", color=COLOURS[name])
+    grid.set(xscale="log", yscale="log", xlabel="learning rate", ylabel="mean error, degrees")
+    grid.set_title("learning rates, short training; ring: chosen")
+
+    for name, of_seeds in rows["curves"].items():
+        shortest = min(map(len, of_seeds))
+        if not shortest:
+            continue
+        loss = torch.tensor([[point["loss"] for point in curve[:shortest]] for curve in of_seeds])
+        steps = [point["step"] for point in of_seeds[0][:shortest]]
+        style, colour = ":" if name == TWICE else "-", COLOURS[name]
+        curves.plot(steps, loss.mean(0).tolist(), style, color=colour, label=name)
+        curves.fill_between(
+            steps, loss.amin(0).tolist(), loss.amax(0).tolist(), color=colour, alpha=0.15, lw=0
+        )
+    curves.set(xlabel="step", ylabel="training loss", yscale="log")
+    curves.set_title("training loss: mean and range over seeds")
+    curves.legend(fontsize=8)
+
+    for i, row in enumerate(rows["final"]):
+        name = row["optimizer"]
+        errors = [other["mean deg"] for other in rows["seeds"] if other["optimizer"] == name]
+        final.plot(errors, [i] * len(errors), "o", color=COLOURS[name], mfc="none")
+        final.plot(row["mean deg"], i, "|", ms=18, mew=2.5, color=COLOURS[name])
+    labels = [f"{row['optimizer']}\n{row['ms per step']:.1f} ms a step" for row in rows["final"]]
+    final.set_yticks(range(len(labels)), labels)
+    final.set_ylim(len(labels) - 0.5, -0.5)
+    final.set(xlabel="mean error, degrees")
+    final.set_title("held out: seeds and mean")
+    for axis in (grid, curves):
+        axis.yaxis.set_major_formatter("{x:g}")
+        axis.yaxis.set_minor_formatter("{x:g}")
+    for axis in (grid, curves, final):
+        axis.grid(alpha=0.3, which="both")
+    return panels
+
+
+def main(config: Config) -> None:
+    rows = run(config)
+    tables = {
+        f"After {config.steps:,} steps, {len(config.seeds)} seeds": rows["final"],
+        "Every training": rows["seeds"],
+        f"Learning rates, {config.tuning_steps:,} steps, another seed": rows["tuning"],
+    }
+    _results.write(config.out / "muon_pose", config, tables, figure(rows), verdict(rows))
+
+
+if __name__ == "__main__":
+    main(_run.parse(Config(), __doc__, {"--full": FULL}))
