@@ -6,6 +6,7 @@ Column vectors, quaternions w x y z, radians. Every function takes any batch sha
 from . import nn as nn
 from . import optim as optim
 from . import polar as polar
+from . import registration as registration
 from . import schedules as schedules
 from .metrics import chordal_distance as chordal_distance
 from .metrics import geodesic_distance as geodesic_distance
@@ -41,6 +42,7 @@ __all__ = [
     "projection_gap",
     "quaternion_to_matrix",
     "random_rotation",
+    "registration",
     "rotation_6d_to_matrix",
     "schedules",
     "special_orthogonalize",

@@ -27,6 +27,7 @@ FLOORS = {
     "nn": 3,
     "polar": 3,
     "optim": 4,
+    "registration": 4,
     "__init__": 5,
 }
 
@@ -47,6 +48,7 @@ PUBLIC = [
     "projection_gap",
     "quaternion_to_matrix",
     "random_rotation",
+    "registration",
     "rotation_6d_to_matrix",
     "schedules",
     "special_orthogonalize",

@@ -1,0 +1,270 @@
+r"""The transform that takes one set of points to another, pair by pair, in weighted least squares.
+
+With weights that sum to one, centroids $\bar x$ and $\bar y$, $C = \sum w (y - \bar y)(x - \bar x)^\top$ and
+$v = \sum w |x - \bar x|^2$, the sum $\sum w |s R x + t - y|^2$ is least for the rotation $R$ nearest to $C$,
+$s = \operatorname{tr}(R^\top C) / v$ and $t = \bar y - s R \bar x$ (Umeyama, IEEE TPAMI 13, 1991). Weights
+enter once in each sum.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.utils import _pytree
+
+from svdrot._checks import check_floating, compute_dtype, result_dtype
+from svdrot.projection import orthogonalize, projection_gap, special_orthogonalize
+from svdrot.registration import _moments
+from svdrot.registration.transform import Transform
+
+Points = Tensor | Sequence[Tensor]
+
+
+@dataclass(frozen=True)
+class Alignment(Transform):
+    """The transform that fits pairs of points best, and how well.
+
+    Attributes:
+        residual: root of the weighted mean square of the distances left, shape (...), not differentiable.
+        covariance: $C$, of target by source, shape (..., d, d), float64 where the device has it.
+        reflection: whether reflections were allowed.
+    """
+
+    residual: Tensor
+    covariance: Tensor
+    reflection: bool
+
+    @property
+    def gap(self) -> Tensor:
+        """How far C is from allowing two best rotations, over its Frobenius norm: 0 means ambiguous.
+
+        That is `projection_gap`, or with reflections twice the smallest singular value. Points on a line and
+        clouds of rotational symmetry have gap 0; errors of the points are amplified by 2 / gap.
+        """
+        c = self.covariance.detach()
+        norm = torch.linalg.matrix_norm(c)
+        gap = 2 * self._singular_values()[..., -1] if self.reflection else projection_gap(c)
+        return torch.where(norm > 0, gap.clamp_min(0) / torch.where(norm > 0, norm, 1), gap * 0)
+
+    @property
+    def rank(self) -> Tensor:
+        """Of C, up to rounding of the points: d - 1 is enough for a rotation, d for reflections. Integers."""
+        s = self._singular_values()
+        tolerance = 8 * s.shape[-1] * torch.finfo(self.rotation.dtype).eps
+        return (s > tolerance * s[..., :1]).sum(-1)
+
+    def _singular_values(self) -> Tensor:
+        c = self.covariance.detach()
+        finite = c.isfinite().all(-1, keepdim=True).all(-2, keepdim=True)
+        return torch.where(finite[..., 0], torch.linalg.svdvals(torch.where(finite, c, 0)), torch.nan)
+
+
+_pytree.register_dataclass(
+    Alignment,
+    field_names=["rotation", "translation", "scale", "residual", "covariance"],
+    drop_field_names=["reflection"],
+)
+
+
+def procrustes(
+    source: Points,
+    target: Points,
+    weights: Points | None = None,
+    *,
+    mask: Points | None = None,
+    reflection: bool = False,
+) -> Alignment:
+    """The rotation about the origin: least sum of w |R x - y|^2.
+
+    As `kabsch`, but the clouds are not centred and nothing is moved: `translation` is 0 and `scale` 1.
+
+    Source:
+        Schönemann, Psychometrika 31 (1966).
+    """
+    pairs = _Pairs.of(source, target, weights, mask)
+    c = _moments.uncentred(*pairs.tensors)
+    rotation = _nearest(c, reflection)
+    zero = c.new_zeros(c.shape[:-1])
+    return pairs.alignment(rotation, zero, torch.ones_like(zero[..., 0]), c, reflection)
+
+
+def kabsch(
+    source: Points,
+    target: Points,
+    weights: Points | None = None,
+    *,
+    mask: Points | None = None,
+    reflection: bool = False,
+) -> Alignment:
+    """The rigid transform: least sum of w |R x + t - y|^2.
+
+    Differentiable in points and weights any number of times; gradients are those of the exact solution, with
+    the damping of `special_orthogonalize` where it is ambiguous. Centroids and covariance are accumulated in
+    float64, so far from the origin nothing is lost that the points had.
+
+    Args:
+        source: shape (..., N, d), any floating dtype, or a list of clouds (N_i, d) of different lengths.
+        target: the same number of points, pair by pair. Batch dimensions broadcast.
+        weights: shape (..., N), at least 0, of any total; a list if the clouds are one. Default: 1.
+        mask: boolean, shape (..., N): pairs that count. What does not count may be NaN. So may pairs of
+            weight 0.
+        reflection: whether the determinant may be -1.
+
+    Returns:
+        `Alignment`: `rotation` (..., d, d), `translation` (..., d), `scale` (...) 1, with `residual`, `gap`
+        and `rank`. Coincident points give the identity and the difference of the centroids, no pair or a
+        total weight of 0 the identity and no translation, both with gap 0 and zero gradients along what is
+        undefined. NaN, infinity or a negative weight in a pair that counts gives NaN for its cloud only.
+
+    Raises:
+        ValueError: if shapes do not fit.
+        TypeError: if an argument is not a tensor of the right kind.
+
+    Source:
+        Kabsch, Acta Cryst. A32 (1976); Umeyama, IEEE TPAMI 13 (1991).
+    """
+    return _centred(source, target, weights, mask, reflection, scaled=False)
+
+
+def umeyama(
+    source: Points,
+    target: Points,
+    weights: Points | None = None,
+    *,
+    mask: Points | None = None,
+    reflection: bool = False,
+) -> Alignment:
+    """The similarity: least sum of w |s R x + t - y|^2.
+
+    As `kabsch`, with the best scale, which is 0 if nothing in the target follows the source, and 1 if the
+    source is a single point.
+
+    Source:
+        Umeyama, "Least-squares estimation of transformation parameters between two point patterns", IEEE
+        TPAMI 13 (1991), equations 40 to 42.
+    """
+    return _centred(source, target, weights, mask, reflection, scaled=True)
+
+
+def pad(clouds: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    """Clouds (N_i, d), or weights (N_i,), as one tensor (B, max N, ...), zero past the ends, and its mask.
+
+    Raises:
+        ValueError: if there is none.
+    """
+    if not clouds:
+        raise ValueError("`clouds` must hold at least one cloud; got none.")
+    lengths = torch.tensor([len(cloud) for cloud in clouds], device=clouds[0].device)
+    padded = torch.nn.utils.rnn.pad_sequence([*clouds], batch_first=True)
+    return padded, torch.arange(padded.shape[1], device=padded.device) < lengths[:, None]
+
+
+@dataclass(frozen=True)
+class _Pairs:
+    """Checked arguments as one batch: (B, N, d), (B, N, d) and weights (B, N), 0 for what does not count."""
+
+    source: Tensor
+    target: Tensor
+    weights: Tensor
+    batch: torch.Size
+    dtype: torch.dtype  # of the result
+
+    @property
+    def tensors(self) -> tuple[Tensor, Tensor, Tensor]:
+        return self.source, self.target, self.weights
+
+    @staticmethod
+    def of(source: Points, target: Points, weights: Points | None, mask: Points | None) -> "_Pairs":
+        if not isinstance(source, Tensor):
+            return _Pairs._of_lists(source, target, weights, mask)
+        check_floating("source", source)
+        if source.ndim < 2 or source.shape[-1] == 0:
+            raise ValueError(f"`source` must have shape (..., N, d); got {tuple(source.shape)}.")
+        n, d = source.shape[-2:]
+        target = _pairwise("target", target, n, d)
+        batches = [source.shape[:-2], target.shape[:-2]]
+        if weights is None:
+            weights = source.new_ones(n, dtype=compute_dtype(source))
+        else:
+            weights = _pairwise("weights", weights, n)
+        if mask is not None:
+            mask = _pairwise("mask", mask, n)
+            weights = torch.where(mask, weights, 0)
+        batches.append(weights.shape[:-1])
+        try:
+            batch = torch.broadcast_shapes(*batches)
+        except RuntimeError as error:
+            shapes = ", ".join(str(tuple(shape)) for shape in batches)
+            raise ValueError(f"Batch dimensions must broadcast; got {shapes}.") from error
+        dtype = torch.promote_types(source.dtype, target.dtype)
+        size = math.prod(batch)
+        x = source.expand(*batch, n, d).reshape(size, n, d)
+        y = target.expand(*batch, n, d).reshape(size, n, d)
+        w = weights.expand(*batch, n).reshape(size, n)
+        return _Pairs(x, y, w, batch, result_dtype(source.to(dtype)))
+
+    @staticmethod
+    def _of_lists(
+        source: Sequence[Tensor], target: Points, weights: Points | None, mask: Points | None
+    ) -> "_Pairs":
+        for name, value in (("target", target), ("weights", weights), ("mask", mask)):
+            if isinstance(value, Tensor) or (value and [*map(len, value)] != [*map(len, source)]):
+                raise ValueError(f"`{name}` must be a list of as many and as long tensors as `source`.")
+        padded, inside = pad(source)
+        given = None if weights is None else pad([*weights])[0]
+        return _Pairs.of(padded, pad([*target])[0], given, inside if mask is None else pad([*mask])[0])
+
+    def alignment(
+        self, rotation: Tensor, translation: Tensor, scale: Tensor, covariance: Tensor, reflection: bool
+    ) -> Alignment:
+        with torch.no_grad():
+            residual = _moments.residual(*self.tensors, rotation, translation, scale)
+        rotation, translation, scale, residual = (
+            x.to(self.dtype).reshape(self.batch + x.shape[1:])
+            for x in (rotation, translation, scale, residual)
+        )
+        covariance = covariance.reshape(self.batch + covariance.shape[1:])
+        return Alignment(rotation, translation, scale, residual, covariance, reflection)
+
+
+def _pairwise(name: str, value: Points, *trailing: int) -> Tensor:
+    """`value`, a tensor (..., *trailing), boolean if it is the mask."""
+    if not isinstance(value, Tensor):
+        raise TypeError(f"`{name}` must be a tensor, as `source` is; got {type(value).__name__}.")
+    if name != "mask":
+        check_floating(name, value)
+    elif value.dtype != torch.bool:
+        raise TypeError(f"`mask` must be boolean; got {value.dtype}.")
+    if value.ndim < len(trailing) or value.shape[value.ndim - len(trailing) :] != trailing:
+        wanted = ", ".join(("...", *map(str, trailing)))
+        raise ValueError(
+            f"`{name}` must have shape ({wanted}), as many as `source`; got {tuple(value.shape)}."
+        )
+    return value
+
+
+def _centred(
+    source: Points,
+    target: Points,
+    weights: Points | None,
+    mask: Points | None,
+    reflection: bool,
+    scaled: bool,
+) -> Alignment:
+    pairs = _Pairs.of(source, target, weights, mask)
+    mean_x, mean_y, c, variance = _moments.centred(*pairs.tensors)
+    rotation = _nearest(c, reflection)
+    if scaled:
+        trace = (rotation * c).sum((-2, -1))
+        scale = torch.where(variance > 0, trace / torch.where(variance > 0, variance, 1), 1)
+        scale = torch.where(variance.isnan(), torch.nan, scale)
+    else:
+        scale = torch.ones_like(variance)
+    translation = mean_y - scale[:, None] * (rotation @ mean_x[..., None])[..., 0]
+    return pairs.alignment(rotation, translation, scale, c, reflection)
+
+
+def _nearest(c: Tensor, reflection: bool) -> Tensor:
+    return orthogonalize(c) if reflection else special_orthogonalize(c)

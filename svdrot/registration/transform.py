@@ -1,0 +1,74 @@
+"""Similarities of points: target = scale * rotation @ source + translation."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.utils import _pytree
+
+from svdrot._checks import check_floating, check_square
+
+
+@dataclass(frozen=True)
+class Transform:
+    """Batches of similarities x -> scale * rotation @ x + translation; rigid where the scale is 1.
+
+    Attributes:
+        rotation: shape (..., d, d), acting on column vectors.
+        translation: shape (..., d), in the units of the points.
+        scale: shape (...), positive.
+    """
+
+    rotation: Tensor
+    translation: Tensor
+    scale: Tensor
+
+    def apply(self, points: Tensor) -> Tensor:
+        """The image of points (..., N, d); batch dimensions broadcast."""
+        check_floating("points", points)
+        d = self.rotation.shape[-1]
+        if points.ndim < 2 or points.shape[-1] != d:
+            raise ValueError(f"`points` must have shape (..., N, {d}); got {tuple(points.shape)}.")
+        return self.scale[..., None, None] * (points @ self.rotation.mT) + self.translation[..., None, :]
+
+    def compose(self, first: "Transform") -> "Transform":
+        """`first`, and then this one: `a.compose(b).apply(x)` is `a.apply(b.apply(x))`. Also `a @ b`."""
+        moved = self.scale[..., None] * (self.rotation @ first.translation[..., None])[..., 0]
+        return Transform(self.rotation @ first.rotation, moved + self.translation, self.scale * first.scale)
+
+    def __matmul__(self, first: "Transform") -> "Transform":
+        return self.compose(first)
+
+    def inverse(self) -> "Transform":
+        """The transform from target to source."""
+        back, scale = self.rotation.mT, 1 / self.scale
+        return Transform(back, -scale[..., None] * (back @ self.translation[..., None])[..., 0], scale)
+
+    @property
+    def matrix(self) -> Tensor:
+        """Homogeneous matrices, shape (..., d + 1, d + 1)."""
+        top = torch.cat((self.scale[..., None, None] * self.rotation, self.translation[..., None]), -1)
+        bottom = torch.zeros_like(top[..., :1, :])
+        bottom[..., -1] = 1
+        return torch.cat((top, bottom), -2)
+
+    @staticmethod
+    def from_matrix(matrix: Tensor) -> "Transform":
+        """Of homogeneous matrices (..., d + 1, d + 1), the last row taken to be 0 ... 0 1.
+
+        The scale is the d-th root of |det A|, and A / scale the rotation as it is, not the nearest one.
+        """
+        check_square("matrix", matrix)
+        linear, translation = matrix[..., :-1, :-1], matrix[..., :-1, -1]
+        scale = torch.linalg.det(linear).abs() ** (1 / linear.shape[-1])
+        return Transform(linear / scale[..., None, None], translation, scale)
+
+    @staticmethod
+    def identity(
+        d: int = 3, *, dtype: torch.dtype | None = None, device: torch.device | str | None = None
+    ) -> "Transform":
+        one = torch.eye(d, dtype=dtype, device=device)
+        return Transform(one, torch.zeros_like(one[0]), torch.ones_like(one[0, 0]))
+
+
+_pytree.register_dataclass(Transform)
