@@ -1,0 +1,47 @@
+"""Text files of numbers, a row to a line: errors that say where, and files that are whole or not there."""
+
+import os
+from collections.abc import Iterator
+from math import isfinite
+from pathlib import Path
+
+
+def lines(path: Path) -> Iterator[tuple[int, str]]:
+    """The lines that hold something, with their numbers from 1; `#` begins a comment, at the start of a line.
+
+    Raises:
+        ValueError: if the file is not text.
+    """
+    try:
+        text = path.read_text(encoding="utf-8-sig")  # the mark that some editors put first is no number
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is not a text file: byte {error.start} is not UTF-8.") from error
+    for number, line in enumerate(text.splitlines(), 1):
+        if line.strip() and not line.lstrip().startswith("#"):
+            yield number, line.strip()
+
+
+def numbers(path: Path, number: int, line: str, count: int, wanted: str) -> list[float]:
+    """The `count` finite numbers of a line, as `wanted` calls them.
+
+    Raises:
+        ValueError: with the file and the line, if it holds anything else.
+    """
+    try:
+        row = [float(word) for word in line.split()]
+    except ValueError:
+        row = []
+    if len(row) != count or not all(map(isfinite, row)):
+        shown = line if len(line) < 200 else f"{line[:200]} ..."
+        raise ValueError(f"{path}, line {number}: wanted {count} finite numbers, {wanted}; got {shown!r}.")
+    return row
+
+
+def replace(path: Path, text: str) -> None:
+    """Write a text file at once: whoever reads it finds the old one or the new one, never a part."""
+    new = path.with_name(f".{os.getpid()}-{path.name}")
+    try:
+        new.write_text(text, encoding="utf-8", newline="\n")
+        new.replace(path)
+    finally:
+        new.unlink(missing_ok=True)
