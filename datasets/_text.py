@@ -1,6 +1,5 @@
-"""Text files of numbers, a row to a line: errors that say where, and files that are whole or not there."""
+"""Text files of numbers, a row to a line, with errors that say where."""
 
-import os
 from collections.abc import Iterator
 from math import isfinite
 from pathlib import Path
@@ -35,13 +34,3 @@ def numbers(path: Path, number: int, line: str, count: int, wanted: str) -> list
         shown = line if len(line) < 200 else f"{line[:200]} ..."
         raise ValueError(f"{path}, line {number}: wanted {count} finite numbers, {wanted}; got {shown!r}.")
     return row
-
-
-def replace(path: Path, text: str) -> None:
-    """Write a text file at once: whoever reads it finds the old one or the new one, never a part."""
-    new = path.with_name(f".{os.getpid()}-{path.name}")
-    try:
-        new.write_text(text, encoding="utf-8", newline="\n")
-        new.replace(path)
-    finally:
-        new.unlink(missing_ok=True)

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from datasets import _text
 from svdrot.projection import special_orthogonalize
+from svdrot.registration.files import replacing
 from svdrot.registration.transform import Transform
 from svdrot.representations import matrix_to_quaternion, quaternion_to_matrix
 
@@ -140,4 +141,5 @@ def _write(path: Path, poses: Transform, rows: Tensor) -> None:
     if bad:
         raise ValueError(f"`poses` must be finite; got NaN or infinity in pose {bad[0]}, of {len(bad)} such.")
     lines = (" ".join(map(repr, row)) + "\n" for row in rows.tolist())  # repr reads back to the last bit
-    _text.replace(Path(path), "".join(lines))
+    with replacing(Path(path)) as new:
+        new.write_text("".join(lines), newline="\n")
