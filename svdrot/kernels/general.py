@@ -15,21 +15,31 @@ from torch import Tensor
 from . import products
 
 
-def without_autocast(function):
-    """Products in the precision of the data: autocast would run them in bfloat16."""
+def in_full_precision(function):
+    """Products in the precision of the data: not in bfloat16 for autocast, nor in TF32's three digits."""
 
     @functools.wraps(function)
     def wrapped(m: Tensor, *arguments):
         with torch.autocast(m.device.type, enabled=False):
-            return function(m, *arguments)
+            if not _in_tf32(m):
+                return function(m, *arguments)
+            results = function(*(x.double() if isinstance(x, Tensor) else x for x in (m, *arguments)))
+            return results.float() if isinstance(results, Tensor) else tuple(x.float() for x in results)
 
     return wrapped
 
 
-@without_autocast
+def _in_tf32(m: Tensor) -> bool:
+    if not m.is_cuda or m.dtype != torch.float32 or torch.compiler.is_compiling():
+        return False
+    chosen = getattr(torch.backends.cuda.matmul, "fp32_precision", None)  # since torch 2.9
+    return torch.backends.cuda.matmul.allow_tf32 if chosen is None else chosen == "tf32"
+
+
+@in_full_precision
 def special_orthogonalize(m: Tensor) -> Tensor:
     if m.shape[-1] > 2 and products.serves(m):
-        return _completed(*products.special_orthogonalize(m), m, _special_by_decomposition)
+        return _completed(*products.special_orthogonalize(m), _special_by_decomposition, m)
     return _special_by_decomposition(m)
 
 
@@ -38,20 +48,20 @@ def _special_by_decomposition(m: Tensor) -> Tensor:
     return u @ vh
 
 
-def _completed(q: Tensor, ok: Tensor, m: Tensor, by_decomposition: Callable[[Tensor], Tensor]) -> Tensor:
-    """The factors that hold, and the others by a decomposition."""
-    if not ok.all():
-        q[~ok] = by_decomposition(m[~ok])
+def _completed(q: Tensor, ok: Tensor, by_decomposition: Callable[..., Tensor], *arguments: Tensor) -> Tensor:
+    """The results that hold, and the others by a decomposition."""
+    if not ok.all():  # on a GPU the one synchronisation, where a decomposition makes several
+        q[~ok] = by_decomposition(*(x[~ok] for x in arguments))
     return q
 
 
-@without_autocast
+@in_full_precision
 def special_orthogonalize_differential(m: Tensor, r: Tensor, t: Tensor, damping: float) -> Tensor:
     a = r.mT @ t
     return r @ solve(_symmetric(r.mT @ m), a - a.mT, damping)
 
 
-@without_autocast
+@in_full_precision
 def projection_gap(m: Tensor) -> tuple[Tensor, Tensor]:
     u, s, vh = _decompose(m)
     if m.shape[-1] == 1:  # there is one rotation, and nothing to confuse it with
@@ -59,11 +69,11 @@ def projection_gap(m: Tensor) -> tuple[Tensor, Tensor]:
     return s[:, -2:].sum(-1), u[..., -2:] @ vh[:, -2:]
 
 
-@without_autocast
+@in_full_precision
 def orthogonalize(m: Tensor) -> Tensor:
     """The nearest matrix with orthonormal columns, (B, m, n) with m >= n."""
     if products.serves(m):
-        return _completed(*products.orthogonalize(m), m, _by_decomposition)
+        return _completed(*products.orthogonalize(m), _by_decomposition, m)
     return _by_decomposition(m)
 
 
@@ -73,7 +83,7 @@ def _by_decomposition(m: Tensor) -> Tensor:
     return torch.where(ok, u @ vh, torch.nan)
 
 
-@without_autocast
+@in_full_precision
 def orthogonalize_differential(m: Tensor, q: Tensor, t: Tensor, damping: float) -> Tensor:
     a = q.mT @ t
     right_hand_side = torch.cat((a - a.mT, t - q @ a), -2)
@@ -81,13 +91,16 @@ def orthogonalize_differential(m: Tensor, q: Tensor, t: Tensor, damping: float) 
     return q @ x + y
 
 
-@without_autocast
+@in_full_precision
 def solve(p: Tensor, c: Tensor, damping: float) -> Tensor:
-    """X with P X + X P = C in its first n rows, X P = C in the others; a pair sum g becomes g / (g² + d²)."""
-    return _solve(p, c, damping) if torch.compiler.is_compiling() else _Solve.apply(p, c, damping)
+    """Skew X with P X + X P = C in its first n rows, Y with Y P = C in the others, for symmetric P.
+
+    C is skew in its first rows. A pair sum g becomes g / (g² + d²).
+    """
+    return _by_eigenvectors(p, c, damping) if torch.compiler.is_compiling() else _Solve.apply(p, c, damping)
 
 
-def _solve(p: Tensor, c: Tensor, damping: float) -> Tensor:
+def _by_eigenvectors(p: Tensor, c: Tensor, damping: float) -> Tensor:
     n = p.shape[-1]
     ok = _finite(p)
     scale = p.detach().abs().amax((-2, -1), keepdim=True).clamp_min(torch.finfo(p.dtype).tiny)
@@ -103,11 +116,13 @@ def _solve(p: Tensor, c: Tensor, damping: float) -> Tensor:
 
 
 class _Solve(torch.autograd.Function):
-    generate_vmap_rule = True
-
     @staticmethod
     def forward(p, c, damping):
-        return _solve(p, c, damping)
+        if products.solves(p, c, damping):
+            return _completed(
+                *products.solve(p, c), functools.partial(_by_eigenvectors, damping=damping), p, c
+            )
+        return _by_eigenvectors(p, c, damping)
 
     @staticmethod
     def setup_context(ctx, inputs, output):
@@ -118,7 +133,8 @@ class _Solve(torch.autograd.Function):
     @staticmethod
     def backward(ctx, g):
         p, x = ctx.saved_tensors
-        y = solve(p, g, ctx.damping)
+        top, bottom = g[:, : p.shape[-1]], g[:, p.shape[-1] :]
+        y = solve(p, torch.cat(((top - top.mT) / 2, bottom), -2), ctx.damping)
         return -(_top(y) @ _top(x).mT + x.mT @ y), y, None
 
     @staticmethod
@@ -127,6 +143,15 @@ class _Solve(torch.autograd.Function):
         px = tp @ _top(x)
         rows = torch.cat((px, px.new_zeros(px.shape[0], x.shape[-2] - px.shape[-2], px.shape[-1])), -2)
         return solve(p, tc - rows - x @ tp, ctx.damping)
+
+    @staticmethod
+    def vmap(info, in_dims, p, c, damping):
+        """One more batch dimension is one more batch."""
+        p, c = (
+            x.movedim(dim, 0) if dim is not None else x.expand(info.batch_size, *x.shape)
+            for x, dim in zip((p, c), in_dims[:2], strict=True)
+        )
+        return solve(p.flatten(0, 1), c.flatten(0, 1), damping).unflatten(0, p.shape[:2]), 0
 
 
 def _top(x: Tensor) -> Tensor:

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from svdrot._checks import compute_dtype
-from svdrot.schedules import Step
+from svdrot.schedules import Schedule, Step
 
 
 def over_frobenius(m: Tensor) -> Tensor:
@@ -61,6 +61,39 @@ def first_step(x: Tensor, step: Step) -> Tensor:
         p = p + c * scale ** (5 + 2 * i) * power
         power = power @ gram if i + 1 < len(rest) else power
     return a * scale * x + (p @ x if _wide(x) else x @ p)
+
+
+def lyapunov(h: Tensor, s: Tensor, schedule: Schedule) -> tuple[Tensor, Tensor]:
+    """The skew X with H X + X H = S, H > 0, S skew, by a schedule of quintics; 2 |I - H| before the last one.
+
+    With Z = [[H, S], [0, -H]], sign Z = [[I, 2 X], [0, -I]], for both commute, and Z <- Z p(Z²) goes there.
+    In powers of I - Z² = [[E, F], [0, E]], E = I - H² and F = S H - H S, a step p = a + b e + c e² is
+
+        P = a + b E + c E²,    P' = b F + c (E F + F E),    H <- H P,    S <- S P + H P'.
+
+    All but S are symmetric: seven products. If the schedule takes the eigenvalue l of H to f(l), then X is in
+    its eigenvectors the solution times (f(l_i) + f(l_j)) / 2.
+    """
+    tiny = torch.finfo(h.dtype).tiny
+    size, of_s = (x.abs().amax((-2, -1), keepdim=True).clamp_min(tiny) for x in (h, s))
+    h, s = h / size, s / of_s
+    square = h @ h
+    norm = torch.linalg.vector_norm(square @ square, dim=(-2, -1), keepdim=True) ** 0.25  # as `first_step`
+    h = h / norm.clamp_min(tiny)
+    one, before = eye(h.shape[-1], h), h
+    for step in schedule:
+        a, b, c = about_one(step)
+        e, before = torch.baddbmm(one, h, h, alpha=-1), h
+        f = s @ h
+        f = f + f.mT
+        p = torch.baddbmm(e, e, e, beta=b, alpha=c)
+        g = e @ f
+        g = b * f + c * (g + g.mT)
+        s = torch.baddbmm(torch.baddbmm(s, s, p, beta=a), h, g)
+        s = (s - s.mT) / 2  # left to rounding, it would cost a digit
+        h = torch.baddbmm(h, h, p, beta=a)
+    # |I - H²| would not see that an eigenvalue has gone to -1.
+    return s / (2 * norm) * (of_s / size), 2 * torch.linalg.vector_norm(one - before, dim=(-2, -1))
 
 
 def _wide(x: Tensor) -> bool:

@@ -1,6 +1,6 @@
-"""Batches of matrices on a CPU by Newton-Schulz, with word of which results hold. Engine of `general`.
+"""Batches of matrices by Newton-Schulz, with word of which results hold. Engine of `general`.
 
-Small ones are computed a matrix in every lane (`_polar_tiles`), larger ones by the products of BLAS
+Small ones are computed on a CPU a matrix in every lane (`_polar_tiles`), all others by the products of BLAS
 (`iteration`). The schedules are conditioning-capped (`svdrot.schedules`), so a factor that is orthonormal at
 the end is the nearest one: no step spreads singular values by more than it brings them together.
 """
@@ -16,13 +16,18 @@ from . import _polar_tiles, iteration
 
 SMALL = 32  # largest side in lanes
 LARGE = 128  # largest side at all: at 256 the SVD is as fast
+ALWAYS = ("cuda",)  # devices where products serve every size; not yet measured
 
 
 def serves(m: Tensor) -> bool:
     """Whether it is the faster way, and open: compiled and exported programs know no kernels of ours."""
-    if m.device.type != "cpu" or m.dtype not in LIMIT or torch.compiler.is_compiling():
+    if m.dtype not in LIMIT or torch.compiler.is_compiling():
         return False
     rows, columns = m.shape[1:]
+    if m.device.type in ALWAYS:
+        return 1 < columns <= rows
+    if m.device.type != "cpu":
+        return False
     if rows <= SMALL:  # a tile takes as long for one matrix as for 16
         return 1 < columns <= rows and (columns <= 12 or m.shape[0] > 1)
     return SMALL < columns <= rows <= LARGE and m.shape[0] > 3 and m.dtype == torch.float32
@@ -31,15 +36,42 @@ def serves(m: Tensor) -> bool:
 def orthogonalize(m: Tensor) -> tuple[Tensor, Tensor]:
     """Factors of (B, m, n) matrices, m >= n, and which of them hold: (B, m, n), (B,) bool."""
     m = m.contiguous()
-    q, residual = _in_lanes(m) if m.shape[1] <= SMALL else _by_blas(m)
+    q, residual = _in_lanes(m) if _fits_lanes(m) else _by_blas(m)
     return q, residual <= LIMIT[m.dtype]
 
 
 def special_orthogonalize(m: Tensor) -> tuple[Tensor, Tensor]:
     """Rotations of (B, n, n) matrices, and which of them hold: (B, n, n), (B,) bool."""
     m = m.contiguous()
-    r, residual = _turned_in_lanes(m) if m.shape[1] <= SMALL else _turned_by_blas(m)
+    r, residual = _turned_in_lanes(m) if _fits_lanes(m) else _turned_by_blas(m)
     return r, residual <= LIMIT[m.dtype]
+
+
+def _fits_lanes(m: Tensor) -> bool:
+    return m.shape[1] <= SMALL and m.device.type not in ALWAYS
+
+
+def solves(p: Tensor, c: Tensor, damping: float) -> bool:
+    """Whether products are the way to `solve`: not on a CPU, where eigenvectors take about as long for n = 9
+    to 32, and a tenth for n = 512. Products know no damping: it must do less than rounding does, even at the
+    smallest pair sums for which they converge.
+    """
+    n = p.shape[-1]
+    if p.device.type not in ALWAYS or p.dtype not in LIMIT or n == 1:
+        return False
+    wrapped = torch._C._functorch.is_legacy_batchedtensor  # pyright: ignore
+    return damping**2 <= 2 * _lower(n) * torch.finfo(p.dtype).eps and not (wrapped(p) or wrapped(c))
+
+
+def solve(p: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
+    """Skew X with P X + X P = C in its first n rows, Y with Y P = C in the others, and which of them hold."""
+    n = p.shape[-1]
+    x, residual = iteration.lyapunov(p, c[:, :n], _schedule(n, p.dtype, _lower(n)))
+    ok, below = residual <= LIMIT[p.dtype], c[:, n:]
+    if below.shape[1] == 0:
+        return x, ok
+    factor, _ = torch.linalg.cholesky_ex(p)
+    return torch.cat((x, torch.cholesky_solve(below.mT, factor).mT), -2), ok
 
 
 # Largest |I - QᵀQ| before the last step, which leaves 0.6 of its third power: 2.5 units of rounding.
@@ -92,8 +124,7 @@ def _scratch(m: Tensor) -> int:
 
 def _by_blas(m: Tensor) -> tuple[Tensor, Tensor]:
     n = m.shape[-1]
-    # As above, but the Schatten-8 norm is smaller than Frobenius' by n^(3/8) where singular values are equal.
-    first, *others, last = _schedule(n, m.dtype, 0.02 * n**-1.125)
+    first, *others, last = _schedule(n, m.dtype, _lower(n))
     x, one = iteration.over_frobenius(m), iteration.eye(n, m)
     x = iteration.first_step(x, first)
     for step in others:
@@ -102,23 +133,30 @@ def _by_blas(m: Tensor) -> tuple[Tensor, Tensor]:
     return iteration.advance(x, e, last), torch.linalg.vector_norm(e, dim=(-2, -1))
 
 
+def _lower(n: int) -> float:
+    """As for `_steps`, but the Schatten-8 norm is smaller than Frobenius' by n^(3/8) for equal values."""
+    return 0.02 * n**-1.125
+
+
 def _turned_by_blas(m: Tensor) -> tuple[Tensor, Tensor]:
     """The kernel `turn`, in torch operations."""
     q, residual = _by_blas(m)
-    (reflected,) = torch.where(torch.linalg.slogdet(q).sign < 0)
-    x, h = q[reflected], iteration.over_frobenius(m[reflected])
+    reflected = torch.linalg.slogdet(q).sign < 0
+    # To find out on a GPU which they are, the host would have to wait: it turns all, and takes these.
+    which = slice(None) if m.device.type in ALWAYS else torch.where(reflected)[0]
+    x, h, reflected = q[which], iteration.over_frobenius(m[which]), reflected[which]
     h = x.mT @ h
     p = iteration.eye(m.shape[-1], m) - (h + h.mT) / 2
     for s in range(SQUARINGS[m.dtype]):
         p = p / _trace(p)[:, None, None] if s % 2 == 0 else p
         p = p @ p
-    best = p.diagonal(dim1=-2, dim2=-1).argmax(-1)
-    rows = torch.arange(len(p))
-    v, largest = p[rows, :, best], p[rows, best, best]
-    square = v.square().sum(-1)
+    best = p.diagonal(dim1=-2, dim2=-1).argmax(-1, keepdim=True)
+    v = p.gather(-1, best[:, None].expand(-1, p.shape[-1], 1))
+    largest, square = v[:, :, 0].gather(-1, best)[:, 0], v.square().sum((-2, -1))
     of_rank_one = (square - largest * _trace(p)).abs() <= 64 * torch.finfo(m.dtype).eps * square
-    q[reflected] = x - 2 * (x @ v[:, :, None]) * (v / square[:, None])[:, None, :]
-    residual[reflected] = torch.where(of_rank_one, residual[reflected], torch.inf)
+    turned = x - 2 * (x @ v) * (v.mT / square[:, None, None])
+    q[which] = torch.where(reflected[:, None, None], turned, x)
+    residual[which] = torch.where(of_rank_one | ~reflected, residual[which], torch.inf)
     return q, residual
 
 
