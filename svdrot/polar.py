@@ -80,11 +80,13 @@ def newton_schulz(
 
 
 def polar_refinement(matrix: Tensor, factor: Tensor) -> Tensor:
-    r"""A factor after one Newton correction: with an error of e before, it has one of the order of e² after.
+    r"""A factor after one Newton correction: with an error of e before, it has one of the order of e³ after.
 
     Iterating further makes a coarse factor orthonormal, but never the right one: the error that is left is a
     rotation $Q^\top Q^*$, which shows in the skew part of $Q^\top M$ and nowhere else. This takes it from
-    there: a factor in bfloat16 becomes one in float32.
+    there: a factor in bfloat16 becomes one in float32, of Gaussian matrices up to 32 columns with an error of
+    2e-6 in the median. What is left is e³ over the square of the smallest singular values, not rounding:
+    larger and ill-conditioned matrices want it twice.
 
     Args:
         matrix: shape (..., m, n), any floating dtype, of full rank.
@@ -105,12 +107,20 @@ def polar_refinement(matrix: Tensor, factor: Tensor) -> Tensor:
     one = iteration.eye(q.shape[-1], q)
     for _ in range(2):
         q = iteration.step(q, TAYLOR, one)
+    # With QᵀM = S + K (symmetric and skew), W = (I - QQᵀ) M and the factor Q + Q X + Y, orthonormalised, M is
+    # its product with a symmetric matrix up to third order if
+    #     S X + X S = 2 K + (BᵀW - WᵀB) / 2,    Y = B + (B X S - W X) S⁻¹ / 2,    B = W S⁻¹.
     a = q.mT @ m
-    x = lyapunov_skew(a + a.mT, 2 * (a - a.mT))
-    correction = q @ x
-    if m.shape[-2] > m.shape[-1]:  # the part of M that the columns of Q do not reach
-        h, _ = torch.linalg.cholesky_ex((a + a.mT) / 2)
-        correction = correction + torch.cholesky_solve((m - q @ a).mT, h).mT
+    s, skew = (a + a.mT) / 2, a - a.mT
+    if m.shape[-2] == m.shape[-1]:
+        correction = q @ lyapunov_skew(s, skew)
+    else:
+        factor, _ = torch.linalg.cholesky_ex(s)
+        w = m - q @ a
+        b = torch.cholesky_solve(w.mT, factor).mT
+        bent = b.mT @ w
+        x = lyapunov_skew(s, skew + (bent - bent.mT) / 2)
+        correction = q @ x + b + (b @ x - torch.cholesky_solve((w @ x).mT, factor).mT) / 2
     q = iteration.step(q + correction, TAYLOR, one)
     q = q.mT if matrix.shape[-2] < matrix.shape[-1] else q
     return q.to(result_dtype(matrix)).reshape(matrix.shape)
@@ -156,7 +166,9 @@ def lyapunov_skew(h: Tensor, s: Tensor) -> Tensor:
     negative eigenvalue, as it does for a nearest rotation where the determinant is negative.
 
     For n = 3 a closed form, up to n = 8 conjugate gradients on skew matrices, which end after n (n - 1) / 2
-    products, beyond that by eigenvectors. Differentiable any number of times, by equations of the same kind.
+    products; beyond that, eigenvectors on a CPU, where they are faster, and on a GPU the sign of [[H, S],
+    [0, -H]] by Newton-Schulz, with eigenvectors where that does not converge: H is not positive, or its
+    condition is above some thousands. Differentiable any number of times, by equations of the same kind.
 
     Args:
         h: shape (..., n, n), float32 or float64; its symmetric part is taken.
@@ -239,9 +251,12 @@ class _Lyapunov(torch.autograd.Function):
     @staticmethod
     def forward(h, s):
         n = h.shape[-1]
-        return (
-            _closed_form(h, s) if n == 3 else _conjugate_gradients(h, s) if n <= 8 else _by_eigenvectors(h, s)
-        )
+        if n == 3:
+            return _closed_form(h, s)
+        if n <= 8:
+            return _conjugate_gradients(h, s)
+        x = general.solve(h, s, torch.finfo(h.dtype).eps)
+        return (x - x.mT) / 2
 
     @staticmethod
     def setup_context(ctx, inputs, output):
@@ -298,8 +313,3 @@ def _conjugate_gradients(h: Tensor, s: Tensor) -> Tensor:
         turn = torch.where(before > 0, square / torch.where(before > 0, before, 1), 0)
         direction = residual + turn * direction
     return x * (of_s / of_h)
-
-
-def _by_eigenvectors(h: Tensor, s: Tensor) -> Tensor:
-    x = general.solve(h, s, torch.finfo(h.dtype).eps)
-    return (x - x.mT) / 2
