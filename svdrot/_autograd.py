@@ -15,18 +15,18 @@ from svdrot.kernels import general
 def special_orthogonalize(m: Tensor, damping: float) -> Tensor:
     if torch.compiler.is_exporting():  # into plain operations: an exported program has no autograd
         return kernels.select(m).special_orthogonalize(m)
-    return _pick(_SpecialOrthogonalize, _SpecialOrthogonalizeWithJvp).apply(m, damping)
+    return pick(_SpecialOrthogonalize, _SpecialOrthogonalizeWithJvp).apply(m, damping)
 
 
 def orthogonalize(m: Tensor, damping: float) -> Tensor:
-    return _pick(_Orthogonalize, _OrthogonalizeWithJvp).apply(m, damping)
+    return pick(_Orthogonalize, _OrthogonalizeWithJvp).apply(m, damping)
 
 
 def projection_gap(m: Tensor) -> Tensor:
-    return _pick(_ProjectionGap, _ProjectionGapWithJvp).apply(m)[0]
+    return pick(_ProjectionGap, _ProjectionGapWithJvp).apply(m)[0]
 
 
-def _pick(plain, with_jvp):
+def pick(plain, with_jvp):
     if not torch.compiler.is_compiling():
         return with_jvp
     # Dynamo rejects a Function that defines `jvp` (torch 2.13: "Unsupported custom jvp"), and where it does
@@ -40,10 +40,14 @@ def _pick(plain, with_jvp):
 
 
 def _differential(m: Tensor, r: Tensor, t: Tensor, damping: float) -> Tensor:
-    # Grad mode is on in a backward exactly when it must itself be differentiable (create_graph).
-    seen_through = torch.is_grad_enabled() or (not torch.compiler.is_compiling() and _is_wrapped(t))
-    backend = kernels.differentiable(m) if seen_through else kernels.select(m)
+    backend = kernels.differentiable(m) if is_seen_through(t) else kernels.select(m)
     return backend.special_orthogonalize_differential(m, r, t.contiguous(), damping)
+
+
+def is_seen_through(t: Tensor) -> bool:
+    """Whether a backward or jvp that got `t` must be made of operations that autograd knows."""
+    # Grad mode is on in a backward exactly when it must itself be differentiable (create_graph).
+    return torch.is_grad_enabled() or (not torch.compiler.is_compiling() and _is_wrapped(t))
 
 
 def _is_wrapped(t: Tensor) -> bool:
@@ -55,10 +59,10 @@ def _is_wrapped(t: Tensor) -> bool:
 def _batched(function, in_dims, m, *arguments):
     """One more batch dimension is one more batch."""
     m = m.movedim(in_dims[0], 0)
-    return function(m.flatten(0, 1), *arguments).unflatten(0, m.shape[:2]), 0
+    return function(m.flatten(0, 1).contiguous(), *arguments).unflatten(0, m.shape[:2]), 0
 
 
-class _Eager:
+class Eager:
     @classmethod
     def apply(cls, *arguments):
         # Function.apply first binds the arguments to the signature of forward, which takes longer than a
@@ -89,7 +93,7 @@ class _SpecialOrthogonalize(torch.autograd.Function):
         return _batched(special_orthogonalize, in_dims, m, damping)
 
 
-class _SpecialOrthogonalizeWithJvp(_Eager, _SpecialOrthogonalize):
+class _SpecialOrthogonalizeWithJvp(Eager, _SpecialOrthogonalize):
     @staticmethod
     def jvp(ctx, t, _):
         m, r = ctx.saved_tensors
@@ -117,7 +121,7 @@ class _Orthogonalize(torch.autograd.Function):
         return _batched(orthogonalize, in_dims, m, damping)
 
 
-class _OrthogonalizeWithJvp(_Eager, _Orthogonalize):
+class _OrthogonalizeWithJvp(Eager, _Orthogonalize):
     @staticmethod
     def jvp(ctx, t, _):
         m, q = ctx.saved_tensors
@@ -146,11 +150,11 @@ class _ProjectionGap(torch.autograd.Function):
     @staticmethod
     def vmap(info, in_dims, m):
         m = m.movedim(in_dims[0], 0)
-        gap, gradient = _pick(_ProjectionGap, _ProjectionGapWithJvp).apply(m.flatten(0, 1))
+        gap, gradient = pick(_ProjectionGap, _ProjectionGapWithJvp).apply(m.flatten(0, 1).contiguous())
         return (gap.unflatten(0, m.shape[:2]), gradient.unflatten(0, m.shape[:2])), (0, 0)
 
 
-class _ProjectionGapWithJvp(_Eager, _ProjectionGap):
+class _ProjectionGapWithJvp(Eager, _ProjectionGap):
     @staticmethod
     def jvp(ctx, t):
         m, gradient = ctx.saved_tensors

@@ -18,7 +18,7 @@ from types import ModuleType
 import torch
 from torch import Tensor
 
-from . import general, opaque, reference, so2
+from . import general, opaque, pairs_reference, reference, so2
 
 
 def select(m: Tensor) -> ModuleType:
@@ -33,6 +33,13 @@ def differentiable(m: Tensor) -> ModuleType:
     return {2: so2, 3: reference}.get(m.shape[-1], general)
 
 
+def select_pairs(x: Tensor) -> ModuleType:
+    """The fastest backend for pairs of points (B, N, d), by the contract of `pairs_reference`."""
+    if x.shape[-1] != 3 or torch.compiler.is_compiling() or x.device.type not in ("cpu", "cuda"):
+        return pairs_reference
+    return compiled_pairs(x.device.type)
+
+
 @cache
 def compiled(device: str) -> ModuleType:
     """The compiled 3x3 backend of a device, imported when needed: a CPU install has no Triton."""
@@ -43,7 +50,24 @@ def compiled(device: str) -> ModuleType:
     try:
         from . import gpu
     except ImportError as error:
-        message = f"No GPU kernels, falling back to torch operations: {error}. Install `triton`."
-        warnings.warn(message, RuntimeWarning, stacklevel=2)
-        return reference
+        return _without_triton(error, reference)
     return gpu
+
+
+@cache
+def compiled_pairs(device: str) -> ModuleType:
+    if device == "cpu":
+        from . import pairs_cpu
+
+        return pairs_cpu
+    try:
+        from . import pairs_gpu
+    except ImportError as error:
+        return _without_triton(error, pairs_reference)
+    return pairs_gpu
+
+
+def _without_triton(error: ImportError, fallback: ModuleType) -> ModuleType:
+    message = f"No GPU kernels, falling back to torch operations: {error}. Install `triton`."
+    warnings.warn(message, RuntimeWarning, stacklevel=4)
+    return fallback

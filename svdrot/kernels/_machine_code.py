@@ -14,11 +14,26 @@ import llvmlite
 import llvmlite.binding as llvm
 import torch
 
-from . import _polar_tiles, _tiles
+from . import _pair_tiles, _polar_tiles, _registration_tiles, _robust_tiles, _tiles
 
-MODULES = {kernel: module for module in (_tiles, _polar_tiles) for kernel in module.KERNELS}
+MODULES = {
+    kernel: module
+    for module in (_tiles, _polar_tiles, _pair_tiles, _registration_tiles, _robust_tiles)
+    for kernel in module.KERNELS
+}
 SOURCES = [
-    Path(__file__).with_name(f"{name}.py") for name in ("so3", "_tiles", "_polar_tiles", "_simd", "_numba")
+    Path(__file__).with_name(f"{name}.py")
+    for name in (
+        "so3",
+        "pairs",
+        "_tiles",
+        "_polar_tiles",
+        "_pair_tiles",
+        "_registration_tiles",
+        "_robust_tiles",
+        "_simd",
+        "_numba",
+    )
 ]
 
 
@@ -29,7 +44,8 @@ def load(kernel: str, dtype: torch.dtype) -> Callable[..., None]:
     engine = llvm.create_mcjit_compiler(llvm.parse_assembly(""), _target_machine())
     engine.add_object_file(llvm.ObjectFileRef.from_data(code))
     engine.finalize_object()
-    types = {"pointer": ctypes.c_void_p, "double": ctypes.c_double, "intp": ctypes.c_ssize_t}
+    types = {"pointer": ctypes.c_void_p, "wide": ctypes.c_void_p}
+    types |= {"double": ctypes.c_double, "intp": ctypes.c_ssize_t}
     prototype = ctypes.CFUNCTYPE(None, *(types[kind] for kind in MODULES[kernel].KERNELS[kernel]))
     function: Any = prototype(engine.get_function_address(kernel))
     function.engine = engine  # which owns the code

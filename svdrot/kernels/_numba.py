@@ -36,7 +36,8 @@ def compile(module: Any, kernel: str, dtype: torch.dtype) -> tuple[str, str]:
     for helper in module.HELPERS:
         words[helper.__name__] = inline(types.FunctionType(helper.__code__, words, helper.__name__))
     function = types.FunctionType(getattr(module, kernel).__code__, words, kernel)
-    kinds = {"pointer": numba.types.CPointer(scalar), "double": numba.float64, "intp": numba.intp}
+    kinds = {"pointer": numba.types.CPointer(scalar), "wide": numba.types.CPointer(numba.float64)}
+    kinds |= {"double": numba.float64, "intp": numba.intp}
     signature = numba.void(*(kinds[kind] for kind in module.KERNELS[kernel]))
     with _interleaving(module.INTERLEAVE.get(kernel, 0)):
         compiled = numba.cfunc(signature, **OPTIONS)(function)

@@ -32,29 +32,31 @@ def width(scalar: Any) -> int:
 # Nine vectors of w numbers hold w matrices of 9 = 3 x 3 entries. To deal out three vectors, as cards to three
 # hands, takes two shuffles for each hand; dealt twice, entry k of every matrix is in vector k. LLVM's own
 # code for the same loop moves one number at a time: 4,096 float32 differentials take 69 us by it, not 33.
+# Three vectors hold w points, and are dealt once.
 
 
-def transpositions(scalar: Any, lanes: int) -> dict[str, Any]:
-    """For `WIDTH` matrices `gather(m, at, x, to)` and `scatter(x, to, m, at)`.
+def transpositions(scalar: Any, lanes: int, entries: int = 9) -> dict[str, Any]:
+    """For `WIDTH` matrices, or points, `gather(m, at, x, to)` and `scatter(x, to, m, at)`.
 
-    The matrices begin at m[at], their lanes at x[to]; `x` has nine rows of `lanes` numbers.
+    They begin at m[at], their lanes at x[to]; `x` has a row of `lanes` numbers for each of 9, or 3, entries.
     """
     size = scalar.bitwidth // 8
     wide = width(scalar)
     pointer = types.CPointer(scalar)
     signature = types.void(pointer, types.intp, pointer, types.intp)
+    rounds = {3: [POINT], 9: [ROWS, COLUMNS]}[entries]
 
-    def move(context, builder, arguments, strides, orders):
+    def move(context, builder, arguments, strides, rounds, deal):
         source, first, target, second = arguments
 
         def places(pointer, offset, stride):
             vector = ir.VectorType(pointer.type.pointee, wide).as_pointer()
-            for k in range(9):
+            for k in range(entries):
                 at = builder.add(offset, ir.Constant(offset.type, k * stride))
                 yield builder.bitcast(builder.gep(pointer, [at]), vector)
 
         vectors = [builder.load(place, align=size) for place in places(source, first, strides[0])]
-        for groups, deal in orders:
+        for groups in rounds:
             for group in groups:
                 hands = deal(builder, *(vectors[k] for k in group))
                 for k, hand in zip(group, hands, strict=True):
@@ -66,20 +68,21 @@ def transpositions(scalar: Any, lanes: int) -> dict[str, Any]:
     @intrinsic
     def gather(context, m, at, x, to):
         def generate(context, builder, signature, arguments):
-            return move(context, builder, arguments, (wide, lanes), [(ROWS, deal), (COLUMNS, deal)])
+            return move(context, builder, arguments, (wide, lanes), rounds, deal)
 
         return signature, generate
 
     @intrinsic
     def scatter(context, x, to, m, at):
         def generate(context, builder, signature, arguments):
-            return move(context, builder, arguments, (lanes, wide), [(COLUMNS, collect), (ROWS, collect)])
+            return move(context, builder, arguments, (lanes, wide), rounds[::-1], collect)
 
         return signature, generate
 
     return {"WIDTH": wide, "gather": gather, "scatter": scatter}
 
 
+POINT = ((0, 1, 2),)
 ROWS, COLUMNS = ((0, 1, 2), (3, 4, 5), (6, 7, 8)), ((0, 3, 6), (1, 4, 7), (2, 5, 8))
 
 

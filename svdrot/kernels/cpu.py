@@ -15,7 +15,7 @@ from torch import Tensor
 from . import _machine_code, _tiles
 
 NUMBERS_PER_THREAD = 73728  # at least: 8,192 matrices of 3 x 3
-NUMBERS_PER_CHUNK = 36864  # but a multiple of 64 matrices, full tiles
+NUMBERS_PER_CHUNK = 36864  # but full tiles
 
 
 def special_orthogonalize(m: Tensor) -> Tensor:
@@ -46,17 +46,30 @@ _SCALAR = {torch.float32: np.float32, torch.float64: np.float64}
 
 
 def run(name: str, m: Tensor, *arguments: Tensor | float, scratch: int = _tiles.SCRATCH) -> None:
-    """Call a compiled kernel on all rows of `m`, in as many threads as torch uses and the batch is worth."""
-    kernel = _machine_code.load(name, m.dtype)
-    pointers = [x.data_ptr() if isinstance(x, Tensor) else x for x in (m, *arguments)]
-    rows = m.shape[0]
-    threads = min(torch.get_num_threads(), m.numel() // NUMBERS_PER_THREAD)
-    chunk = max(1, NUMBERS_PER_CHUNK // (64 * m.shape[-2] * m.shape[-1])) * 64
+    """Call a compiled kernel on all rows of `m`, which go through it in full tiles of 64."""
+    numbers = m.shape[-2] * m.shape[-1]
+    run_rows(name, m.dtype, len(m), numbers, (m, *arguments), scratch, 64)
+
+
+def run_rows(
+    name: str,
+    dtype: torch.dtype,
+    rows: int,
+    numbers: int,
+    arguments: tuple[Tensor | float, ...],
+    scratch: int,
+    tile: int,
+) -> None:
+    """Call a kernel on rows of so many numbers, in as many threads as torch uses and the batch is worth."""
+    kernel = _machine_code.load(name, dtype)
+    pointers = [x.data_ptr() if isinstance(x, Tensor) else x for x in arguments]
+    threads = min(torch.get_num_threads(), rows * numbers // NUMBERS_PER_THREAD)
+    chunk = max(1, NUMBERS_PER_CHUNK // (tile * numbers or 1)) * tile
     # They take chunk after chunk, for not all may get a core: the threads of torch spin on for a while.
     chunks = iter(range(0, rows, chunk))
 
     def work() -> None:
-        tiles = m.new_empty(scratch)
+        tiles = torch.empty(scratch, dtype=dtype)
         for start in chunks:
             kernel(*pointers, tiles.data_ptr(), start, min(start + chunk, rows))
 

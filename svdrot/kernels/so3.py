@@ -272,10 +272,10 @@ def choose(condition, a, b):
 FORMULAS = [value for value in list(globals().values()) if isinstance(value, types.FunctionType)]
 
 
-def bind(vocabulary, wrap):
-    """Add every formula to `vocabulary`, compiled by `wrap` against the names found there."""
+def bind(vocabulary, wrap, formulas=FORMULAS):
+    """Add the formulas to `vocabulary`, compiled by `wrap` against the names found there."""
     vocabulary["__builtins__"] = builtins
-    for formula in FORMULAS:
+    for formula in formulas:
         vocabulary[formula.__name__] = wrap(
             types.FunctionType(formula.__code__, vocabulary, formula.__name__)
         )

@@ -1,33 +1,122 @@
-"""Weighted centroids, cross-covariance and variance of pairs of points (B, N, d), in float64."""
+"""Moments of pairs of points, differentiable: kernels behind one autograd Function. See `pairs_reference`."""
+
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-
-def centred(x: Tensor, y: Tensor, w: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Means of x and y, (B, d), their covariance (y by x), (B, d, d), and the variance of x, (B,)."""
-    x, y, w = _live(x, y, w)
-    mean_x, mean_y = (w * x).sum(1), (w * y).sum(1)
-    x, y = x - mean_x[:, None], y - mean_y[:, None]
-    return mean_x, mean_y, (w * y).mT @ x, (w * x.square()).sum((1, 2))
+from svdrot import _autograd, kernels
+from svdrot.kernels import pairs_reference
 
 
-def uncentred(x: Tensor, y: Tensor, w: Tensor) -> Tensor:
-    x, y, w = _live(x, y, w)
-    return (w * y).mT @ x
+class Moments(NamedTuple):
+    """Of B clouds of d dimensions: all over the total weight, in float64."""
+
+    mean_x: Tensor  # (B, d)
+    mean_y: Tensor  # (B, d)
+    covariance: Tensor  # (B, d, d), of y by x
+    variance: Tensor  # (B,), of x
+    raw: Tensor  # what the kernels take for them, relative to the pivots
+    pivots: Tensor  # (B, 2d)
 
 
-def residual(x: Tensor, y: Tensor, w: Tensor, rotation: Tensor, translation: Tensor, scale: Tensor) -> Tensor:
-    """Root of the weighted mean square of scale * rotation @ x + translation - y."""
-    x, y, w = _live(x, y, w)
-    left = scale[:, None, None] * (x @ rotation.mT) + translation[:, None] - y
-    return (w * left.square()).sum((1, 2)).sqrt()
+def moments(x: Tensor, y: Tensor, w: Tensor | None, centred: bool) -> Moments:
+    """Of pairs (B, N, d), weights (B, N) or none; about the centroids, or else the origin."""
+    pivots = _pivots(x, y, w) if centred else x.new_zeros(len(x), 2 * x.shape[-1], dtype=torch.float64)
+    raw = _apply(x, y, w, pivots, centred)
+    _, a, b, covariance, variance = pairs_reference.split(raw)
+    p, q = pivots.chunk(2, -1)
+    return Moments(p + a, q + b, covariance, variance[:, 0], raw, pivots)
 
 
-def _live(x: Tensor, y: Tensor, w: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """In float64, weights to a total of 1 (or 0), and zeros where the weight is zero."""
-    x, y, w = x.double(), y.double(), w.double()[..., None]
-    w = torch.where(w < 0, torch.nan, w)
-    x, y = torch.where(w == 0, 0, x), torch.where(w == 0, 0, y)
-    total = w.sum(1, keepdim=True)
-    return x, y, w / torch.where(total == 0, 1, total)
+def residual(x: Tensor, y: Tensor, w: Tensor | None, of: Moments, scaled_rotation: Tensor) -> Tensor:
+    """Root of the weighted mean square of what is left after the rotation about the centroids, (B,)."""
+    w = None if w is None else w.detach()
+    raw = of.raw.detach()
+    squares = _Misfit.apply(x.detach(), y.detach(), w, of.pivots, raw, scaled_rotation.detach())
+    total = raw[:, 0]
+    return (squares / torch.where(total == 0, 1, total)).sqrt()
+
+
+def _pivots(x: Tensor, y: Tensor, w: Tensor | None) -> Tensor:
+    """The first pair that counts, zeros if there is none: constants, on which nothing depends."""
+    x, y = x.detach(), y.detach()
+    if x.shape[1] == 0:
+        return x.new_zeros(len(x), 2 * x.shape[-1], dtype=torch.float64)
+    if w is None:
+        return torch.cat((x[:, 0], y[:, 0]), -1).double()
+    counts = w.detach() != 0
+    rows, first = torch.arange(len(w), device=w.device), counts.to(torch.int8).argmax(1)
+    pairs = torch.cat((x[rows, first], y[rows, first]), -1).double()
+    return torch.where(counts[rows, first, None], pairs, 0)
+
+
+def _apply(x: Tensor, y: Tensor, w: Tensor | None, pivots: Tensor, centred: bool) -> Tensor:
+    return _autograd.pick(_Moments, _MomentsWithJvp).apply(x, y, w, pivots, centred)
+
+
+class _Moments(torch.autograd.Function):
+    @staticmethod
+    def forward(x, y, w, pivots, centred):
+        return kernels.select_pairs(x).moments(x, y, w, pivots, centred)
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        *tensors, ctx.centred = inputs
+        ctx.save_for_backward(*tensors, output)
+        ctx.save_for_forward(*tensors, output)
+
+    @staticmethod
+    def backward(ctx, g):
+        x, y, w, pivots, m = ctx.saved_tensors
+        if not ctx.centred:  # then centroids are 0, whatever the points
+            centroids = 2 * x.shape[-1]
+            total, _, second = g.split((1, centroids, g.shape[-1] - 1 - centroids), -1)
+            g = torch.cat((total, g.new_zeros(len(g), centroids), second), -1)
+        backend = pairs_reference if _autograd.is_seen_through(g) else kernels.select_pairs(x)
+        return *backend.moments_gradient(x, y, w, pivots, m, g.contiguous()), None, None
+
+    @staticmethod
+    def vmap(info, in_dims, *arguments):
+        *tensors, centred = arguments
+        x, y, w, pivots = _flattened(info.batch_size, in_dims, tensors)
+        found = _apply(x, y, w, pivots, centred)
+        return found.unflatten(0, (info.batch_size, -1)), 0
+
+
+def _flattened(size: int, in_dims, tensors) -> Any:
+    """Tensors of one more batch dimension, or as many copies of them, as tensors of larger batches."""
+
+    def flat(t, dim):
+        return (t.expand(size, *t.shape) if dim is None else t.movedim(dim, 0)).flatten(0, 1).contiguous()
+
+    return [None if t is None else flat(t, dim) for t, dim in zip(tensors, in_dims, strict=False)]
+
+
+class _MomentsWithJvp(_autograd.Eager, _Moments):
+    @staticmethod
+    def jvp(ctx, tx, ty, tw, *_):
+        x, y, w, pivots, m = ctx.saved_tensors
+        return pairs_reference.moments_tangent(x, y, w, pivots, m, ctx.centred, tx, ty, tw)
+
+
+class _Misfit(torch.autograd.Function):
+    """Not differentiable; a Function for the sake of vmap."""
+
+    @staticmethod
+    def forward(x, y, w, pivots, m, scaled_rotation):
+        rotation = scaled_rotation.contiguous()
+        return kernels.select_pairs(x).misfit(x, y, w, pivots, m.contiguous(), rotation)
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        ctx.mark_non_differentiable(output)
+
+    @staticmethod
+    def backward(ctx, _):
+        return (None,) * 6
+
+    @staticmethod
+    def vmap(info, in_dims, *tensors):
+        found = _Misfit.apply(*_flattened(info.batch_size, in_dims, tensors))
+        return found.unflatten(0, (info.batch_size, -1)), 0

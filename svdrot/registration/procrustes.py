@@ -16,7 +16,7 @@ from torch.utils import _pytree
 
 from svdrot._checks import check_floating, compute_dtype, result_dtype
 from svdrot.projection import orthogonalize, projection_gap, special_orthogonalize
-from svdrot.registration import _moments
+from svdrot.registration._moments import moments, residual
 from svdrot.registration.transform import Transform
 
 Points = Tensor | Sequence[Tensor]
@@ -83,11 +83,7 @@ def procrustes(
     Source:
         Schönemann, Psychometrika 31 (1966).
     """
-    pairs = _Pairs.of(source, target, weights, mask)
-    c = _moments.uncentred(*pairs.tensors)
-    rotation = _nearest(c, reflection)
-    zero = c.new_zeros(c.shape[:-1])
-    return pairs.alignment(rotation, zero, torch.ones_like(zero[..., 0]), c, reflection)
+    return _aligned(source, target, weights, mask, reflection, centred=False, scaled=False)
 
 
 def kabsch(
@@ -125,7 +121,7 @@ def kabsch(
     Source:
         Kabsch, Acta Cryst. A32 (1976); Umeyama, IEEE TPAMI 13 (1991).
     """
-    return _centred(source, target, weights, mask, reflection, scaled=False)
+    return _aligned(source, target, weights, mask, reflection, centred=True, scaled=False)
 
 
 def umeyama(
@@ -145,7 +141,7 @@ def umeyama(
         Umeyama, "Least-squares estimation of transformation parameters between two point patterns", IEEE
         TPAMI 13 (1991), equations 40 to 42.
     """
-    return _centred(source, target, weights, mask, reflection, scaled=True)
+    return _aligned(source, target, weights, mask, reflection, centred=True, scaled=True)
 
 
 def pad(clouds: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
@@ -161,75 +157,89 @@ def pad(clouds: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
     return padded, torch.arange(padded.shape[1], device=padded.device) < lengths[:, None]
 
 
-@dataclass(frozen=True)
-class _Pairs:
-    """Checked arguments as one batch: (B, N, d), (B, N, d) and weights (B, N), 0 for what does not count."""
+def _aligned(
+    source: Points,
+    target: Points,
+    weights: Points | None,
+    mask: Points | None,
+    reflection: bool,
+    centred: bool,
+    scaled: bool,
+) -> Alignment:
+    x, y, w = _pairs(source, target, weights, mask)
+    batch, dtype = x.shape[:-2], result_dtype(x)
+    n, d = x.shape[-2:]
+    size, precision = math.prod(batch), compute_dtype(x)
+    x, y = (z.to(precision).reshape(size, n, d).contiguous() for z in (x, y))
+    w = None if w is None else w.to(precision).reshape(size, n).contiguous()
 
-    source: Tensor
-    target: Tensor
-    weights: Tensor
-    batch: torch.Size
-    dtype: torch.dtype  # of the result
+    m = moments(x, y, w, centred)
+    c = m.covariance.contiguous()
+    rotation = orthogonalize(c) if reflection else special_orthogonalize(c)
+    scale = torch.ones_like(m.variance)
+    if scaled:
+        spread = m.variance != 0
+        scale = torch.where(spread, (rotation * c).sum((-2, -1)) / torch.where(spread, m.variance, 1), scale)
+    turned = scale[:, None, None] * rotation if scaled else rotation
+    if centred:
+        translation = m.mean_y - (turned @ m.mean_x[..., None])[..., 0]
+    else:
+        translation = m.mean_y.new_zeros(size, d)
+    left = residual(x, y, w, m, turned)
 
-    @property
-    def tensors(self) -> tuple[Tensor, Tensor, Tensor]:
-        return self.source, self.target, self.weights
+    def found(z: Tensor) -> Tensor:
+        return z.to(dtype).reshape(batch + z.shape[1:])
 
-    @staticmethod
-    def of(source: Points, target: Points, weights: Points | None, mask: Points | None) -> "_Pairs":
-        if not isinstance(source, Tensor):
-            return _Pairs._of_lists(source, target, weights, mask)
-        check_floating("source", source)
-        if source.ndim < 2 or source.shape[-1] == 0:
-            raise ValueError(f"`source` must have shape (..., N, d); got {tuple(source.shape)}.")
-        n, d = source.shape[-2:]
-        target = _pairwise("target", target, n, d)
-        batches = [source.shape[:-2], target.shape[:-2]]
-        if weights is None:
-            weights = source.new_ones(n, dtype=compute_dtype(source))
-        else:
-            weights = _pairwise("weights", weights, n)
-        if mask is not None:
-            mask = _pairwise("mask", mask, n)
-            weights = torch.where(mask, weights, 0)
-        batches.append(weights.shape[:-1])
-        try:
-            batch = torch.broadcast_shapes(*batches)
-        except RuntimeError as error:
-            shapes = ", ".join(str(tuple(shape)) for shape in batches)
-            raise ValueError(f"Batch dimensions must broadcast; got {shapes}.") from error
+    c = c.reshape(batch + c.shape[1:])
+    return Alignment(found(rotation), found(translation), found(scale), found(left), c, reflection)
+
+
+def _pairs(
+    source: Points, target: Points, weights: Points | None, mask: Points | None
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Checked, padded, of one dtype and batch shape; the mask is in the weights, as zeros."""
+    if not isinstance(source, Tensor):
+        source, target, weights, mask = _padded(source, target, weights, mask)
+    check_floating("source", source)
+    if source.ndim < 2 or source.shape[-1] == 0:
+        raise ValueError(f"`source` must have shape (..., N, d); got {tuple(source.shape)}.")
+    n, d = source.shape[-2:]
+    target = _checked("target", target, n, d)
+    if target.dtype != source.dtype:
         dtype = torch.promote_types(source.dtype, target.dtype)
-        size = math.prod(batch)
-        x = source.expand(*batch, n, d).reshape(size, n, d)
-        y = target.expand(*batch, n, d).reshape(size, n, d)
-        w = weights.expand(*batch, n).reshape(size, n)
-        return _Pairs(x, y, w, batch, result_dtype(source.to(dtype)))
-
-    @staticmethod
-    def _of_lists(
-        source: Sequence[Tensor], target: Points, weights: Points | None, mask: Points | None
-    ) -> "_Pairs":
-        for name, value in (("target", target), ("weights", weights), ("mask", mask)):
-            if isinstance(value, Tensor) or (value and [*map(len, value)] != [*map(len, source)]):
-                raise ValueError(f"`{name}` must be a list of as many and as long tensors as `source`.")
-        padded, inside = pad(source)
-        given = None if weights is None else pad([*weights])[0]
-        return _Pairs.of(padded, pad([*target])[0], given, inside if mask is None else pad([*mask])[0])
-
-    def alignment(
-        self, rotation: Tensor, translation: Tensor, scale: Tensor, covariance: Tensor, reflection: bool
-    ) -> Alignment:
-        with torch.no_grad():
-            residual = _moments.residual(*self.tensors, rotation, translation, scale)
-        rotation, translation, scale, residual = (
-            x.to(self.dtype).reshape(self.batch + x.shape[1:])
-            for x in (rotation, translation, scale, residual)
-        )
-        covariance = covariance.reshape(self.batch + covariance.shape[1:])
-        return Alignment(rotation, translation, scale, residual, covariance, reflection)
+        source, target = source.to(dtype), target.to(dtype)
+    if weights is not None:
+        weights = _checked("weights", weights, n)
+    if mask is not None:
+        mask = _checked("mask", mask, n)
+        weights = mask.to(source.dtype) if weights is None else torch.where(mask, weights, 0)
+    batches = {"source": source.shape[:-2], "target": target.shape[:-2]}
+    if weights is not None:
+        batches["weights or mask"] = weights.shape[:-1]
+    if len(set(batches.values())) == 1:
+        return source, target, weights
+    try:
+        batch = torch.broadcast_shapes(*batches.values())
+    except RuntimeError as error:
+        shapes = ", ".join(f"{tuple(shape)} of `{name}`" for name, shape in batches.items())
+        raise ValueError(f"Batch dimensions must broadcast; got {shapes}.") from error
+    weights = None if weights is None else weights.expand(*batch, n)
+    return source.expand(*batch, n, d), target.expand(*batch, n, d), weights
 
 
-def _pairwise(name: str, value: Points, *trailing: int) -> Tensor:
+def _padded(
+    source: Sequence[Tensor], target: Points, weights: Points | None, mask: Points | None
+) -> tuple[Tensor, Tensor, Tensor | None, Tensor]:
+    for name, value in (("target", target), ("weights", weights), ("mask", mask)):
+        if isinstance(value, Tensor) or (value and [*map(len, value)] != [*map(len, source)]):
+            raise ValueError(f"`{name}` must be a list of as many and as long tensors as `source`.")
+    points, inside = pad(source)
+    if mask is not None:
+        inside = pad([*mask])[0]
+    return points, pad([*target])[0], None if weights is None else pad([*weights])[0], inside
+
+
+def _checked(name: str, value: Points, *trailing: int) -> Tensor:
     """`value`, a tensor (..., *trailing), boolean if it is the mask."""
     if not isinstance(value, Tensor):
         raise TypeError(f"`{name}` must be a tensor, as `source` is; got {type(value).__name__}.")
@@ -237,34 +247,7 @@ def _pairwise(name: str, value: Points, *trailing: int) -> Tensor:
         check_floating(name, value)
     elif value.dtype != torch.bool:
         raise TypeError(f"`mask` must be boolean; got {value.dtype}.")
-    if value.ndim < len(trailing) or value.shape[value.ndim - len(trailing) :] != trailing:
+    if value.shape[max(0, value.ndim - len(trailing)) :] != trailing:
         wanted = ", ".join(("...", *map(str, trailing)))
-        raise ValueError(
-            f"`{name}` must have shape ({wanted}), as many as `source`; got {tuple(value.shape)}."
-        )
+        raise ValueError(f"`{name}` must have shape ({wanted}), to fit `source`; got {tuple(value.shape)}.")
     return value
-
-
-def _centred(
-    source: Points,
-    target: Points,
-    weights: Points | None,
-    mask: Points | None,
-    reflection: bool,
-    scaled: bool,
-) -> Alignment:
-    pairs = _Pairs.of(source, target, weights, mask)
-    mean_x, mean_y, c, variance = _moments.centred(*pairs.tensors)
-    rotation = _nearest(c, reflection)
-    if scaled:
-        trace = (rotation * c).sum((-2, -1))
-        scale = torch.where(variance > 0, trace / torch.where(variance > 0, variance, 1), 1)
-        scale = torch.where(variance.isnan(), torch.nan, scale)
-    else:
-        scale = torch.ones_like(variance)
-    translation = mean_y - scale[:, None] * (rotation @ mean_x[..., None])[..., 0]
-    return pairs.alignment(rotation, translation, scale, c, reflection)
-
-
-def _nearest(c: Tensor, reflection: bool) -> Tensor:
-    return orthogonalize(c) if reflection else special_orthogonalize(c)

@@ -1,0 +1,164 @@
+# pyright: reportUndefinedVariable=false, reportPrivateImportUsage=false
+"""A tree of boxes over points in space, and the search of nearest neighbours in it, for numba.
+
+The tree is binary and complete: node h has the children 2 h and 2 h + 1, the root is 1, and the leaves are
+2^depth to 2^(depth + 1) - 1. Of n points in the order of the tree, node j of a level of 2^l holds those from
+n j / 2^l to n (j + 1) / 2^l, so that nothing but the box about them is stored. Boxes are tight: where a scan
+leaves space empty, no box reaches, and a query far from the surface looks into four leaves, not into the 170
+that the half-spaces of a k-d tree leave it (two fragments of a kitchen, 50 degrees apart).
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+LEAF = 12  # points at most; 8 and 16 are as fast within the noise
+
+KERNELS = {
+    "plant": ("pointer", "pointer", "pointer", "intp", "intp"),
+    "search": (
+        *("pointer", "pointer", "intp", "intp", "pointer", "intp", "double"),
+        *("pointer", "pointer", "pointer", "intp", "intp"),
+    ),
+}
+INTERLEAVE: dict[str, int] = {}
+SCRATCH = 128  # numbers that a search needs: two for each level
+
+
+def plant(points, order, boxes, n, depth):
+    """Bring points (n, 3) into the order of the tree, `order` with them, and set boxes (2^(depth + 1), 6)."""
+    x, rank, box = carray(points, (n, 3)), carray(integers(order), (n,)), carray(boxes, (2 << depth, 6))
+    for level in range(depth):
+        for j in range(1 << level):
+            start, stop = n * j >> level, n * (j + 1) >> level
+            k = n * (2 * j + 1) >> (level + 1)
+            part(x, rank, start, stop, k, widest(x, start, stop))
+    leaves = 1 << depth
+    for j in range(leaves):
+        start, stop = n * j >> depth, n * (j + 1) >> depth
+        for a in range(3):
+            box[leaves + j, a], box[leaves + j, a + 3] = extent(x, start, stop, a)
+    for h in range(leaves - 1, 0, -1):
+        for a in range(3):
+            box[h, a] = min(box[2 * h, a], box[2 * h + 1, a])
+            box[h, a + 3] = max(box[2 * h, a + 3], box[2 * h + 1, a + 3])
+
+
+def extent(x, start, stop, a):
+    least = most = x[start, a]
+    for i in range(start, stop):
+        least, most = min(least, x[i, a]), max(most, x[i, a])
+    return least, most
+
+
+def widest(x, start, stop):
+    """The coordinate in which points reach farthest."""
+    best, width = 0, -ONE
+    for a in range(3):
+        least, most = extent(x, start, stop, a)
+        if most - least > width:
+            best, width = a, most - least
+    return best
+
+
+def part(x, rank, start, stop, k, a):
+    """Quickselect: no point before row k has a larger coordinate `a` than any from there on."""
+    first, last = start, stop - 1
+    while first < last:
+        p, q, r = x[first, a], x[(first + last) >> 1, a], x[last, a]
+        pivot = max(min(p, q), min(max(p, q), r))
+        i, j = first, last
+        while i <= j:
+            while x[i, a] < pivot:
+                i += 1
+            while x[j, a] > pivot:
+                j -= 1
+            if i <= j:
+                for b in range(3):
+                    x[i, b], x[j, b] = x[j, b], x[i, b]
+                rank[i], rank[j] = rank[j], rank[i]
+                i += 1
+                j -= 1
+        if k <= j:
+            last = j
+        elif k >= i:
+            first = i
+        else:
+            break
+
+
+def search(points, boxes, n, depth, queries, k, limit, squares, places, scratch, start, stop):
+    """For each query the k points nearest to it by less than the root of `limit`: squared distances, in
+    order, and places in the order of the tree; what is not found stays as it was.
+
+    A query that is not finite finds nothing.
+    """
+    x, box, q = carray(points, (n, 3)), carray(boxes, (2 << depth, 6)), carray(queries, (stop, 3))
+    found, at = carray(squares, (stop, k)), carray(integers(places), (stop, k))
+    stack = carray(scratch, (2, SCRATCH // 2))
+    leaves = 1 << depth
+    zero = ONE - ONE
+    for i in range(start, stop):
+        a, b, c = q[i, 0], q[i, 1], q[i, 2]
+        if a * zero + b * zero + c * zero != zero:
+            continue
+        worst = dtype(limit)
+        stack[0, 0], stack[1, 0] = ONE, zero
+        top = 1
+        while top > 0:
+            top -= 1
+            if stack[1, top] >= worst:
+                continue
+            h = int(stack[0, top])
+            while h < leaves:
+                h *= 2
+                near, far = outside(box, h, a, b, c), outside(box, h + 1, a, b, c)
+                other = h + 1
+                if far < near:
+                    near, far = far, near
+                    h, other = h + 1, h
+                if far < worst:
+                    stack[0, top], stack[1, top] = other, far
+                    top += 1
+                if near >= worst:
+                    break
+            else:
+                for row in range(n * (h - leaves) >> depth, n * (h - leaves + 1) >> depth):
+                    u, v, w = x[row, 0] - a, x[row, 1] - b, x[row, 2] - c
+                    square = u * u + v * v + w * w
+                    if square < worst:
+                        slot = k - 1
+                        while slot > 0 and square < found[i, slot - 1]:
+                            found[i, slot], at[i, slot] = found[i, slot - 1], at[i, slot - 1]
+                            slot -= 1
+                        found[i, slot], at[i, slot] = square, row
+                        worst = min(worst, found[i, k - 1])
+
+
+def outside(box, h, a, b, c):
+    """The square of the distance from a point to a box."""
+    zero = ONE - ONE
+    u = max(max(box[h, 0] - a, a - box[h, 3]), zero)
+    v = max(max(box[h, 1] - b, b - box[h, 4]), zero)
+    w = max(max(box[h, 2] - c, c - box[h, 5]), zero)
+    return u * u + v * v + w * w
+
+
+HELPERS = (extent, widest, part, outside)
+
+
+def vocabulary(dtype: torch.dtype, scalar: Any, inline: Callable) -> dict[str, Any]:
+    from numba import types
+    from numba.extending import intrinsic
+
+    @intrinsic
+    def integers(context, pointer):
+        """Memory of 64-bit integers: pointers of kernels have the type of the points."""
+
+        def generate(context, builder, signature, arguments):
+            return builder.bitcast(arguments[0], context.get_value_type(signature.return_type))
+
+        return types.CPointer(types.int64)(pointer), generate
+
+    return {"SCRATCH": SCRATCH, "dtype": scalar, "ONE": scalar(1), "integers": integers}

@@ -1,0 +1,63 @@
+"""CPU backend for pairs of points: tiles of them, threads for large batches. Contract: `pairs_reference`."""
+
+import torch
+from torch import Tensor
+
+from . import cpu
+from ._pair_tiles import MOMENTS, SCRATCH
+
+SEGMENT = 16384  # most pairs that one call goes over, so that threads can share a large cloud
+
+
+def moments(x: Tensor, y: Tensor, w: Tensor | None, pivots: Tensor, centred: bool) -> Tensor:
+    segments, layout = _layout(x, w)
+    result = torch.empty(len(x) * segments, MOMENTS, dtype=torch.float64)
+    _run("pair_moments", x, segments, x, y, _or_null(w), pivots, result, int(centred), *layout)
+    return merged(result.unflatten(0, (len(x), segments))) if segments > 1 else result
+
+
+def moments_gradient(
+    x: Tensor, y: Tensor, w: Tensor | None, pivots: Tensor, m: Tensor, g: Tensor
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    segments, layout = _layout(x, w)
+    gx, gy = cpu.empty(x.shape, x.dtype), cpu.empty(y.shape, y.dtype)
+    gw = None if w is None else torch.empty_like(w)
+    _run("pair_gradients", x, segments, x, y, _or_null(w), pivots, m, g, gx, gy, _or_null(gw), *layout)
+    return gx, gy, gw
+
+
+def misfit(
+    x: Tensor, y: Tensor, w: Tensor | None, pivots: Tensor, m: Tensor, scaled_rotation: Tensor
+) -> Tensor:
+    segments, layout = _layout(x, w)
+    result = torch.empty(len(x) * segments, dtype=torch.float64)
+    _run("pair_misfits", x, segments, x, y, _or_null(w), pivots, m, scaled_rotation, result, *layout)
+    return result.view(len(x), segments).sum(1)
+
+
+def _layout(x: Tensor, w: Tensor | None) -> tuple[int, tuple[int, ...]]:
+    """Segments of each item, and what the kernels want to know: weighted, points, segments, length."""
+    points = x.shape[1]
+    segments = max(1, -(-points // SEGMENT))
+    return segments, (int(w is not None), points, segments, SEGMENT)
+
+
+def _run(kernel: str, x: Tensor, segments: int, *arguments: Tensor | float) -> None:
+    rows = len(x) * segments
+    cpu.run_rows(kernel, x.dtype, rows, 3 * min(x.shape[1], SEGMENT), arguments, SCRATCH, 1)
+
+
+def _or_null(x: Tensor | None) -> Tensor | int:
+    return 0 if x is None else x
+
+
+def merged(m: Tensor) -> Tensor:
+    """Moments (B, S, 17) of segments as those of the whole; see `pairs.merged`."""
+    n = m[..., :1]
+    total = n.sum(1, keepdim=True)
+    share = n / torch.where(total == 0, 1, total)
+    mean = (share * m[..., 1:7]).sum(1, keepdim=True)
+    x, y = (m[..., 1:7] - mean).split(3, -1)
+    second = torch.cat(((y[..., None] * x[..., None, :]).flatten(-2), (x * x).sum(-1, keepdim=True)), -1)
+    second = (share * (m[..., 7:] + second)).sum(1)
+    return torch.cat((total[:, 0], mean[:, 0], second), -1)

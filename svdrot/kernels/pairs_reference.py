@@ -1,0 +1,102 @@
+r"""Weighted moments of pairs of points in torch operations, any d; the specification of the other backends.
+
+    moments(x, y, w, pivots, centred) -> m                   x, y (B, N, d), w (B, N) or None
+    moments_gradient(x, y, w, pivots, m, g) -> (gx, gy, gw)  pivots (B, 2d), m and g (B, K)
+    misfit(x, y, w, pivots, m, scaled_rotation) -> sums      (B, d, d) -> (B,)
+
+A row of m, K = 2 + 2d + d², holds the total weight n, centroids a and b of x and y relative to the pivots,
+and about them, over n, the covariance $\sum w (y - b)(x - a)^\top$ and the variance $\sum w |x - a|^2$. Not
+centred, a and b are 0. Points and weights are float32 or float64, all else float64: of points in float32 the
+moments are exact to rounding. The pivot is a point of the cloud: nothing cancels far from the origin.
+
+A pair of weight 0 counts for nothing, whatever its coordinates; if they are not finite, the gradient of its
+weight is 0, too. A negative weight is NaN. Without any weight the moments are 0, and so are their gradients.
+"""
+
+import torch
+from torch import Tensor
+
+
+def moments(x: Tensor, y: Tensor, w: Tensor | None, pivots: Tensor, centred: bool) -> Tensor:
+    x, y, w = _relative(x, y, w, pivots)
+    n = w.sum(1)
+    share = w / torch.where(n == 0, 1, n)[:, None]
+    a, b = (share * x).sum(1), (share * y).sum(1)
+    if not centred:
+        a, b = a * 0, b * 0
+    x, y = x - a[:, None], y - b[:, None]
+    covariance, variance = (share * y).mT @ x, (share * x.square()).sum((1, 2))
+    return torch.cat((n, a, b, covariance.flatten(1), variance[:, None]), -1)
+
+
+def moments_gradient(
+    x: Tensor, y: Tensor, w: Tensor | None, pivots: Tensor, m: Tensor, g: Tensor
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    dtype, weighted = x.dtype, w is not None
+    ignored = _ignored(x, y, w)
+    x, y, w = _relative(x, y, w, pivots)
+    n, a, b, c, v = split(m)
+    gn, ga, gb, gc, gv = (part[:, None] for part in split(g))
+    inverse = (1 / torch.where(n == 0, 1, n))[:, None]
+    x, y = x - a[:, None], y - b[:, None]
+    along = ga + y @ gc[:, 0] + gv * x
+    gx, gy = (w * inverse * z for z in (along + gv * x, gb + x @ gc[:, 0].mT))
+    if not weighted:
+        return gx.to(dtype), gy.to(dtype), None
+    constant = ((gc[:, 0] * c).sum((-2, -1)) + (gv[:, 0] * v)[:, 0])[:, None, None]
+    gw = gn + inverse * ((along * x).sum(-1, keepdim=True) + (gb * y).sum(-1, keepdim=True) - constant)
+    return gx.to(dtype), gy.to(dtype), torch.where(ignored, 0, gw)[..., 0].to(dtype)
+
+
+def moments_tangent(
+    x: Tensor, y: Tensor, w: Tensor | None, pivots: Tensor, m: Tensor, centred: bool, *tangents: Tensor | None
+) -> Tensor:
+    """The derivative of the moments along tangents of x, y and w."""
+    x, y, w = _relative(x, y, w, pivots)
+    places = (x, y, w[..., 0])
+    given = zip(tangents, places, strict=True)
+    tx, ty, tw = (torch.zeros_like(place) if t is None else t.double() for t, place in given)
+    n, a, b, c, v = split(m)
+    inverse = 1 / torch.where(n == 0, 1, n)
+    share, tw = inverse[:, None] * w, (inverse * tw)[..., None]
+    tn = tw.sum(1)
+    x, y = x - a[:, None], y - b[:, None]
+    ta, tb = (share * tx + tw * x).sum(1), (share * ty + tw * y).sum(1)
+    if not centred:
+        ta, tb = ta * 0, tb * 0
+    tc = (share * ty).mT @ x + (share * y).mT @ tx + (tw * y).mT @ x - tn[..., None] * c
+    tv = (2 * share * x * tx + tw * x.square()).sum((1, 2))[:, None] - tn * v
+    return torch.cat((tn * n, ta, tb, tc.flatten(1), tv), -1)
+
+
+def misfit(
+    x: Tensor, y: Tensor, w: Tensor | None, pivots: Tensor, m: Tensor, scaled_rotation: Tensor
+) -> Tensor:
+    """The weighted sum of |R (x - a) - (y - b)|²."""
+    x, y, w = _relative(x, y, w, pivots)
+    _, a, b, _, _ = split(m)
+    left = (x - a[:, None]) @ scaled_rotation.mT - (y - b[:, None])
+    return (w * left.square()).sum((1, 2))
+
+
+def split(m: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """n (B, 1), a (B, d), b (B, d), covariance (B, d, d), variance (B, 1)."""
+    d = round((m.shape[1] - 1) ** 0.5) - 1
+    n, a, b, c, v = m.split((1, d, d, d * d, 1), -1)
+    return n, a, b, c.unflatten(-1, (d, d)), v
+
+
+def _relative(x: Tensor, y: Tensor, w: Tensor | None, pivots: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Points relative to the pivots, zeros for what is ignored, and weights (B, N, 1), all in float64."""
+    ignored = _ignored(x, y, w)
+    p, q = pivots[:, None].split(x.shape[-1], -1)
+    x, y = torch.where(ignored, 0, x.double() - p), torch.where(ignored, 0, y.double() - q)
+    w = x.new_ones(*x.shape[:2], 1) if w is None else w.double()[..., None]
+    return x, y, torch.where(w < 0, torch.nan, w)
+
+
+def _ignored(x: Tensor, y: Tensor, w: Tensor | None) -> Tensor:
+    """Pairs of weight 0 whose coordinates are not finite, (B, N, 1)."""
+    if w is None:
+        return x.new_zeros(1, 1, 1, dtype=torch.bool)
+    return ((w == 0) & ~(x.isfinite().all(-1) & y.isfinite().all(-1)))[..., None]
