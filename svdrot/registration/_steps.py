@@ -1,0 +1,302 @@
+r"""One step of each kind of ICP: the small motion that brings paired points together best.
+
+A step is $p' = E p + s$ for the points $p$ of the source where they are. All but point-to-point minimise a
+sum $\sum w\, r^2$ of residuals linearised in $\delta = (\rho\,\omega, u)$, with $E = \exp[\omega]_\times$
+about a pivot $c$, the mean of the pairs, and $\rho$ their root mean square distance from it. So all six
+unknowns are lengths, and the eigenvalues of the normal equations $H \delta = -g$ can be compared: directions
+in which H is no more than `OBSERVABLE` times its largest are not determined, and no step goes that way.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+
+import torch
+from torch import Tensor
+
+from svdrot.registration.procrustes import kabsch
+from svdrot.representations import axis_angle_to_matrix
+
+OBSERVABLE = 1e-6  # normals that scatter by a milliradian determine no motion
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Batches of pairs, shapes (B, N, ...) in float64: `source` where it is now, `target` nearest to it.
+
+    Where the weight is 0, the others are finite and of no effect.
+    """
+
+    source: Tensor
+    target: Tensor
+    weights: Tensor
+    source_normals: Tensor | None = None
+    target_normals: Tensor | None = None
+    source_covariances: Tensor | None = None
+    target_covariances: Tensor | None = None
+
+    def weighted(self, weights: Tensor) -> "Pairs":
+        return Pairs(**{f.name: getattr(self, f.name) for f in fields(self)} | {"weights": weights})
+
+    @property
+    def normals(self) -> tuple[Tensor, Tensor]:
+        assert self.source_normals is not None and self.target_normals is not None
+        return self.source_normals, self.target_normals
+
+
+@dataclass(frozen=True)
+class Step:
+    rotation: Tensor  # E, (B, 3, 3)
+    translation: Tensor  # s, (B, 3)
+    normal_matrix: Tensor  # H, (B, 6, 6)
+    pivot: Tensor  # c, (B, 3)
+    radius: Tensor  # rho, (B,)
+
+
+@dataclass(frozen=True)
+class Method:
+    """A row of `METHODS`.
+
+    Attributes:
+        residual: of pairs, (B, N): what the robust kernels weigh.
+        step: of pairs.
+        source, target: what it must know of each cloud, "normals", "covariances" or nothing.
+    """
+
+    residual: Callable[[Pairs], Tensor]
+    step: Callable[[Pairs], Step]
+    source: str | None = None
+    target: str | None = None
+
+
+def _distance(pairs: Pairs) -> Tensor:
+    return (pairs.source - pairs.target).norm(dim=-1)
+
+
+def _point_to_point(pairs: Pairs) -> Step:
+    """The exact solution; H is that of the linear problem, for the report."""
+    best = kabsch(pairs.source, pairs.target, pairs.weights)
+    with torch.no_grad():
+        pivot, radius, p = _centred(pairs)
+        moment = (pairs.weights[..., None] * p).mT @ p
+        total = pairs.weights.sum(1)[:, None, None] * torch.eye(3, dtype=p.dtype, device=p.device)
+        turning = moment.diagonal(dim1=-2, dim2=-1).sum(-1)[:, None, None] * torch.eye(3).to(p) - moment
+        zero = torch.zeros_like(moment)
+        h = torch.cat((torch.cat((turning, zero), -1), torch.cat((zero, total), -1)), -2)
+    return Step(best.rotation, best.translation, h, pivot, radius)
+
+
+def _plane_distance(pairs: Pairs) -> Tensor:
+    assert pairs.target_normals is not None
+    return ((pairs.source - pairs.target) * pairs.target_normals).sum(-1)
+
+
+def _point_to_plane(pairs: Pairs) -> Step:
+    """Residuals (p - q) n. Chen and Medioni, Image and Vision Computing 10 (1992)."""
+    assert pairs.target_normals is not None
+    pivot, radius, p = _centred(pairs)
+    n = pairs.target_normals
+    jacobian = torch.cat((torch.linalg.cross(p, n), n), -1)
+    h, g = _of_rows(jacobian, _plane_distance(pairs), pairs.weights)
+    delta = _solve(h, g)
+    return _about(pivot, delta[:, :3] / radius[:, None], delta[:, 3:], h, radius)
+
+
+def _symmetric_distance(pairs: Pairs) -> Tensor:
+    return ((pairs.source - pairs.target) * _sum_of_normals(pairs)).sum(-1)
+
+
+def _symmetric(pairs: Pairs) -> Step:
+    r"""Residuals (p - q)(n_p + n_q), zero for points and normals of one circle or sphere.
+
+    Source and target turn by half the angle, in opposite directions: with a~ = tan(angle) axis and both
+    clouds about their means, the residual is exactly linear, (p - q) n + ((p + q) x n) a~ + n t~, where the
+    motion is E E (p - c_p) + E t + c_q and t = t~ cos(angle). Rusinkiewicz, "A Symmetric Objective Function
+    for ICP", SIGGRAPH 2019, equations 8 to 11.
+    """
+    pivot, radius, p = _centred(pairs)
+    total = pairs.weights.sum(1, keepdim=True)
+    weights = (pairs.weights / torch.where(total > 0, total, 1))[..., None]
+    centre = (weights * pairs.target).sum(1, keepdim=True)
+    q = (pairs.target - centre) / radius[:, None, None]
+    n = _sum_of_normals(pairs)
+    jacobian = torch.cat((torch.linalg.cross(p + q, n), n), -1)
+    residual = radius[:, None] * ((p - q) * n).sum(-1)
+    h, g = _of_rows(jacobian, residual, pairs.weights)
+    delta = _solve(h, g)
+    tangent = delta[:, :3] / radius[:, None]
+    size = tangent.square().sum(-1, keepdim=True)
+    moving = size > 0
+    size = torch.where(moving, size, 1).sqrt()
+    half = torch.where(moving, torch.atan(size) / size, 1) * tangent
+    cosine = torch.where(moving, torch.rsqrt(1 + size * size), 1)
+    e = axis_angle_to_matrix(half)
+    whole = e @ e
+    translation = _turn(e, cosine * delta[:, 3:]) + centre[:, 0] - _turn(whole, pivot)
+    return Step(whole, translation, h, pivot, radius)
+
+
+def _sum_of_normals(pairs: Pairs) -> Tensor:
+    """The signs of normals mean nothing: those of a pair are made to agree."""
+    a, b = pairs.normals
+    return torch.where((a * b).sum(-1, keepdim=True) < 0, -a, a) + b
+
+
+def _mahalanobis(pairs: Pairs) -> Tensor:
+    d = pairs.source - pairs.target
+    return _weighted_difference(_precision(pairs), d).mul(d).sum(-1).clamp(min=0).sqrt()
+
+
+def _generalized(pairs: Pairs) -> Step:
+    """Residuals M^(1/2) (p - q), with M the inverse of both covariances. Segal et al., RSS 2009."""
+    pivot, radius, p = _centred(pairs)
+    m = _precision(pairs) * pairs.weights[..., None, None]
+    d = pairs.source - pairs.target
+    # With J = (-[p]x, I): M J has the rows (p x m, m), and J' takes a column a to (p x a, a).
+    mj = torch.cat((torch.linalg.cross(p[:, :, None].expand_as(m), m), m), -1)
+    md = _weighted_difference(m, d)
+    bottom = mj.sum(1)
+    moments = (p.mT @ mj.flatten(2)).unflatten(-1, (3, 6))
+    h = torch.cat((_vee(moments), bottom), -2)
+    g = torch.cat((torch.linalg.cross(p, md).sum(1), md.sum(1)), -1)
+    delta = _solve(h, g)
+    return _about(pivot, delta[:, :3] / radius[:, None], delta[:, 3:], h, radius)
+
+
+def _precision(pairs: Pairs) -> Tensor:
+    """The inverse of the sum of the covariances, by cross products of its columns."""
+    assert pairs.source_covariances is not None and pairs.target_covariances is not None
+    a, b, c = (pairs.source_covariances + pairs.target_covariances).unbind(-1)
+    bc = torch.linalg.cross(b, c)
+    det = (a * bc).sum(-1)
+    rows = torch.stack((bc, torch.linalg.cross(c, a), torch.linalg.cross(a, b)), -2)
+    return rows / torch.where(det > 0, det, torch.inf)[..., None, None]
+
+
+def _weighted_difference(m: Tensor, d: Tensor) -> Tensor:
+    return (m * d[..., None, :]).sum(-1)
+
+
+def _vee(x: Tensor) -> Tensor:
+    """Of sums of p_i (row k): sums of p x rows, (B, 3, 3, n) to (B, 3, n)."""
+    return torch.stack((x[:, 1, 2] - x[:, 2, 1], x[:, 2, 0] - x[:, 0, 2], x[:, 0, 1] - x[:, 1, 0]), 1)
+
+
+def _centred(pairs: Pairs) -> tuple[Tensor, Tensor, Tensor]:
+    """The mean of the source, its mean distance from there, and its points in these terms."""
+    w = pairs.weights
+    total = w.sum(1, keepdim=True)
+    w = (w / torch.where(total > 0, total, 1))[..., None].detach()
+    pivot = (w * pairs.source.detach()).sum(1)
+    p = pairs.source - pivot[:, None]
+    radius = (w * p.detach().square()).sum((1, 2)).sqrt()
+    radius = torch.where(radius > 0, radius, 1)
+    return pivot, radius, p / radius[:, None, None]
+
+
+def _of_rows(jacobian: Tensor, residual: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
+    weighted = weights[..., None] * jacobian
+    return weighted.mT @ jacobian, (weighted.mT @ residual[..., None])[..., 0]
+
+
+def _solve(h: Tensor, g: Tensor) -> Tensor:
+    """-g / H in the directions that H determines, 0 in the others, which are taken for constant."""
+    values, vectors = eigen(h)
+    top = values[:, -1:]
+    seen = values > OBSERVABLE * top
+    kept = (vectors * seen[:, None]) @ vectors.mT
+    eye = torch.eye(6, dtype=h.dtype, device=h.device)
+    fill = torch.where(top > 0, top, 1)[..., None]
+    projected = kept @ h @ kept + fill * (eye - kept)
+    delta, _ = torch.linalg.solve_ex(projected, -(kept @ g[..., None]))
+    return delta[..., 0]
+
+
+def eigen(h: Tensor) -> tuple[Tensor, Tensor]:
+    """Ascending eigenvalues and vectors of symmetric matrices, constants; 0 where not finite."""
+    with torch.no_grad():
+        finite = h.isfinite().all(-1).all(-1)[:, None, None]
+        values, vectors = torch.linalg.eigh(torch.where(finite, h, 0))
+        return values, vectors
+
+
+def _about(pivot: Tensor, omega: Tensor, u: Tensor, h: Tensor, radius: Tensor) -> Step:
+    """p' = exp(omega) (p - c) + c + u."""
+    e = axis_angle_to_matrix(omega)
+    return Step(e, pivot + u - _turn(e, pivot), h, pivot, radius)
+
+
+def _turn(rotation: Tensor, vector: Tensor) -> Tensor:
+    return (rotation @ vector[..., None])[..., 0]
+
+
+METHODS = {
+    "point_to_point": Method(_distance, _point_to_point),
+    "point_to_plane": Method(_plane_distance, _point_to_plane, target="normals"),
+    "symmetric": Method(_symmetric_distance, _symmetric, source="normals", target="normals"),
+    "generalized": Method(_mahalanobis, _generalized, source="covariances", target="covariances"),
+}
+
+
+# Robust kernels: weights of residuals r, in units of a scale c.
+
+
+def _huber(r: Tensor, c: Tensor) -> Tensor:
+    return torch.where(r > c, c / torch.where(r > c, r, 1), 1)
+
+
+def _tukey(r: Tensor, c: Tensor) -> Tensor:
+    return torch.where(r < c, (1 - (r / c) ** 2) ** 2, 0)
+
+
+def _geman_mcclure(r: Tensor, c: Tensor) -> Tensor:
+    return (1 + (r / c) ** 2) ** -2
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """A row of `KERNELS`: weights, and their scale in units of the standard deviation of Gaussian noise."""
+
+    weights: Callable[[Tensor, Tensor], Tensor]
+    tuning: float
+
+
+# 95 % efficient on Gaussian noise: Holland and Welsch, Comm. Statist. A6 (1977); Geman-McClure's by the same
+# integrals.
+KERNELS = {
+    "huber": Kernel(_huber, 1.345),
+    "tukey": Kernel(_tukey, 4.685),
+    "geman_mcclure": Kernel(_geman_mcclure, 3.787),
+}
+TRIMMED = 0.8  # the share that counts by default
+DEVIATION = 1.4826  # of Gaussian noise, over the median of its absolute values
+
+
+def robust_weights(kernel: str, residual: Tensor, live: Tensor, parameter: float | None) -> Tensor:
+    """Factors of the weights, (B, N), in [0, 1], constants for autograd.
+
+    Args:
+        kernel: "none", "trimmed" or a row of `KERNELS`.
+        residual: (B, N).
+        live: boolean, (B, N): pairs that count.
+        parameter: the scale c of the kernel, or the share that "trimmed" keeps.
+    """
+    with torch.no_grad():
+        if kernel == "none":
+            return torch.ones_like(residual)
+        r = residual.abs()
+        if kernel == "trimmed":
+            share = TRIMMED if parameter is None else parameter
+            return (r <= _smallest(r, live, share)).to(r.dtype)
+        if parameter is not None:
+            return KERNELS[kernel].weights(r, torch.tensor(parameter, dtype=r.dtype, device=r.device))
+        scale = KERNELS[kernel].tuning * DEVIATION * _smallest(r, live, 0.5)
+        # Half of the pairs fit exactly: rounding is no measure of noise, and all that fits as well counts.
+        least = torch.finfo(r.dtype).eps * torch.where(live, r, 0).amax(1, keepdim=True)
+        return KERNELS[kernel].weights(r, torch.maximum(scale, torch.where(least > 0, least, 1)))
+
+
+def _smallest(r: Tensor, live: Tensor, share: float) -> Tensor:
+    """The residual that a share of the pairs do not exceed, (B, 1)."""
+    ordered = torch.where(live, r, torch.inf).sort(1).values
+    rank = (share * live.sum(1, keepdim=True)).ceil().long() - 1
+    return ordered.gather(1, rank.clamp(min=0))

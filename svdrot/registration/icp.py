@@ -1,0 +1,626 @@
+"""Iterated closest points: pair each point of the source with the nearest of the target, step, repeat."""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from enum import IntEnum
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from svdrot._checks import check_shape, result_dtype
+from svdrot.metrics import geodesic_distance
+from svdrot.registration import _steps
+from svdrot.registration.neighbours import Neighbours
+from svdrot.registration.procrustes import Points, pad
+from svdrot.registration.surfaces import (
+    check_positive,
+    estimate_normals,
+    plane_covariances,
+    voxel_downsample,
+)
+from svdrot.registration.transform import Transform
+
+METHODS = tuple(_steps.METHODS)
+KERNELS = ("none", "trimmed", *_steps.KERNELS)
+
+
+class Status(IntEnum):
+    """Why the iteration ended."""
+
+    CONVERGED = 0
+    ITERATIONS = 1
+    UNOBSERVABLE = 2
+    NO_OVERLAP = 3
+    EMPTY = 4
+    NOT_FINITE = 5
+
+
+REASONS = {
+    Status.CONVERGED: "converged",
+    Status.ITERATIONS: "the last iteration still moved the cloud",
+    Status.UNOBSERVABLE: "the pairs do not determine some directions, along which nothing was moved",
+    Status.NO_OVERLAP: "fewer than three points have a usable neighbour within the distance",
+    Status.EMPTY: "a cloud has no finite point",
+    Status.NOT_FINITE: "the initial transform or a step is not finite",
+}
+
+
+@dataclass(frozen=True)
+class Iteration:
+    """One iteration of all clouds of the batch; NaN for those that were done before.
+
+    Attributes:
+        scale, number: which iteration of which scale, from 0 on.
+        fitness, rmse: before the step, as in `Registration`; shape (...).
+        angle: of the step, in radians.
+        length: how far the step moved the centre of the pairs.
+    """
+
+    scale: int
+    number: int
+    fitness: Tensor
+    rmse: Tensor
+    angle: Tensor
+    length: Tensor
+
+
+@dataclass(frozen=True)
+class Registration:
+    """Where ICP ended.
+
+    Attributes:
+        transform: from source to target, shapes (..., 3, 3), (..., 3) and (...).
+        fitness: share of the source's points with a neighbour within the distance, in [0, 1].
+        rmse: root of the mean square of the distances of those, NaN where there is none.
+        correspondences: shape (..., N), index in `target` of each point of `source`, M where there is none.
+        status: `Status`, shape (...).
+        iterations: how many, over all scales, shape (...).
+        history: all iterations.
+        source, target: the clouds (..., N, 3) and (..., M, 3) of the last scale, NaN past their ends.
+        normal_matrix: of the last step, shape (..., 6, 6), for the unknowns (`radius` times the rotation
+            vector about `pivot`, translation), all lengths.
+        pivot: centre of the paired points in the frame of the target, shape (..., 3).
+        radius: their root mean square distance from it, shape (...).
+    """
+
+    transform: Transform
+    fitness: Tensor
+    rmse: Tensor
+    correspondences: Tensor
+    status: Tensor
+    iterations: Tensor
+    history: list[Iteration]
+    source: Tensor
+    target: Tensor
+    normal_matrix: Tensor
+    pivot: Tensor
+    radius: Tensor
+
+    @property
+    def converged(self) -> Tensor:
+        return self.status == Status.CONVERGED
+
+    @property
+    def reasons(self) -> list[str]:
+        """In words, item by item of the flattened batch."""
+        return [REASONS[Status(code)] for code in self.status.flatten().tolist()]
+
+    @property
+    def information(self) -> Tensor:
+        """Inverse covariance of (rotation vector in radians about `pivot`, translation), (..., 6, 6).
+
+        For residuals of unit variance; divide by theirs. Zero without a step.
+        """
+        unit = torch.cat(
+            (self.radius[..., None].expand(*self.radius.shape, 3), torch.ones_like(self.pivot)), -1
+        )
+        return unit[..., :, None] * self.normal_matrix * unit[..., None, :]
+
+    @property
+    def stiffness(self) -> Tensor:
+        """Eigenvalues of `normal_matrix` over the largest, ascending, (..., 6); 0 without a step."""
+        values = _steps.eigen(self.normal_matrix.reshape(-1, 6, 6))[0].reshape(self.normal_matrix.shape[:-1])
+        top = values[..., -1:]
+        return values.clamp(min=0) / torch.where(top > 0, top, 1)
+
+    @property
+    def directions(self) -> Tensor:
+        """Their eigenvectors, columns of (..., 6, 6), in the unknowns of `normal_matrix`."""
+        shape = self.normal_matrix.shape
+        return _steps.eigen(self.normal_matrix.reshape(-1, 6, 6))[1].reshape(shape)
+
+    @property
+    def unobservable(self) -> Tensor:
+        """Which of `directions` the pairs leave open, boolean, (..., 6)."""
+        return self.stiffness <= _steps.OBSERVABLE
+
+
+def icp(
+    source: Points,
+    target: Points,
+    *,
+    max_distance: float | None = None,
+    init: Transform | Tensor | None = None,
+    method: str = "point_to_plane",
+    kernel: str = "none",
+    kernel_parameter: float | None = None,
+    max_iterations: int = 50,
+    angle_tolerance: float = 1e-5,
+    length_tolerance: float | None = None,
+    scales: Sequence[tuple[float | None, float, int]] | None = None,
+    weights: Points | None = None,
+    source_mask: Points | None = None,
+    target_mask: Points | None = None,
+    source_normals: Points | None = None,
+    target_normals: Points | None = None,
+    source_covariances: Points | None = None,
+    target_covariances: Points | None = None,
+    neighbours: int = 20,
+    progress: Callable[[Iteration], Any] | None = None,
+) -> Registration:
+    """The rigid motion of the source, near an initial one, that brings it closest to the target.
+
+    Every item of a batch converges for itself, and none changes another. The transform is differentiable in
+    source, target and weights through the last step: pairs, normals, robust weights and the pose before that
+    step are constants.
+
+    Args:
+        source: shape (..., N, 3), any floating dtype, or a list of clouds (N_i, 3). Points that are not
+            finite are left out.
+        target: shape (..., M, 3) or a list; batch dimensions broadcast.
+        max_distance: of paired points, in their units. Required without `scales`.
+        init: transform or matrices (..., 4, 4) to start from; its scale is kept. Default: the identity.
+        method: "point_to_point", "point_to_plane", "symmetric" or "generalized" (planes to planes).
+        kernel: weights of the residuals (of the distance to the plane, ...; in units of standard deviations
+            for "generalized"): "none", "huber", "tukey", "geman_mcclure" or "trimmed".
+        kernel_parameter: the residual where the kernel sets in. Default: from the median of the residuals,
+            for 95 % efficiency on Gaussian noise. For "trimmed" the share that is kept, 0.8 by default.
+        max_iterations: at least 0.
+        angle_tolerance: radians. An item has converged when a step turns it no more than that and
+        length_tolerance: moves it no more than this. Default: 1e-4 of the distance of pairs.
+        scales: (voxel, max_distance, iterations) from coarse to fine, in place of `max_distance` and
+            `max_iterations`, each with clouds downsampled by the voxel unless it is None; for example ((0.1,
+            0.3, 20), (0.05, 0.14, 15), (0.025, 0.07, 10)), with which Open3D's tutorial aligns rooms.
+        weights: of the points of the source, shape (..., N), at least 0.
+        source_mask, target_mask: boolean, (..., N) and (..., M): points that count.
+        source_normals, target_normals: unit normals, shapes as the points; their signs do not matter. Where
+            the method needs some and none are given: of the `neighbours` nearest points.
+        source_covariances, target_covariances: (..., N, 3, 3) for "generalized". Default: discs about the
+            normals. Points whose normal or covariance is NaN are not used for steps.
+        neighbours: for normals.
+        progress: called after each iteration.
+
+    Returns:
+        `Registration`. Clouds without points, without three pairs, or whose pairs leave directions open
+        (planes, lines, spheres) keep their last transform and are not `converged`; `reasons` says why.
+
+    Raises:
+        ValueError: if a name is unknown, shapes do not fit or a number is out of range.
+        TypeError: if an argument is not a tensor of the right kind.
+
+    Source:
+        Besl and McKay, IEEE TPAMI 14 (1992); Chen and Medioni (1992); Segal et al., "Generalized-ICP", RSS
+        2009; Rusinkiewicz, "A Symmetric Objective Function for ICP", SIGGRAPH 2019.
+    """
+    if method not in _steps.METHODS:
+        raise ValueError(f"`method` must be one of {', '.join(METHODS)}; got {method!r}.")
+    if kernel not in KERNELS:
+        raise ValueError(f"`kernel` must be one of {', '.join(KERNELS)}; got {kernel!r}.")
+    if kernel_parameter is not None:
+        check_positive("kernel_parameter", kernel_parameter)
+        if kernel == "trimmed" and kernel_parameter > 1:
+            raise ValueError(f"`kernel_parameter` of trimmed is a share, at most 1; got {kernel_parameter}.")
+    if (max_distance is None) == (scales is None):
+        raise ValueError("Either `max_distance` or `scales` must be given.")
+    plan = [(None, max_distance, max_iterations)] if max_distance is not None else list(scales or ())
+    if not plan:
+        raise ValueError("`scales` must hold at least one (voxel, max_distance, iterations); got none.")
+    for voxel, limit, count in plan:
+        check_positive("max_distance", limit)
+        if voxel is not None:
+            check_positive("voxel", voxel)
+        if count < 0:
+            raise ValueError(f"`max_iterations` must be at least 0; got {count}.")
+    needs = _steps.METHODS[method]
+    given = (
+        _Cloud.of("source", source, source_mask, weights, source_normals, source_covariances),
+        _Cloud.of("target", target, target_mask, None, target_normals, target_covariances),
+    )
+    try:
+        batch = torch.broadcast_shapes(*(cloud.points.shape[:-2] for cloud in given))
+    except RuntimeError as error:
+        shapes = " and ".join(str(tuple(cloud.points.shape)) for cloud in given)
+        raise ValueError(f"Batch dimensions must broadcast; got {shapes}.") from error
+    dtype = result_dtype(given[0].points.to(torch.promote_types(*(cloud.points.dtype for cloud in given))))
+    start = _initial(init, batch, given[0].points)
+    size = start.scale[:, None, None]
+    from_, to = (cloud.flattened(batch) for cloud in given)
+    from_ = replace(from_, points=size * from_.points)
+    from_, centre_from = from_.centred()
+    to, centre_to = to.centred()
+
+    state = _State.of(start, centre_from, centre_to, from_.valid, to.valid)
+    history: list[Iteration] = []
+
+    def report(scale: int, number: int, *values: Tensor) -> None:
+        history.append(Iteration(scale, number, *(value.reshape(batch) for value in values)))
+        if progress is not None:
+            progress(history[-1])
+
+    fine = None
+    for scale, (voxel, limit, count) in enumerate(plan):
+        clouds = [
+            cloud.at_scale(voxel).ready(need, neighbours)
+            for cloud, need in ((from_, needs.source), (to, needs.target))
+        ]
+        tolerance = 1e-4 * limit if length_tolerance is None else length_tolerance
+        fine = _Aligner(clouds[0], clouds[1], needs, kernel, kernel_parameter, limit)
+        with torch.no_grad():
+            fine.run(state, count, angle_tolerance, tolerance, lambda *values, s=scale: report(s, *values))
+    assert fine is not None
+    with torch.no_grad():
+        fitness, rmse, correspondences = fine.evaluate(state)
+    rotation, translation = fine.last_step(state)
+
+    turned = (rotation @ centre_from[..., None])[..., 0]
+    transform = Transform(rotation, translation + centre_to - turned, start.scale)
+
+    def shaped(value: Tensor, kind: torch.dtype | None = dtype) -> Tensor:
+        return value.to(kind or value.dtype).reshape((*batch, *value.shape[1:]))
+
+    return Registration(
+        Transform(shaped(transform.rotation), shaped(transform.translation), shaped(transform.scale)),
+        shaped(fitness),
+        shaped(rmse),
+        shaped(correspondences, None),
+        shaped(state.status, None),
+        shaped(state.iterations, None),
+        history,
+        shaped((fine.source.marked() + centre_from[:, None]) / size).detach(),
+        shaped(fine.target.marked() + centre_to[:, None]).detach(),
+        shaped(state.normal_matrix, torch.float64),
+        shaped(state.pivot + centre_to),
+        shaped(state.radius),
+    )
+
+
+def evaluate(
+    source: Tensor, target: Tensor, transform: Transform, max_distance: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """`fitness`, `rmse` and `correspondences` of `Registration`, for clouds (..., N, 3) and (..., M, 3)."""
+    at = icp(source, target, init=transform, max_distance=max_distance, max_iterations=0, method=METHODS[0])
+    return at.fitness, at.rmse, at.correspondences
+
+
+@dataclass(frozen=True)
+class _Cloud:
+    """Clouds (..., N, 3) in float64 with 0 in place of what does not count; `weights` are 0 there."""
+
+    points: Tensor
+    valid: Tensor
+    weights: Tensor
+    normals: Tensor | None
+    covariances: Tensor | None
+
+    @staticmethod
+    def of(
+        name: str,
+        points: Points,
+        mask: Points | None,
+        weights: Points | None,
+        normals: Points | None,
+        covariances: Points | None,
+    ) -> "_Cloud":
+        if not isinstance(points, Tensor):
+            lengths = [len(cloud) for cloud in points]
+            for other in (mask, weights, normals, covariances):
+                if isinstance(other, Tensor) or (other is not None and [*map(len, other)] != lengths):
+                    raise ValueError(f"What belongs to `{name}` must be lists of tensors as long as its own.")
+            points, inside = pad(points)
+            mask = inside if mask is None else pad([*mask])[0]
+            weights, normals, covariances = (
+                None if other is None else pad([*other])[0] for other in (weights, normals, covariances)
+            )
+        check_shape(name, points, 3)
+        if points.ndim < 2:
+            raise ValueError(f"`{name}` must have shape (..., N, 3); got {tuple(points.shape)}.")
+        n = points.shape[-2]
+        valid = points.isfinite().all(-1)
+        if mask is not None:
+            if not isinstance(mask, Tensor) or mask.dtype != torch.bool or mask.shape[-1:] != (n,):
+                raise ValueError(f"`{name}_mask` must be a boolean tensor of shape (..., {n}).")
+            valid = valid & mask
+        weight = torch.ones_like(points[..., 0])
+        if weights is not None:
+            check_shape("weights", _tensor("weights", weights), n)
+            weight = weight * _tensor("weights", weights)
+            valid = valid & (weight > 0)
+        for label, value, trailing in (("normals", normals, (3,)), ("covariances", covariances, (3, 3))):
+            if value is not None:
+                check_shape(f"{name}_{label}", _tensor(label, value), n, *trailing)
+        return _Cloud(
+            points,
+            valid,
+            weight,
+            None if normals is None else _tensor("normals", normals),
+            None if covariances is None else _tensor("covariances", covariances),
+        )
+
+    def flattened(self, batch: torch.Size) -> "_Cloud":
+        n, size = self.points.shape[-2], math.prod(batch)
+
+        def flat(value: Tensor, dims: int) -> Tensor:
+            trailing = value.shape[value.ndim - dims :]
+            return value.expand((*batch, n, *trailing)).reshape(size, n, *trailing)
+
+        valid = flat(self.valid, 0)
+        return _Cloud(
+            torch.where(valid[..., None], flat(self.points, 1).double(), 0),
+            valid,
+            torch.where(valid, flat(self.weights, 0).double(), 0),
+            None if self.normals is None else flat(self.normals, 1).double(),
+            None if self.covariances is None else flat(self.covariances, 2).double(),
+        )
+
+    def centred(self) -> tuple["_Cloud", Tensor]:
+        """About the mean of the points, and that mean, which is a constant for autograd."""
+        points = self.points.detach()
+        centre = points.sum(1) / self.valid.sum(1).clamp(min=1)[:, None]
+        moved = torch.where(self.valid[..., None], self.points - centre[:, None], 0)
+        return replace(self, points=moved), centre
+
+    def at_scale(self, voxel: float | None) -> "_Cloud":
+        if voxel is None or not len(self.points):
+            return self
+        extras = [self.weights, *(x for x in (self.normals, self.covariances) if x is not None)]
+        rows = [
+            voxel_downsample(points[valid], voxel, *(extra[i][valid] for extra in extras))
+            for i, (points, valid) in enumerate(zip(self.points, self.valid, strict=True))
+        ]
+        points, valid = pad([row[0] for row in rows])
+        weights, *others = (pad([row[j] for row in rows])[0] for j in range(1, len(extras) + 1))
+        normals = covariances = None
+        if self.normals is not None:
+            normals = others.pop(0)
+            normals = normals / normals.norm(dim=-1, keepdim=True)
+        if self.covariances is not None:
+            covariances = others.pop(0)
+        return _Cloud(points, valid, weights, normals, covariances)
+
+    def ready(self, need: str | None, neighbours: int) -> "_Cloud":
+        """With normals or covariances if they are needed; no weight where they are not known."""
+        normals, covariances = self.normals, self.covariances
+        if normals is None and (need == "normals" or (need == "covariances" and covariances is None)):
+            normals = estimate_normals(self.marked(), neighbours)
+        if need == "covariances" and covariances is None:
+            assert normals is not None
+            covariances = plane_covariances(normals)
+        known = {None: self.points, "normals": normals, "covariances": covariances}[need]
+        assert known is not None
+        usable = self.valid & known.isfinite().flatten(2).all(-1)
+        return _Cloud(
+            self.points,
+            self.valid,
+            torch.where(usable, self.weights, 0),
+            torch.where(usable[..., None], normals, 0) if need == "normals" and normals is not None else None,
+            torch.where(usable[..., None, None], covariances, torch.eye(3).to(self.points))
+            if need == "covariances" and covariances is not None
+            else None,
+        )
+
+    def marked(self) -> Tensor:
+        """The points, NaN where they do not count, detached."""
+        return torch.where(self.valid[..., None], self.points.detach(), torch.nan)
+
+    def take(self, items: Tensor) -> "_Cloud":
+        return _Cloud(
+            *(
+                None if value is None else value[items]
+                for value in (self.points, self.valid, self.weights, self.normals, self.covariances)
+            )  # pyright: ignore[reportArgumentType]
+        )
+
+
+def _tensor(name: str, value: Points) -> Tensor:
+    if not isinstance(value, Tensor):
+        raise TypeError(f"`{name}` must be a tensor, as the points are; got {type(value).__name__}.")
+    return value
+
+
+def _initial(init: Transform | Tensor | None, batch: torch.Size, like: Tensor) -> Transform:
+    """Flattened, in float64."""
+    if init is None:
+        init = Transform.identity(dtype=torch.float64)
+    elif isinstance(init, Tensor):
+        check_shape("init", init, 4, 4)
+        init = Transform.from_matrix(init.double())
+    parts = (("rotation", (3, 3)), ("translation", (3,)), ("scale", ()))
+    values = []
+    for part, trailing in parts:
+        value = getattr(init, part).detach().to(like.device, torch.float64)
+        try:
+            value = value.expand((*batch, *trailing))
+        except RuntimeError as error:
+            wanted = f"{(*batch, *trailing)}"
+            raise ValueError(f"`init` has a {part} of shape {tuple(value.shape)}, not {wanted}.") from error
+        values.append(value.reshape((math.prod(batch), *trailing)))
+    return Transform(*values)
+
+
+@dataclass
+class _State:
+    """Poses and what is known of them, (B, ...); iterations change it in place."""
+
+    rotation: Tensor
+    translation: Tensor
+    status: Tensor
+    iterations: Tensor
+    normal_matrix: Tensor
+    pivot: Tensor
+    radius: Tensor
+    # Before the last step, and its pairs and weights; shapes depend on the scale.
+    before: tuple[Tensor, Tensor] | None = None
+    indices: Tensor | None = None
+    weights: Tensor | None = None
+
+    @staticmethod
+    def of(start: Transform, from_: Tensor, to: Tensor, source: Tensor, target: Tensor) -> "_State":
+        """`start` between clouds about their centres."""
+        rotation = start.rotation.clone()
+        translation = start.translation + (rotation @ from_[..., None])[..., 0] - to
+        status = torch.full_like(start.scale, Status.ITERATIONS, dtype=torch.long)
+        finite = rotation.isfinite().all(-1).all(-1) & translation.isfinite().all(-1) & start.scale.isfinite()
+        status[~finite] = Status.NOT_FINITE
+        status[~(source.any(1) & target.any(1))] = Status.EMPTY
+        zero = torch.zeros_like(translation)
+        matrix = zero.new_zeros(len(zero), 6, 6)
+        return _State(
+            rotation, translation, status, torch.zeros_like(status), matrix, zero, torch.ones_like(zero[:, 0])
+        )
+
+
+@dataclass
+class _Aligner:
+    """Two clouds of one scale."""
+
+    source: _Cloud
+    target: _Cloud
+    method: _steps.Method
+    kernel: str
+    parameter: float | None
+    limit: float
+
+    def __post_init__(self) -> None:
+        self.marked = self.source.marked()
+        self.trees = [Neighbours(cloud) for cloud in self.target.marked()]
+
+    def run(
+        self,
+        state: _State,
+        count: int,
+        angle_tolerance: float,
+        length_tolerance: float,
+        report: Callable[..., None],
+    ) -> None:
+        """Iterate until all items are done."""
+        active = (state.status != Status.EMPTY) & (state.status != Status.NOT_FINITE)
+        state.status[active] = Status.ITERATIONS
+        state.before = state.rotation.clone(), state.translation.clone()
+        state.indices = torch.zeros_like(self.source.valid, dtype=torch.long)
+        state.weights = torch.zeros_like(self.source.weights)
+        for number in range(count):
+            items = active.nonzero()[:, 0]
+            if not len(items):
+                break
+            rotation, translation = state.rotation[items], state.translation[items]
+            moved, distances, indices = self._search(rotation, translation, items)
+            found = distances.isfinite()
+            fitness, rmse = self._quality(distances, found, items)
+            pairs = self._pairs(rotation, moved, indices, found, items)
+            live = pairs.weights > 0
+            robust = _steps.robust_weights(self.kernel, self.method.residual(pairs), live, self.parameter)
+            weights = pairs.weights * robust
+            step = self.method.step(pairs.weighted(weights))
+            enough = (weights > 0).sum(1) >= 3
+            finite = step.rotation.isfinite().all(-1).all(-1) & step.translation.isfinite().all(-1)
+            moves = enough & finite
+
+            state.before[0][items], state.before[1][items] = rotation, translation
+            state.indices[items], state.weights[items] = indices, torch.where(moves[:, None], weights, 0)
+            new = step.rotation @ rotation
+            shift = (step.rotation @ translation[..., None])[..., 0] + step.translation
+            state.rotation[items] = torch.where(moves[:, None, None], new, rotation)
+            state.translation[items] = torch.where(moves[:, None], shift, translation)
+            state.normal_matrix[items] = torch.where(moves[:, None, None], step.normal_matrix, 0)
+            state.pivot[items], state.radius[items] = step.pivot, step.radius
+            state.iterations[items] += 1
+
+            angle = geodesic_distance(step.rotation, torch.eye(3).to(step.rotation))
+            centre = (step.rotation @ step.pivot[..., None])[..., 0] + step.translation
+            length = (centre - step.pivot).norm(dim=-1)
+            still = moves & (angle <= angle_tolerance) & (length <= length_tolerance)
+            status = torch.where(still, int(Status.CONVERGED), int(Status.ITERATIONS))
+            status = torch.where(finite, status, int(Status.NOT_FINITE))
+            state.status[items] = torch.where(enough, status, int(Status.NO_OVERLAP))
+            active[items] = moves & ~still
+            values = torch.full((4, len(active)), torch.nan, dtype=torch.float64, device=items.device)
+            values[:, items] = torch.stack((fitness, rmse, angle, length))
+            values[2:, items[~moves]] = torch.nan
+            report(number, *values)
+        open_ = _steps.eigen(state.normal_matrix)[0]
+        flat = open_[:, 0] <= _steps.OBSERVABLE * open_[:, -1]
+        stepped = (state.status == Status.CONVERGED) | (state.status == Status.ITERATIONS)
+        state.status[flat & stepped & (state.iterations > 0)] = Status.UNOBSERVABLE
+
+    def evaluate(self, state: _State) -> tuple[Tensor, Tensor, Tensor]:
+        items = torch.arange(len(state.rotation), device=state.rotation.device)
+        _, distances, indices = self._search(state.rotation, state.translation, items)
+        found = distances.isfinite()
+        return *self._quality(distances, found, items), indices
+
+    def last_step(self, state: _State) -> tuple[Tensor, Tensor]:
+        """The final poses; where gradients are wanted, as functions of the clouds."""
+        points = (self.source.points, self.target.points, self.source.weights)
+        if not torch.is_grad_enabled() or not any(x.requires_grad for x in points):
+            return state.rotation, state.translation
+        assert state.before is not None and state.indices is not None and state.weights is not None
+        rotation, translation = state.before
+        moved = self.source.points @ rotation.mT + translation[:, None]
+        items = torch.arange(len(rotation), device=rotation.device)
+        pairs = self._pairs(rotation, moved, state.indices, state.weights > 0, items)
+        own = self.source.weights
+        weights = state.weights / torch.where(own > 0, own, 1).detach() * own
+        step = self.method.step(pairs.weighted(weights))
+        stepped = (state.weights > 0).any(1)
+        new = step.rotation @ rotation
+        shift = (step.rotation @ translation[..., None])[..., 0] + step.translation
+        return (
+            torch.where(stepped[:, None, None], new, state.rotation),
+            torch.where(stepped[:, None], shift, state.translation),
+        )
+
+    def _search(self, rotation: Tensor, translation: Tensor, items: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Points where they are now, their distances from the target, and their neighbours."""
+        moved = self.marked[items] @ rotation.mT + translation[:, None]
+        if not len(items):
+            empty = moved[..., 0]
+            return moved, empty, empty.long()
+        found = [
+            self.trees[i].query(cloud, 1, self.limit) for i, cloud in zip(items.tolist(), moved, strict=True)
+        ]
+        distances, indices = (torch.stack(values) for values in zip(*found, strict=True))
+        return moved, distances, indices
+
+    def _quality(self, distances: Tensor, found: Tensor, items: Tensor) -> tuple[Tensor, Tensor]:
+        pairs, points = found.sum(1), self.source.valid[items].sum(1)
+        squares = torch.where(found, distances, 0).square().sum(1)
+        return pairs / points.clamp(min=1), (squares / pairs).sqrt()
+
+    def _pairs(
+        self, rotation: Tensor, moved: Tensor, indices: Tensor, found: Tensor, items: Tensor
+    ) -> _steps.Pairs:
+        source, target = (
+            self.source if len(items) == len(self.marked) else self.source.take(items),
+            self.target,
+        )
+        m = target.points.shape[1]
+        rows = (torch.where(found, indices, 0) + m * items[:, None]).flatten()
+
+        def chosen(value: Tensor) -> Tensor:
+            return value.flatten(0, 1).index_select(0, rows).unflatten(0, indices.shape)
+
+        usable = found & (chosen(target.weights) > 0)
+        normals, covariances = source.normals, source.covariances
+        if covariances is not None:
+            covariances = rotation[:, None] @ covariances @ rotation[:, None].mT
+        return _steps.Pairs(
+            torch.where(found[..., None], moved, 0),
+            chosen(target.points),
+            torch.where(usable, source.weights, 0),
+            None if normals is None else normals @ rotation.mT,
+            None if target.normals is None else chosen(target.normals),
+            covariances,
+            None if target.covariances is None else chosen(target.covariances),
+        )

@@ -1,0 +1,200 @@
+"""Nearest neighbours among points: a tree of boxes on CPU, all pairs in one fused pass on GPU."""
+
+import math
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from svdrot._checks import check_floating
+from svdrot.kernels import _machine_code, cpu
+from svdrot.kernels._registration_tiles import LEAF, SCRATCH
+
+
+def nearest(
+    query: Tensor,
+    points: Tensor,
+    k: int = 1,
+    max_distance: float | None = None,
+    *,
+    mask: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
+    """The k points nearest to each query, nearest first, and their distances.
+
+    Of points equally near any may come first, always the same one; on GPU the one of the smallest index. On
+    CPU a tree is made for each cloud: `Neighbours` keeps it. No matrix of all pairs is ever in memory.
+
+    Args:
+        query: shape (..., N, d), any floating dtype. NaN or infinity: such a query has no neighbours.
+        points: shape (..., M, d); batch dimensions broadcast. Such points are nobody's neighbours.
+        k: at least 1.
+        max_distance: how far neighbours may be, included, in the units of the points. Default: any distance.
+        mask: boolean, shape (..., M): points that count.
+
+    Returns:
+        distances: shape (..., N, k), without the last dimension if k = 1, infinite where there is no
+            neighbour. Gradients reach query and points, with the choice of neighbours held fixed; that of a
+            distance of 0 is 0.
+        indices: of the same shape, into `points`; M where there is no neighbour.
+
+    Raises:
+        ValueError: if shapes do not fit, k < 1 or max_distance < 0.
+        TypeError: if an argument is not a tensor of the right kind.
+    """
+    check_floating("query", query)
+    check_floating("points", points)
+    if query.ndim < 2 or points.ndim < 2 or query.shape[-1] != points.shape[-1] or query.shape[-1] == 0:
+        shapes = f"{tuple(query.shape)} and {tuple(points.shape)}"
+        raise ValueError(f"`query` and `points` must have shapes (..., N, d) and (..., M, d); got {shapes}.")
+    if mask is not None:
+        if mask.dtype != torch.bool or mask.shape[-1:] != points.shape[-2:-1]:
+            wanted = f"boolean of shape (..., {points.shape[-2]})"
+            raise ValueError(f"`mask` must be {wanted}; got {mask.dtype}, {tuple(mask.shape)}.")
+        points = torch.where(mask[..., None], points, torch.nan)
+    dtype = torch.promote_types(query.dtype, points.dtype)
+    batch = torch.broadcast_shapes(query.shape[:-2], points.shape[:-2])
+    size, (n, d), m = math.prod(batch), query.shape[-2:], points.shape[-2]
+    x = query.to(dtype).expand(*batch, n, d).reshape(size, n, d)
+    y = points.to(dtype).expand(*batch, m, d).reshape(size, m, d)
+    with torch.no_grad():
+        found = _search_batch(x, y, *_checked(k, max_distance))
+    distances, indices = found
+    if torch.is_grad_enabled() and (x.requires_grad or y.requires_grad):
+        distances = _differentiable(x, y, distances, indices)
+    shape = (*batch, n) if k == 1 else (*batch, n, k)
+    return distances.reshape(shape), indices.reshape(shape)
+
+
+class Neighbours:
+    """One cloud (M, d), made ready once for many queries: `query` is `nearest` without batch and gradients.
+
+    In space and on lines and planes, on CPU, the tree is our own; of more dimensions it is scipy's. On GPU
+    there is none.
+    """
+
+    def __init__(self, points: Tensor):
+        check_floating("points", points)
+        if points.ndim != 2 or points.shape[1] == 0:
+            raise ValueError(f"`points` must have shape (M, d); got {tuple(points.shape)}.")
+        self._points = points.detach()
+        if points.is_cuda:
+            self._search = self._try_all
+        elif points.shape[1] <= 3:
+            self._search = _Boxes(self._points).search
+        else:
+            self._search = _halves(self._points)
+
+    def query(self, query: Tensor, k: int = 1, max_distance: float | None = None) -> tuple[Tensor, Tensor]:
+        """As `nearest`, for queries (N, d)."""
+        check_floating("query", query)
+        d = self._points.shape[1]
+        if query.ndim != 2 or query.shape[1] != d:
+            raise ValueError(f"`query` must have shape (N, {d}); got {tuple(query.shape)}.")
+        distances, indices = self._search(query.detach(), *_checked(k, max_distance))
+        distances = distances.to(torch.promote_types(query.dtype, self._points.dtype))
+        return (distances[:, 0], indices[:, 0]) if k == 1 else (distances, indices)
+
+    def _try_all(self, query: Tensor, k: int, limit: float) -> tuple[Tensor, Tensor]:
+        distances, indices = _try_all(query[None], self._points[None].to(query.dtype), k, limit)
+        return distances[0], indices[0]
+
+
+def _checked(k: int, max_distance: float | None) -> tuple[int, float]:
+    if k < 1:
+        raise ValueError(f"`k` must be at least 1; got {k}.")
+    limit = math.inf if max_distance is None else float(max_distance)
+    if not limit >= 0:
+        raise ValueError(f"`max_distance` must be at least 0; got {max_distance}.")
+    return k, limit
+
+
+def _search_batch(x: Tensor, y: Tensor, k: int, limit: float) -> tuple[Tensor, Tensor]:
+    if x.is_cuda:
+        return _try_all(x, y, k, limit)
+    distances = x.new_empty(*x.shape[:2], k)
+    indices = torch.empty(distances.shape, dtype=torch.long)
+    for i in range(len(x)):
+        found = Neighbours(y[i]).query(x[i], k, limit)
+        distances[i], indices[i] = (value.view(-1, k) for value in found)
+    return distances, indices
+
+
+def _try_all(x: Tensor, y: Tensor, k: int, limit: float) -> tuple[Tensor, Tensor]:
+    from svdrot.kernels import neighbours  # imports triton, which CPU-only installs do not have
+
+    squares, indices = neighbours.nearest(x, y, k)
+    distances = squares.sqrt()
+    absent = ~(distances <= limit)
+    return distances.masked_fill(absent, math.inf), indices.masked_fill(absent, y.shape[1])
+
+
+def _differentiable(x: Tensor, y: Tensor, distances: Tensor, indices: Tensor) -> Tensor:
+    """The same distances, as functions of the points."""
+    size, n, k = indices.shape
+    smooth = distances.isfinite() & (distances > 0)
+    if y.shape[1] == 0:
+        return distances
+    chosen = torch.where(smooth, indices, 0).reshape(size, n * k, 1).expand(-1, -1, x.shape[-1])
+    difference = x[:, :, None] - torch.gather(y, 1, chosen).reshape(size, n, k, -1)
+    return torch.where(smooth, torch.where(smooth[..., None], difference, 1).norm(dim=-1), distances)
+
+
+class _Boxes:
+    """The tree of `svdrot.kernels._registration_tiles`, of the finite points."""
+
+    def __init__(self, points: Tensor):
+        self.size = len(points)
+        finite = points.isfinite().all(-1)
+        (order,) = torch.nonzero(finite, as_tuple=True)
+        points = points if len(order) == len(points) else points[finite]
+        self.points = _in_space(points)
+        self.depth = max(0, math.ceil(math.log2(max(1, len(order)) / LEAF)))
+        self.boxes = cpu.empty((2 << self.depth, 6), torch.float64)
+        if len(order):
+            plant = _machine_code.load("plant", torch.float64)
+            plant(self.points.data_ptr(), order.data_ptr(), self.boxes.data_ptr(), len(order), self.depth)
+        self.order = torch.cat((order, order.new_full((1,), self.size)))  # the last is of what is not found
+
+    def search(self, query: Tensor, k: int, limit: float) -> tuple[Tensor, Tensor]:
+        n, shape = len(self.points), (len(query), k)
+        squares = torch.full(shape, math.inf, dtype=torch.float64)
+        places = torch.full(shape, n)
+        if n:
+            limit = math.inf if math.isinf(limit) else float(np.nextafter(limit * limit, math.inf))
+            queries = _in_space(query)
+            arguments = (self.points, self.boxes, n, self.depth, queries, k, limit, squares, places)
+            cpu.run_rows("search", torch.float64, len(query), 72, arguments, SCRATCH, 1)
+        return squares.sqrt_(), self.order[places]
+
+
+def _in_space(points: Tensor) -> Tensor:
+    """A copy in float64, with zeros for the coordinates that points of a plane or a line lack."""
+    copy = points.new_zeros(len(points), 3, dtype=torch.float64)
+    copy[:, : points.shape[1]] = points
+    return copy
+
+
+def _halves(points: Tensor):
+    """scipy's k-d tree as a search."""
+    from scipy.spatial import KDTree  # 0.1 s that `import svdrot` does not spend
+
+    finite = points.isfinite().all(-1)
+    (order,) = torch.nonzero(finite, as_tuple=True)
+    order = torch.cat((order, order.new_full((1,), len(points))))
+    tree = KDTree(points[finite].double().numpy())
+
+    def search(query: Tensor, k: int, limit: float) -> tuple[Tensor, Tensor]:
+        live = query.isfinite().all(-1)
+        distances = torch.full((len(query), k), math.inf, dtype=torch.float64)
+        places = torch.full((len(query), k), len(order) - 1)
+        if len(order) > 1 and live.any():
+            bound = math.inf if math.isinf(limit) else float(np.nextafter(limit, math.inf))
+            workers = torch.get_num_threads()
+            near, at = tree.query(
+                query[live].double().numpy(), k, distance_upper_bound=bound, workers=workers
+            )
+            distances[live] = torch.from_numpy(near).view(-1, k)
+            places[live] = torch.from_numpy(at).view(-1, k)
+        return distances, order[places]
+
+    return search
