@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+import warnings
 
 import cases
 import pytest
@@ -14,6 +15,9 @@ import torch
 
 import svdrot
 from svdrot import kernels
+from svdrot.kernels import iteration
+from svdrot.polar import newton_schulz
+from svdrot.schedules import newton_schulz_schedule
 
 pytest.importorskip("triton", reason="triton comes with CUDA builds of torch, and from PyPI on Linux")
 
@@ -25,6 +29,11 @@ INSTRUCTIONS = {
     "_measure_gap": (600, 1200),
 }
 
+# Of `gram`, in float32 and in bfloat16, of which float16 differs in the names of instructions alone: with 256
+# threads a program may have 255 registers each, and 160 KiB of shared memory are there on both.
+GRAM_INSTRUCTIONS = {"fp32": 2500, "bf16": 1700}
+GRAM_SHARED = {"fp32": 48 * 1024, "bf16": 96 * 1024}
+
 # In a process of its own: Triton compiles or interprets, and decides on import.
 COMPILE = """
 import json, pathlib, re, subprocess, tempfile
@@ -32,57 +41,144 @@ import torch, triton
 from triton.backends.compiler import GPUTarget
 from triton.backends import nvidia
 from triton.compiler import ASTSource
-from svdrot.kernels import gpu
+from svdrot.kernels import gpu, gram
 
 cuobjdump = pathlib.Path(nvidia.__file__).parent / "bin" / "cuobjdump"
-formulas = {
-    gpu._project: "nearest_rotation",
-    gpu._differentiate: "nearest_rotation_differential",
-    gpu._measure_gap: "gap_and_derivative",
-}
 found = []
-for kernel, formula in formulas.items():
-    for dtype, name in ((torch.float32, "fp32"), (torch.float64, "fp64")):
-        for capability in (80, 90):
-            *arguments, function, block = kernel.arg_names
-            signature = {a: {"batch": "i32", "damping": "fp32"}.get(a, "*" + name) for a in arguments}
-            signature |= {function: "constexpr", block: "constexpr"}
-            constants = {(len(arguments),): gpu.FORMULAS[dtype][formula], (len(arguments) + 1,): gpu.BLOCK}
-            source = ASTSource(kernel, signature=signature, constexprs=constants)
-            compiled = triton.compile(
-                source, target=GPUTarget("cuda", capability, 32), options={"enable_fp_fusion": True}
-            )
-            with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
-                file.write(compiled.asm["cubin"])
-                file.flush()
-                dump = lambda flag: subprocess.run(
-                    [cuobjdump, flag, file.name], capture_output=True, text=True, check=True
-                ).stdout
-                code, usage = dump("-sass"), dump("-res-usage")
-            found.append({
-                "kernel": kernel.__name__,
-                "dtype": name,
-                "capability": capability,
-                "instructions": len(re.findall(r"^\\s+/\\*[0-9a-f]{4,}\\*/", code, re.M)),
-                "local": len(re.findall(r"\\b(?:LDL|STL)\\b", code)),
-                "registers": int(re.search(r"REG:(\\d+)", usage)[1]),
-                "stack": int(re.search(r"STACK:(\\d+)", usage)[1]),
-            })
+
+def measure(source, capability, options, **labels):
+    compiled = triton.compile(
+        source, target=GPUTarget("cuda", capability, 32), options={"enable_fp_fusion": True, **options}
+    )
+    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
+        file.write(compiled.asm["cubin"])
+        file.flush()
+        dump = lambda flag: subprocess.run(
+            [cuobjdump, flag, file.name], capture_output=True, text=True, check=True
+        ).stdout
+        code, usage = dump("-sass"), dump("-res-usage")
+    found.append({
+        **labels,
+        "capability": capability,
+        "instructions": len(re.findall(r"^\\s+/\\*[0-9a-f]{4,}\\*/", code, re.M)),
+        "local": len(re.findall(r"\\b(?:LDL|STL)\\b", code)),
+        "registers": int(re.search(r"REG:(\\d+)", usage)[1]),
+        "stack": int(re.search(r"STACK:(\\d+)", usage)[1]),
+        "shared": compiled.metadata.shared,
+    })
+
+def lanes():
+    formulas = {
+        gpu._project: "nearest_rotation",
+        gpu._differentiate: "nearest_rotation_differential",
+        gpu._measure_gap: "gap_and_derivative",
+    }
+    for kernel, formula in formulas.items():
+        for dtype, name in ((torch.float32, "fp32"), (torch.float64, "fp64")):
+            for capability in (80, 90):
+                *arguments, function, block = kernel.arg_names
+                signature = {a: {"batch": "i32", "damping": "fp32"}.get(a, "*" + name) for a in arguments}
+                signature |= {function: "constexpr", block: "constexpr"}
+                values = gpu.FORMULAS[dtype][formula], gpu.BLOCK
+                constants = {(len(arguments) + i,): value for i, value in enumerate(values)}
+                source = ASTSource(kernel, signature=signature, constexprs=constants)
+                measure(source, capability, {}, kernel=kernel.__name__, dtype=name)
+
+def products():
+    names = gram._gram.arg_names
+    for name, size in (("fp32", 4), ("bf16", 2)):
+        block, depth, warps, stages = gram.TILES[size]
+        for contiguous in ("x_column", "x_row"):  # a wide matrix, and a tall one transposed
+            for capability in (80, 90):
+                constants = {"BLOCK": block, "DEPTH": depth, contiguous: 1, "c_column": 1}
+                kinds = dict.fromkeys(("x", "c", "result"), "*" + name)
+                kinds |= {"alpha": "fp32", "beta": "fp32"} | dict.fromkeys(constants, "constexpr")
+                multiples = {"x", "c", "result", "rows", "inner", "x_row", "x_column"} - set(constants)
+                source = ASTSource(
+                    gram._gram,
+                    signature={a: kinds.get(a, "i32") for a in names},
+                    constexprs={(names.index(a),): value for a, value in constants.items()},
+                    attrs={(names.index(a),): [["tt.divisibility", 16]] for a in multiples},
+                )
+                options = {"num_warps": warps, "num_stages": stages}
+                measure(source, capability, options, kernel=contiguous, dtype=name)
+
+WHICH()
 print(json.dumps(found))
 """
 
 
-def test_kernels_compile_without_spills_and_within_their_instructions():
+def compiled(which: str) -> list[dict]:
     environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
-    done = subprocess.run([sys.executable, "-c", COMPILE], env=environment, capture_output=True, text=True)
+    code = COMPILE.replace("WHICH", which)
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    found = json.loads(done.stdout)
+    return json.loads(done.stdout)
+
+
+def test_kernels_compile_without_spills_and_within_their_instructions():
+    found = compiled("lanes")
     assert len(found) == 12
     for kernel in found:
         assert kernel["stack"] == kernel["local"] == 0, kernel
         single, double = INSTRUCTIONS[kernel["kernel"]]
         assert 100 < kernel["instructions"] <= (single if kernel["dtype"] == "fp32" else double), kernel
         assert kernel["registers"] <= (64 if kernel["dtype"] == "fp32" else 128), kernel
+
+
+def test_symmetric_products_compile_without_spills_and_within_their_instructions():
+    found = compiled("products")
+    assert len(found) == 8
+    for kernel in found:
+        assert kernel["stack"] == kernel["local"] == 0, kernel
+        assert 100 < kernel["instructions"] <= GRAM_INSTRUCTIONS[kernel["dtype"]], kernel
+        assert kernel["registers"] <= 255 and kernel["shared"] <= GRAM_SHARED[kernel["dtype"]], kernel
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("shape", [(1, 70, 50), (3, 130, 33), (2, 257, 1), (1, 64, 200), (2, 1, 1)], ids=str)
+def test_the_symmetric_product(shape, dtype, request):
+    """On a GPU, or else in Triton's interpreter, which cannot add bfloat16."""
+    from svdrot.kernels import gram
+
+    device = request.getfixturevalue("gpu") if dtype == torch.bfloat16 else "cpu"
+    device = "cuda" if torch.cuda.is_available() else device
+    batch, rows, inner = shape
+    x = torch.randn(batch, rows, 2 * inner, generator=torch.Generator().manual_seed(0)).to(device, dtype)
+    c = torch.randn(batch, rows, rows, generator=torch.Generator().manual_seed(1)).to(device, dtype)
+    c = c + c.mT
+    for factor in (x[..., :inner], x[..., :inner].mT.contiguous().mT, x[..., ::2]):
+        for added in (c, c[0]):
+            got = gram.gram(factor, -1.5, added, 0.5)
+            exact = -1.5 * (factor.double() @ factor.double().mT) + 0.5 * added.double()
+            scale = factor.double().square().sum(-1).amax() + added.abs().amax()
+            assert got.dtype == dtype and (got - exact).abs().amax() <= 8 * torch.finfo(dtype).eps * scale
+            assert torch.equal(got, got.mT)
+    assert gram.gram(x[:0], 1.0, c[:0], 1.0).shape == (0, rows, rows)
+
+
+@pytest.mark.parametrize("shape", [(70, 70), (66, 90), (90, 66)], ids=str)
+def test_the_iteration_by_symmetric_products(shape, monkeypatch):
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    m = torch.randn(2, *shape, generator=torch.Generator().manual_seed(0)).to(device)
+    schedule = newton_schulz_schedule(1e-3)
+    expected = newton_schulz(m, schedule)
+    asked = []
+    gram = iteration._gram()
+    assert gram is not None
+    by_gram = gram.gram
+    monkeypatch.setattr(gram, "gram", lambda *a: asked.append(a) or by_gram(*a))
+    monkeypatch.setattr(iteration, "TILED_ON", (device,))
+    newton_schulz(m, schedule)
+    assert not asked  # too small
+    monkeypatch.setattr(iteration, "TILED", 64)
+    torch.testing.assert_close(newton_schulz(m, schedule), expected, rtol=0, atol=2e-5)
+    assert len(asked) == 2 * len(schedule)  # E and its square
+    del asked[:]
+    m.requires_grad_()
+    newton_schulz(m, schedule).sum().backward()
+    torch.func.vmap(lambda m: newton_schulz(m, schedule))(m.detach())
+    assert not asked and m.grad is not None and m.grad.isfinite().all()
 
 
 def test_a_machine_without_triton_is_told_and_still_served(monkeypatch):
@@ -112,6 +208,53 @@ def test_the_gpu_gives_the_rotations_of_the_cpu(gpu, dtype):
     good = (unit < 1e-1).flatten() if dtype in (torch.float32, torch.float64) else unit.isfinite().flatten()
     assert ((r - r_gpu).abs() <= unit)[good].all()
     assert ((d - d_gpu).abs() <= unit * d.double().norm(dim=(-2, -1), keepdim=True))[good].all()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize("special", [False, True])
+@pytest.mark.parametrize("n", [4, 16, 33, 300])
+def test_larger_factors_and_gradients_of_the_gpu_are_those_of_the_cpu(gpu, n, special, dtype):
+    m = torch.randn(3, n, n, dtype=torch.float64, generator=torch.Generator().manual_seed(n))
+    w = torch.randn(m.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    results = []
+    for x in (m.clone().requires_grad_(), m.to(gpu, dtype).requires_grad_()):
+        q = svdrot.polar.polar(x, special=special)
+        q.backward(w.to(x))
+        results.append((q.detach().cpu().double(), x.grad.cpu().double()))
+    (q, g), (q_gpu, g_gpu) = results
+    s = torch.linalg.svdvals(m)
+    gap = s[:, -1] + s[:, -2] if not special else svdrot.projection_gap(m)
+    unit = 32 * n**0.5 * torch.finfo(dtype).eps * s[:, 0] / gap
+    assert (torch.linalg.matrix_norm(q - q_gpu) <= unit).all()
+    assert (torch.linalg.matrix_norm(g - g_gpu) <= 4 * unit * torch.linalg.matrix_norm(g)).all()
+
+
+def test_the_host_waits_for_larger_factors_once_each_way(gpu):
+    m = torch.eye(16, device=gpu) + 0.01 * torch.randn(100, 16, 16, device=gpu)
+    m.requires_grad_()
+    svdrot.special_orthogonalize(m).sum().backward()  # compiles, allocates
+    torch.cuda.synchronize()
+    torch.cuda.set_sync_debug_mode("warn")
+    try:
+        with warnings.catch_warnings(record=True) as waits:
+            warnings.simplefilter("always")
+            svdrot.special_orthogonalize(m).sum().backward()
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert sum("synchronizing" in str(wait.message) for wait in waits) == 2
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
+def test_large_symmetric_products_of_the_gpu(gpu, dtype):
+    from svdrot.kernels import gram
+
+    side = iteration.TILED
+    for x in (torch.randn(2, side, side + 8, device=gpu), torch.randn(1, 300, side, device=gpu).mT):
+        x = (x / x.shape[-1] ** 0.5).to(dtype)
+        one = torch.eye(side, device=gpu, dtype=dtype)
+        exact = one - x.double() @ x.double().mT
+        bound = 16 * torch.finfo(dtype).eps
+        torch.testing.assert_close(gram.gram(x, -1.0, one, 1.0).double(), exact, rtol=0, atol=bound)
 
 
 def test_one_kernel_each_way_and_no_synchronisation(gpu):

@@ -43,6 +43,8 @@ class Config:
     """Sides of matrices one at a time."""
     shapes: tuple[tuple[int, int], ...] = ((64, 64), (256, 256), (256, 1024), (512, 512), (1024, 1024))
     """Of gradients."""
+    products: tuple[int, ...] = (512, 1024, 2048, 4096, 8192)
+    """Sides of symmetric products, on a GPU alone."""
     rounds: int = 100
     """At most, for each size."""
     seconds: float = 2.0
@@ -110,6 +112,24 @@ def optimizer_grade(config: Config, rows: int, columns: int) -> dict[str, Any]:
     return row | {"torch / svdrot bf16": times["torch bf16"] / times["svdrot bf16"]}
 
 
+def symmetric_products(config: Config, side: int) -> dict[str, Any]:
+    """I - X Xᵀ of one matrix on a GPU, of which Triton computes one half."""
+    from svdrot.kernels import gram
+
+    row: dict[str, Any] = {"n": side}
+    for name, dtype in (("bf16", torch.bfloat16), ("float32", torch.float32)):
+        x = torch.randn(1, side, side, device=config.device, dtype=dtype) / side**0.5
+        one = torch.eye(side, device=config.device, dtype=dtype)
+        calls: dict[str, Callable[[], object]] = {
+            "torch": lambda x=x, one=one: torch.baddbmm(one, x, x.mT, alpha=-1),
+            "svdrot": lambda x=x, one=one: gram.gram(x, -1.0, one, 1.0),
+        }
+        times, _ = medians(calls, config.device, config.rounds, config.seconds)
+        row |= {f"{call} {name} ms": 1e3 * time for call, time in times.items()}
+        row |= {f"torch / svdrot {name}": times["torch"] / times["svdrot"]}
+    return row
+
+
 def memory(side: int) -> dict[str, Any]:
     """Numbers kept for the backward pass of an n x n matrix, in units of n²."""
 
@@ -128,7 +148,7 @@ def memory(side: int) -> dict[str, Any]:
 def run(config: Config) -> dict[str, list[dict[str, Any]]]:
     torch.manual_seed(0)
     batched = [(n, max(1, config.numbers // n**2)) for n in config.sides]
-    return {
+    tables = {
         "Batches, microseconds a matrix": [rotation_grade(config, *size) for size in tqdm(batched)],
         "One matrix, microseconds": [rotation_grade(config, n, 1) for n in tqdm(config.single)],
         "Distance from the exact factor, median / maximum": [errors(config, n) for n in tqdm(config.sides)],
@@ -137,6 +157,10 @@ def run(config: Config) -> dict[str, list[dict[str, Any]]]:
         ],
         "Kept for backward, in n²": [memory(n) for n in (4, 32)],
     }
+    if config.device == "cuda":
+        sizes = tqdm(config.products)
+        tables["Symmetric products, milliseconds"] = [symmetric_products(config, n) for n in sizes]
+    return tables
 
 
 def figure(tables: dict[str, list[dict[str, Any]]]) -> Figure:
@@ -156,7 +180,7 @@ def figure(tables: dict[str, list[dict[str, Any]]]) -> Figure:
 
 
 def verdict(tables: dict[str, list[dict[str, Any]]]) -> str:
-    batches, single, _, muon, _ = tables.values()
+    batches, single, _, muon, *_ = tables.values()
     least = {n: min(r["SVD / svdrot"] for r in batches if a <= r["n"] <= n) for a, n in ((4, 4), (8, 32))}
     worst = min(r["SVD / svdrot"] for r in (*batches, *single))
     slowest = min(r["torch / svdrot bf16"] for r in muon)

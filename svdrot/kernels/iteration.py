@@ -1,4 +1,10 @@
-"""Newton-Schulz by batched products, in torch operations, for matrices (B, m, n) of any shape."""
+"""Newton-Schulz by batched products, for matrices (B, m, n) of any shape.
+
+In torch operations; on a GPU large symmetric products without a derivative go through Triton (`gram`).
+"""
+
+from functools import cache
+from types import ModuleType
 
 import torch
 from torch import Tensor
@@ -28,15 +34,46 @@ def step(x: Tensor, step: Step, one: Tensor) -> Tensor:
 
 def residual(x: Tensor, one: Tensor) -> Tensor:
     """E."""
-    return torch.baddbmm(one, x, x.mT, alpha=-1) if _wide(x) else torch.baddbmm(one, x.mT, x, alpha=-1)
+    return symmetric_product(x if _wide(x) else x.mT, -1, one, 1)
 
 
 def advance(x: Tensor, e: Tensor, step: Step) -> Tensor:
     constant, *others = about_one(step)
-    p = others[-1] * e if len(others) == 1 else torch.baddbmm(e, e, e, beta=others[-2], alpha=others[-1])
+    p = others[-1] * e if len(others) == 1 else symmetric_product(e, others[-1], e, others[-2])
     for c in reversed(others[:-2]):
         p = torch.baddbmm(e, e, p, beta=c)
     return torch.baddbmm(x, p, x, beta=constant) if _wide(x) else torch.baddbmm(x, x, p, beta=constant)
+
+
+# Where `gram` is taken, and from which side on: near where others' kernels of the kind begin to gain. Not yet
+# measured.
+TILED_ON, TILED = ("cuda",), 2048
+
+
+def symmetric_product(x: Tensor, alpha: float, c: Tensor, beta: float) -> Tensor:
+    """alpha X Xᵀ + beta C for symmetric C."""
+    large = x.device.type in TILED_ON and x.shape[-2] >= TILED and x.dtype != torch.float64
+    if large and _opaque_to_autograd(x, c) and (module := _gram()) is not None:
+        return module.gram(x, alpha, c, beta)
+    return torch.baddbmm(c, x, x.mT, beta=beta, alpha=alpha)
+
+
+def _opaque_to_autograd(*tensors: Tensor) -> bool:
+    """Whether nobody asks for derivatives of what is computed, nor looks inside."""
+    if torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active():
+        return False
+    if any(torch._C._functorch.is_legacy_batchedtensor(x) for x in tensors):  # pyright: ignore
+        return False
+    return not (torch.is_grad_enabled() and any(x.requires_grad for x in tensors))
+
+
+@cache
+def _gram() -> ModuleType | None:
+    try:
+        from . import gram
+    except ImportError:  # no Triton
+        return None
+    return gram
 
 
 def about_one(step: Step) -> Step:
@@ -83,10 +120,10 @@ def lyapunov(h: Tensor, s: Tensor, schedule: Schedule) -> tuple[Tensor, Tensor]:
     one, before = eye(h.shape[-1], h), h
     for step in schedule:
         a, b, c = about_one(step)
-        e, before = torch.baddbmm(one, h, h, alpha=-1), h
+        e, before = symmetric_product(h, -1, one, 1), h
         f = s @ h
         f = f + f.mT
-        p = torch.baddbmm(e, e, e, beta=b, alpha=c)
+        p = symmetric_product(e, c, e, b)
         g = e @ f
         g = b * f + c * (g + g.mT)
         s = torch.baddbmm(torch.baddbmm(s, s, p, beta=a), h, g)
