@@ -380,6 +380,26 @@ def test_larger_matrices_are_as_good_as_by_a_decomposition(n, special):
     assert not special or (torch.linalg.det(q[[0, 1, 7]]) > 0).all()
 
 
+@pytest.mark.parametrize("shape", [(1, 128, 128), (2, 64, 64), (2, 100, 48), (3, 128, 33)], ids=str)
+def test_a_few_larger_matrices_are_as_good_as_by_a_decomposition(shape):
+    m = gaussian(*shape, dtype=torch.float32)
+    assert products.serves(m) and not products.serves(m, special=True)
+    assert not products.serves(m[:1, :, :40]) and not products.serves(m.double())
+    truth, s = exact(m)
+    gap = s[:, -1] / s[:, 0]
+    assert (distance(polar(m), truth) * gap <= 16 * shape[-1] ** 0.5 * torch.finfo(m.dtype).eps).all()
+
+
+@pytest.mark.parametrize("n", [4, 16])
+def test_reflected_matrices_find_back_to_their_places(n):
+    """In a batch of several tiles, threads and chunks, with few of them reflected, and with all."""
+    for every in (1, 7, 300):
+        m = torch.eye(n) * torch.linspace(2, 1, n) + 0.1 * gaussian(5000, n, n, dtype=torch.float32)
+        m[::every, -1] *= -1
+        r = products.special_orthogonalize(m)[0]
+        assert distance(r, exact(m, special=True)[0]).max() < 1e-4
+
+
 @pytest.mark.parametrize("special", [False, True])
 def test_matrices_do_not_disturb_their_neighbours(special):
     m = gaussian(40, 6, 6, dtype=torch.float32)

@@ -19,8 +19,8 @@ BLOCK = 4  # rows and columns that a product keeps in registers
 KERNELS = {
     # matrices, factors, residuals, steps, their number, rows and columns of a matrix, scratch, from, to
     "polar": ("pointer", "pointer", "pointer", "pointer", "intp", "intp", "intp", "pointer", "intp", "intp"),
-    # matrices, factors, residuals, squarings, side, scratch, from, to
-    "turn": ("pointer", "pointer", "pointer", "intp", "intp", "pointer", "intp", "intp"),
+    # matrices, factors, residuals, places (as many, for its own use), squarings, side, scratch, from, to
+    "turn": ("pointer", "pointer", "pointer", "pointer", "intp", "intp", "pointer", "intp", "intp"),
 }
 
 
@@ -69,33 +69,38 @@ def polar(m, q, residual, steps, count, rows, columns, scratch, start, stop):
             residuals[row + l] = lines[0, l]
 
 
-def turn(m, q, residual, squarings, side, scratch, start, stop):
+def turn(m, q, residual, place, squarings, side, scratch, start, stop):
     """Rotations from orthogonal factors Q: where det Q < 0, the smallest direction of QᵀM is reversed.
 
-    That direction v is the dominant one of P = 1 - QᵀM / |QᵀM|, found by squaring P again and again; it has
-    converged when P is of rank one. Where it has not, the residual becomes infinite.
+    Those are packed into tiles of their own first. The direction v is the dominant one of P = 1 - c QᵀM /
+    |QᵀM|, found by squaring P again and again; it has converged when P is of rank one. Where it has not, the
+    residual becomes infinite. Of n >= 2 numbers with squares of sum 1 the sum of the largest and the smallest
+    is at most sqrt(n / (n - 1)), so that c may be 2 over that before the other end dominates.
     """
     use_widest_vectors()
     width = pad(side)
     area = width * width
     tiles = carray(scratch, (5, area, LANES))
     lines = carray(scratch, (5 * area + 4, LANES))[5 * area :]
-    residuals = carray(residual, (stop,))
+    residuals, places = carray(residual, (stop,)), carray(place, (stop,))
     sign, largest, trace, unit = lines[0], lines[1], lines[2], lines[3]
+    reflected = 0
     for row in range(start, stop, LANES):
-        clear(tiles[0], area)
-        load(q, row, stop, side, side, width, tiles[0])
-        for i in range(area):
-            for l in range(LANES):
-                tiles[1][i, l] = tiles[0][i, l]
-        determinant_sign(scratch, area, side, width, sign, 5 * area + 1)
-        reflected = False
-        for l in range(min(LANES, stop - row)):
-            reflected = reflected or sign[l] < 0
-        if not reflected:
-            continue
         clear(tiles[1], area)
-        load(m, row, stop, side, side, width, tiles[1])
+        load(q, row, stop, side, side, width, tiles[1])
+        determinant_sign(scratch, area, side, width, sign, 5 * area + 1)
+        for l in range(min(LANES, stop - row)):
+            if sign[l] < 0:
+                places[start + reflected] = row + l - start
+                reflected += 1
+    unit[0] = two * (one - coarse) * sqrt(one - one / side)
+    c = unit[0]  # in the kernel's own precision
+    for first in range(start, start + reflected, LANES):
+        count = min(LANES, start + reflected - first)
+        clear(tiles[0], area)
+        clear(tiles[1], area)
+        gather(q, place, first, count, start, stop, side, width, tiles[0])
+        gather(m, place, first, count, start, stop, side, width, tiles[1])
         normalise(tiles[1], area, lines[1:])
         clear(tiles[2], area)
         transposed_product(scratch, 0, area, width, 2 * area)
@@ -104,12 +109,12 @@ def turn(m, q, residual, squarings, side, scratch, start, stop):
         for i in range(side):
             for j in range(side):
                 for l in range(LANES):
-                    p[i * width + j, l] = -half * (h[i * width + j, l] + h[j * width + i, l])
+                    p[i * width + j, l] = -half * c * (h[i * width + j, l] + h[j * width + i, l])
             for l in range(LANES):
                 p[i * width + i, l] += one
         x, y = 3, 4
         for s in range(squarings):
-            if s % 3 == 0:  # eigenvalues of 1 / side come to its eighth power in the meantime
+            if s % 3 == 1:  # eigenvalues of 1 / side come to its eighth power in the meantime
                 over_trace(tiles[x], side, width, trace)
             symmetric_product(scratch, x * area, width, width, one, zero, x * area, y * area)
             x, y = y, x
@@ -136,10 +141,9 @@ def turn(m, q, residual, squarings, side, scratch, start, stop):
         # P = v vᵀ tr P if of rank one: |column|² = P_jj tr P.
         for l in range(LANES):
             rank_one = absolute(unit[l] - largest[l] * trace[l]) <= coarse * unit[l]
-            # NaN leaves as it came
-            if l < stop - row:
-                residuals[row + l] = residuals[row + l] if rank_one or sign[l] > 0 else infinity
-            unit[l] = (two / unit[l]) if sign[l] < 0 else zero
+            if l < count and not rank_one:
+                residuals[start + int(places[first + l])] = infinity
+            unit[l] = two / unit[l]
         z = tiles[2]
         for i in range(side):
             for l in range(LANES):
@@ -152,7 +156,7 @@ def turn(m, q, residual, squarings, side, scratch, start, stop):
             for j in range(side):
                 for l in range(LANES):
                     z[i * width + j, l] = tiles[0][i * width + j, l] - largest[l] * v[j, l]
-        store(z, row, stop, side, side, width, q)
+        scatter(z, place, first, count, start, stop, side, width, q)
 
 
 # Parts of them.
@@ -182,6 +186,24 @@ def store(tile, row, stop, rows, columns, width, m):
         for i in range(rows):
             for j in range(columns):
                 entries[row + l, i * columns + j] = tile[i * width + j, l]
+
+
+def gather(m, place, first, count, start, stop, side, width, tile):
+    entries, places = carray(m, (stop, side * side)), carray(place, (stop,))
+    for l in range(count):
+        row = start + int(places[first + l])
+        for i in range(side):
+            for j in range(side):
+                tile[i * width + j, l] = entries[row, i * side + j]
+
+
+def scatter(tile, place, first, count, start, stop, side, width, m):
+    entries, places = carray(m, (stop, side * side)), carray(place, (stop,))
+    for l in range(count):
+        row = start + int(places[first + l])
+        for i in range(side):
+            for j in range(side):
+                entries[row, i * side + j] = tile[i * width + j, l]
 
 
 def normalise(x, entries, lines):
@@ -300,6 +322,8 @@ HELPERS = (
     clear,
     load,
     store,
+    gather,
+    scatter,
     normalise,
     over_trace,
     measure,

@@ -38,7 +38,7 @@ def _in_tf32(m: Tensor) -> bool:
 
 @in_full_precision
 def special_orthogonalize(m: Tensor) -> Tensor:
-    if m.shape[-1] > 2 and products.serves(m):
+    if m.shape[-1] > 2 and products.serves(m, special=True):
         return _completed(*products.special_orthogonalize(m), _special_by_decomposition, m)
     return _special_by_decomposition(m)
 

@@ -19,7 +19,7 @@ LARGE = 128  # largest side at all: at 256 the SVD is as fast
 ALWAYS = ("cuda",)  # devices where products serve every size; not yet measured
 
 
-def serves(m: Tensor) -> bool:
+def serves(m: Tensor, special: bool = False) -> bool:
     """Whether it is the faster way, and open: compiled and exported programs know no kernels of ours."""
     if m.dtype not in LIMIT or torch.compiler.is_compiling():
         return False
@@ -30,7 +30,8 @@ def serves(m: Tensor) -> bool:
         return False
     if rows <= SMALL:  # a tile takes as long for one matrix as for 16
         return 1 < columns <= rows and (columns <= 12 or m.shape[0] > 1)
-    return SMALL < columns <= rows <= LARGE and m.shape[0] > 3 and m.dtype == torch.float32
+    enough = m.shape[0] > 3 if special else m.shape[0] * columns >= 96
+    return SMALL < columns <= rows <= LARGE and enough and m.dtype == torch.float32
 
 
 def orthogonalize(m: Tensor) -> tuple[Tensor, Tensor]:
@@ -104,7 +105,8 @@ def _turned_in_lanes(m: Tensor) -> tuple[Tensor, Tensor]:
     from . import cpu
 
     r, residual = _in_lanes(m)
-    cpu.run("turn", m, r, residual, SQUARINGS[m.dtype], m.shape[-1], scratch=_scratch(m))
+    places = cpu.empty(m.shape[:1], m.dtype)
+    cpu.run("turn", m, r, residual, places, SQUARINGS[m.dtype] - 1, m.shape[-1], scratch=_scratch(m))
     return r, residual
 
 
