@@ -29,6 +29,8 @@ FLOORS = {
     "optim": 4,
     "registration": 4,
     "__init__": 5,
+    "cli": 6,
+    "__main__": 7,
 }
 
 PUBLIC = [

@@ -9,7 +9,7 @@ import torch
 from svdrot import kernels
 from svdrot.kernels import pairs_reference
 
-CONTRACT = ["moments", "moments_gradient", "misfit"]
+CONTRACT = ["pivots", "moments", "moments_gradient", "misfit"]
 SEGMENTS = {"pairs_cpu": ("SEGMENT", 512), "pairs_gpu": ("BLOCKS", 2)}  # small, to have several
 BACKENDS = [*SEGMENTS]  # the latter in Triton's interpreter where there is no CUDA device
 DTYPES = [torch.float32, torch.float64]
@@ -77,6 +77,7 @@ def test_select():
 def test_backends_agree_with_the_reference(backend, layout, centred, dtype):
     torch.manual_seed(0)
     x, y, w, pivots = draw(*layout, dtype)
+    assert_close(backend("pivots", x, y, w), [pairs_reference.pivots(x, y, w)], torch.float64)
     pivots = pivots if centred else pivots * 0
     m = pairs_reference.moments(x, y, w, pivots, centred)
     assert_close(backend("moments", x, y, w, pivots, centred), [m], torch.float64)

@@ -21,6 +21,8 @@ MOMENTS = 17
 # Points by address, numbers in float64 by address (wide), whether there are weights, how rows are laid out.
 LAYOUT = ("intp", "intp", "intp", "intp", "pointer", "intp", "intp")
 KERNELS = {
+    # x, y, w, pivots
+    "pair_pivots": ("pointer", "pointer", "pointer", "wide", *LAYOUT),
     # x, y, w, pivots, moments, centred
     "pair_moments": ("pointer", "pointer", "pointer", "wide", "wide", "intp", *LAYOUT),
     # x, y, w, pivots, moments, their gradient, gradients of x, y, w
@@ -29,6 +31,20 @@ KERNELS = {
     "pair_misfits": (*("pointer",) * 3, *("wide",) * 4, *LAYOUT),
 }
 INTERLEAVE: dict[str, int] = {}
+
+
+def pair_pivots(x, y, w, pivots, weighted, points, segments, length, scratch, start, stop):
+    """Of items, whatever their segments."""
+    result = carray(pivots, (stop, 6))
+    xs, ys, ws = carray(x, (stop * points, 3)), carray(y, (stop * points, 3)), carray(w, (stop * points,))
+    for item in range(start, stop):
+        pair, end = item * points, (item + 1) * points
+        if weighted:
+            while pair < end and ws[pair] == NONE:
+                pair += 1
+        for k in range(3):
+            result[item, k] = xs[pair, k] if pair < end else ZERO
+            result[item, 3 + k] = ys[pair, k] if pair < end else ZERO
 
 
 def pair_moments(x, y, w, pivots, moments, centred, weighted, points, segments, length, scratch, start, stop):

@@ -9,6 +9,13 @@ from ._pair_tiles import MOMENTS, SCRATCH
 SEGMENT = 16384  # most pairs that one call goes over, so that threads can share a large cloud
 
 
+def pivots(x: Tensor, y: Tensor, w: Tensor | None) -> Tensor:
+    _, layout = _layout(x, w)
+    result = torch.empty(len(x), 6, dtype=torch.float64)
+    _run("pair_pivots", x, 1, x, y, _or_null(w), result, *layout)
+    return result
+
+
 def moments(x: Tensor, y: Tensor, w: Tensor | None, pivots: Tensor, centred: bool) -> Tensor:
     segments, layout = _layout(x, w)
     result = torch.empty(len(x) * segments, MOMENTS, dtype=torch.float64)

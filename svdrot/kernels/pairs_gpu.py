@@ -8,9 +8,11 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from . import gpu, pairs, so3
+from . import gpu, pairs, pairs_reference, so3
 from ._pair_tiles import MOMENTS
 from .pairs_cpu import merged as merged_segments
+
+pivots = pairs_reference.pivots
 
 BLOCK = 256  # pairs at a time
 BLOCKS = 16  # most of them that one program goes over

@@ -1,13 +1,15 @@
 r"""Weighted moments of pairs of points in torch operations, any d; the specification of the other backends.
 
-    moments(x, y, w, pivots, centred) -> m                   x, y (B, N, d), w (B, N) or None
-    moments_gradient(x, y, w, pivots, m, g) -> (gx, gy, gw)  pivots (B, 2d), m and g (B, K)
+    pivots(x, y, w) -> (B, 2d)                               x, y (B, N, d), w (B, N) or None
+    moments(x, y, w, pivots, centred) -> m
+    moments_gradient(x, y, w, pivots, m, g) -> (gx, gy, gw)  m and g (B, K)
     misfit(x, y, w, pivots, m, scaled_rotation) -> sums      (B, d, d) -> (B,)
 
 A row of m, K = 2 + 2d + d², holds the total weight n, centroids a and b of x and y relative to the pivots,
 and about them, over n, the covariance $\sum w (y - b)(x - a)^\top$ and the variance $\sum w |x - a|^2$. Not
 centred, a and b are 0. Points and weights are float32 or float64, all else float64: of points in float32 the
-moments are exact to rounding. The pivot is a point of the cloud: nothing cancels far from the origin.
+moments are exact to rounding. The pivot is the first pair that counts, or 0: nothing cancels far from the
+origin.
 
 A pair of weight 0 counts for nothing, whatever its coordinates; if they are not finite, the gradient of its
 weight is 0, too. A negative weight is NaN. Without any weight the moments are 0, and so are their gradients.
@@ -15,6 +17,17 @@ weight is 0, too. A negative weight is NaN. Without any weight the moments are 0
 
 import torch
 from torch import Tensor
+
+
+def pivots(x: Tensor, y: Tensor, w: Tensor | None) -> Tensor:
+    if x.shape[1] == 0:
+        return x.new_zeros(len(x), 2 * x.shape[-1], dtype=torch.float64)
+    if w is None:
+        return torch.cat((x[:, 0], y[:, 0]), -1).double()
+    counts = w != 0
+    rows, first = torch.arange(len(w), device=w.device), counts.to(torch.int8).argmax(1)
+    pairs = torch.cat((x[rows, first], y[rows, first]), -1).double()
+    return torch.where(counts[rows, first, None], pairs, 0)
 
 
 def moments(x: Tensor, y: Tensor, w: Tensor | None, pivots: Tensor, centred: bool) -> Tensor:

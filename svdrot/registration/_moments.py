@@ -22,8 +22,7 @@ class Moments(NamedTuple):
 
 def moments(x: Tensor, y: Tensor, w: Tensor | None, centred: bool) -> Moments:
     """Of pairs (B, N, d), weights (B, N) or none; about the centroids, or else the origin."""
-    pivots = _pivots(x, y, w) if centred else x.new_zeros(len(x), 2 * x.shape[-1], dtype=torch.float64)
-    raw = _apply(x, y, w, pivots, centred)
+    raw, pivots = _autograd.pick(_Moments, _MomentsWithJvp).apply(x, y, w, centred)
     _, a, b, covariance, variance = pairs_reference.split(raw)
     p, q = pivots.chunk(2, -1)
     return Moments(p + a, q + b, covariance, variance[:, 0], raw, pivots)
@@ -33,55 +32,44 @@ def residual(x: Tensor, y: Tensor, w: Tensor | None, of: Moments, scaled_rotatio
     """Root of the weighted mean square of what is left after the rotation about the centroids, (B,)."""
     w = None if w is None else w.detach()
     raw = of.raw.detach()
-    squares = _Misfit.apply(x.detach(), y.detach(), w, of.pivots, raw, scaled_rotation.detach())
+    of_pairs = _autograd.pick(_Misfit, _EagerMisfit)
+    squares = of_pairs.apply(x.detach(), y.detach(), w, of.pivots, raw, scaled_rotation.detach())
     total = raw[:, 0]
     return (squares / torch.where(total == 0, 1, total)).sqrt()
 
 
-def _pivots(x: Tensor, y: Tensor, w: Tensor | None) -> Tensor:
-    """The first pair that counts, zeros if there is none: constants, on which nothing depends."""
-    x, y = x.detach(), y.detach()
-    if x.shape[1] == 0:
-        return x.new_zeros(len(x), 2 * x.shape[-1], dtype=torch.float64)
-    if w is None:
-        return torch.cat((x[:, 0], y[:, 0]), -1).double()
-    counts = w.detach() != 0
-    rows, first = torch.arange(len(w), device=w.device), counts.to(torch.int8).argmax(1)
-    pairs = torch.cat((x[rows, first], y[rows, first]), -1).double()
-    return torch.where(counts[rows, first, None], pairs, 0)
-
-
-def _apply(x: Tensor, y: Tensor, w: Tensor | None, pivots: Tensor, centred: bool) -> Tensor:
-    return _autograd.pick(_Moments, _MomentsWithJvp).apply(x, y, w, pivots, centred)
-
-
 class _Moments(torch.autograd.Function):
     @staticmethod
-    def forward(x, y, w, pivots, centred):
-        return kernels.select_pairs(x).moments(x, y, w, pivots, centred)
+    def forward(x, y, w, centred):
+        backend = kernels.select_pairs(x)
+        pivots = backend.pivots(x, y, w)
+        pivots = pivots if centred else torch.zeros_like(pivots)
+        return backend.moments(x, y, w, pivots, centred), pivots
 
     @staticmethod
     def setup_context(ctx, inputs, output):
-        *tensors, ctx.centred = inputs
-        ctx.save_for_backward(*tensors, output)
-        ctx.save_for_forward(*tensors, output)
+        x, y, w, ctx.centred = inputs
+        m, pivots = output
+        ctx.mark_non_differentiable(pivots)  # whichever pair is the pivot, the moments are the same
+        ctx.save_for_backward(x, y, w, pivots, m)
+        ctx.save_for_forward(x, y, w, pivots, m)
 
     @staticmethod
-    def backward(ctx, g):
+    def backward(ctx, g, _):
         x, y, w, pivots, m = ctx.saved_tensors
         if not ctx.centred:  # then centroids are 0, whatever the points
             centroids = 2 * x.shape[-1]
             total, _, second = g.split((1, centroids, g.shape[-1] - 1 - centroids), -1)
             g = torch.cat((total, g.new_zeros(len(g), centroids), second), -1)
         backend = pairs_reference if _autograd.is_seen_through(g) else kernels.select_pairs(x)
-        return *backend.moments_gradient(x, y, w, pivots, m, g.contiguous()), None, None
+        return *backend.moments_gradient(x, y, w, pivots, m, g.contiguous()), None
 
     @staticmethod
-    def vmap(info, in_dims, *arguments):
-        *tensors, centred = arguments
-        x, y, w, pivots = _flattened(info.batch_size, in_dims, tensors)
-        found = _apply(x, y, w, pivots, centred)
-        return found.unflatten(0, (info.batch_size, -1)), 0
+    def vmap(info, in_dims, x, y, w, centred):
+        size = info.batch_size
+        x, y, w = _flattened(size, in_dims, (x, y, w))
+        m, pivots = _autograd.pick(_Moments, _MomentsWithJvp).apply(x, y, w, centred)
+        return (m.unflatten(0, (size, -1)), pivots.unflatten(0, (size, -1))), (0, 0)
 
 
 def _flattened(size: int, in_dims, tensors) -> Any:
@@ -95,9 +83,9 @@ def _flattened(size: int, in_dims, tensors) -> Any:
 
 class _MomentsWithJvp(_autograd.Eager, _Moments):
     @staticmethod
-    def jvp(ctx, tx, ty, tw, *_):
+    def jvp(ctx, tx, ty, tw, _):
         x, y, w, pivots, m = ctx.saved_tensors
-        return pairs_reference.moments_tangent(x, y, w, pivots, m, ctx.centred, tx, ty, tw)
+        return pairs_reference.moments_tangent(x, y, w, pivots, m, ctx.centred, tx, ty, tw), None
 
 
 class _Misfit(torch.autograd.Function):
@@ -120,3 +108,7 @@ class _Misfit(torch.autograd.Function):
     def vmap(info, in_dims, *tensors):
         found = _Misfit.apply(*_flattened(info.batch_size, in_dims, tensors))
         return found.unflatten(0, (info.batch_size, -1)), 0
+
+
+class _EagerMisfit(_autograd.Eager, _Misfit):
+    pass
