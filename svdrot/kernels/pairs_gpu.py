@@ -86,7 +86,7 @@ def _moments(
     c0, c1, c2, d0, d1, d2, e0, e1, e2 = zero, zero, zero, zero, zero, zero, zero, zero, zero
     for k in range(BLOCKS):
         place = (part * BLOCKS + k) * BLOCK + tl.arange(0, BLOCK)
-        weight, u, z, _ = _pairs(x, y, w, item * points, place, points, p, q, weighted)
+        weight, u, z, _ignored = _pairs(x, y, w, item * points, place, points, p, q, weighted)
         total = tl.sum(weight)
         a, b = (zero, zero, zero), (zero, zero, zero)
         if centred:
@@ -158,7 +158,7 @@ def _misfits(
 ):  # fmt: skip
     item, part = (tl.program_id(0) // parts).to(tl.int64), tl.program_id(0) % parts
     p, q = _pivots(pivots, item)
-    _, a, b, _, _, _, _ = _read_moments(m, item)
+    _n, a, b, _c, _d, _e, _v = _read_moments(m, item)
     rotations += item * 9
     r = (tl.load(rotations + 0), tl.load(rotations + 3), tl.load(rotations + 6))
     s = (tl.load(rotations + 1), tl.load(rotations + 4), tl.load(rotations + 7))
@@ -166,7 +166,7 @@ def _misfits(
     total = tl.full((), 0.0, tl.float64)
     for k in range(BLOCKS):
         place = (part * BLOCKS + k) * BLOCK + tl.arange(0, BLOCK)
-        weight, u, z, _ = _pairs(x, y, w, item * points, place, points, p, q, weighted)
+        weight, u, z, _ignored = _pairs(x, y, w, item * points, place, points, p, q, weighted)
         total += tl.sum(weight * _squared_distance(u, z, a, b, r, s, t))
     tl.store(sums + tl.program_id(0), total)
 
