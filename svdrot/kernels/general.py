@@ -33,7 +33,7 @@ def _in_tf32(m: Tensor) -> bool:
     if not m.is_cuda or m.dtype != torch.float32 or torch.compiler.is_compiling():
         return False
     chosen = getattr(torch.backends.cuda.matmul, "fp32_precision", None)  # since torch 2.9
-    return torch.backends.cuda.matmul.allow_tf32 if chosen is None else chosen == "tf32"
+    return bool(torch.backends.cuda.matmul.allow_tf32) if chosen is None else chosen == "tf32"
 
 
 @in_full_precision
