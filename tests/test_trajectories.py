@@ -330,6 +330,7 @@ def test_segments_know_masks_and_bad_poses():
     masked = kitti_segment_errors(with_bad_pose(estimate, 101), reference, mask=live)
     assert masked.translation.isfinite().all() and not (masked.pairs == 101).any()
     assert masked.pairs[0].tolist() == [0, 102]
+    assert (masked.pairs[:, 0] % 10 == 0).all()
     unknown = kitti_segment_errors(estimate, with_bad_pose(reference, 101))
     assert torch.equal(unknown.pairs, masked.pairs)
 
