@@ -232,7 +232,7 @@ def is_among(points, cloud):
 
 
 def divided_by_a_plane(points, inside):
-    """Whether d . x + e is at least 1 for the points inside and at most -1 for the others, for some d and e."""
+    """Whether d . x + e is at least 1 for the points inside and at most -1 for others, for some d and e."""
     sides = torch.where(inside, -1.0, 1.0).double()[:, None]
     rows = sides * torch.cat((points, torch.ones(len(points), 1)), 1)
     found = linprog([0, 0, 0, 0], rows.numpy(), -np.ones(len(points)), bounds=(None, None))
