@@ -6,6 +6,7 @@ import pytest
 import torch
 
 import svdrot
+from svdrot.registration import averaging
 from svdrot.registration.averaging import NORMS, average_curvature, average_rotations
 
 # Float64 in every norm; the iterations stop at steps of 1e-12, and a flat cost multiplies that.
@@ -215,6 +216,15 @@ def test_the_median_survives_outliers_that_agree():
     truth = average_rotations(inliers)
     assert svdrot.geodesic_distance(average_rotations(everything, norm="geodesic_l1"), truth).max() < 0.2
     assert svdrot.geodesic_distance(average_rotations(everything), truth).min() > 0.5
+
+
+def test_the_median_starts_among_the_inliers():
+    """While they have more than half of the weight, no entry of the start leaves the range of theirs."""
+    inliers = near(0.2, 20, 10, seed=13)
+    far = svdrot.random_rotation(20, 30, dtype=torch.float64, generator=torch.Generator().manual_seed(14))
+    weights = torch.cat((torch.full((20, 10), 0.051), torch.full((20, 30), 0.49 / 30)), 1).double()
+    start = averaging._entrywise_median(torch.cat((inliers, far), 1), weights)
+    assert (start >= inliers.amin(1)).all() and (start <= inliers.amax(1)).all()
 
 
 def test_curvature_tells_what_is_ambiguous():

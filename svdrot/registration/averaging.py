@@ -182,10 +182,9 @@ def _karcher_mean(r: Tensor, w: Tensor) -> Tensor:
 
 def _descend(average: Tensor, step: Callable[[Tensor], Tensor], limit: int) -> Tensor:
     """Each item follows its steps until one is below 1e-12 radians, whatever the others do."""
-    going = torch.ones_like(average[:, :1, 0], dtype=torch.bool)
     for _ in range(limit):
         turn = step(average)
-        going = going & (turn.abs() > 1e-12).any(1, keepdim=True)
+        going = (turn.abs() > 1e-12).any(1, keepdim=True)
         if not going.any():
             break
         average = average @ axis_angle_to_matrix(torch.where(going, turn, 0))
