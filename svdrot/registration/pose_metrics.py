@@ -185,7 +185,7 @@ def recall_curve(errors: Tensor, thresholds: Tensor, *, mask: Tensor | None = No
     check_floating("errors", errors)
     live = _live(errors, mask)
     counted = torch.where(live & ~errors.isnan(), errors, torch.inf).detach().sort(-1).values
-    wanted = thresholds.to(counted).expand(*errors.shape[:-1], -1).contiguous()
+    wanted = thresholds.to(counted.dtype).expand(*errors.shape[:-1], -1).contiguous()
     return torch.searchsorted(counted, wanted) / live.sum(-1, keepdim=True).to(errors.dtype)
 
 
