@@ -1,0 +1,94 @@
+"""Correspondences between clouds in any position: points whose surroundings look alike.
+
+Fast point feature histograms (Rusu et al., ICRA 2009) are computed by open3d. They depend on the signs of the
+normals, and signs as an eigenvector happens to have them change when the cloud is turned: here normals point
+away from what surrounds them within some ten voxels, wherever the cloud lies. Share of right pairs, at random
+rotations of the source, with such signs and with open3d's: 5 and 2 % for two indoor scans, 18 and 5 % for a
+kitchen, 28 and 9 % for two turns of a LiDAR.
+"""
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from svdrot._checks import check_shape
+from svdrot.registration._formats import optional
+from svdrot.registration.neighbours import Neighbours
+from svdrot.registration.surfaces import check_positive
+
+NORMAL_RADIUS, NORMAL_NEIGHBOURS = 2, 30  # in voxels; points at most
+FEATURE_RADIUS, FEATURE_NEIGHBOURS = 5, 100
+SURROUNDINGS = 10  # voxels: deviation of the Gaussian weights of the surroundings
+BLOCK = 1 << 22  # distances held at a time
+
+
+def fpfh(points: Tensor, voxel: float) -> Tensor:
+    """Fast point feature histograms of the points of a cloud that has one point in each voxel.
+
+    Args:
+        points: shape (N, 3), all finite, as `voxel_downsample` gives them.
+        voxel: edge length, in their units. Normals are of 2, features of 5 voxels around.
+
+    Returns:
+        Shape (N, 33), float64, at least 0; 0 for points that have no neighbours.
+
+    Raises:
+        ValueError: if `points` has another shape or `voxel` is not a positive number.
+        TypeError: if `points` is not a floating-point tensor.
+        ImportError: if open3d cannot be loaded, with what it needs.
+
+    Source:
+        Rusu, Blodow and Beetz, "Fast Point Feature Histograms (FPFH) for 3D Registration", ICRA 2009.
+    """
+    check_shape("points", points, 3)
+    check_positive("voxel", voxel)
+    open3d = optional("open3d", "FPFH")
+    if len(points) == 0:
+        return points.new_zeros(0, 33, dtype=torch.float64)
+    x = points.detach().double().cpu() / voxel
+    cloud = open3d.geometry.PointCloud(open3d.utility.Vector3dVector(x.numpy()))
+    near = open3d.geometry.KDTreeSearchParamHybrid
+    cloud.estimate_normals(near(NORMAL_RADIUS, NORMAL_NEIGHBOURS))
+    normals = torch.from_numpy(np.array(cloud.normals))
+    inward = ((x - surroundings(x)) * normals).sum(-1, keepdim=True) < 0
+    cloud.normals = open3d.utility.Vector3dVector(torch.where(inward, -normals, normals).numpy())
+    found = open3d.pipelines.registration.compute_fpfh_feature(
+        cloud, near(FEATURE_RADIUS, FEATURE_NEIGHBOURS)
+    )
+    return torch.tensor(found.data.T, device=points.device).nan_to_num()
+
+
+def surroundings(x: Tensor) -> Tensor:
+    """Mean of the cloud around each point, weighted by a Gaussian of distance, in voxels; shape (N, 3)."""
+    _, cell, count = torch.unique(
+        (x / (SURROUNDINGS / 4)).floor(), dim=0, return_inverse=True, return_counts=True
+    )
+    sums = x.new_zeros(len(count), 3).index_add_(0, cell, x)
+    coarse = sums / count[:, None]
+    means = []
+    for part in x.split(max(1, BLOCK // len(coarse))):
+        weights = (-0.5 * (torch.cdist(part, coarse) / SURROUNDINGS).square()).exp() * count
+        means.append((weights @ coarse) / weights.sum(1, keepdim=True))
+    return torch.cat(means)
+
+
+def match(source: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+    """Pairs of a feature and the nearest one of the other cloud, from both sides; mutual ones appear once.
+
+    Args:
+        source: shape (N, d).
+        target: shape (M, d).
+
+    Returns:
+        Indices into source and target, shape (K,) each, K at most N + M.
+    """
+    n, m = len(source), len(target)
+    if n == 0 or m == 0:
+        empty = torch.zeros(0, dtype=torch.long, device=source.device)
+        return empty, empty
+    there = Neighbours(target).query(source)[1]
+    back = Neighbours(source).query(target)[1]
+    i = torch.cat((torch.arange(n, device=source.device), back))
+    j = torch.cat((there, torch.arange(m, device=source.device)))
+    pairs = torch.unique(i * m + j)
+    return pairs // m, pairs % m
