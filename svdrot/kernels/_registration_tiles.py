@@ -8,6 +8,7 @@ leaves space empty, no box reaches, and a query far from the surface looks into 
 that the half-spaces of a k-d tree leave it (two fragments of a kitchen, 50 degrees apart).
 """
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -21,9 +22,14 @@ KERNELS = {
         *("pointer", "pointer", "intp", "intp", "pointer", "intp", "double"),
         *("pointer", "pointer", "pointer", "intp", "intp"),
     ),
+    "follow": (
+        *("pointer", "pointer", "intp", "intp", "pointer", "double", "pointer", "pointer"),
+        *("pointer", "pointer", "pointer", "intp", "intp"),
+    ),
 }
 INTERLEAVE: dict[str, int] = {}
-SCRATCH = 128  # numbers that a search needs: two for each level
+LEVELS = 64  # of the tree at most
+SCRATCH = 2 * LEVELS  # numbers that a search needs
 
 
 def plant(points, order, boxes, n, depth):
@@ -96,44 +102,80 @@ def search(points, boxes, n, depth, queries, k, limit, squares, places, scratch,
     """
     x, box, q = carray(points, (n, 3)), carray(boxes, (2 << depth, 6)), carray(queries, (stop, 3))
     found, at = carray(squares, (stop, k)), carray(integers(places), (stop, k))
-    stack = carray(scratch, (2, SCRATCH // 2))
-    leaves = 1 << depth
-    zero = ONE - ONE
+    stack = carray(scratch, (2, LEVELS))
+    for i in range(start, stop):
+        find(x, box, n, depth, q[i, 0], q[i, 1], q[i, 2], k, dtype(limit), found, at, i, stack)
+
+
+def follow(points, boxes, n, depth, queries, limit, anchors, bounds, squares, places, scratch, start, stop):
+    """The nearest point for queries that moved a little since they were searched for, at `anchors`.
+
+    All but the nearest point were farther than `bounds` from there, so that a query nearer to its old
+    neighbour than that, less its way since, keeps it: near the end of an alignment nearly all do. What must
+    be searched for lies no farther than the two nearest of before. `squares` and `places` hold two.
+    """
+    x, box, q = carray(points, (n, 3)), carray(boxes, (2 << depth, 6)), carray(queries, (stop, 3))
+    found, at = carray(squares, (stop, 2)), carray(integers(places), (stop, 2))
+    old, bound = carray(anchors, (stop, 3)), carray(bounds, (stop,))
+    stack = carray(scratch, (2, LEVELS))
     for i in range(start, stop):
         a, b, c = q[i, 0], q[i, 1], q[i, 2]
-        if a * zero + b * zero + c * zero != zero:
-            continue
         worst = dtype(limit)
-        stack[0, 0], stack[1, 0] = ONE, zero
-        top = 1
-        while top > 0:
-            top -= 1
-            if stack[1, top] >= worst:
+        if at[i, 0] < n:
+            row = at[i, 0]
+            near = squared(x[row, 0] - a, x[row, 1] - b, x[row, 2] - c)
+            way = squared(old[i, 0] - a, old[i, 1] - b, old[i, 2] - c)
+            if near < worst and (math_sqrt(near) + math_sqrt(way)) * SURELY < bound[i]:
+                found[i, 0] = near
                 continue
-            h = int(stack[0, top])
-            while h < leaves:
-                h *= 2
-                near, far = outside(box, h, a, b, c), outside(box, h + 1, a, b, c)
-                other = h + 1
-                if far < near:
-                    near, far = far, near
-                    h, other = h + 1, h
-                if far < worst:
-                    stack[0, top], stack[1, top] = other, far
-                    top += 1
-                if near >= worst:
-                    break
-            else:
-                for row in range(n * (h - leaves) >> depth, n * (h - leaves + 1) >> depth):
-                    u, v, w = x[row, 0] - a, x[row, 1] - b, x[row, 2] - c
-                    square = u * u + v * v + w * w
-                    if square < worst:
-                        slot = k - 1
-                        while slot > 0 and square < found[i, slot - 1]:
-                            found[i, slot], at[i, slot] = found[i, slot - 1], at[i, slot - 1]
-                            slot -= 1
-                        found[i, slot], at[i, slot] = square, row
-                        worst = min(worst, found[i, k - 1])
+            if at[i, 1] < n:
+                row = at[i, 1]
+                far = squared(x[row, 0] - a, x[row, 1] - b, x[row, 2] - c)
+                worst = min(worst, max(near, far) * SURELY)
+        found[i, 0] = found[i, 1] = limit
+        at[i, 0] = at[i, 1] = n
+        find(x, box, n, depth, a, b, c, 2, worst, found, at, i, stack)
+        bound[i] = math_sqrt(found[i, 1])
+        old[i, 0], old[i, 1], old[i, 2] = a, b, c
+
+
+def find(x, box, n, depth, a, b, c, k, worst, found, at, i, stack):
+    """Fill row i of `found` and `at` for the query (a, b, c)."""
+    leaves = 1 << depth
+    zero = ONE - ONE
+    stack[0, 0], stack[1, 0] = ONE, zero
+    top = 1 if a * zero + b * zero + c * zero == zero else 0
+    while top > 0:
+        top -= 1
+        if stack[1, top] >= worst:
+            continue
+        h = int(stack[0, top])
+        while h < leaves:
+            h *= 2
+            near, far = outside(box, h, a, b, c), outside(box, h + 1, a, b, c)
+            other = h + 1
+            if far < near:
+                near, far = far, near
+                h, other = h + 1, h
+            if far < worst:
+                stack[0, top], stack[1, top] = other, far
+                top += 1
+            if near >= worst:
+                break
+        else:
+            for row in range(n * (h - leaves) >> depth, n * (h - leaves + 1) >> depth):
+                square = squared(x[row, 0] - a, x[row, 1] - b, x[row, 2] - c)
+                if square < worst:
+                    slot = k - 1
+                    while slot > 0 and square < found[i, slot - 1]:
+                        found[i, slot], at[i, slot] = found[i, slot - 1], at[i, slot - 1]
+                        slot -= 1
+                    found[i, slot], at[i, slot] = square, row
+                    worst = min(worst, found[i, k - 1])
+
+
+def squared(u, v, w):
+    return u * u + v * v + w * w
 
 
 def outside(box, h, a, b, c):
@@ -142,10 +184,10 @@ def outside(box, h, a, b, c):
     u = max(max(box[h, 0] - a, a - box[h, 3]), zero)
     v = max(max(box[h, 1] - b, b - box[h, 4]), zero)
     w = max(max(box[h, 2] - c, c - box[h, 5]), zero)
-    return u * u + v * v + w * w
+    return squared(u, v, w)
 
 
-HELPERS = (extent, widest, part, outside)
+HELPERS = (extent, widest, part, squared, outside, find)
 
 
 def vocabulary(dtype: torch.dtype, scalar: Any, inline: Callable) -> dict[str, Any]:
@@ -161,4 +203,5 @@ def vocabulary(dtype: torch.dtype, scalar: Any, inline: Callable) -> dict[str, A
 
         return types.CPointer(types.int64)(pointer), generate
 
-    return {"SCRATCH": SCRATCH, "dtype": scalar, "ONE": scalar(1), "integers": integers}
+    words = {"LEVELS": LEVELS, "SURELY": 1 + 1e-12, "math_sqrt": math.sqrt}  # SURELY covers the rounding
+    return words | {"dtype": scalar, "ONE": scalar(1), "integers": integers}

@@ -23,7 +23,7 @@ OBSERVABLE = 1e-6  # normals that scatter by a milliradian determine no motion
 class Pairs:
     """Batches of pairs, shapes (B, N, ...) in float64: `source` where it is now, `target` nearest to it.
 
-    Where the weight is 0, the others are finite and of no effect.
+    Where the weight is 0, the others are finite and of no effect. Covariances are packed, (B, N, 6).
     """
 
     source: Tensor
@@ -142,53 +142,77 @@ def _sum_of_normals(pairs: Pairs) -> Tensor:
 
 
 def _mahalanobis(pairs: Pairs) -> Tensor:
-    d = pairs.source - pairs.target
-    return _weighted_difference(_precision(pairs), d).mul(d).sum(-1).clamp(min=0).sqrt()
+    d = (pairs.source - pairs.target).mT.contiguous()
+    return (_times(_precision(pairs), d) * d).sum(1).clamp(min=0).sqrt()
 
 
 def _generalized(pairs: Pairs) -> Step:
-    """Residuals M^(1/2) (p - q), with M the inverse of both covariances. Segal et al., RSS 2009."""
+    r"""Residuals $M^{1/2} (p - q)$, with M the inverse of both covariances. Segal et al., RSS 2009.
+
+    With the Jacobian $(-[p]_\times, I)$ all of H is in the sums of $M$, $p_j M$ and $p_j p_m M$: sixty
+    numbers of one product of matrices.
+    """
     pivot, radius, p = _centred(pairs)
-    m = _precision(pairs) * pairs.weights[..., None, None]
-    d = pairs.source - pairs.target
-    # With J = (-[p]x, I): M J has the rows (p x m, m), and J' takes a column a to (p x a, a).
-    mj = torch.cat((torch.linalg.cross(p[:, :, None].expand_as(m), m), m), -1)
-    md = _weighted_difference(m, d)
-    bottom = mj.sum(1)
-    moments = (p.mT @ mj.flatten(2)).unflatten(-1, (3, 6))
-    h = torch.cat((_vee(moments), bottom), -2)
-    g = torch.cat((torch.linalg.cross(p, md).sum(1), md.sum(1)), -1)
+    x, y, z = p.mT.contiguous().unbind(1)
+    m = _precision(pairs) * pairs.weights[:, None]
+    monomials = torch.stack((torch.ones_like(x), x, y, z, x * x, x * y, x * z, y * y, y * z, z * z), 1)
+    sums = (monomials @ m.mT)[..., FULL]  # (B, 10, 3, 3)
+    first, second = sums[:, 1:4], sums[:, 4:][:, FULL]
+    corner = torch.einsum("ijk,bjkl->bil", LEVI_CIVITA.to(p), first)
+    turning = torch.einsum("ijk,lmn,bjmkn->bil", LEVI_CIVITA.to(p), LEVI_CIVITA.to(p), second)
+    h = torch.cat((torch.cat((turning, corner), -1), torch.cat((corner.mT, sums[:, 0]), -1)), -2)
+    md = _times(m, (pairs.source - pairs.target).mT.contiguous())
+    pull = monomials[:, :4] @ md.mT
+    g = torch.cat((torch.einsum("ijk,bjk->bi", LEVI_CIVITA.to(p), pull[:, 1:]), pull[:, 0]), -1)
     delta = _solve(h, g)
     return _about(pivot, delta[:, :3] / radius[:, None], delta[:, 3:], h, radius)
 
 
+# Symmetric matrices by their entries xx, xy, xz, yy, yz, zz, and where the nine are among these.
+FULL = torch.tensor([[0, 1, 2], [1, 3, 4], [2, 4, 5]])
+UPPER = torch.tensor([0, 1, 2, 4, 5, 8])
+LEVI_CIVITA = torch.zeros(3, 3, 3, dtype=torch.float64)
+LEVI_CIVITA[[0, 1, 2], [1, 2, 0], [2, 0, 1]] = 1
+LEVI_CIVITA[[0, 1, 2], [2, 0, 1], [1, 2, 0]] = -1
+
+
+def pack(symmetric: Tensor) -> Tensor:
+    """Matrices (..., 3, 3) by six entries (..., 6)."""
+    return symmetric.flatten(-2)[..., UPPER]
+
+
+def turn_packed(rotation: Tensor, packed: Tensor) -> Tensor:
+    """R C R' of packed matrices (B, N, 6): one product with the 6 x 6 matrix of that map."""
+    basis = torch.eye(6, dtype=packed.dtype, device=packed.device)[:, FULL]
+    return packed @ pack(rotation[:, None] @ basis @ rotation[:, None].mT)
+
+
 def _precision(pairs: Pairs) -> Tensor:
-    """The inverse of the sum of the covariances, by cross products of its columns."""
+    """The inverse of the sum of the covariances, by its cofactors, (B, 6, N)."""
     assert pairs.source_covariances is not None and pairs.target_covariances is not None
-    a, b, c = (pairs.source_covariances + pairs.target_covariances).unbind(-1)
-    bc = torch.linalg.cross(b, c)
-    det = (a * bc).sum(-1)
-    rows = torch.stack((bc, torch.linalg.cross(c, a), torch.linalg.cross(a, b)), -2)
-    return rows / torch.where(det > 0, det, torch.inf)[..., None, None]
+    total = (pairs.source_covariances + pairs.target_covariances).mT.contiguous()
+    xx, xy, xz, yy, yz, zz = total.unbind(1)
+    a, b, c = yy * zz - yz * yz, xz * yz - xy * zz, xy * yz - xz * yy
+    det = xx * a + xy * b + xz * c
+    cofactors = torch.stack((a, b, c, xx * zz - xz * xz, xy * xz - xx * yz, xx * yy - xy * xy), 1)
+    return cofactors / torch.where(det > 0, det, torch.inf)[:, None]
 
 
-def _weighted_difference(m: Tensor, d: Tensor) -> Tensor:
-    return (m * d[..., None, :]).sum(-1)
-
-
-def _vee(x: Tensor) -> Tensor:
-    """Of sums of p_i (row k): sums of p x rows, (B, 3, 3, n) to (B, 3, n)."""
-    return torch.stack((x[:, 1, 2] - x[:, 2, 1], x[:, 2, 0] - x[:, 0, 2], x[:, 0, 1] - x[:, 1, 0]), 1)
+def _times(m: Tensor, d: Tensor) -> Tensor:
+    """Products of packed matrices (B, 6, N) and vectors (B, 3, N)."""
+    xx, xy, xz, yy, yz, zz = m.unbind(1)
+    x, y, z = d.unbind(1)
+    return torch.stack((xx * x + xy * y + xz * z, xy * x + yy * y + yz * z, xz * x + yz * y + zz * z), 1)
 
 
 def _centred(pairs: Pairs) -> tuple[Tensor, Tensor, Tensor]:
     """The mean of the source, its mean distance from there, and its points in these terms."""
     w = pairs.weights
     total = w.sum(1, keepdim=True)
-    w = (w / torch.where(total > 0, total, 1))[..., None].detach()
-    pivot = (w * pairs.source.detach()).sum(1)
+    w = (w / torch.where(total > 0, total, 1))[:, None].detach()
+    pivot = (w @ pairs.source.detach())[:, 0]  # a product is faster than a sum over the first dimension
     p = pairs.source - pivot[:, None]
-    radius = (w * p.detach().square()).sum((1, 2)).sqrt()
+    radius = (w @ p.detach().square())[:, 0].sum(-1).sqrt()
     radius = torch.where(radius > 0, radius, 1)
     return pivot, radius, p / radius[:, None, None]
 
@@ -275,14 +299,12 @@ def robust_weights(kernel: str, residual: Tensor, live: Tensor, parameter: float
     """Factors of the weights, (B, N), in [0, 1], constants for autograd.
 
     Args:
-        kernel: "none", "trimmed" or a row of `KERNELS`.
+        kernel: "trimmed" or a row of `KERNELS`.
         residual: (B, N).
         live: boolean, (B, N): pairs that count.
         parameter: the scale c of the kernel, or the share that "trimmed" keeps.
     """
     with torch.no_grad():
-        if kernel == "none":
-            return torch.ones_like(residual)
         r = residual.abs()
         if kernel == "trimmed":
             share = TRIMMED if parameter is None else parameter

@@ -10,9 +10,8 @@ import torch
 from torch import Tensor
 
 from svdrot._checks import check_shape, result_dtype
-from svdrot.metrics import geodesic_distance
 from svdrot.registration import _steps
-from svdrot.registration.neighbours import Neighbours
+from svdrot.registration.neighbours import Followed, Neighbours
 from svdrot.registration.procrustes import Points, pad
 from svdrot.registration.surfaces import (
     check_positive,
@@ -390,24 +389,28 @@ class _Cloud:
         return _Cloud(points, valid, weights, normals, covariances)
 
     def ready(self, need: str | None, neighbours: int) -> "_Cloud":
-        """With normals or covariances if they are needed; no weight where they are not known."""
+        """With what is needed, covariances packed, and no weight where it is not known."""
         normals, covariances = self.normals, self.covariances
-        if normals is None and (need == "normals" or (need == "covariances" and covariances is None)):
+        if need is None:
+            return replace(self, normals=None, covariances=None)
+        if normals is None and (need == "normals" or covariances is None):
             normals = estimate_normals(self.marked(), neighbours)
-        if need == "covariances" and covariances is None:
+        if need == "normals":
             assert normals is not None
-            covariances = plane_covariances(normals)
-        known = {None: self.points, "normals": normals, "covariances": covariances}[need]
-        assert known is not None
-        usable = self.valid & known.isfinite().flatten(2).all(-1)
+            known, unknown = normals, torch.zeros(3)
+        else:
+            if covariances is None:
+                assert normals is not None
+                covariances = plane_covariances(normals)
+            known, unknown = _steps.pack(covariances), _steps.pack(torch.eye(3))
+        usable = self.valid & known.sum(-1).isfinite()
+        known = torch.where(usable[..., None], known, unknown.to(known))
         return _Cloud(
             self.points,
             self.valid,
             torch.where(usable, self.weights, 0),
-            torch.where(usable[..., None], normals, 0) if need == "normals" and normals is not None else None,
-            torch.where(usable[..., None, None], covariances, torch.eye(3).to(self.points))
-            if need == "covariances" and covariances is not None
-            else None,
+            known if need == "normals" else None,
+            known if need == "covariances" else None,
         )
 
     def marked(self) -> Tensor:
@@ -494,7 +497,9 @@ class _Aligner:
 
     def __post_init__(self) -> None:
         self.marked = self.source.marked()
-        self.trees = [Neighbours(cloud) for cloud in self.target.marked()]
+        points = (self.source.points, self.target.points, self.source.weights)
+        self.differentiable = torch.is_grad_enabled() and any(x.requires_grad for x in points)
+        self.nearest = [Followed(Neighbours(cloud), self.limit) for cloud in self.target.marked()]
 
     def run(
         self,
@@ -519,16 +524,18 @@ class _Aligner:
             found = distances.isfinite()
             fitness, rmse = self._quality(distances, found, items)
             pairs = self._pairs(rotation, moved, indices, found, items)
-            live = pairs.weights > 0
-            robust = _steps.robust_weights(self.kernel, self.method.residual(pairs), live, self.parameter)
-            weights = pairs.weights * robust
+            weights = pairs.weights
+            if self.kernel != "none":
+                residual = self.method.residual(pairs)
+                weights = weights * _steps.robust_weights(self.kernel, residual, weights > 0, self.parameter)
             step = self.method.step(pairs.weighted(weights))
             enough = (weights > 0).sum(1) >= 3
             finite = step.rotation.isfinite().all(-1).all(-1) & step.translation.isfinite().all(-1)
             moves = enough & finite
 
-            state.before[0][items], state.before[1][items] = rotation, translation
-            state.indices[items], state.weights[items] = indices, torch.where(moves[:, None], weights, 0)
+            if self.differentiable:
+                state.before[0][items], state.before[1][items] = rotation, translation
+                state.indices[items], state.weights[items] = indices, torch.where(moves[:, None], weights, 0)
             new = step.rotation @ rotation
             shift = (step.rotation @ translation[..., None])[..., 0] + step.translation
             state.rotation[items] = torch.where(moves[:, None, None], new, rotation)
@@ -537,7 +544,8 @@ class _Aligner:
             state.pivot[items], state.radius[items] = step.pivot, step.radius
             state.iterations[items] += 1
 
-            angle = geodesic_distance(step.rotation, torch.eye(3).to(step.rotation))
+            chord = torch.linalg.matrix_norm(step.rotation - torch.eye(3).to(step.rotation))
+            angle = 2 * torch.asin((chord / math.sqrt(8)).clamp(max=1))
             centre = (step.rotation @ step.pivot[..., None])[..., 0] + step.translation
             length = (centre - step.pivot).norm(dim=-1)
             still = moves & (angle <= angle_tolerance) & (length <= length_tolerance)
@@ -562,8 +570,7 @@ class _Aligner:
 
     def last_step(self, state: _State) -> tuple[Tensor, Tensor]:
         """The final poses; where gradients are wanted, as functions of the clouds."""
-        points = (self.source.points, self.target.points, self.source.weights)
-        if not torch.is_grad_enabled() or not any(x.requires_grad for x in points):
+        if not self.differentiable:
             return state.rotation, state.translation
         assert state.before is not None and state.indices is not None and state.weights is not None
         rotation, translation = state.before
@@ -583,13 +590,12 @@ class _Aligner:
 
     def _search(self, rotation: Tensor, translation: Tensor, items: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Points where they are now, their distances from the target, and their neighbours."""
-        moved = self.marked[items] @ rotation.mT + translation[:, None]
+        marked = self.marked if len(items) == len(self.marked) else self.marked[items]
+        moved = marked @ rotation.mT + translation[:, None]
         if not len(items):
             empty = moved[..., 0]
             return moved, empty, empty.long()
-        found = [
-            self.trees[i].query(cloud, 1, self.limit) for i, cloud in zip(items.tolist(), moved, strict=True)
-        ]
+        found = [self.nearest[i].query(cloud) for i, cloud in zip(items.tolist(), moved, strict=True)]
         distances, indices = (torch.stack(values) for values in zip(*found, strict=True))
         return moved, distances, indices
 
@@ -614,7 +620,7 @@ class _Aligner:
         usable = found & (chosen(target.weights) > 0)
         normals, covariances = source.normals, source.covariances
         if covariances is not None:
-            covariances = rotation[:, None] @ covariances @ rotation[:, None].mT
+            covariances = _steps.turn_packed(rotation, covariances)
         return _steps.Pairs(
             torch.where(found[..., None], moved, 0),
             chosen(target.points),

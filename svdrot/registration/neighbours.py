@@ -77,10 +77,12 @@ class Neighbours:
         if points.ndim != 2 or points.shape[1] == 0:
             raise ValueError(f"`points` must have shape (M, d); got {tuple(points.shape)}.")
         self._points = points.detach()
+        self.tree = None
         if points.is_cuda:
             self._search = self._try_all
         elif points.shape[1] <= 3:
-            self._search = _Boxes(self._points).search
+            self.tree = _Boxes(self._points)
+            self._search = self.tree.search
         else:
             self._search = _halves(self._points)
 
@@ -160,11 +162,45 @@ class _Boxes:
         squares = torch.full(shape, math.inf, dtype=torch.float64)
         places = torch.full(shape, n)
         if n:
-            limit = math.inf if math.isinf(limit) else float(np.nextafter(limit * limit, math.inf))
-            queries = _in_space(query)
-            arguments = (self.points, self.boxes, n, self.depth, queries, k, limit, squares, places)
+            queries, below = _in_space(query), _below(limit)
+            arguments = (self.points, self.boxes, n, self.depth, queries, k, below, squares, places)
             cpu.run_rows("search", torch.float64, len(query), 72, arguments, SCRATCH, 1)
         return squares.sqrt_(), self.order[places]
+
+
+class Followed:
+    """The nearest neighbours of one set of queries that moves step by step.
+
+    Exactly those of `Neighbours.query` with k = 1. On CPU, what moved too little to change its neighbour is
+    not searched for: thirty iterations of ICP take half the time.
+    """
+
+    def __init__(self, neighbours: Neighbours, max_distance: float):
+        self._neighbours, self._limit = neighbours, max_distance
+        self._tree = neighbours.tree
+        self._memory: tuple[Tensor, Tensor, Tensor] | None = None
+
+    def query(self, query: Tensor) -> tuple[Tensor, Tensor]:
+        """Distances and indices (N,) of the neighbours of queries (N, 3), always the same N in float64."""
+        tree = self._tree
+        if tree is None or not len(tree.points):
+            return self._neighbours.query(query, 1, self._limit)
+        n = len(tree.points)
+        if self._memory is None:
+            places = torch.full((len(query), 2), n)
+            self._memory = torch.empty_like(query), torch.empty_like(query[:, 0]), places
+        anchors, bounds, places = self._memory
+        squares = torch.empty(places.shape, dtype=torch.float64)
+        limit = _below(self._limit)
+        arguments = (tree.points, tree.boxes, n, tree.depth, query.contiguous(), limit, anchors, bounds)
+        cpu.run_rows("follow", torch.float64, len(query), 72, (*arguments, squares, places), SCRATCH, 1)
+        places = places[:, 0]
+        return squares[:, 0].sqrt().masked_fill_(places == n, math.inf), tree.order[places]
+
+
+def _below(limit: float) -> float:
+    """What squares of distances up to the limit are less than."""
+    return math.inf if math.isinf(limit) else float(np.nextafter(limit * limit, math.inf))
 
 
 def _in_space(points: Tensor) -> Tensor:

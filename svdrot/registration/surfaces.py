@@ -168,7 +168,7 @@ def _cells(cells: Tensor) -> tuple[int, Tensor]:
         return 0, torch.zeros(0, dtype=torch.long, device=cells.device)
     columns = []
     key, size = torch.zeros_like(cells[:, 0], dtype=torch.long), 1
-    for column in cells.unbind(1):
+    for column in cells.T.contiguous():
         column = column - column.min()
         width = column.max().item() + 1
         if size * width >= 2**62:  # too far apart for one integer: numbers of the values take their place
