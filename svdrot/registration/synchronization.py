@@ -407,8 +407,8 @@ def _graduated_geman_mcclure(descent: _Descent, scale: float | None) -> None:
     def wanted() -> float:
         return scale**2 if scale is not None else max(least, 64 * _variance(descent, used))
 
-    # While outliers still pull, the median is too large, and c would come to rest far above 8 deviations: at
-    # 20 % of the loops of sphere2500 at 1.6 instead of 0.16. So lower, and from there up again.
+    # While outliers still pull, the median is too large, and c would come to rest far above 8 deviations:
+    # with 30 % of the loops of sphere2500 at random at 1.4 instead of 0.16. So lower, and then up again.
     c_squared, overshoot = 2 * descent.squared.max().item(), 1.0 if scale is not None else 0.1
     while c_squared > max(least, overshoot * wanted()):
         descent.step(_geman_mcclure(c_squared))
