@@ -1,0 +1,122 @@
+"""The command `svdrot`: `align` two clouds, `info` on what is installed."""
+
+import argparse
+import math
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from svdrot.cli import _info
+
+INTERRUPTED = 130  # as shells tell of Ctrl-C
+
+ALIGN = """\
+Align SOURCE with TARGET: globally, from features, wherever they lie, and then locally, by ICP.
+
+Clouds are ply, pcd, obj, off, stl, npy, npz (FILE.npz:NAME names an array), xyz, txt, csv or KITTI's bin,
+in any unit, but both in the same. Prints the transform, which takes points of SOURCE to TARGET, and writes
+result.json, aligned.ply and picture.png."""
+
+EXIT = """\
+example:
+  svdrot align scan.ply model.ply --output aligned
+
+Ends with 0 if they are aligned, 1 if no reliable alignment was found, 2 for bad usage or a file that cannot
+be read or written."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; returns its exit code. Bad usage ends the program by SystemExit, as argparse does."""
+    parser = _parser()
+    settings = parser.parse_args(arguments)
+    try:
+        return settings.run(settings)
+    except KeyboardInterrupt:
+        print("\nsvdrot: interrupted.", file=sys.stderr)
+        return INTERRUPTED
+
+
+def _parser() -> argparse.ArgumentParser:
+    form = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(
+        prog="svdrot",
+        description="Rotations and alignments.",
+        epilog="example:\n  svdrot align scan.ply model.ply",
+        formatter_class=form,
+    )
+    parser.add_argument("--version", action="version", version=f"svdrot {_info.version('svdrot')}")
+    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+
+    align = commands.add_parser(
+        "align", help="align two point clouds", description=ALIGN, epilog=EXIT, formatter_class=form
+    )
+    align.set_defaults(run=_run_align)
+    align.add_argument("source", type=Path, metavar="SOURCE", help="the cloud that is moved")
+    align.add_argument("target", type=Path, metavar="TARGET", help="the cloud that stays")
+    align.add_argument(
+        "--method",
+        choices=("point_to_point", "point_to_plane", "symmetric", "generalized"),
+        default="point_to_plane",
+        help="of the local alignment (default: %(default)s)",
+    )
+    align.add_argument(
+        "--voxel",
+        type=_length,
+        metavar="V",
+        help="finest detail, in the unit of the clouds (default: by their size)",
+    )
+    align.add_argument(
+        "--init",
+        type=Path,
+        metavar="FILE",
+        help="transform to start from: txt, npy or json with a 4x4 matrix",
+    )
+    align.add_argument(
+        "--no-global", action="store_true", help="only ICP, from where the clouds lie or from --init"
+    )
+    align.add_argument(
+        "--output",
+        type=Path,
+        metavar="DIR",
+        help="folder of the results (default: SOURCE_to_TARGET beside SOURCE)",
+    )
+    align.add_argument("--seed", type=int, default=0, metavar="N", help="of all random numbers (default: 0)")
+    for name in ("source", "target"):
+        align.add_argument(
+            f"--{name}-samples",
+            type=int,
+            metavar="N",
+            help=f"{name.upper()} is a mesh: N points of its surface, not its vertices",
+        )
+    align.add_argument("--drop-nan", action="store_true", help="leave out points that are not finite")
+
+    info = commands.add_parser(
+        "info",
+        help="versions, devices and which backends work",
+        description="Print versions, devices and which backends work.",
+        epilog="example:\n  svdrot info",
+        formatter_class=form,
+    )
+    info.set_defaults(run=_run_info)
+    return parser
+
+
+def _length(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 < value < math.inf:
+        raise argparse.ArgumentTypeError(f"must be a positive number; got {text!r}")
+    return value
+
+
+def _run_align(settings: argparse.Namespace) -> int:
+    from svdrot.cli._align import Settings, run  # what `info` and `--help` do without
+
+    return run(Settings(**{name: value for name, value in vars(settings).items() if name != "run"}))
+
+
+def _run_info(_: argparse.Namespace) -> int:
+    print(_info.report())
+    return 0

@@ -1,0 +1,340 @@
+"""`svdrot align`: read, align, judge, tell, write."""
+
+import json
+import math
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from svdrot.cli import _info
+from svdrot.registration.files import read_points, read_transform, replacing, write_points
+from svdrot.registration.global_registration import automatic_voxel, register
+from svdrot.registration.icp import Iteration, Status, icp
+from svdrot.registration.neighbours import Neighbours
+from svdrot.registration.surfaces import estimate_normals, voxel_downsample
+from svdrot.registration.transform import Transform
+from svdrot.representations import matrix_to_axis_angle
+from svdrot.rotations import random_rotation
+
+RESULT, ALIGNED, PICTURE = "result.json", "aligned.ply", "picture.png"
+
+# Voxel, distance of pairs, and iterations of ICP, lengths in voxels: from somewhere near, and to the end. By
+# the last scale all methods end within 0.9 degrees and 9 cm of the truth where the first alone leaves 1.6 and
+# 11 (two indoor fragments with half of their points in common, voxels of 5 cm).
+COARSE = ((4.0, 12.0, 50), (2.0, 6.0, 50), (1.0, 4.0, 50))
+FINE = ((1.0, 2.0, 30), (0.5, 1.0, 20), (0.5, 0.5, 40))
+
+ATTEMPTS = (1, 2, 4)  # voxels of the features, in voxels, until there is no doubt
+
+LEAST_OVERLAP, LEAST_AGREEMENT, LEAST_GAIN = 0.3, 0.45, 2.0  # see `_judge`
+TANGENT = 0.25  # voxels
+TURNS = 16
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the command line says."""
+
+    source: Path
+    target: Path
+    method: str
+    voxel: float | None
+    init: Path | None
+    no_global: bool
+    output: Path | None
+    seed: int
+    source_samples: int | None
+    target_samples: int | None
+    drop_nan: bool
+
+    @property
+    def folder(self) -> Path:
+        return self.output or self.source.parent / f"{_label(self.source)}_to_{_label(self.target)}"
+
+
+def _label(path: Path) -> str:
+    """The name of a file without its suffix, with that of the array in it."""
+    name, _, array = path.name.partition(".npz:")
+    return f"{name}-{array}" if array else path.stem
+
+
+@dataclass(frozen=True)
+class Result:
+    """What was found, and what speaks against it."""
+
+    transform: Transform
+    voxel: float
+    fitness: float
+    inlier_rmse: float
+    doubts: list[str]
+
+
+class Stages:
+    """Seconds that each part took, and on a terminal the name of the one at work."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+        self._live = sys.stderr.isatty()
+
+    @contextmanager
+    def __call__(self, name: str) -> Iterator[None]:
+        self.show(name)
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start
+            self.show("")
+
+    def show(self, text: str) -> None:
+        """In place of what was shown before."""
+        if self._live:
+            print(f"\r\x1b[K{text}", end="", file=sys.stderr, flush=True)
+
+
+class Refused(Exception):
+    """A file, or a setting, with which nothing can be done."""
+
+
+@contextmanager
+def _refusing() -> Iterator[None]:
+    try:
+        yield
+    except (ValueError, OSError, ImportError) as error:
+        raise Refused(" ".join(str(error).split())) from error
+
+
+def run(settings: Settings) -> int:
+    stages = Stages()
+    try:
+        return _run(settings, stages)
+    except Refused as error:
+        stages.show("")
+        print(f"svdrot align: {error}", file=sys.stderr)
+        return 2
+
+
+def _run(settings: Settings, stages: Stages) -> int:
+    with stages("reading"), _refusing():
+        how = {"drop_nan": settings.drop_nan, "seed": settings.seed}
+        source = read_points(settings.source, samples=settings.source_samples, **how)
+        target = read_points(settings.target, samples=settings.target_samples, **how)
+        init = _read_init(settings.init)
+        _open_folder(settings)
+    result = _aligned(source, target, init, settings, stages)
+    with stages("writing"), _refusing():
+        notes = _write(settings, source, target, result)
+    record = _record(settings, source, target, result, stages.seconds)
+    with _refusing(), replacing(settings.folder / RESULT) as new:
+        new.write_text(json.dumps(record, indent=1, default=str) + "\n")
+    print(_told(settings, result, stages.seconds))
+    print(*(f"svdrot align: {note}" for note in notes), sep="\n", end="", file=sys.stderr)
+    return 1 if result.doubts else 0
+
+
+def _read_init(path: Path | None) -> Transform | None:
+    """A rigid transform. A scale that is one up to the decimals of a text becomes one."""
+    if path is None:
+        return None
+    init = read_transform(path)
+    if abs(init.scale.item() - 1) > 1e-3:
+        raise ValueError(f"{path}: has the scale {init.scale.item():.6g}; only rigid transforms are found.")
+    return Transform(init.rotation, init.translation, torch.ones_like(init.scale))
+
+
+def _open_folder(settings: Settings) -> None:
+    """Make it, and see that nothing of it is among the inputs."""
+    folder = settings.folder
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"{folder} is a file, not a folder for the results: name another by --output.")
+    inputs = {path.resolve() for path in (settings.source, settings.target, settings.init) if path}
+    for name in (RESULT, ALIGNED, PICTURE):
+        if (folder / name).resolve() in inputs:
+            raise ValueError(f"{folder / name} is an input, and would be replaced: name another --output.")
+    folder.mkdir(parents=True, exist_ok=True)
+
+
+def _aligned(
+    source: Tensor, target: Tensor, init: Transform | None, settings: Settings, stages: Stages
+) -> Result:
+    """Globally unless that is not wanted or the start is known, then locally, from coarse to fine."""
+    start = init or Transform.identity(dtype=torch.float64)
+    with stages("scale"):
+        voxel = settings.voxel or _voxel(source, target)
+    if not voxel > 0:
+        return Result(start, 0.0, math.nan, math.nan, ["a cloud has too few points, or no extent"])
+    if init is not None or settings.no_global:
+        return _refined(source, target, start, voxel, COARSE + FINE, settings.method, stages)
+    best = None
+    for attempt in ATTEMPTS:
+        with stages("global"), _refusing():
+            generator = torch.Generator().manual_seed(settings.seed)
+            found = register(source, target, voxel=attempt * voxel, refine=None, generator=generator)
+        scales = tuple((attempt * v, attempt * distance, count) for v, distance, count in FINE[:1])
+        scales = FINE if attempt == 1 else scales + FINE
+        result = _refined(source, target, found.transform, voxel, scales, settings.method, stages)
+        if best is None or len(result.doubts) < len(best.doubts):
+            best = result
+        if not best.doubts:
+            break
+    assert best is not None
+    return best
+
+
+def _voxel(source: Tensor, target: Tensor) -> float:
+    """At least twice the distance of neighbours: within less, even the same surface has other points."""
+    spacing = [Neighbours(cloud).query(cloud[:: 1 + len(cloud) // 1000], 2)[0] for cloud in (source, target)]
+    return max(automatic_voxel(source, target), *(2 * one[:, -1].median().item() for one in spacing))
+
+
+def _refined(
+    source: Tensor,
+    target: Tensor,
+    start: Transform,
+    voxel: float,
+    scales: Sequence[tuple[float, float, int]],
+    method: str,
+    stages: Stages,
+) -> Result:
+    def show(iteration: Iteration) -> None:
+        at = f"scale {iteration.scale + 1} of {len(scales)}, iteration {iteration.number + 1}"
+        stages.show(f"local: {at}, fitness {iteration.fitness.item():.3f}")
+
+    with stages("local"):
+        plan = [(voxel * edge, voxel * distance, count) for edge, distance, count in scales]
+        local = icp(source, target, init=start, method=method, scales=plan, progress=show)
+    with stages("judging"):
+        fitness, rmse, doubts = _judge(source, target, local.transform, voxel)
+    if local.status.item() not in (Status.CONVERGED, Status.ITERATIONS):
+        doubts += local.reasons
+    return Result(local.transform, voxel, fitness, rmse, doubts)
+
+
+def _judge(
+    source: Tensor, target: Tensor, transform: Transform, voxel: float
+) -> tuple[float, float, list[str]]:
+    """Share of the source within a voxel of the target, root mean square of the distance of that, doubts.
+
+    Surfaces that cross are near each other, too, but do not agree: of what lies near, a point agrees if it is
+    within a quarter of a voxel of the tangent plane. Of three pairs of scans, and of parts of six meshes with
+    and without noise, 57 to 100 % agree at the true pose, and 3 to 48 times as many as at random turns.
+    """
+    clouds = [voxel_downsample(cloud, voxel)[0] for cloud in (transform.apply(source), target)]
+    surfaces = [_Surface(cloud, voxel) for cloud in clouds]
+    near, agreeing, rmse = surfaces[1].overlap(clouds[0])
+    covered, _, _ = surfaces[0].overlap(clouds[1])
+    centre = clouds[0].mean(0)
+    turns = random_rotation(TURNS, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    turned = max(surfaces[1].overlap((clouds[0] - centre) @ turn.mT + centre)[1] for turn in turns)
+    doubts = []
+    if max(near, covered) < LEAST_OVERLAP:
+        doubts.append(f"only {max(near, covered):.1%} of a cloud lie within {voxel:.4g} of the other")
+    if agreeing < LEAST_AGREEMENT * near:
+        doubts.append(f"of what lies near, {agreeing / near:.0%} agree, as where surfaces cross by chance")
+    if agreeing < LEAST_GAIN * turned:
+        doubts.append(
+            f"turned at random, {turned:.1%} of the source agree with the target, now {agreeing:.1%}"
+        )
+    return near, rmse, doubts
+
+
+class _Surface:
+    """A cloud with one point per voxel, and its tangent planes."""
+
+    def __init__(self, points: Tensor, voxel: float):
+        self.points, self.voxel = points, voxel
+        self.tree, self.normals = Neighbours(points), estimate_normals(points, 12)
+
+    def overlap(self, points: Tensor) -> tuple[float, float, float]:
+        """Shares of points that are near and that agree; root mean square of the distances of the near."""
+        distances, indices = self.tree.query(points, max_distance=self.voxel)
+        near = distances.isfinite()
+        at = indices[near]
+        height = ((points[near] - self.points[at]) * self.normals[at]).sum(1).abs()
+        agreeing = (height <= TANGENT * self.voxel).sum().item()
+        rmse = distances[near].square().mean().sqrt().item()
+        return len(at) / len(points), agreeing / len(points), rmse
+
+
+def _write(settings: Settings, source: Tensor, target: Tensor, result: Result) -> list[str]:
+    """The moved cloud and the picture; returns what could not be done."""
+    write_points(settings.folder / ALIGNED, result.transform.apply(source))
+    try:
+        from svdrot.cli import _picture
+    except ImportError as error:
+        return [f'no picture, which needs matplotlib: pip install "svdrot[registration]" ({error})']
+    title = f"{_label(settings.source)} to {_label(settings.target)}: {_verdict(result)}"
+    figure = _picture.draw(source, target, result.transform, title)
+    with replacing(settings.folder / PICTURE) as new:
+        figure.savefig(new)
+    return []
+
+
+def _record(
+    settings: Settings, source: Tensor, target: Tensor, result: Result, seconds: dict[str, float]
+) -> dict[str, Any]:
+    """What `result.json` holds: `read_transform` reads it, and so does `--init`."""
+    angle, axis = _angle_and_axis(result.transform)
+    return {
+        "transform": result.transform.matrix.tolist(),
+        "rotation_degrees": angle,
+        "rotation_axis": axis,
+        "translation": result.transform.translation.tolist(),
+        "reliable": not result.doubts,
+        "doubts": result.doubts,
+        "fitness": _finite(result.fitness),
+        "inlier_rmse": _finite(result.inlier_rmse),
+        "voxel": result.voxel,
+        "source": {"file": str(settings.source.absolute()), "points": len(source)},
+        "target": {"file": str(settings.target.absolute()), "points": len(target)},
+        "settings": asdict(settings),
+        "seconds": seconds,
+        "versions": _info.versions(),
+    }
+
+
+def _finite(value: float) -> float | None:
+    """JSON has no NaN."""
+    return value if math.isfinite(value) else None
+
+
+def _angle_and_axis(transform: Transform) -> tuple[float, list[float]]:
+    """Degrees, and a unit vector, or zero for no rotation."""
+    vector = matrix_to_axis_angle(transform.rotation)
+    angle = vector.norm()
+    return math.degrees(angle), (vector / angle if angle > 0 else vector).tolist()
+
+
+def _verdict(result: Result) -> str:
+    return "no reliable alignment" if result.doubts else "aligned"
+
+
+def _told(settings: Settings, result: Result, seconds: dict[str, float]) -> str:
+    angle, axis = _angle_and_axis(result.transform)
+    matrix = [" ".join(f"{x:15.9g}" for x in row) for row in result.transform.matrix.tolist()]
+    translation = result.transform.translation
+    times = ", ".join(f"{name} {value:.2f}" for name, value in seconds.items())
+    return "\n".join(
+        [
+            "transform of the source:",
+            *matrix,
+            f"rotation     {angle:.6g} degrees about {_vector(axis)}",
+            f"translation  {_vector(translation.tolist())}, length {translation.norm().item():.6g}",
+            f"fitness      {result.fitness:.4f} of the source within {result.voxel:.4g} of the target",
+            f"inlier RMSE  {result.inlier_rmse:.6g}",
+            f"verdict      {'; '.join([_verdict(result), *result.doubts])}",
+            f"seconds      {times}, in all {sum(seconds.values()):.2f}",
+            f"results      {settings.folder}: {RESULT}, {ALIGNED}, {PICTURE}",
+        ]
+    )
+
+
+def _vector(values: list[float]) -> str:
+    return f"({', '.join(f'{value:.6g}' for value in values)})"
