@@ -193,8 +193,10 @@ def test_a_batch_of_samplers(method):
 @pytest.mark.parametrize("method", SAMPLING)
 def test_the_generator_decides(method):
     x, y, _, _ = problem(3000, 0.97, seed=2)
+    state = torch.get_rng_state()
     first, second = (run(method, x, y, THRESHOLD, seed=1) for _ in range(2))
     assert torch.equal(first.matrix, second.matrix) and first.iterations == second.iterations
+    assert torch.equal(torch.get_rng_state(), state)  # nothing is drawn from elsewhere
 
 
 @pytest.mark.parametrize("method", METHODS)
