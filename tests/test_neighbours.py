@@ -8,7 +8,7 @@ import sys
 import pytest
 import torch
 
-from svdrot.registration.neighbours import Neighbours, nearest
+from svdrot.registration.neighbours import Followed, Neighbours, nearest
 
 # Squares of differences are exact to a few roundings in both.
 TOLERANCE = {torch.float32: 1e-6, torch.float64: 1e-14}
@@ -104,6 +104,25 @@ def test_threads_change_nothing(monkeypatch):
     monkeypatch.setattr(torch, "get_num_threads", lambda: 3)
     for a, b in zip(one, Neighbours(points).query(query, 3), strict=True):
         assert torch.equal(a, b)
+
+
+@pytest.mark.parametrize("step", [0.0, 1e-4, 0.02, 0.5])
+def test_followed_queries_have_the_neighbours_of_a_new_search(step):
+    """However far they move, with equal points among those to be found and queries that find none."""
+    points, query = clouds(600, 3), 1.2 * clouds(500, 3, seed=1)
+    points[100:110] = points[90:100]
+    points[7], query[5] = torch.nan, torch.nan
+    tree = Neighbours(points)
+    followed = Followed(tree, 0.4)
+    for seed in range(30):
+        distances, indices = followed.query(query)
+        truth, index = tree.query(query, 1, 0.4)
+        assert torch.equal(distances, truth)
+        twins = (index >= 90) & (index < 110)
+        assert torch.equal(indices[~twins], index[~twins])
+        query = query + step * clouds(500, 3, seed=seed)
+    assert truth.isinf().any() and truth.isfinite().any()
+    assert Followed(Neighbours(points[:0]), 1.0).query(query)[0].isinf().all()
 
 
 def test_gradients_of_distances():
