@@ -30,6 +30,7 @@ from pathlib import Path
 import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullFormatter
 from torch import Tensor
 from tqdm import tqdm
 
@@ -271,6 +272,7 @@ def plot_errors(axes: Axes, local: _results.Rows, globally: _results.Rows, goal:
     axes.axhline(goal.angle, color="grey", linewidth=0.8, linestyle="--")
     axes.set_xscale("log")
     axes.set_yscale("log")
+    axes.xaxis.set_minor_formatter(NullFormatter())  # in a narrow panel they would overlap
     axes.set_xlabel("CPU ms")
     axes.set_ylabel("RRE, degrees (median of seeds)")
     axes.legend(fontsize=7, loc="best")
