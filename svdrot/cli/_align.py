@@ -134,8 +134,10 @@ def _run(settings: Settings, stages: Stages) -> int:
     record = _record(settings, source, target, result, stages.seconds)
     with _refusing(), replacing(settings.folder / RESULT) as new:
         new.write_text(json.dumps(record, indent=1, default=str) + "\n")
-    print(_told(settings, result, stages.seconds))
-    print(*(f"svdrot align: {note}" for note in notes), sep="\n", end="", file=sys.stderr)
+    print(_told(result, stages.seconds))
+    print(f"results      {settings.folder}: {', '.join([RESULT, ALIGNED, *([] if notes else [PICTURE])])}")
+    for note in notes:
+        print(f"svdrot align: {note}", file=sys.stderr)
     return 1 if result.doubts else 0
 
 
@@ -316,7 +318,7 @@ def _verdict(result: Result) -> str:
     return "no reliable alignment" if result.doubts else "aligned"
 
 
-def _told(settings: Settings, result: Result, seconds: dict[str, float]) -> str:
+def _told(result: Result, seconds: dict[str, float]) -> str:
     angle, axis = _angle_and_axis(result.transform)
     matrix = [" ".join(f"{x:15.9g}" for x in row) for row in result.transform.matrix.tolist()]
     translation = result.transform.translation
@@ -331,7 +333,6 @@ def _told(settings: Settings, result: Result, seconds: dict[str, float]) -> str:
             f"inlier RMSE  {result.inlier_rmse:.6g}",
             f"verdict      {'; '.join([_verdict(result), *result.doubts])}",
             f"seconds      {times}, in all {sum(seconds.values()):.2f}",
-            f"results      {settings.folder}: {RESULT}, {ALIGNED}, {PICTURE}",
         ]
     )
 
