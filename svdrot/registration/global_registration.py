@@ -202,7 +202,9 @@ def _voxel(points: Tensor, count: int) -> float:
     if len(points) <= count or voxel == 0:
         return 0.0
     for _ in range(STEPS):
-        filled = len(torch.unique((points / voxel).floor(), dim=0))
+        cell = ((points - points.amin(0)) / voxel).long()
+        sides = cell.amax(0) + 1
+        filled = len(torch.unique((cell[:, 0] * sides[1] + cell[:, 1]) * sides[2] + cell[:, 2]))
         voxel *= (filled / count) ** 0.5  # exact for surfaces; a step in the right direction for others
     return voxel
 
