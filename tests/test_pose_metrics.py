@@ -80,11 +80,11 @@ def test_average_distances_by_brute_force():
 
 def test_average_distance_keeps_its_digits_far_away():
     """Points at 1e6 that a turn of 1e-9 moves by 1e-3: the difference of two products would have 7 digits."""
-    far = torch.tensor([[1e6, 0, 0]], dtype=torch.float64)
+    far = torch.tensor([[1e6, 1e6, 0]], dtype=torch.float64)
     turn = torch.tensor([0, 0, 1e-9], dtype=torch.float64)
     one = Transform.identity(dtype=torch.float64)
     moved = Transform(svdrot.axis_angle_to_matrix(turn), one.translation, one.scale)
-    assert add(far, moved, one).item() == pytest.approx(1e-3, rel=1e-9)
+    assert add(far, moved, one).item() == pytest.approx(2**0.5 * 1e-3, rel=1e-9)
 
 
 @pytest.mark.parametrize("metric", [add, add_symmetric, point_rmse])
