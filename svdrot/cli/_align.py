@@ -31,8 +31,6 @@ RESULT, ALIGNED, PICTURE = "result.json", "aligned.ply", "picture.png"
 COARSE = ((4.0, 12.0, 50), (2.0, 6.0, 50), (1.0, 4.0, 50))
 FINE = ((1.0, 2.0, 30), (0.5, 1.0, 20), (0.5, 0.5, 40))
 
-ATTEMPTS = (1, 2, 4)  # voxels of the features, in voxels, until there is no doubt
-
 LEAST_OVERLAP, LEAST_AGREEMENT, LEAST_GAIN = 0.3, 0.45, 2.0  # see `_judge`
 TANGENT = 0.25  # voxels
 TURNS = 16
@@ -174,20 +172,10 @@ def _aligned(
         return Result(start, 0.0, math.nan, math.nan, ["a cloud has too few points, or no extent"])
     if init is not None or settings.no_global:
         return _refined(source, target, start, voxel, COARSE + FINE, settings.method, stages)
-    best = None
-    for attempt in ATTEMPTS:
-        with stages("global"), _refusing():
-            generator = torch.Generator().manual_seed(settings.seed)
-            found = register(source, target, voxel=attempt * voxel, refine=None, generator=generator)
-        scales = tuple((attempt * v, attempt * distance, count) for v, distance, count in FINE[:1])
-        scales = FINE if attempt == 1 else scales + FINE
-        result = _refined(source, target, found.transform, voxel, scales, settings.method, stages)
-        if best is None or len(result.doubts) < len(best.doubts):
-            best = result
-        if not best.doubts:
-            break
-    assert best is not None
-    return best
+    with stages("global"), _refusing():
+        generator = torch.Generator().manual_seed(settings.seed)
+        found = register(source, target, voxel=voxel, refine=None, generator=generator)
+    return _refined(source, target, found.transform, voxel, FINE, settings.method, stages)
 
 
 def _voxel(source: Tensor, target: Tensor) -> float:

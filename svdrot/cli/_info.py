@@ -45,10 +45,9 @@ def _devices() -> list[str]:
 def _cpu_kernels() -> str:
     from svdrot.kernels import _machine_code
 
-    folder, mark = _machine_code._folder(), _machine_code._fingerprint()
-    kept = len([*folder.glob(f"*-{mark}.o")])
-    todo = "the others are compiled at their first call" if kept else "they are compiled at their first call"
-    return f"{kept} compiled, in {folder}; {todo}"
+    folder = _machine_code._folder()
+    kept = len([*folder.glob("*.o")])
+    return f"{kept} compiled, in {folder}; what is new or has changed is compiled at its first call"
 
 
 def _gpu_kernels() -> str:
