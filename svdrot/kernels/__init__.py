@@ -18,7 +18,7 @@ from types import ModuleType
 import torch
 from torch import Tensor
 
-from . import general, opaque, pairs_reference, reference, so2
+from . import cpu, general, opaque, pairs_cpu, pairs_reference, reference, so2
 
 
 def select(m: Tensor) -> ModuleType:
@@ -44,8 +44,6 @@ def select_pairs(x: Tensor) -> ModuleType:
 def compiled(device: str) -> ModuleType:
     """The compiled 3x3 backend of a device, imported when needed: a CPU install has no Triton."""
     if device == "cpu":
-        from . import cpu
-
         return cpu
     try:
         from . import gpu
@@ -57,8 +55,6 @@ def compiled(device: str) -> ModuleType:
 @cache
 def compiled_pairs(device: str) -> ModuleType:
     if device == "cpu":
-        from . import pairs_cpu
-
         return pairs_cpu
     try:
         from . import pairs_gpu

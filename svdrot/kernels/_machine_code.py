@@ -8,33 +8,23 @@ import warnings
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import llvmlite
 import llvmlite.binding as llvm
 import torch
 
-from . import _pair_tiles, _polar_tiles, _registration_tiles, _robust_tiles, _tiles
+from . import _pair_tiles, _polar_tiles, _registration_tiles, _robust_tiles, _step_tiles, _tiles
 
-MODULES = {
-    kernel: module
-    for module in (_tiles, _polar_tiles, _pair_tiles, _registration_tiles, _robust_tiles)
-    for kernel in module.KERNELS
-}
-SOURCES = [
-    Path(__file__).with_name(f"{name}.py")
-    for name in (
-        "so3",
-        "pairs",
-        "_tiles",
-        "_polar_tiles",
-        "_pair_tiles",
-        "_registration_tiles",
-        "_robust_tiles",
-        "_simd",
-        "_numba",
-    )
-]
+TILES = (_tiles, _polar_tiles, _pair_tiles, _registration_tiles, _robust_tiles)
+MODULES = {kernel: module for module in TILES for kernel in module.KERNELS}
+SHARED = tuple(Path(__file__).with_name(f"{name}.py") for name in ("so3", "pairs", "_simd", "_numba"))
+
+# What LLVM makes of loops that set or copy memory, which its loader does not find by itself.
+_C = ctypes.CDLL(None if os.name == "posix" else "msvcrt")
+for _name in ("memset", "memcpy", "memmove"):
+    llvm.add_symbol(_name, ctypes.cast(getattr(_C, _name), ctypes.c_void_p).value)
 
 
 @cache
@@ -53,7 +43,7 @@ def load(kernel: str, dtype: torch.dtype) -> Callable[..., None]:
 
 
 def _read(kernel: str, dtype: torch.dtype) -> bytes:
-    file = _folder() / f"{kernel}-{str(dtype).removeprefix('torch.')}-{_fingerprint()}.o"
+    file = _folder() / f"{kernel}-{str(dtype).removeprefix('torch.')}-{_fingerprint(MODULES[kernel])}.o"
     if file.exists():
         return file.read_bytes()
     code = _compile(kernel, dtype)
@@ -90,10 +80,10 @@ def _target_machine() -> llvm.TargetMachine:
 
 
 @cache
-def _fingerprint() -> str:
-    """Of all that the machine code depends on: an edit of a formula, another compiler, another CPU."""
+def _fingerprint(module: ModuleType) -> str:
+    """Of all that its machine code depends on: an edit of a formula, another compiler, another CPU."""
     digest = hashlib.sha256()
-    for source in SOURCES:
+    for source in (*SHARED, Path(str(module.__file__))):
         digest.update(source.read_bytes())
     digest.update(f"{llvmlite.__version__} {sys.platform} {llvm.get_host_cpu_name()}".encode())
     digest.update(llvm.get_host_cpu_features().flatten().encode())

@@ -5,6 +5,7 @@ without numba, whose import and set-up take longer than half a second.
 """
 
 import os
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 
@@ -12,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from . import _machine_code, _tiles
+from . import _tiles
 
 NUMBERS_PER_THREAD = 73728  # at least: 8,192 matrices of 3 x 3
 NUMBERS_PER_CHUNK = 36864  # but full tiles
@@ -61,7 +62,7 @@ def run_rows(
     tile: int,
 ) -> None:
     """Call a kernel on rows of so many numbers, in as many threads as torch uses and the batch is worth."""
-    kernel = _machine_code.load(name, dtype)
+    kernel = load(name, dtype)
     pointers = [x.data_ptr() if isinstance(x, Tensor) else x for x in arguments]
     threads = min(torch.get_num_threads(), rows * numbers // NUMBERS_PER_THREAD)
     chunk = max(1, NUMBERS_PER_CHUNK // (tile * numbers or 1)) * tile
@@ -77,6 +78,13 @@ def run_rows(
     work()
     for other in others:
         other.result()
+
+
+def load(name: str, dtype: torch.dtype) -> Callable[..., None]:
+    """A compiled kernel for one dtype."""
+    from . import _machine_code  # llvmlite, which `import svdrot` does not load
+
+    return _machine_code.load(name, dtype)
 
 
 @cache

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from svdrot.schedules import Schedule, newton_schulz_schedule
 
-from . import _polar_tiles, iteration
+from . import _polar_tiles, cpu, iteration
 
 SMALL = 32  # largest side in lanes
 LARGE = 128  # largest side at all: at 256 the SVD is as fast
@@ -92,8 +92,6 @@ def _schedule(n: int, dtype: torch.dtype, lower: float) -> Schedule:
 
 
 def _in_lanes(m: Tensor) -> tuple[Tensor, Tensor]:
-    from . import cpu  # not at the top: importing svdrot does not load a compiler
-
     rows, columns = m.shape[1:]
     steps = _steps(columns, m.dtype)
     q, residual = cpu.empty(m.shape, m.dtype), cpu.empty(m.shape[:1], m.dtype)
@@ -102,8 +100,6 @@ def _in_lanes(m: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _turned_in_lanes(m: Tensor) -> tuple[Tensor, Tensor]:
-    from . import cpu
-
     r, residual = _in_lanes(m)
     places = cpu.empty(m.shape[:1], m.dtype)
     cpu.run("turn", m, r, residual, places, SQUARINGS[m.dtype] - 1, m.shape[-1], scratch=_scratch(m))

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from svdrot._checks import check_floating
+from svdrot.kernels import cpu
 from svdrot.kernels._registration_tiles import LEAF, SCRATCH
 
 
@@ -144,8 +145,6 @@ class _Boxes:
     """The tree of `svdrot.kernels._registration_tiles`, of the finite points."""
 
     def __init__(self, points: Tensor):
-        from svdrot.kernels import _machine_code, cpu  # llvmlite, which `import svdrot` does not load
-
         self.size = len(points)
         finite = points.isfinite().all(-1)
         (order,) = torch.nonzero(finite, as_tuple=True)
@@ -154,13 +153,11 @@ class _Boxes:
         self.depth = max(0, math.ceil(math.log2(max(1, len(order)) / LEAF)))
         self.boxes = cpu.empty((2 << self.depth, 6), torch.float64)
         if len(order):
-            plant = _machine_code.load("plant", torch.float64)
+            plant = cpu.load("plant", torch.float64)
             plant(self.points.data_ptr(), order.data_ptr(), self.boxes.data_ptr(), len(order), self.depth)
         self.order = torch.cat((order, order.new_full((1,), self.size)))  # the last is of what is not found
 
     def search(self, query: Tensor, k: int, limit: float) -> tuple[Tensor, Tensor]:
-        from svdrot.kernels import cpu
-
         n, shape = len(self.points), (len(query), k)
         squares = torch.full(shape, math.inf, dtype=torch.float64)
         places = torch.full(shape, n)
@@ -185,8 +182,6 @@ class Followed:
 
     def query(self, query: Tensor) -> tuple[Tensor, Tensor]:
         """Distances and indices (N,) of the neighbours of queries (N, 3), always the same N in float64."""
-        from svdrot.kernels import cpu
-
         tree = self._tree
         if tree is None or not len(tree.points):
             return self._neighbours.query(query, 1, self._limit)
