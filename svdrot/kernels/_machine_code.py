@@ -17,7 +17,7 @@ import torch
 
 from . import _pair_tiles, _polar_tiles, _registration_tiles, _robust_tiles, _step_tiles, _tiles
 
-TILES = (_tiles, _polar_tiles, _pair_tiles, _registration_tiles, _robust_tiles)
+TILES = (_tiles, _polar_tiles, _pair_tiles, _registration_tiles, _step_tiles, _robust_tiles)
 MODULES = {kernel: module for module in TILES for kernel in module.KERNELS}
 SHARED = tuple(Path(__file__).with_name(f"{name}.py") for name in ("so3", "pairs", "_simd", "_numba"))
 

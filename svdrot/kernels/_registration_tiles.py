@@ -191,17 +191,7 @@ HELPERS = (extent, widest, part, squared, outside, find)
 
 
 def vocabulary(dtype: torch.dtype, scalar: Any, inline: Callable) -> dict[str, Any]:
-    from numba import types
-    from numba.extending import intrinsic
-
-    @intrinsic
-    def integers(context, pointer):
-        """Memory of 64-bit integers: pointers of kernels have the type of the points."""
-
-        def generate(context, builder, signature, arguments):
-            return builder.bitcast(arguments[0], context.get_value_type(signature.return_type))
-
-        return types.CPointer(types.int64)(pointer), generate
+    from ._simd import integers
 
     words = {"LEVELS": LEVELS, "SURELY": 1 + 1e-12, "math_sqrt": math.sqrt}  # SURELY covers the rounding
     return words | {"dtype": scalar, "ONE": scalar(1), "integers": integers}

@@ -24,6 +24,16 @@ def use_widest_vectors(context):
     return types.void(), generate
 
 
+@intrinsic
+def integers(context, pointer):
+    """Memory of 64-bit integers: pointers of kernels have the type of the points."""
+
+    def generate(context, builder, signature, arguments):
+        return builder.bitcast(arguments[0], context.get_value_type(signature.return_type))
+
+    return types.CPointer(types.int64)(pointer), generate
+
+
 def width(scalar: Any) -> int:
     """Lanes of the widest register."""
     return BYTES * 8 // scalar.bitwidth
