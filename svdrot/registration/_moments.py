@@ -23,9 +23,10 @@ class Moments(NamedTuple):
 def moments(x: Tensor, y: Tensor, w: Tensor | None, centred: bool) -> Moments:
     """Of pairs (B, N, d), weights (B, N) or none; about the centroids, or else the origin."""
     raw, pivots = _autograd.pick(_Moments, _MomentsWithJvp).apply(x, y, w, centred)
-    _, a, b, covariance, variance = pairs_reference.split(raw)
-    p, q = pivots.chunk(2, -1)
-    return Moments(p + a, q + b, covariance, variance[:, 0], raw, pivots)
+    d = x.shape[-1]
+    _, means, covariance, variance = raw.split((1, 2 * d, d * d, 1), -1)
+    mean_x, mean_y = (pivots + means).split(d, -1)
+    return Moments(mean_x, mean_y, covariance.unflatten(-1, (d, d)), variance[:, 0], raw, pivots)
 
 
 def residual(x: Tensor, y: Tensor, w: Tensor | None, of: Moments, scaled_rotation: Tensor) -> Tensor:
@@ -34,8 +35,7 @@ def residual(x: Tensor, y: Tensor, w: Tensor | None, of: Moments, scaled_rotatio
     raw = of.raw.detach()
     of_pairs = _autograd.pick(_Misfit, _EagerMisfit)
     squares = of_pairs.apply(x.detach(), y.detach(), w, of.pivots, raw, scaled_rotation.detach())
-    total = raw[:, 0]
-    return (squares / torch.where(total == 0, 1, total)).sqrt()
+    return (squares / raw[:, 0].clamp_min(torch.finfo(raw.dtype).tiny)).sqrt()  # 0 without any weight
 
 
 class _Moments(torch.autograd.Function):
