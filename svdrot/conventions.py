@@ -1,0 +1,173 @@
+"""The conventions of other libraries: their numbers for a rotation, and ours.
+
+Ours: matrices for column vectors, quaternions w x y z, radians, 6D the first two columns, one tensor each.
+
+| | quaternion | Euler angles | 6D | else |
+|---|---|---|---|---|
+| scipy | x y z w | as ours | | |
+| roma | x y z w | as ours | the columns of (..., 3, 2) | 9D is (..., 3, 3), 10D in the order x y z w |
+| pytorch3d | w x y z | intrinsic only | the first two rows | |
+| pytorch3d.Transform3d | | | | matrices for row vectors |
+| kornia | w x y z | roll, pitch, yaw: "euler_xyz" | | |
+| kornia.quaternion_log | | | | half the rotation vector |
+
+Read in the sources of scipy 1.17, roma 1.8.0, pytorch3d 0.7.9 and kornia 0.9.0, and tested against them.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import TYPE_CHECKING, NamedTuple
+
+import torch
+from torch import Tensor
+
+from ._checks import check_floating, check_shape, result_dtype, to_compute
+from .representations import SEQUENCES, matrix_to_rotation_6d, rotation_6d_to_matrix
+
+if TYPE_CHECKING:
+    from scipy.spatial.transform import Rotation
+
+
+def from_convention(value: Tensor, library: str, representation: str, *, degrees: bool = False) -> Tensor:
+    """Our numbers for the rotation that `value` means in another library.
+
+    Args:
+        value: as the functions of `library` give it, any batch shape.
+        library: a row of the table above.
+        representation: its name in `convert_rotation`, such as "quaternion" or "euler_XYZ".
+        degrees: whether `value` is in degrees: of "axis_angle" and Euler angles only.
+
+    Returns:
+        The same representation in our convention, in radians.
+
+    Raises:
+        ValueError: if `library` or `representation` is not in the table, `degrees` is asked of numbers that
+            are no angles, or `value` has not the shape that `library` gives.
+        TypeError: if `value` is not floating point.
+    """
+    pair = _find(library, representation)
+    check_shape("value", value, *pair.shape)
+    return pair.read(value) * _unit_angle(representation, degrees)
+
+
+def to_convention(value: Tensor, library: str, representation: str, *, degrees: bool = False) -> Tensor:
+    """The numbers that mean in another library what `value` means here: the inverse of `from_convention`.
+
+    Args:
+        value: numbers of `representation` in our convention, any batch shape, in radians.
+        library: a row of the table above.
+        representation: its name in `convert_rotation`, such as "quaternion" or "euler_XYZ".
+        degrees: whether to return degrees: of "axis_angle" and Euler angles only.
+
+    Returns:
+        The same representation as the functions of `library` take it.
+
+    Raises:
+        ValueError: if `library` or `representation` is not in the table, or `degrees` is asked of numbers
+            that are no angles.
+        TypeError: if `value` is not floating point.
+    """
+    pair = _find(library, representation)
+    check_floating("value", value)
+    return pair.write(value) / _unit_angle(representation, degrees)
+
+
+def from_scipy(rotation: Rotation, dtype: torch.dtype = torch.float64) -> Tensor:
+    """Rotation matrices, shape (..., 3, 3), of a `scipy.spatial.transform.Rotation`."""
+    return torch.from_numpy(rotation.as_matrix()).to(dtype)
+
+
+def to_scipy(matrix: Tensor) -> Rotation:
+    """The `scipy.spatial.transform.Rotation` of rotation matrices, detached and in float64.
+
+    Args:
+        matrix: rotations, shape (3, 3) or (N, 3, 3), and any batch shape where scipy takes it (from 1.17).
+
+    Raises:
+        ValueError: if the last two dimensions are not (3, 3); by scipy, if a matrix has a NaN.
+        TypeError: if `matrix` is not floating point.
+    """
+    from scipy.spatial.transform import Rotation
+
+    check_shape("matrix", matrix, 3, 3)
+    return Rotation.from_matrix(matrix.detach().cpu().double().numpy())
+
+
+class _Pair(NamedTuple):
+    shape: tuple[int, ...]  # of one element there
+    read: Callable[[Tensor], Tensor]
+    write: Callable[[Tensor], Tensor]
+
+
+def _same(value: Tensor) -> Tensor:
+    return value
+
+
+def _transposed(value: Tensor) -> Tensor:
+    return value.mT
+
+
+def _last_to_first(xyzw: Tensor) -> Tensor:
+    return xyzw.roll(1, -1)
+
+
+def _first_to_last(wxyz: Tensor) -> Tensor:
+    return wxyz.roll(-1, -1)
+
+
+def _rows_and_columns(rotation_6d: Tensor) -> Tensor:
+    """First two columns from the first two rows, or the reverse: the matrix is transposed."""
+    matrix = rotation_6d_to_matrix(to_compute(rotation_6d, 1))
+    return matrix_to_rotation_6d(matrix.mT).to(result_dtype(rotation_6d))
+
+
+# Where the entries of the upper triangle of a symmetric matrix go if its last row and column come first.
+_LAST_TO_FIRST_10D = (9, 3, 6, 8, 0, 1, 2, 4, 5, 7)
+_FIRST_TO_LAST_10D = (4, 5, 6, 1, 7, 8, 2, 9, 3, 0)
+
+_MATRIX = _Pair((3, 3), _same, _same)
+_WXYZ = _Pair((4,), _same, _same)
+_XYZW = _Pair((4,), _last_to_first, _first_to_last)
+_THREE = _Pair((3,), _same, _same)
+_EULER = {f"euler_{sequence}": _THREE for sequence in SEQUENCES}
+
+CONVENTIONS: dict[str, dict[str, _Pair]] = {
+    "scipy": {"matrix": _MATRIX, "quaternion": _XYZW, "axis_angle": _THREE, "mrp": _THREE, **_EULER},
+    "roma": {
+        "matrix": _MATRIX,
+        "quaternion": _XYZW,
+        "axis_angle": _THREE,
+        "6d": _Pair((3, 2), lambda m: m.mT.flatten(-2), lambda x: x.unflatten(-1, (2, 3)).mT),
+        "9d": _Pair((3, 3), lambda m: m.flatten(-2), lambda x: x.unflatten(-1, (3, 3))),
+        "10d": _Pair((10,), lambda a: a[..., _LAST_TO_FIRST_10D], lambda a: a[..., _FIRST_TO_LAST_10D]),
+        **_EULER,
+    },
+    "pytorch3d": {
+        "matrix": _MATRIX,
+        "quaternion": _WXYZ,
+        "axis_angle": _THREE,
+        "6d": _Pair((6,), _rows_and_columns, _rows_and_columns),
+        **{name: pair for name, pair in _EULER.items() if name[-3:].isupper()},
+    },
+    "pytorch3d.Transform3d": {"matrix": _Pair((3, 3), _transposed, _transposed)},
+    "kornia": {"matrix": _MATRIX, "quaternion": _WXYZ, "axis_angle": _THREE, "euler_xyz": _THREE},
+    "kornia.quaternion_log": {"axis_angle": _Pair((3,), lambda v: v * 2, lambda v: v / 2)},
+}
+
+
+def _find(library: str, representation: str) -> _Pair:
+    for argument, name, known in (
+        ("library", library, CONVENTIONS),
+        ("representation", representation, CONVENTIONS.get(library, {})),
+    ):
+        if name not in known:
+            raise ValueError(f"`{argument}` must be one of {', '.join(map(repr, known))}; got {name!r}.")
+    return CONVENTIONS[library][representation]
+
+
+def _unit_angle(representation: str, degrees: bool) -> float:
+    if degrees and not representation.startswith(("axis_angle", "euler_")):
+        raise ValueError(f"`degrees` are units of rotation vectors and Euler angles; got {representation!r}.")
+    return math.pi / 180 if degrees else 1.0

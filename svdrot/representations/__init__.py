@@ -1,0 +1,43 @@
+"""Rotation representations: `X_to_matrix`, `matrix_to_X`, and `convert_rotation` from any to any other.
+
+Rotations act on column vectors, quaternions are w x y z, angles are radians. Every map takes any batch shape,
+computes half precision in float32 and gives it back as it came (float32 under autocast), and answers an
+element that has a NaN or an infinity with NaN in all of that element and in no other. Products are written
+elementwise: `@` would fall to bfloat16 under autocast and to TF32 on a GPU.
+
+| name | numbers | its maps are in |
+|---|---|---|
+| matrix | (3, 3) | |
+| quaternion, axis_angle (rotation vector), mrp (modified Rodrigues) | 4, 3, 3 | `_quaternions` |
+| euler, all 24 sequences | 3 | `_euler` |
+| 6d (Gram-Schmidt), 5d (the same, projected), 2vec (bisector) | 6, 5, 6 | `_frames` |
+| 9d (nearest rotation), 10d (eigenvector) | 9, 10 | `_linear` |
+"""
+
+from ._convert import REPRESENTATIONS as REPRESENTATIONS
+from ._convert import convert_rotation as convert_rotation
+from ._euler import SEQUENCES as SEQUENCES
+from ._euler import euler_to_matrix as euler_to_matrix
+from ._euler import euler_to_quaternion as euler_to_quaternion
+from ._euler import matrix_to_euler as matrix_to_euler
+from ._euler import quaternion_to_euler as quaternion_to_euler
+from ._frames import matrix_to_rotation_2vec as matrix_to_rotation_2vec
+from ._frames import matrix_to_rotation_5d as matrix_to_rotation_5d
+from ._frames import matrix_to_rotation_6d as matrix_to_rotation_6d
+from ._frames import rotation_2vec_to_matrix as rotation_2vec_to_matrix
+from ._frames import rotation_5d_to_matrix as rotation_5d_to_matrix
+from ._frames import rotation_6d_to_matrix as rotation_6d_to_matrix
+from ._linear import matrix_to_rotation_9d as matrix_to_rotation_9d
+from ._linear import matrix_to_symmetric_10d as matrix_to_symmetric_10d
+from ._linear import rotation_9d_to_matrix as rotation_9d_to_matrix
+from ._linear import symmetric_10d_to_matrix as symmetric_10d_to_matrix
+from ._quaternions import axis_angle_to_matrix as axis_angle_to_matrix
+from ._quaternions import axis_angle_to_quaternion as axis_angle_to_quaternion
+from ._quaternions import matrix_to_axis_angle as matrix_to_axis_angle
+from ._quaternions import matrix_to_mrp as matrix_to_mrp
+from ._quaternions import matrix_to_quaternion as matrix_to_quaternion
+from ._quaternions import mrp_to_matrix as mrp_to_matrix
+from ._quaternions import mrp_to_quaternion as mrp_to_quaternion
+from ._quaternions import quaternion_to_axis_angle as quaternion_to_axis_angle
+from ._quaternions import quaternion_to_matrix as quaternion_to_matrix
+from ._quaternions import quaternion_to_mrp as quaternion_to_mrp
