@@ -34,6 +34,9 @@ INSTRUCTIONS = {
 GRAM_INSTRUCTIONS = {"fp32": 2500, "bf16": 1700}
 GRAM_SHARED = {"fp32": 48 * 1024, "bf16": 96 * 1024}
 
+# Over pairs of points, in float64 whatever the points: with room, so that a spill is seen, and no more.
+PAIR_INSTRUCTIONS = {"_moments": 1100, "_gradients": 550, "_misfits": 350}
+
 # In a process of its own: Triton compiles or interprets, and decides on import.
 COMPILE = """
 import json, pathlib, re, subprocess, tempfile
@@ -41,7 +44,7 @@ import torch, triton
 from triton.backends.compiler import GPUTarget
 from triton.backends import nvidia
 from triton.compiler import ASTSource
-from svdrot.kernels import gpu, gram
+from svdrot.kernels import gpu, gram, pairs_gpu
 
 cuobjdump = pathlib.Path(nvidia.__file__).parent / "bin" / "cuobjdump"
 found = []
@@ -103,6 +106,25 @@ def products():
                 options = {"num_warps": warps, "num_stages": stages}
                 measure(source, capability, options, kernel=contiguous, dtype=name)
 
+def pairs():
+    for kernel in (pairs_gpu._moments, pairs_gpu._gradients, pairs_gpu._misfits):
+        names = kernel.arg_names
+        for name in ("fp32", "fp64"):
+            for weighted in (True, False):
+                for capability in (80, 90):
+                    constants = {"centred": True, "weighted": weighted}
+                    constants |= {"BLOCKS": pairs_gpu.BLOCKS, "BLOCK": pairs_gpu.BLOCK}
+                    constants = {a: value for a, value in constants.items() if a in names}
+                    kinds = dict.fromkeys(("x", "y", "w", "gx", "gy", "gw"), "*" + name)
+                    kinds |= dict.fromkeys(("pivots", "m", "g", "rotations", "sums"), "*fp64")
+                    kinds |= dict.fromkeys(constants, "constexpr")
+                    source = ASTSource(
+                        kernel,
+                        signature={a: kinds.get(a, "i32") for a in names},
+                        constexprs={(names.index(a),): value for a, value in constants.items()},
+                    )
+                    measure(source, capability, {}, kernel=kernel.__name__, dtype=name)
+
 WHICH()
 print(json.dumps(found))
 """
@@ -133,6 +155,15 @@ def test_symmetric_products_compile_without_spills_and_within_their_instructions
         assert kernel["stack"] == kernel["local"] == 0, kernel
         assert 100 < kernel["instructions"] <= GRAM_INSTRUCTIONS[kernel["dtype"]], kernel
         assert kernel["registers"] <= 255 and kernel["shared"] <= GRAM_SHARED[kernel["dtype"]], kernel
+
+
+def test_kernels_over_pairs_compile_within_their_registers():
+    found = compiled("pairs")
+    assert len(found) == 24
+    for kernel in found:
+        assert kernel["local"] <= 2, kernel  # one number, of float64 points without weights
+        assert 100 < kernel["instructions"] <= PAIR_INSTRUCTIONS[kernel["kernel"]], kernel
+        assert kernel["registers"] <= 128, kernel
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16], ids=str)
@@ -304,3 +335,21 @@ def test_compiled_by_inductor_on_the_gpu(gpu):
     torch.testing.assert_close(r, svdrot.special_orthogonalize(m), rtol=0, atol=1e-6)
     (a,), (b,) = (torch.autograd.grad(f(m), m, w) for f in (compiled, svdrot.special_orthogonalize))
     torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+def test_alignment_of_pairs_is_that_of_the_cpu(gpu, dtype):
+    generator = torch.Generator().manual_seed(0)
+    x, noise = torch.randn(2, 5, 9000, 3, dtype=dtype, generator=generator)
+    w = torch.rand(5, 9000, dtype=dtype, generator=generator)
+    w[:, ::7] = 0
+    results = []
+    for device in ("cpu", gpu):
+        leaves = [z.to(device).requires_grad_() for z in (x, x + 0.1 * noise, w)]
+        fit = svdrot.registration.umeyama(*leaves)
+        gradients = torch.autograd.grad((fit.rotation.square() @ fit.translation[..., None]).sum(), leaves)
+        results.append(
+            [z.cpu() for z in (fit.rotation, fit.translation, fit.scale, fit.residual, *gradients)]
+        )
+    for on_cpu, on_gpu in zip(*results, strict=True):
+        torch.testing.assert_close(on_gpu, on_cpu)
