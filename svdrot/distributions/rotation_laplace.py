@@ -1,0 +1,208 @@
+r"""The Rotation-Laplace distribution of rotations, as a mixture of matrix Fisher distributions.
+
+The density is $e^{-\sqrt Q} / \sqrt Q$ over its integral, where $Q = \operatorname{tr}(S) -
+\operatorname{tr}(A^\top R)$. Since
+
+$$ \frac{e^{-\sqrt Q}}{\sqrt Q} = \int_0^\infty w(u) e^{-uQ} du, \qquad
+   w(u) = \frac{e^{-1 / 4u}}{\sqrt{\pi u}}, $$
+
+it is a mixture of the matrix Fisher distributions of $uA$, and its normaliser the integral of theirs,
+$\int w(u) \bar c(uD) du$ with $\bar c$ of `_normalizer`: once more by the nodes of Gauss and
+Legendre, in ln u.
+"""
+
+import math
+from collections.abc import Callable
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+from torch.autograd import Function
+from torch.autograd.function import once_differentiable
+from torch.distributions import Distribution, constraints
+
+from svdrot._checks import check_shape, compute_dtype
+from svdrot.projection import special_orthogonalize
+from svdrot.representations import matrix_to_quaternion, quaternion_to_matrix
+
+from . import _constraints
+from ._form import quaternion_form
+from ._normalizer import eigen, gauss_legendre, moments, sample_diagonal, scaled_normalizer, spectral
+
+NODES = 160
+# Two smallest pair sums below this part of the largest: the density has no integral, up to rounding.
+SINGULAR = 1e-12
+
+Weights = Callable[[Tensor], Tensor]
+
+
+def _nodes(gaps: Tensor) -> tuple[Tensor, Tensor]:
+    """u and the weights du at the nodes, (..., NODES).
+
+    In ln u the integrand falls faster than any exponential below u = 1/4, as exp(ln(u) / 2) below u = 1 / c
+    if that is larger, and above 1 as exp(-ln(u) / 2) from 1 / b on, exp(-ln u) from 1 / a on.
+    """
+    a, b, c = gaps.log().unbind(-1)
+    low = torch.maximum(torch.full_like(c, -math.log(200)), -c - 37)
+    high = torch.minimum((-a).clamp_min(0) + 19, (-b).clamp_min(0) + 38)
+    x, weight = gauss_legendre(NODES, gaps.device)
+    span = (high - low)[..., None]
+    u = (low[..., None] + span * x).exp()
+    return u, u * span * weight
+
+
+def _density(u: Tensor) -> Tensor:
+    """w(u), of exp(-sqrt Q) / sqrt Q."""
+    return torch.exp(-0.25 / u) / (math.pi * u).sqrt()
+
+
+def _exponential(u: Tensor) -> Tensor:
+    """The same for exp(-sqrt Q)."""
+    return torch.exp(-0.25 / u) / (2 * math.sqrt(math.pi) * u**1.5)
+
+
+def _logarithmic(u: Tensor) -> Tensor:
+    r"""The same for ln(Q) exp(-sqrt Q) / sqrt Q: with $\ln Q = \int_0^\infty (e^{-t} - e^{-tQ}) dt / t$ it is
+    $-(\gamma + \ln u) w(u) - \int_0^1 (w(ux) - w(u)) / (1 - x) dx$."""
+    x, weight = gauss_legendre(96, u.device)
+    # x = y^4 smooths the square root at 0, where w(ux) ~ exp(-1 / 4ux) leaves nothing for small u
+    y, jacobian = x**4, 4 * x**3
+    w = _density(u)
+    rest = ((_density(u[..., None] * y) - w[..., None]) / (1 - y) * jacobian * weight).sum(-1)
+    return -(0.5772156649015329 + u.log()) * w - rest
+
+
+def _defined_gaps(a: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Gaps and eigenvectors as of `eigen`, and where they give a distribution: elsewhere the gaps are 1."""
+    _, gaps, vectors = eigen(a)
+    defined = gaps[..., 1] > SINGULAR * gaps[..., 2]
+    return torch.where(defined[..., None], gaps, 1), vectors, defined
+
+
+class _Mixture(Function):
+    """Integrals of weights(u) (..., k) against the normalisers of uA: (..., k) from A (..., 4, 4)."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(a: Tensor, weights: tuple[Weights, ...]) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
+        gaps, _, defined = _defined_gaps(a)
+        u, du = _nodes(gaps)
+        c = scaled_normalizer(u[..., None] * gaps[..., None, :]) * du
+        integrals = torch.stack([(w(u) * c).sum(-1) for w in weights], -1)
+        return torch.where(defined[..., None], integrals, torch.nan)
+
+    @staticmethod
+    def setup_context(ctx, inputs, output) -> None:
+        a, ctx.weights = inputs
+        ctx.save_for_backward(a)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad: Tensor):  # pyright: ignore[reportIncompatibleMethodOverride]
+        (a,) = ctx.saved_tensors
+        gaps, vectors, defined = _defined_gaps(a)
+        u, du = _nodes(gaps)
+        weight = sum(g[..., None] * w(u) for g, w in zip(grad.unbind(-1), ctx.weights, strict=True))
+        c, second, _ = moments(u[..., None] * gaps[..., None, :])
+        # Raising eigenvalue i moves the integrand by u c E q_i^2. For the largest, from which the gaps are
+        # measured, that is minus the sum of the others: the integral of its own moment does not converge.
+        others = ((weight * du * u * c)[..., None] * second[..., 1:]).sum(-2)
+        slopes = torch.cat((-others.sum(-1, keepdim=True), others), -1)
+        # Two modes: the slope that parts the two largest is infinite there, and zero is put for it.
+        shared = -others[..., 1:].sum(-1, keepdim=True) / 2
+        twice = gaps[..., :1] <= SINGULAR * gaps[..., 2:]
+        slopes = torch.where(twice, torch.cat((shared, shared, others[..., 1:]), -1), slopes)
+        return spectral(vectors, torch.where(defined[..., None], slopes, torch.nan)), None
+
+
+def _mixture(a: Tensor, *weights: Weights) -> Tensor:
+    return _Mixture.apply(a, weights)  # pyright: ignore[reportReturnType]
+
+
+class RotationLaplace(Distribution):
+    r"""The distribution of rotations with density proportional to $e^{-\sqrt Q} / \sqrt Q$ against the
+    uniform one, $Q = \operatorname{tr}(S) - \operatorname{tr}(A^\top R)$, $S$ the proper singular values of
+    $A$.
+
+    Its tails are heavier than those of the matrix Fisher distribution, and at the mode, the rotation nearest
+    to $A$, where $Q = 0$, the density is infinite. It integrates unless $s_1 + s_3 = 0$, that is $A = 0$ or a
+    multiple of a reflection: there everything is NaN. Small $A$ does not give the uniform distribution but
+    $Q^{-1/2}$, whatever the scale.
+
+    `log_prob` and `entropy` are differentiable once with respect to `matrix`, the latter and the normaliser
+    to 1e-7. Half precision gives float32. NaN gives NaN in its place with `validate_args=False`.
+
+    Args:
+        matrix: A, shape (..., 3, 3).
+
+    Raises:
+        ValueError: if the last two dimensions of `matrix` are not (3, 3).
+        TypeError: if `matrix` is not a floating-point tensor.
+
+    Source:
+        Yin et al., "A Laplace-inspired Distribution on SO(3) for Probabilistic Rotation Estimation", ICLR
+        2023, definition 2.
+    """
+
+    arg_constraints: ClassVar = {"matrix": constraints.independent(constraints.real, 2)}  # pyright: ignore
+    support = _constraints.rotation  # pyright: ignore
+
+    def __init__(self, matrix: Tensor, *, validate_args: bool | None = None) -> None:
+        check_shape("matrix", matrix, 3, 3)
+        self.matrix = matrix.to(compute_dtype(matrix))
+        super().__init__(matrix.shape[:-2], matrix.shape[-2:], validate_args=validate_args)
+
+    def expand(self, batch_shape, _instance=None) -> "RotationLaplace":
+        new = RotationLaplace(self.matrix.expand(*batch_shape, 3, 3), validate_args=False)
+        new._validate_args = self._validate_args
+        return new
+
+    def _form(self) -> Tensor:
+        return quaternion_form(self.matrix.double())
+
+    @property
+    def mode(self) -> Tensor:
+        """The rotation nearest to A. Shape (*batch_shape, 3, 3)."""
+        return special_orthogonalize(self.matrix)
+
+    def log_normalizer(self) -> Tensor:
+        """Log of the integral of exp(-sqrt Q) / sqrt Q over the uniform measure. Shape `batch_shape`."""
+        return _mixture(self._form(), _density)[..., 0].log().to(self.matrix.dtype)
+
+    def sample(self, sample_shape=()) -> Tensor:
+        shape = self._extended_shape(torch.Size(sample_shape))
+        count = torch.Size(sample_shape).numel()
+        with torch.no_grad():
+            gaps, vectors, defined = _defined_gaps(self._form().reshape(-1, 4, 4))
+            # The quadrature, exact to 1e-7, is itself a mixture: of the distributions of its nodes.
+            u, du = _nodes(gaps)
+            p = _density(u) * du * scaled_normalizer(u[..., None] * gaps[..., None, :])
+            drawn = u.gather(-1, torch.multinomial(p, count, replacement=True)) if count else u[..., :0]
+            scaled = torch.where(defined[:, None], gaps, torch.nan) * drawn.mT[..., None]
+            q = sample_diagonal(scaled.reshape(-1, 3)).reshape(count, len(gaps), 4)
+            q = (vectors * q[..., None, :]).sum(-1)
+            return quaternion_to_matrix(q).to(self.matrix.dtype).reshape(shape)
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """Log density of rotations (..., 3, 3) against the uniform measure. Shape (...).
+
+        Nearer to the mode than the rounding of `value` it is that at this distance, with zero gradient.
+        """
+        if self._validate_args:
+            self._validate_sample(value)
+        q = matrix_to_quaternion(value.double())
+        a, f = self._form(), self.matrix.double()
+        top = (special_orthogonalize(f) * f).sum((-2, -1))
+        distance = top - (a * q[..., :, None] * q[..., None, :]).sum((-2, -1))
+        # Q is a square: the rounding of a half angle and of float64 in the difference, times the size of A.
+        eps = torch.finfo(value.dtype).eps
+        least = max(eps**2, 16 * torch.finfo(torch.float64).eps) * torch.linalg.matrix_norm(f.detach())
+        distance = torch.where(distance < least, least, distance)
+        log_c = _mixture(a, _density)[..., 0].log()
+        return (-distance.sqrt() - distance.log() / 2 - log_c).to(self.matrix.dtype)
+
+    def entropy(self) -> Tensor:
+        """Differential entropy in nats against the uniform measure: ln c + E sqrt Q + E ln sqrt Q < 0."""
+        c, root, log = _mixture(self._form(), _density, _exponential, _logarithmic).unbind(-1)
+        return (c.log() + (root + log / 2) / c).to(self.matrix.dtype)
