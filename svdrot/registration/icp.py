@@ -510,53 +510,58 @@ class _Aligner:
         report: Callable[..., None],
     ) -> None:
         """Iterate until all items are done."""
-        active = (state.status != Status.EMPTY) & (state.status != Status.NOT_FINITE)
-        state.status[active] = Status.ITERATIONS
+        (items,) = ((state.status != Status.EMPTY) & (state.status != Status.NOT_FINITE)).nonzero(
+            as_tuple=True
+        )
+        state.status[items] = Status.ITERATIONS
         state.before = state.rotation.clone(), state.translation.clone()
         state.indices = torch.zeros_like(self.source.valid, dtype=torch.long)
         state.weights = torch.zeros_like(self.source.weights)
+        source = self._sources(items)
+        rotation, translation, pivot = state.rotation[items], state.translation[items], state.pivot[items]
         for number in range(count):
-            items = active.nonzero()[:, 0]
             if not len(items):
                 break
-            rotation, translation = state.rotation[items], state.translation[items]
-            moved, distances, indices = self._search(rotation, translation, items)
-            found = distances.isfinite()
-            fitness, rmse = self._quality(distances, found, items)
-            pairs = self._pairs(rotation, moved, indices, found, items)
-            weights = pairs.weights
-            if self.kernel != "none":
-                residual = self.method.residual(pairs)
-                weights = weights * _steps.robust_weights(self.kernel, residual, weights > 0, self.parameter)
-            step = self.method.step(pairs.weighted(weights))
-            enough = (weights > 0).sum(1) >= 3
+            moved, distances, indices = self._search(source, rotation, translation, items)
+            step, weights, used, quality = self._step(
+                source, rotation, moved, distances, indices, items, pivot
+            )
+            enough = used >= 3
             finite = step.rotation.isfinite().all(-1).all(-1) & step.translation.isfinite().all(-1)
             moves = enough & finite
-
-            if self.differentiable:
-                state.before[0][items], state.before[1][items] = rotation, translation
-                state.indices[items], state.weights[items] = indices, torch.where(moves[:, None], weights, 0)
-            new = step.rotation @ rotation
+            new = torch.where(moves[:, None, None], step.rotation @ rotation, rotation)
             shift = (step.rotation @ translation[..., None])[..., 0] + step.translation
-            state.rotation[items] = torch.where(moves[:, None, None], new, rotation)
-            state.translation[items] = torch.where(moves[:, None], shift, translation)
-            state.normal_matrix[items] = torch.where(moves[:, None, None], step.normal_matrix, 0)
-            state.pivot[items], state.radius[items] = step.pivot, step.radius
-            state.iterations[items] += 1
+            shift = torch.where(moves[:, None], shift, translation)
 
             chord = torch.linalg.matrix_norm(step.rotation - torch.eye(3).to(step.rotation))
             angle = 2 * torch.asin((chord / math.sqrt(8)).clamp(max=1))
             centre = (step.rotation @ step.pivot[..., None])[..., 0] + step.translation
             length = (centre - step.pivot).norm(dim=-1)
             still = moves & (angle <= angle_tolerance) & (length <= length_tolerance)
-            status = torch.where(still, int(Status.CONVERGED), int(Status.ITERATIONS))
-            status = torch.where(finite, status, int(Status.NOT_FINITE))
-            state.status[items] = torch.where(enough, status, int(Status.NO_OVERLAP))
-            active[items] = moves & ~still
-            values = torch.full((4, len(active)), torch.nan, dtype=torch.float64, device=items.device)
-            values[:, items] = torch.stack((fitness, rmse, angle, length))
-            values[2:, items[~moves]] = torch.nan
+            done = still | ~moves | (number + 1 == count)
+            if done.any():
+                at = items[done]
+                status = torch.where(still, int(Status.CONVERGED), int(Status.ITERATIONS))
+                status = torch.where(finite, status, int(Status.NOT_FINITE))
+                state.status[at] = torch.where(enough, status, int(Status.NO_OVERLAP))[done]
+                state.rotation[at], state.translation[at] = new[done], shift[done]
+                state.normal_matrix[at] = torch.where(moves[:, None, None], step.normal_matrix, 0)[done]
+                state.pivot[at], state.radius[at] = step.pivot[done], step.radius[done]
+                state.iterations[at] += number + 1
+                if self.differentiable:
+                    state.before[0][at], state.before[1][at] = rotation[done], translation[done]
+                    state.indices[at] = indices[done]
+                    state.weights[at] = torch.where(moves[:, None], weights, 0)[done]
+            values = torch.full((4, len(self.marked)), torch.nan, dtype=torch.float64, device=items.device)
+            values[:2, items] = torch.stack(quality)
+            values[2:, items] = torch.where(moves, torch.stack((angle, length)), torch.nan)
             report(number, *values)
+            rotation, translation, pivot = new, shift, step.pivot
+            if done.any():
+                items, rotation, translation, pivot = (
+                    x[~done] for x in (items, rotation, translation, pivot)
+                )
+                source = self._sources(items)
         open_ = _steps.eigen(state.normal_matrix)[0]
         flat = open_[:, 0] <= _steps.OBSERVABLE * open_[:, -1]
         stepped = (state.status == Status.CONVERGED) | (state.status == Status.ITERATIONS)
@@ -564,9 +569,8 @@ class _Aligner:
 
     def evaluate(self, state: _State) -> tuple[Tensor, Tensor, Tensor]:
         items = torch.arange(len(state.rotation), device=state.rotation.device)
-        _, distances, indices = self._search(state.rotation, state.translation, items)
-        found = distances.isfinite()
-        return *self._quality(distances, found, items), indices
+        _, distances, indices = self._search(self.source, state.rotation, state.translation, items)
+        return *_quality(self.source, distances), indices
 
     def last_step(self, state: _State) -> tuple[Tensor, Tensor]:
         """The final poses; where gradients are wanted, as functions of the clouds."""
@@ -576,7 +580,8 @@ class _Aligner:
         rotation, translation = state.before
         moved = self.source.points @ rotation.mT + translation[:, None]
         items = torch.arange(len(rotation), device=rotation.device)
-        pairs = self._pairs(rotation, moved, state.indices, state.weights > 0, items)
+        found = state.weights > 0
+        pairs = self._pairs(self.source, rotation, moved, state.indices, found, items)
         own = self.source.weights
         weights = state.weights / torch.where(own > 0, own, 1).detach() * own
         step = self.method.step(pairs.weighted(weights))
@@ -588,10 +593,14 @@ class _Aligner:
             torch.where(stepped[:, None], shift, state.translation),
         )
 
-    def _search(self, rotation: Tensor, translation: Tensor, items: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def _sources(self, items: Tensor) -> _Cloud:
+        return self.source if len(items) == len(self.source.points) else self.source.take(items)
+
+    def _search(
+        self, source: _Cloud, rotation: Tensor, translation: Tensor, items: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """Points where they are now, their distances from the target, and their neighbours."""
-        marked = self.marked if len(items) == len(self.marked) else self.marked[items]
-        moved = marked @ rotation.mT + translation[:, None]
+        moved = torch.baddbmm(translation[:, None], source.marked(), rotation.mT)
         if not len(items):
             empty = moved[..., 0]
             return moved, empty, empty.long()
@@ -599,18 +608,58 @@ class _Aligner:
         distances, indices = (torch.stack(values) for values in zip(*found, strict=True))
         return moved, distances, indices
 
-    def _quality(self, distances: Tensor, found: Tensor, items: Tensor) -> tuple[Tensor, Tensor]:
-        pairs, points = found.sum(1), self.source.valid[items].sum(1)
-        squares = torch.where(found, distances, 0).square().sum(1)
-        return pairs / points.clamp(min=1), (squares / pairs).sqrt()
+    def _step(
+        self,
+        source: _Cloud,
+        rotation: Tensor,
+        moved: Tensor,
+        distances: Tensor,
+        indices: Tensor,
+        items: Tensor,
+        origin: Tensor,
+    ) -> tuple[_steps.Step, Tensor, Tensor, tuple[Tensor, Tensor]]:
+        """The step, the weights of the pairs, how many are positive, fitness and rmse before it."""
+        weights, pairs = source.weights, None
+        if self.kernel != "none" or self.differentiable or moved.is_cuda:
+            pairs = self._pairs(source, rotation, moved, indices, distances.isfinite(), items)
+            weights = pairs.weights
+            if self.kernel != "none":
+                residual = self.method.residual(pairs)
+                weights = weights * _steps.robust_weights(self.kernel, residual, weights > 0, self.parameter)
+            if moved.is_cuda:
+                step = self.method.step(pairs.weighted(weights))
+                return step, weights, (weights > 0).sum(1), _quality(source, distances)
+        more = (source.normals, source.covariances, self.target.normals, self.target.covariances)
+        sums = _steps.sums(
+            self.method.sums,
+            moved,
+            indices,
+            weights,
+            items,
+            rotation,
+            origin,
+            self.target.points,
+            self.target.weights,
+            *(x for x in more if x is not None),
+        )
+        fitness = sums.found / source.valid.sum(1).clamp(min=1)
+        return (
+            self.method.step_of_sums(sums),
+            weights,
+            sums.used,
+            (fitness, (sums.squares / sums.found).sqrt()),
+        )
 
     def _pairs(
-        self, rotation: Tensor, moved: Tensor, indices: Tensor, found: Tensor, items: Tensor
+        self,
+        source: _Cloud,
+        rotation: Tensor,
+        moved: Tensor,
+        indices: Tensor,
+        found: Tensor,
+        items: Tensor,
     ) -> _steps.Pairs:
-        source, target = (
-            self.source if len(items) == len(self.marked) else self.source.take(items),
-            self.target,
-        )
+        target = self.target
         m = target.points.shape[1]
         rows = (torch.where(found, indices, 0) + m * items[:, None]).flatten()
 
@@ -630,3 +679,10 @@ class _Aligner:
             covariances,
             None if target.covariances is None else chosen(target.covariances),
         )
+
+
+def _quality(source: _Cloud, distances: Tensor) -> tuple[Tensor, Tensor]:
+    found = distances.isfinite()
+    pairs, points = found.sum(1), source.valid.sum(1)
+    squares = torch.where(found, distances, 0).square().sum(1)
+    return pairs / points.clamp(min=1), (squares / pairs).sqrt()
