@@ -38,10 +38,10 @@ def gauss_legendre(count: int, device: torch.device) -> tuple[Tensor, Tensor]:
     return torch.as_tensor((nodes + 1) / 2, device=device), torch.as_tensor(weights / 2, device=device)
 
 
-def _integrand(gaps: Tensor) -> tuple[Tensor, ...]:
-    """Weighted values at the nodes (..., NODES), t and v there, and the concentrations of both angles."""
+def _integrand(gaps: Tensor, nodes: int) -> tuple[Tensor, ...]:
+    """Weighted values at the nodes (..., nodes), t and v there, and the concentrations of both angles."""
     a, b, c = gaps[..., None].unbind(-2)
-    x, weight = gauss_legendre(NODES, gaps.device)
+    x, weight = gauss_legendre(nodes, gaps.device)
     y = (DECAY / b.clamp_min(DECAY)).log() - DEPTH * (1 - x)
     v, t = y.exp(), -torch.expm1(y)
     first, second = t * a / 2, v * (c - b) / 2
@@ -49,9 +49,18 @@ def _integrand(gaps: Tensor) -> tuple[Tensor, ...]:
     return value, t, v, first, second
 
 
-def scaled_normalizer(gaps: Tensor) -> Tensor:
+def scaled_normalizer(gaps: Tensor, nodes: int = NODES) -> Tensor:
     """c(A) exp(-lambda_1), in (0, 1], from the gaps (..., 3) in ascending order."""
-    return _integrand(gaps)[0].sum(-1)
+    return _integrand(gaps, nodes)[0].sum(-1)
+
+
+def derivatives(gaps: Tensor, nodes: int) -> tuple[Tensor, Tensor]:
+    """The scaled normaliser (...) and E q_i^2 of the last three coordinates of the eigenbasis, (..., 3)."""
+    value, t, v, first, second = _integrand(gaps, nodes)
+    c = value.sum(-1)
+    s = _one_minus_cosine(second)[0]
+    m2, m3, m4 = t * _one_minus_cosine(first)[0], v * (2 - s), v * s
+    return c, torch.stack([(value * m).sum(-1) for m in (m2, m3, m4)], -1) / (2 * c[..., None])
 
 
 def _one_minus_cosine(k: Tensor) -> tuple[Tensor, Tensor]:
@@ -74,7 +83,7 @@ def _one_minus_cosine(k: Tensor) -> tuple[Tensor, Tensor]:
 
 def moments(gaps: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """The scaled normaliser (...), E q_i^2 (..., 4) and E q_i^2 q_j^2 (..., 4, 4) in the eigenbasis."""
-    value, t, v, first, second = _integrand(gaps)
+    value, t, v, first, second = _integrand(gaps, NODES)
     c = value.sum(-1)
     p = value / c[..., None]
     f1, f2 = _one_minus_cosine(first)
