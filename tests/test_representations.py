@@ -55,6 +55,7 @@ DIRECT = {
     ("mrp", "quaternion"): rep.mrp_to_quaternion,
     ("euler_XYZ", "quaternion"): partial(rep.euler_to_quaternion, sequence="XYZ"),
     ("euler_zxz", "quaternion"): partial(rep.euler_to_quaternion, sequence="zxz"),
+    ("axis_angle", "mrp"): partial(rep.convert_rotation, source="axis_angle", target="mrp"),
     ("quaternion", "axis_angle"): rep.quaternion_to_axis_angle,
     ("quaternion", "mrp"): rep.quaternion_to_mrp,
     ("quaternion", "euler_XYZ"): partial(rep.quaternion_to_euler, sequence="XYZ"),
@@ -356,6 +357,15 @@ def test_float32_is_right_to_rounding_beside_50_digits_near_zero_and_half_turns(
     assert error(rep.matrix_to_mrp(matrix), double[1]) < 6 * eps
 
 
+def test_between_vectors_a_half_turn_keeps_the_sign_of_its_axis():
+    axes = raw("mrp") / raw("mrp").norm(dim=-1, keepdim=True)
+    half_turn = torch.cat((torch.zeros(len(axes), 1), axes), -1)
+    assert largest(rep.quaternion_to_axis_angle(half_turn) - torch.pi * axes) < ONE_MAP[torch.float64]
+    assert largest(rep.quaternion_to_mrp(half_turn) - axes) < ONE_MAP[torch.float64]
+    short = torch.pi * (1 - 1e-12) * axes
+    assert (rep.convert_rotation(short, "axis_angle", "mrp") * axes).sum(-1).min() > 0.999
+
+
 def test_derivatives_at_the_identity_are_those_of_the_formulas():
     eye, zero = torch.eye(3), torch.zeros(3)
     quarter = partial(rep.convert_rotation, source="axis_angle", target="mrp")
@@ -654,7 +664,7 @@ def test_batch_shapes(function, x):
     assert largest(forward - reverse) < 1e-13 * largest(forward)
 
 
-COMPILED = ["from_6d", "from_2vec", "from_5d", "from_mrp", "to_axis_angle", "to_10d", "quaternion_to_mrp"]
+COMPILED = ["from_6d", "from_2vec", "from_5d", "from_mrp", "to_axis_angle", "to_10d", "axis_angle_to_mrp"]
 
 
 @pytest.mark.parametrize("function, x", [ALL[IDS.index(name)] for name in COMPILED], ids=COMPILED)

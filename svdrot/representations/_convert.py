@@ -71,8 +71,8 @@ REPRESENTATIONS = {
 def convert_rotation(value: Tensor, source: str, target: str) -> Tensor:
     r"""The numbers of the same rotation in another representation.
 
-    Quaternions, rotation vectors, modified Rodrigues parameters and Euler angles meet in the quaternion: it
-    rounds less than a matrix and keeps the sign of the axis at half turns; all others meet in the matrix. The
+    Quaternions, rotation vectors, modified Rodrigues parameters and Euler angles meet in the quaternion,
+    which keeps the sign of the axis at half turns, as a matrix cannot; all others meet in the matrix. The
     singular spots are told by the named functions that are the two halves: "axis_angle" to "mrp" is
     `quaternion_to_mrp(axis_angle_to_quaternion(x))`, in float32 or better all the way.
 

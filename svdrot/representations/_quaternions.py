@@ -1,7 +1,6 @@
 """Quaternions and the vectors along the axis: rotation vectors and modified Rodrigues parameters.
 
-These three meet in the quaternion, not in the matrix: it rounds less, and keeps the sign of the axis at half
-turns.
+These three meet in the quaternion, which keeps the sign of the axis at half turns, as a matrix cannot.
 """
 
 import torch
