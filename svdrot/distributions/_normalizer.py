@@ -58,9 +58,16 @@ def derivatives(gaps: Tensor, nodes: int) -> tuple[Tensor, Tensor]:
     """The scaled normaliser (...) and E q_i^2 of the last three coordinates of the eigenbasis, (..., 3)."""
     value, t, v, first, second = _integrand(gaps, nodes)
     c = value.sum(-1)
-    s = _one_minus_cosine(second)[0]
-    m2, m3, m4 = t * _one_minus_cosine(first)[0], v * (2 - s), v * s
+    f, s = _mean_one_minus_cosine(first), _mean_one_minus_cosine(second)
+    m2, m3, m4 = t * f, v * (2 - s), v * s
     return c, torch.stack([(value * m).sum(-1) for m in (m2, m3, m4)], -1) / (2 * c[..., None])
+
+
+def _mean_one_minus_cosine(k: Tensor) -> Tensor:
+    """The first of the moments below, to 1e-10: half the cost where a thousand times as many are wanted."""
+    j = 1 / k.clamp_min(1e4)
+    direct = 1 - torch.special.i1e(k) / torch.special.i0e(k)
+    return torch.where(k > 1e4, j / 2 * (1 + j / 4 * (1 + j)), direct)
 
 
 def _one_minus_cosine(k: Tensor) -> tuple[Tensor, Tensor]:
