@@ -11,7 +11,7 @@ Ours: matrices for column vectors, quaternions w x y z, radians, 6D the first tw
 | kornia | w x y z | roll, pitch, yaw: "euler_xyz" | | |
 | kornia.quaternion_log | | | | half the rotation vector |
 
-Read in the sources of scipy 1.17, roma 1.8.0, pytorch3d 0.7.9 and kornia 0.9.0, and tested against them.
+Tested against scipy 1.17, roma 1.8.0, kornia 0.9.0 and the outputs of pytorch3d 0.7.9.
 """
 
 from __future__ import annotations
