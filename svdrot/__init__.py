@@ -3,10 +3,12 @@
 Column vectors, quaternions w x y z, radians. Every function takes any batch shape.
 """
 
+from importlib import import_module
+from typing import TYPE_CHECKING
+
 from . import nn as nn
 from . import optim as optim
 from . import polar as polar
-from . import registration as registration
 from . import schedules as schedules
 from .metrics import chordal_distance as chordal_distance
 from .metrics import geodesic_distance as geodesic_distance
@@ -41,11 +43,23 @@ from .representations import symmetric_10d_to_matrix as symmetric_10d_to_matrix
 from .rotations import is_rotation as is_rotation
 from .rotations import random_rotation as random_rotation
 
+if TYPE_CHECKING:
+    from . import distributions as distributions
+    from . import registration as registration
+
+
+def __getattr__(name: str):
+    if name in ("distributions", "registration"):  # loaded when used: half of the time of the import
+        return import_module(f"svdrot.{name}")
+    raise AttributeError(f"module 'svdrot' has no attribute {name!r}")
+
+
 __all__ = [
     "axis_angle_to_matrix",
     "axis_angle_to_quaternion",
     "chordal_distance",
     "convert_rotation",
+    "distributions",
     "euler_to_matrix",
     "euler_to_quaternion",
     "geodesic_distance",

@@ -24,6 +24,7 @@ FLOORS = {
     "representations": 2,
     "rotations": 2,
     "metrics": 2,
+    "distributions": 3,
     "conventions": 3,
     "nn": 3,
     "polar": 3,
@@ -39,6 +40,7 @@ PUBLIC = [
     "axis_angle_to_quaternion",
     "chordal_distance",
     "convert_rotation",
+    "distributions",
     "euler_to_matrix",
     "euler_to_quaternion",
     "geodesic_distance",
@@ -149,18 +151,34 @@ def test_a_folder_that_cannot_be_written_is_told_and_survived(monkeypatch, tmp_p
         assert _machine_code._read("project", torch.float32) == b"code"
 
 
-@pytest.mark.parametrize("source", _machine_code.SOURCES, ids=lambda source: source.name)
-def test_an_edit_of_what_makes_the_machine_code_is_compiled_anew(source, monkeypatch, tmp_path):
-    before = _machine_code._fingerprint()
-    edited = tmp_path / source.name
-    edited.write_bytes(source.read_bytes() + b"# edited\n")
-    sources = [edited if file == source else file for file in _machine_code.SOURCES]
-    monkeypatch.setattr(_machine_code, "SOURCES", sources)
-    _machine_code._fingerprint.cache_clear()
-    try:
-        assert _machine_code._fingerprint() != before
-    finally:
-        _machine_code._fingerprint.cache_clear()
+@pytest.mark.parametrize("module", _machine_code.TILES, ids=lambda module: module.__name__.split(".")[-1])
+def test_an_edit_of_what_makes_the_machine_code_is_compiled_anew(module, monkeypatch, tmp_path):
+    fingerprint = _machine_code._fingerprint.__wrapped__  # without its memory
+    before = fingerprint(module)
+    assert fingerprint(module) == before
+
+    def edited(source: str | Path) -> Path:
+        copy = tmp_path / Path(source).name
+        copy.write_bytes(Path(source).read_bytes() + b"# edited\n")
+        return copy
+
+    for source in _machine_code.SHARED:
+        others = [edited(file) if file == source else file for file in _machine_code.SHARED]
+        with monkeypatch.context() as patch:
+            patch.setattr(_machine_code, "SHARED", others)
+            assert fingerprint(module) != before
+    monkeypatch.setattr(module, "__file__", str(edited(module.__file__)))
+    assert fingerprint(module) != before
+
+
+def test_machine_code_may_set_and_copy_memory():
+    """As LLVM likes to: a loop of zeros becomes a call, which must lead somewhere."""
+    code = """
+import llvmlite.binding as llvm
+from svdrot.kernels import _machine_code
+assert all(llvm.address_of_symbol(name) for name in ("memset", "memcpy", "memmove"))
+"""
+    python(code)
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
