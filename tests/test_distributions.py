@@ -304,6 +304,19 @@ def test_gradient_of_isotropic_samples_is_that_of_their_mean(scale):
     assert error.abs() < SIGMAS * gradient.std() / len(s) ** 0.5
 
 
+@pytest.mark.parametrize("scale", [0.3, 1.3, 1.6])
+def test_angles_of_isotropic_samples_follow_the_heat_kernel(scale):
+    generator_seed(5)
+    gaussian = IsotropicGaussian(torch.eye(3, dtype=torch.float64), torch.tensor(scale, dtype=torch.float64))
+    angle = svdrot.geodesic_distance(gaussian.sample((100_000,)), gaussian.location).sort().values
+    grid = torch.linspace(0, math.pi, 4001, dtype=torch.float64)
+    density = 2 / math.pi * (grid / 2).sin() ** 2
+    density = density * isotropic_gaussian.log_heat_kernel(grid, gaussian.scale**2 / 2).exp()
+    expected = torch.cat((grid[:1], torch.cumulative_trapezoid(density, grid)))
+    empirical = torch.searchsorted(angle, grid, right=True) / len(angle)
+    assert (expected - empirical).abs().max() < 2.6 / len(angle) ** 0.5  # Kolmogorov: 1 in 370,000
+
+
 DISTRIBUTIONS = {
     "fisher": lambda f: MatrixFisher(f),
     "laplace": lambda f: RotationLaplace(f),

@@ -80,7 +80,6 @@ class Bingham(Distribution):
         shape = self._extended_shape(torch.Size(sample_shape))
         with torch.no_grad():
             q = sample(self.matrix.double().reshape(-1, 4, 4), torch.Size(sample_shape).numel())
-            q = q * (1 - 2 * torch.randint(2, q.shape[:-1], device=q.device)[..., None])
             return q.to(self.matrix.dtype).reshape(shape)
 
     def log_prob(self, value: Tensor) -> Tensor:
