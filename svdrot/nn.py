@@ -10,8 +10,12 @@ from .projection import special_orthogonalize
 from .representations import (
     axis_angle_to_matrix,
     euler_to_matrix,
+    mrp_to_matrix,
     quaternion_to_matrix,
+    rotation_2vec_to_matrix,
+    rotation_5d_to_matrix,
     rotation_6d_to_matrix,
+    rotation_9d_to_matrix,
     symmetric_10d_to_matrix,
 )
 
@@ -21,17 +25,16 @@ class Representation(NamedTuple):
     to_matrix: Callable[[Tensor], Tensor]  # (..., features) -> (..., 3, 3)
 
 
-def _nine_to_matrix(raw: Tensor) -> Tensor:
-    return special_orthogonalize(raw.unflatten(-1, (3, 3)))
-
-
 REPRESENTATIONS: dict[str, Representation] = {
-    "svd": Representation(9, _nine_to_matrix),
+    "svd": Representation(9, rotation_9d_to_matrix),
     "6d": Representation(6, rotation_6d_to_matrix),
     "quaternion": Representation(4, quaternion_to_matrix),
     "axis_angle": Representation(3, axis_angle_to_matrix),
     "euler": Representation(3, partial(euler_to_matrix, sequence="XYZ")),
     "10d": Representation(10, symmetric_10d_to_matrix),
+    "5d": Representation(5, rotation_5d_to_matrix),
+    "2vec": Representation(6, rotation_2vec_to_matrix),
+    "mrp": Representation(3, mrp_to_matrix),
 }
 
 
@@ -41,7 +44,7 @@ class RotationHead(nn.Module):
     Args:
         in_features: size of the last dimension of the input.
         representation: "svd" (a 3x3 matrix and its nearest rotation), "6d", "quaternion", "axis_angle",
-            "euler" (intrinsic XYZ) or "10d"; a key of `REPRESENTATIONS`.
+            "euler" (intrinsic XYZ), "10d", "5d", "2vec" or "mrp"; a key of `REPRESENTATIONS`.
 
     Shape:
         (..., in_features) -> (..., 3, 3), rotations. The map runs in float32 or better whatever the linear
@@ -55,9 +58,9 @@ class RotationHead(nn.Module):
         others the function of `svdrot.representations`.
     """
 
-    # The linear layer keeps torch's initial values. "svd", "6d", "quaternion" and "10d" are singular at zero
-    # but see only the direction of the raw vector, which random weights and a random bias make generic at any
-    # size; "axis_angle" and "euler" start within about a radian of the identity, where they are regular.
+    # The linear layer keeps torch's initial values. "svd", "6d", "2vec", "quaternion" and "10d" are singular
+    # at zero but see only the direction of the raw vector, which random weights and a random bias make
+    # generic at any size; "axis_angle", "mrp" and "euler" start near the identity, where they are regular.
     def __init__(self, in_features: int, representation: str):
         super().__init__()
         if representation not in REPRESENTATIONS:
