@@ -1,6 +1,7 @@
 """ICP: the motion it finds, what it says where there is none to find, and its gradients."""
 
 import math
+from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ import torch
 import svdrot
 from svdrot.registration import Transform, _steps
 from svdrot.registration.icp import KERNELS, METHODS, Status, evaluate, icp
-from svdrot.registration.surfaces import estimate_normals
+from svdrot.registration.surfaces import estimate_normals, plane_covariances
 from svdrot.rotations import random_rotation
 
 DATA = Path(__file__).parents[2] / "shared/data/registration"
@@ -191,6 +192,103 @@ def test_a_step_is_a_minimum(method):
         )
 
 
+@pytest.mark.parametrize("far", [0.0, 1e3])
+@pytest.mark.parametrize("method", METHODS)
+def test_kernels_take_the_steps_of_tensors(method, far):
+    """Of two items in three segments, with missing neighbours and weights, about another origin."""
+    row = _steps.METHODS[method]
+    n, m = 2 * _steps.SEGMENT + 100, 3000
+    offset = torch.tensor([far, -far, far], **double)
+    (x, a), (y, b) = surface(n), surface(m, seed=1)
+    turn = random_rotation(2, generator=generator(3), **double)
+    translation = torch.randn(2, 3, generator=generator(8), **double)
+    indices = torch.randint(0, m + 300, (2, n), generator=generator(4)).clamp(max=m)
+    found = indices < m
+    weights = torch.rand(2, n, generator=generator(5), **double).round(decimals=1)
+    counts = (torch.rand(2, m, generator=generator(6), **double) > 0.1).double()
+    points, items = torch.stack((y, 2 * y)) + offset, torch.tensor([1, 0])
+    chosen = points[items[:, None], indices.clamp(max=m - 1)]
+    # Pairs of random points are no pairs: the source is put near the target.
+    source = torch.where(found[..., None], chosen + 0.1 * x, torch.nan)
+    normals = b.expand(2, m, 3).contiguous()
+    forms = {
+        None: lambda v: None,
+        "normals": lambda v: v,
+        "covariances": lambda v: _steps.pack(plane_covariances(v)),
+    }
+    own, theirs = forms[row.source](a.expand(2, n, 3)), forms[row.target](normals)
+    origin = torch.randn(2, 3, generator=generator(7), **double) + offset
+    more = [v for v in (own, theirs) if v is not None]
+    taken = _steps.take(
+        row, source, indices, weights, items, turn, translation, origin, points, counts, *more
+    )
+    at = (items[:, None], indices.clamp(max=m - 1))
+    turned = {None: None, "normals": a @ turn.mT}.get(row.source, None)
+    pairs = _steps.Pairs(
+        torch.where(found[..., None], source, 0),
+        chosen,
+        weights * found * counts[at],
+        turned,
+        theirs[at] if row.target == "normals" else None,
+        _steps.turn_packed(turn, own) if row.source == "covariances" else None,
+        theirs[at] if row.target == "covariances" else None,
+    )
+    distances = torch.where(found, (source - chosen).norm(dim=-1), torch.inf)
+    wanted = _steps.take_of_pairs(row, pairs, distances, turn, translation)
+    assert taken.enough.all() and taken.finite.all() and wanted.enough.all() and (wanted.angle > 1e-3).all()
+    for field in fields(wanted):
+        found, exact = (getattr(x, field.name).double() for x in (taken, wanted))
+        # Of coordinates about 1 both ways lose what the coordinates far from the origin do.
+        torch.testing.assert_close(found, exact, rtol=0, atol=1e-12 * (1 + far) * exact.abs().max())
+
+
+def test_large_steps_of_kernels():
+    """Turns by a radian and more, from one normal equation: the exponential beyond its polynomials."""
+    source, _ = surface(500)
+    pivot = source.mean(0)
+    radius = (source - pivot).square().sum(-1).mean().sqrt()
+    for size in (1e-9, 0.3, 1.0, 3.0):
+        omega = size * torch.nn.functional.normalize(torch.tensor([1.0, -2.0, 0.5], **double), dim=0)
+        d = -torch.linalg.cross(omega.expand(500, 3), source - pivot)
+        row, eye = _steps.METHODS["generalized"], torch.eye(3, **double)
+        cloud = (source - d)[
+            None
+        ]  # covariances are the same in all directions: the linear problem's least squares
+        isotropic = _steps.pack(eye.expand(1, 500, 3, 3)).contiguous()
+        taken = _steps.take(
+            row,
+            source[None],
+            torch.arange(500)[None],
+            torch.ones(1, 500, **double),
+            torch.tensor([0]),
+            eye[None],
+            torch.zeros(1, 3, **double),
+            torch.zeros(1, 3, **double),
+            cloud,
+            torch.ones(1, 500, **double),
+            isotropic,
+            isotropic,
+        )
+        wanted = svdrot.axis_angle_to_matrix(omega)
+        torch.testing.assert_close(taken.rotation[0], wanted, rtol=0, atol=1e-13)
+        torch.testing.assert_close(taken.radius[0], radius)
+
+
+def test_the_same_in_every_run_and_with_two_threads():
+    source, _ = surface(40_000)
+    target = motion(0.02, 0.01).apply(surface(40_000, seed=1)[0])
+    options = {"max_distance": 0.1, "max_iterations": 3}
+    plain, again = (icp(source, target, **options).transform.matrix for _ in range(2))
+    threads = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        threaded = icp(source, target, **options).transform.matrix
+    finally:
+        torch.set_num_threads(threads)
+    assert torch.equal(plain, again)
+    torch.testing.assert_close(threaded, plain, rtol=0, atol=1e-14)
+
+
 # Robust kernels.
 
 
@@ -360,7 +458,8 @@ def test_scales_take_a_start_that_one_scale_does_not():
     assert result.source.shape == source.shape
     assert icp(source, target, scales=[(0.2, 1.0, 3)]).source.shape[0] < 1000
     fitness, rmse, pairs = evaluate(source, target, result.transform, 0.1)
-    assert (fitness, rmse) == (result.fitness, result.rmse) and torch.equal(pairs, result.correspondences)
+    assert fitness == result.fitness and torch.equal(pairs, result.correspondences)
+    torch.testing.assert_close(rmse, result.rmse, rtol=1e-12, atol=0)
 
 
 def test_history_and_progress():

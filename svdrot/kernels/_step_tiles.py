@@ -5,14 +5,16 @@ Each pair (p, q) of weight w gives rows of seven numbers: $\sqrt w\,(1, p - o, q
 the pairs, and for each of its residuals r with the derivative j by a small motion about o, $\sqrt w\,(j, r)$.
 The sums of products of the first are the moments of the pairs, those of the others the normal equations.
 
-A row of the batch is a segment of an item: `length` of its n points. Its sums are how many have a neighbour,
-the squares of their distances, how many count for the step, and the two matrices of 7 x 7.
+A row of the batch is a segment of an item: `length` of its n points. Its sums are the two matrices of 7 x 7,
+how many points have a neighbour, the squares of their distances, and how many count for the step. The
+steps from these sums are those of `svdrot.registration._steps`, where their symbols are defined.
 """
 
 import math
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import torch
 
 from . import so3
@@ -20,7 +22,7 @@ from . import so3
 TILE = 256  # pairs at a time
 ROWS = 28  # of seven numbers, up to four
 SCRATCH = ROWS * TILE
-SUMS = 3 + 49 + 49
+SUMS = 49 + 49 + 3
 
 # Points of the source where they are now, indices of their neighbours, weights; for each item its place among
 # the targets, rotation and origin; points of the target, and which of them count.
@@ -36,6 +38,15 @@ KERNELS = {
     "sum_covariances": (*PAIRS, "pointer", "pointer", *LAYOUT),
 }
 INTERLEAVE: dict[str, int] = {}
+# Sums, segments, origins, rotations and translations of before, steps.
+STEPS = ("pointer", "intp", "pointer", "pointer", "pointer", "pointer", "pointer", "intp", "intp")
+KERNELS |= {"step_points": STEPS, "step_planes": STEPS, "step_symmetric": STEPS}
+
+# Numbers of a step: the rotation and translation after it, H, pivot, radius, what was counted, the chord of
+# its angle, the way of the pivot, and whether it is finite.
+STEP = 9 + 3 + 36 + 3 + 1 + 3 + 1 + 1 + 1
+OBSERVABLE = 1e-6  # normals that scatter by a milliradian determine no motion
+SWEEPS = 30  # of Jacobi's method at most: it converges quadratically, in six or seven
 
 
 def sum_points(
@@ -49,7 +60,7 @@ def sum_points(
         for at in range(first, last, TILE):
             live = min(TILE, last - at)
             read(x, near, weight, items, origin, y, counts, n, m, item, at, live, tile, result[row])
-            add_products(tile, 0, live, result[row], 3)
+            add_products(tile, 0, live, result[row], 0)
 
 
 def sum_planes(
@@ -70,8 +81,8 @@ def sum_planes(
                 j = to[item] * m + min(index[item * n + at + i], m - 1)
                 w, p, q = pair(tile, i)
                 put_plane(tile, i, w, p, difference(p, q), (b[j, 0], b[j, 1], b[j, 2]))
-            add_products(tile, 0, live, result[row], 3)
-            add_products(tile, 7, live, result[row], 52)
+            add_products(tile, 0, live, result[row], 0)
+            add_products(tile, 7, live, result[row], 49)
 
 
 def sum_symmetric(
@@ -98,8 +109,8 @@ def sum_symmetric(
                 sign = where(dot(a, b) < ZERO, -ONE, ONE)
                 w, p, q = pair(tile, i)
                 put_plane(tile, i, w, add(p, q), difference(p, q), add(scaled(sign, a), b))
-            add_products(tile, 0, live, result[row], 3)
-            add_products(tile, 7, live, result[row], 52)
+            add_products(tile, 0, live, result[row], 0)
+            add_products(tile, 7, live, result[row], 49)
 
 
 def sum_covariances(
@@ -146,10 +157,10 @@ def sum_covariances(
                 put(tile, 7, i, u, e0, d0)
                 put(tile, 14, i, v, e1, d1)
                 put(tile, 21, i, z, e2, d2)
-            add_products(tile, 0, live, result[row], 3)
-            add_products(tile, 7, live, result[row], 52)
-            add_products(tile, 14, live, result[row], 52)
-            add_products(tile, 21, live, result[row], 52)
+            add_products(tile, 0, live, result[row], 0)
+            add_products(tile, 7, live, result[row], 49)
+            add_products(tile, 14, live, result[row], 49)
+            add_products(tile, 21, live, result[row], 49)
 
 
 def segment(row, n, segments, length):
@@ -179,9 +190,9 @@ def read(x, near, weight, items, origin, y, counts, n, m, item, at, live, tile, 
         for a in range(3):
             tile[1 + a, i] = where(w == ZERO, ZERO, w * (xs[k, a] - o[a]))
             tile[4 + a, i] = where(w == ZERO, ZERO, w * (ys[j, a] - o[a]))
-    result[0] += found
-    result[1] += squares
-    result[2] += used
+    result[98] += found
+    result[99] += squares
+    result[100] += used
 
 
 def pair(tile, i):
@@ -246,16 +257,279 @@ def difference(x, y):
     return x[0] - y[0], x[1] - y[1], x[2] - y[2]
 
 
+def step_points(sums, segments, origins, rotations, translations, steps, scratch, start, stop):
+    """The nearest rotation to the covariance of the pairs; H of the linear problem, for the report."""
+    work, result = carray(scratch, (4, 7, 7)), carray(steps, (stop, STEP))
+    m, h = work[0], work[2]
+    for item in range(start, stop):
+        found, squares, used = merge(sums, segments, item, scratch)
+        p, q, radius, share = means(m)
+        a, b, c = covariance(m, 1, p, q, share), covariance(m, 2, p, q, share), covariance(m, 3, p, q, share)
+        a, b, c = nearest_rotation(a, b, c)
+        r, s, t = (a[0], b[0], c[0]), (a[1], b[1], c[1]), (a[2], b[2], c[2])
+        pivot, centre = add(at(origins, item), p), add(at(origins, item), q)
+        factor, nothing = m[0, 0] / (radius * radius), ZERO * m[0, 0]  # not a constant: see `diagonalize`
+        for i in range(3):
+            for j in range(3):
+                h[i, j] = -factor * (share * m[1 + i, 1 + j] - p[i] * p[j])
+                h[i, 3 + j] = h[3 + i, j] = h[3 + i, 3 + j] = nothing
+        trace = h[0, 0] + h[1, 1] + h[2, 2]
+        for i in range(3):
+            h[i, i] -= trace
+            h[3 + i, 3 + i] = m[0, 0]
+        shift = difference(centre, (dot(r, pivot), dot(s, pivot), dot(t, pivot)))
+        write_step(
+            result[item],
+            found,
+            squares,
+            used,
+            rotations,
+            translations,
+            item,
+            r,
+            s,
+            t,
+            shift,
+            pivot,
+            radius,
+            h,
+        )
+
+
+def step_planes(sums, segments, origins, rotations, translations, steps, scratch, start, stop):
+    """Of sums over planes or covariances."""
+    work, result = carray(scratch, (4, 7, 7)), carray(steps, (stop, STEP))
+    for item in range(start, stop):
+        found, squares, used = merge(sums, segments, item, scratch)
+        p, _, radius, _ = means(work[0])
+        pivot = add(at(origins, item), p)
+        omega, u = solution(work, p, (ZERO, ZERO, ZERO), radius)
+        r, s, t = exponential(omega)
+        shift = difference(add(pivot, u), (dot(r, pivot), dot(s, pivot), dot(t, pivot)))
+        write_step(
+            result[item],
+            found,
+            squares,
+            used,
+            rotations,
+            translations,
+            item,
+            r,
+            s,
+            t,
+            shift,
+            pivot,
+            radius,
+            work[2],
+        )
+
+
+def step_symmetric(sums, segments, origins, rotations, translations, steps, scratch, start, stop):
+    """The two halves of the turn, each by the angle whose tangent was solved for."""
+    work, result = carray(scratch, (4, 7, 7)), carray(steps, (stop, STEP))
+    for item in range(start, stop):
+        found, squares, used = merge(sums, segments, item, scratch)
+        p, q, radius, _ = means(work[0])
+        pivot, centre = add(at(origins, item), p), add(at(origins, item), q)
+        tangent, u = solution(work, add(p, q), difference(p, q), radius)
+        square = dot(tangent, tangent)
+        cosine = ONE / math_sqrt(ONE + square)
+        # Of half the turn and of the whole: sin a = tan a cos a, 1 - cos a = sin² a / (1 + cos a).
+        r, s, t = turned(tangent, cosine, cosine * cosine / (ONE + cosine), square)
+        u = scaled(cosine, (dot(r, u), dot(s, u), dot(t, u)))
+        r, s, t = turned(tangent, TWO * cosine * cosine, TWO * cosine * cosine, square)
+        shift = difference(add(centre, u), (dot(r, pivot), dot(s, pivot), dot(t, pivot)))
+        write_step(
+            result[item],
+            found,
+            squares,
+            used,
+            rotations,
+            translations,
+            item,
+            r,
+            s,
+            t,
+            shift,
+            pivot,
+            radius,
+            work[2],
+        )
+
+
+def merge(sums, segments, item, scratch):
+    """Sums of segments, the matrices at the beginning of the scratch; returns what was counted."""
+    work = carray(scratch, (SUMS,))
+    rows = carray(sums, ((item + 1) * segments, SUMS))
+    first, end = item * segments, (item + 1) * segments
+    for k in range(SUMS):
+        total = rows[first, k]
+        for row in range(first + 1, end):
+            total += rows[row, k]
+        work[k] = total
+    return work[98], work[99], work[100]
+
+
+def means(m):
+    """Of source and target about the origin, the mean distance of the source from its own, and 1 / weight."""
+    share = ONE / where(m[0, 0] > ZERO, m[0, 0], ONE)
+    p = share * m[0, 1], share * m[0, 2], share * m[0, 3]
+    q = share * m[0, 4], share * m[0, 5], share * m[0, 6]
+    second = share * (m[1, 1] + m[2, 2] + m[3, 3])
+    # Far from the origin a smaller spread is rounding, which must not become the unit of length.
+    square = max(second - dot(p, p), LEAST * second)
+    return p, q, where(square > ZERO, math_sqrt(where(square > ZERO, square, ONE)), ONE), share
+
+
+def covariance(m, k, p, q, share):
+    """Column k of that of target by source."""
+    x = p[k - 1]
+    return share * m[4, k] - q[0] * x, share * m[5, k] - q[1] * x, share * m[6, k] - q[2] * x
+
+
+def solution(work, e, d, radius):
+    """Rotation vector and translation, of the equations in work[1]; H goes to work[2]."""
+    g, h, v = work[1], work[2], work[3]
+    change(g, e, d, ONE / radius)
+    change(g.T, e, d, ONE / radius)
+    for i in range(6):
+        for j in range(6):
+            h[i, j] = g[i, j]
+    diagonalize(g, v)
+    top = g[0, 0]
+    for i in range(6):
+        top = max(top, g[i, i])
+    for i in range(6):
+        along = ZERO
+        for j in range(6):
+            along += v[j, i] * g[j, 6]
+        # A comparison that NaN passes: it must come out.
+        v[6, i] = where(g[i, i] <= OBSERVABLE * top, ZERO, -along / where(g[i, i] == ZERO, ONE, g[i, i]))
+    for i in range(6):
+        along = ZERO
+        for j in range(6):
+            along += v[i, j] * v[6, j]
+        g[6, i] = along
+    return scaled(ONE / radius, (g[6, 0], g[6, 1], g[6, 2])), (g[6, 3], g[6, 4], g[6, 5])
+
+
+def change(g, e, d, inverse):
+    r"""Rows $s \times n$, n, r become $(s - e) \times n / \rho$, n, $r - d\,n$."""
+    for k in range(7):
+        x, y, z = g[3, k], g[4, k], g[5, k]
+        g[0, k] = inverse * (g[0, k] - (e[1] * z - e[2] * y))
+        g[1, k] = inverse * (g[1, k] - (e[2] * x - e[0] * z))
+        g[2, k] = inverse * (g[2, k] - (e[0] * y - e[1] * x))
+        g[6, k] -= d[0] * x + d[1] * y + d[2] * z
+
+
+def diagonalize(a, v):
+    """Jacobi's method for the upper left 6 x 6: eigenvalues on the diagonal, vectors in the columns of v."""
+    nothing = ZERO * a[0, 0]  # of constants LLVM would make a call of memset, which is not linked
+    for i in range(6):
+        for j in range(6):
+            v[i, j] = where(i == j, ONE, nothing)
+    for _ in range(SWEEPS):
+        off, all_ = ZERO, ZERO
+        for i in range(6):
+            for j in range(6):
+                square = a[i, j] * a[i, j]
+                all_ += square
+                off += where(i == j, ZERO, square)
+        if not off > ROUNDING * all_:
+            break
+        for i in range(5):
+            for j in range(i + 1, 6):
+                if a[i, j] != ZERO:
+                    x = HALF * (a[j, j] - a[i, i]) / a[i, j]
+                    t = where(x < ZERO, -ONE, ONE) / (abs(x) + math_sqrt(x * x + ONE))
+                    c = ONE / math_sqrt(t * t + ONE)
+                    s = t * c
+                    for k in range(6):
+                        y, z = a[i, k], a[j, k]
+                        a[i, k], a[j, k] = c * y - s * z, s * y + c * z
+                    for k in range(6):
+                        y, z = a[k, i], a[k, j]
+                        a[k, i], a[k, j] = c * y - s * z, s * y + c * z
+                        y, z = v[k, i], v[k, j]
+                        v[k, i], v[k, j] = c * y - s * z, s * y + c * z
+
+
+def exponential(omega):
+    """Rows of the rotation, by a quaternion: the polynomials of a part of the angle, then doubled."""
+    square, part = dot(omega, omega), HALF
+    while part * part * square > 0.04:  # to which the polynomials are exact
+        part *= HALF
+    y = part * part * square
+    c = ONE - y / 2.0 * (ONE - y / 12.0 * (ONE - y / 30.0 * (ONE - y / 56.0 * (ONE - y / 90.0))))
+    s = ONE - y / 6.0 * (ONE - y / 20.0 * (ONE - y / 42.0 * (ONE - y / 72.0 * (ONE - y / 110.0))))
+    x = scaled(part * s, omega)
+    while part < HALF:
+        c, x = c * c - dot(x, x), scaled(TWO * c, x)
+        part *= TWO
+    return turned(x, TWO * c, TWO, dot(x, x))
+
+
+def turned(x, sine, versine, square):
+    """Rows of 1 + sine [x] + versine [x]², for sine and 1 - cosine over |x| and |x|²."""
+    a, b, c = scaled(sine, x)
+    y = scaled(versine, x)
+    one = ONE - versine * square
+    return (
+        (one + y[0] * x[0], y[0] * x[1] - c, y[0] * x[2] + b),
+        (y[1] * x[0] + c, one + y[1] * x[1], y[1] * x[2] - a),
+        (y[2] * x[0] - b, y[2] * x[1] + a, one + y[2] * x[2]),
+    )
+
+
+def write_step(row, found, squares, used, rotations, translations, item, r, s, t, shift, pivot, radius, h):
+    old, way = carray(rotations, (item + 1, 3, 3))[item], at(translations, item)
+    total = (
+        dot(r, (ONE, ONE, ONE))
+        + dot(s, (ONE, ONE, ONE))
+        + dot(t, (ONE, ONE, ONE))
+        + dot(shift, (ONE, ONE, ONE))
+    )
+    finite = total * ZERO == ZERO
+    moves = finite and used > TWO
+    for k in range(3):
+        x = old[0, k], old[1, k], old[2, k]
+        row[k] = where(moves, dot(r, x), old[0, k])
+        row[3 + k] = where(moves, dot(s, x), old[1, k])
+        row[6 + k] = where(moves, dot(t, x), old[2, k])
+        row[48 + k] = pivot[k]
+    row[9] = where(moves, dot(r, way) + shift[0], way[0])
+    row[10] = where(moves, dot(s, way) + shift[1], way[1])
+    row[11] = where(moves, dot(t, way) + shift[2], way[2])
+    for i in range(6):
+        for j in range(6):
+            row[12 + 6 * i + j] = where(moves, h[i, j], ZERO)
+    row[51], row[52], row[53], row[54] = radius, found, squares, used
+    a, b, c = (r[0] - ONE, r[1], r[2]), (s[0], s[1] - ONE, s[2]), (t[0], t[1], t[2] - ONE)
+    row[55] = math_sqrt(dot(a, a) + dot(b, b) + dot(c, c))
+    d = add(difference((dot(r, pivot), dot(s, pivot), dot(t, pivot)), pivot), shift)
+    row[56] = math_sqrt(dot(d, d))
+    row[57] = where(finite, ONE, ZERO)
+
+
+def at(vectors, item):
+    x = carray(vectors, (item + 1, 3))
+    return x[item, 0], x[item, 1], x[item, 2]
+
+
 HELPERS = (
-    *(where, where3, difference, less, rsqrt_or_zero, times, turn),
+    *(where, where3, difference, less, rsqrt_or_zero, times, turn, at),
     *(pair, put, put_plane, segment, read, add_products),
+    *(merge, means, covariance, change, diagonalize, solution, exponential, turned, write_step),
 )
 
 
 def vocabulary(dtype: torch.dtype, scalar: Any, inline: Callable) -> dict[str, Any]:
     from ._simd import integers
 
-    words = {"TILE": TILE, "ROWS": ROWS, "SUMS": SUMS, "math_sqrt": math.sqrt, "integers": integers}
-    words |= {"ZERO": scalar(0), "ONE": scalar(1)}
-    so3.bind(words, inline, [so3.dot, so3.cross, so3.add, so3.scaled])
+    words = {"TILE": TILE, "ROWS": ROWS, "SUMS": SUMS, "STEP": STEP, "SWEEPS": SWEEPS, "integers": integers}
+    words |= {"math_sqrt": math.sqrt, "OBSERVABLE": OBSERVABLE, "LEAST": 1e-12}
+    words |= {"sqrt": math.sqrt, "absolute": abs, "where": inline(where), "TWO": 2.0, "ROUNDING": 2.0**-106}
+    words |= {name: np.float64(value) for name, value in so3.constants(torch.float64).items()}
+    so3.bind(words, inline, so3.FORMULAS)
     return words

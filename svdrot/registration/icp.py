@@ -517,51 +517,41 @@ class _Aligner:
         state.before = state.rotation.clone(), state.translation.clone()
         state.indices = torch.zeros_like(self.source.valid, dtype=torch.long)
         state.weights = torch.zeros_like(self.source.weights)
-        source = self._sources(items)
+        source, marked = self._sources(items)
         rotation, translation, pivot = state.rotation[items], state.translation[items], state.pivot[items]
         for number in range(count):
             if not len(items):
                 break
-            moved, distances, indices = self._search(source, rotation, translation, items)
-            step, weights, used, quality = self._step(
-                source, rotation, moved, distances, indices, items, pivot
+            moved, distances, indices = self._search(marked, rotation, translation, items)
+            taken, weights = self._take(
+                source, rotation, translation, pivot, moved, distances, indices, items
             )
-            enough = used >= 3
-            finite = step.rotation.isfinite().all(-1).all(-1) & step.translation.isfinite().all(-1)
-            moves = enough & finite
-            new = torch.where(moves[:, None, None], step.rotation @ rotation, rotation)
-            shift = (step.rotation @ translation[..., None])[..., 0] + step.translation
-            shift = torch.where(moves[:, None], shift, translation)
-
-            chord = torch.linalg.matrix_norm(step.rotation - torch.eye(3).to(step.rotation))
-            angle = 2 * torch.asin((chord / math.sqrt(8)).clamp(max=1))
-            centre = (step.rotation @ step.pivot[..., None])[..., 0] + step.translation
-            length = (centre - step.pivot).norm(dim=-1)
-            still = moves & (angle <= angle_tolerance) & (length <= length_tolerance)
-            done = still | ~moves | (number + 1 == count)
-            if done.any():
+            moves = taken.enough & taken.finite
+            still = moves & (taken.angle <= angle_tolerance) & (taken.length <= length_tolerance)
+            done = still | ~moves if number + 1 < count else torch.ones_like(still)
+            values = torch.full((4, len(self.marked)), torch.nan, dtype=torch.float64, device=items.device)
+            values[:2, items] = _quality(source, taken.found, taken.squares)
+            values[2:, items] = torch.where(moves, torch.stack((taken.angle, taken.length)), torch.nan)
+            ended = bool(done.any())
+            if ended:
                 at = items[done]
                 status = torch.where(still, int(Status.CONVERGED), int(Status.ITERATIONS))
-                status = torch.where(finite, status, int(Status.NOT_FINITE))
-                state.status[at] = torch.where(enough, status, int(Status.NO_OVERLAP))[done]
-                state.rotation[at], state.translation[at] = new[done], shift[done]
-                state.normal_matrix[at] = torch.where(moves[:, None, None], step.normal_matrix, 0)[done]
-                state.pivot[at], state.radius[at] = step.pivot[done], step.radius[done]
+                status = torch.where(taken.finite, status, int(Status.NOT_FINITE))
+                state.status[at] = torch.where(taken.enough, status, int(Status.NO_OVERLAP))[done]
                 state.iterations[at] += number + 1
+                for name in ("rotation", "translation", "normal_matrix", "pivot", "radius"):
+                    getattr(state, name)[at] = getattr(taken, name)[done]
                 if self.differentiable:
                     state.before[0][at], state.before[1][at] = rotation[done], translation[done]
                     state.indices[at] = indices[done]
                     state.weights[at] = torch.where(moves[:, None], weights, 0)[done]
-            values = torch.full((4, len(self.marked)), torch.nan, dtype=torch.float64, device=items.device)
-            values[:2, items] = torch.stack(quality)
-            values[2:, items] = torch.where(moves, torch.stack((angle, length)), torch.nan)
             report(number, *values)
-            rotation, translation, pivot = new, shift, step.pivot
-            if done.any():
+            rotation, translation, pivot = taken.rotation, taken.translation, taken.pivot
+            if ended:
                 items, rotation, translation, pivot = (
                     x[~done] for x in (items, rotation, translation, pivot)
                 )
-                source = self._sources(items)
+                source, marked = self._sources(items)
         open_ = _steps.eigen(state.normal_matrix)[0]
         flat = open_[:, 0] <= _steps.OBSERVABLE * open_[:, -1]
         stepped = (state.status == Status.CONVERGED) | (state.status == Status.ITERATIONS)
@@ -569,8 +559,11 @@ class _Aligner:
 
     def evaluate(self, state: _State) -> tuple[Tensor, Tensor, Tensor]:
         items = torch.arange(len(state.rotation), device=state.rotation.device)
-        _, distances, indices = self._search(self.source, state.rotation, state.translation, items)
-        return *_quality(self.source, distances), indices
+        _, distances, indices = self._search(self.marked, state.rotation, state.translation, items)
+        found = distances.isfinite()
+        squares = torch.where(found, distances, 0).square().sum(1)
+        fitness, rmse = _quality(self.source, found.sum(1), squares)
+        return fitness, rmse, indices
 
     def last_step(self, state: _State) -> tuple[Tensor, Tensor]:
         """The final poses; where gradients are wanted, as functions of the clouds."""
@@ -593,14 +586,17 @@ class _Aligner:
             torch.where(stepped[:, None], shift, state.translation),
         )
 
-    def _sources(self, items: Tensor) -> _Cloud:
-        return self.source if len(items) == len(self.source.points) else self.source.take(items)
+    def _sources(self, items: Tensor) -> tuple[_Cloud, Tensor]:
+        """Those of the items, and their points, NaN where they do not count."""
+        if len(items) == len(self.marked):
+            return self.source, self.marked
+        return self.source.take(items), self.marked[items]
 
     def _search(
-        self, source: _Cloud, rotation: Tensor, translation: Tensor, items: Tensor
+        self, marked: Tensor, rotation: Tensor, translation: Tensor, items: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Points where they are now, their distances from the target, and their neighbours."""
-        moved = torch.baddbmm(translation[:, None], source.marked(), rotation.mT)
+        moved = torch.baddbmm(translation[:, None], marked, rotation.mT)
         if not len(items):
             empty = moved[..., 0]
             return moved, empty, empty.long()
@@ -608,18 +604,19 @@ class _Aligner:
         distances, indices = (torch.stack(values) for values in zip(*found, strict=True))
         return moved, distances, indices
 
-    def _step(
+    def _take(
         self,
         source: _Cloud,
         rotation: Tensor,
+        translation: Tensor,
+        origin: Tensor,
         moved: Tensor,
         distances: Tensor,
         indices: Tensor,
         items: Tensor,
-        origin: Tensor,
-    ) -> tuple[_steps.Step, Tensor, Tensor, tuple[Tensor, Tensor]]:
-        """The step, the weights of the pairs, how many are positive, fitness and rmse before it."""
-        weights, pairs = source.weights, None
+    ) -> tuple[_steps.Taken, Tensor]:
+        """A step, and the weights of its pairs."""
+        target, weights = self.target, source.weights
         if self.kernel != "none" or self.differentiable or moved.is_cuda:
             pairs = self._pairs(source, rotation, moved, indices, distances.isfinite(), items)
             weights = pairs.weights
@@ -627,28 +624,23 @@ class _Aligner:
                 residual = self.method.residual(pairs)
                 weights = weights * _steps.robust_weights(self.kernel, residual, weights > 0, self.parameter)
             if moved.is_cuda:
-                step = self.method.step(pairs.weighted(weights))
-                return step, weights, (weights > 0).sum(1), _quality(source, distances)
-        more = (source.normals, source.covariances, self.target.normals, self.target.covariances)
-        sums = _steps.sums(
-            self.method.sums,
+                pairs = pairs.weighted(weights)
+                return _steps.take_of_pairs(self.method, pairs, distances, rotation, translation), weights
+        more = (source.normals, source.covariances, target.normals, target.covariances)
+        taken = _steps.take(
+            self.method,
             moved,
             indices,
             weights,
             items,
             rotation,
+            translation,
             origin,
-            self.target.points,
-            self.target.weights,
+            target.points,
+            target.weights,
             *(x for x in more if x is not None),
         )
-        fitness = sums.found / source.valid.sum(1).clamp(min=1)
-        return (
-            self.method.step_of_sums(sums),
-            weights,
-            sums.used,
-            (fitness, (sums.squares / sums.found).sqrt()),
-        )
+        return taken, weights
 
     def _pairs(
         self,
@@ -681,8 +673,6 @@ class _Aligner:
         )
 
 
-def _quality(source: _Cloud, distances: Tensor) -> tuple[Tensor, Tensor]:
-    found = distances.isfinite()
-    pairs, points = found.sum(1), source.valid.sum(1)
-    squares = torch.where(found, distances, 0).square().sum(1)
-    return pairs / points.clamp(min=1), (squares / pairs).sqrt()
+def _quality(source: _Cloud, found: Tensor, squares: Tensor) -> Tensor:
+    """Fitness and rmse, (2, B)."""
+    return torch.stack((found / source.valid.sum(1).clamp(min=1), (squares / found).sqrt()))
