@@ -1,3 +1,4 @@
+# pyright: reportArgumentType=false, reportCallIssue=false, reportAttributeAccessIssue=false, reportGeneralTypeIssues=false
 """Nearest neighbours on GPU in Triton: programs run over all points, running minima in registers."""
 
 import torch
