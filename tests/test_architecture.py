@@ -171,14 +171,42 @@ def test_an_edit_of_what_makes_the_machine_code_is_compiled_anew(module, monkeyp
     assert fingerprint(module) != before
 
 
-def test_machine_code_may_set_and_copy_memory():
-    """As LLVM likes to: a loop of zeros becomes a call, which must lead somewhere."""
-    code = """
+def test_machine_code_from_disk_finds_the_functions_of_the_system(tmp_path):
+    """A process without numba once took address 0 for memset, which LLVM makes of loops of zeros."""
+    compile_ = f"""
+import math, numba, pathlib
+import llvmlite.binding as llvm
+from svdrot.kernels import _machine_code, _numba
+
+def kernel(numbers, n):
+    x = numba.carray(numbers, (n,))
+    for i in range(n - 1):
+        x[i] = 0
+    x[n - 1] = math.sin(x[n - 1])
+
+signature = numba.void(numba.types.CPointer(numba.float64), numba.intp)
+compiled = numba.cfunc(signature, **_numba.OPTIONS)(kernel)
+module = llvm.parse_assembly(compiled.inspect_llvm())
+module.get_function(compiled.native_name).name = "kernel"
+code = _machine_code._target_machine().emit_object(module)
+assert b"memset" in code and b"sin" in code
+pathlib.Path({str(tmp_path / "code")!r}).write_bytes(code)
+"""
+    load = f"""
+import ctypes, pathlib, sys
 import llvmlite.binding as llvm
 from svdrot.kernels import _machine_code
-assert all(llvm.address_of_symbol(name) for name in ("memset", "memcpy", "memmove"))
+code = pathlib.Path({str(tmp_path / "code")!r}).read_bytes()
+engine = llvm.create_mcjit_compiler(llvm.parse_assembly(""), _machine_code._target_machine())
+engine.add_object_file(llvm.ObjectFileRef.from_data(code))
+engine.finalize_object()
+prototype = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_ssize_t)
+numbers = (ctypes.c_double * 100)(*[1.0] * 100)
+prototype(engine.get_function_address("kernel"))(ctypes.addressof(numbers), 100)
+print(sum(numbers[:99]), numbers[99], "numba" in sys.modules)
 """
-    python(code)
+    python(compile_)
+    assert python(load).split() == ["0.0", "0.8414709848078965", "False"]
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")

@@ -21,10 +21,12 @@ TILES = (_tiles, _polar_tiles, _pair_tiles, _registration_tiles, _step_tiles, _r
 MODULES = {kernel: module for module in TILES for kernel in module.KERNELS}
 SHARED = tuple(Path(__file__).with_name(f"{name}.py") for name in ("so3", "pairs", "_simd", "_numba"))
 
-# What LLVM makes of loops that set or copy memory, which its loader does not find by itself.
-_C = ctypes.CDLL(None if os.name == "posix" else "msvcrt")
-for _name in ("memset", "memcpy", "memmove"):
-    llvm.add_symbol(_name, ctypes.cast(getattr(_C, _name), ctypes.c_void_p).value)
+# What numba puts around a kernel names these, for exceptions that no kernel raises. One name that the loader
+# does not find, and it takes address 0 for others as well: memset and sin, which LLVM calls.
+_ABORT = ctypes.cast(ctypes.CDLL(None if os.name == "posix" else "msvcrt").abort, ctypes.c_void_p).value
+for _name in ("NRT_MemInfo_call_dtor", "numba_gil_ensure", "numba_gil_release"):
+    if llvm.address_of_symbol(_name) is None:
+        llvm.add_symbol(_name, _ABORT)
 
 
 @cache
