@@ -46,6 +46,12 @@ SINGULAR_VALUES = {
 QUADRATIC = (MatrixFisher, RotationLaplace)
 
 
+@pytest.fixture(autouse=True)
+def arguments_are_validated(monkeypatch):
+    """As is torch's default, which lasts until something, once, turns it off for the whole process."""
+    monkeypatch.setattr(torch.distributions.Distribution, "_validate_args", True)
+
+
 def generator_seed(seed: int) -> None:
     """Samples draw from torch's global generator, as all of `torch.distributions` do."""
     torch.manual_seed(seed)
