@@ -19,7 +19,6 @@ skipped is an edge lost without a word.
 
 import gzip
 import math
-import os
 import zlib
 from array import array
 from collections import Counter
@@ -34,6 +33,7 @@ from torch import Tensor
 
 from svdrot import euler_to_matrix, matrix_to_quaternion, quaternion_to_matrix
 from svdrot.registration import Transform
+from svdrot.registration.files import replacing
 
 SKIPPED = frozenset(
     "FIX PARAMS_SE2OFFSET PARAMS_SE3OFFSET PARAMS_CAMERACALIB PARAMS_CAMERAPARAMETERS PARAMS_STEREOCAMERA "
@@ -279,12 +279,8 @@ def write_pose_graph(path: Path, graph: PoseGraph) -> None:
     for (i, j), row in zip(graph.edges.tolist(), numbers.tolist(), strict=True):
         lines.append(f"EDGE_SE3:QUAT {ids[i]} {ids[j]} {' '.join(map(repr, row))}")
     content = "".join(f"{line}\n" for line in lines).encode()
-    new = path.with_name(f".{os.getpid()}-{path.name}")
-    try:
+    with replacing(path) as new:
         new.write_bytes(gzip.compress(content) if path.suffix == ".gz" else content)
-        new.replace(path)
-    finally:
-        new.unlink(missing_ok=True)
 
 
 def _g2o_numbers(poses: Transform) -> Tensor:

@@ -19,6 +19,8 @@ import torch
 import tyro
 from tqdm import tqdm
 
+from svdrot.registration import files
+
 ROOT = Path(__file__).resolve().parents[1]
 Config = TypeVar("Config")
 
@@ -108,12 +110,8 @@ def _processor() -> str:
 def replacing(file: Path) -> Iterator[Path]:
     """A path to write to, which takes the place of `file` when the block ends well: never half a file."""
     file.parent.mkdir(parents=True, exist_ok=True)
-    new = file.with_name(f".{os.getpid()}-{file.name}")  # the suffix says the format
-    try:
+    with files.replacing(file) as new:
         yield new
-        new.replace(file)
-    finally:
-        new.unlink(missing_ok=True)
 
 
 @dataclass(frozen=True)

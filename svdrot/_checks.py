@@ -1,5 +1,7 @@
 """Argument errors: the only place that says what an argument must be."""
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -29,6 +31,11 @@ def check_square(name: str, value: Tensor) -> None:
     check_floating(name, value)
     if value.ndim < 2 or value.shape[-1] != value.shape[-2] or value.shape[-1] == 0:
         raise ValueError(f"`{name}` must have shape (..., n, n) with n >= 1; got {tuple(value.shape)}.")
+
+
+def check_positive(name: str, value: float) -> None:
+    if not 0 < value < math.inf:
+        raise ValueError(f"`{name}` must be positive and finite; got {value}.")
 
 
 def compute_dtype(value: Tensor) -> torch.dtype:

@@ -11,10 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from svdrot._checks import check_shape
+from svdrot._checks import check_positive, check_shape
 from svdrot.registration._formats import optional
 from svdrot.registration.neighbours import Neighbours
-from svdrot.registration.surfaces import check_positive
 
 NORMAL_RADIUS, NORMAL_NEIGHBOURS = 2, 30  # in voxels; points at most
 FEATURE_RADIUS, FEATURE_NEIGHBOURS = 5, 100

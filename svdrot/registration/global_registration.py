@@ -12,12 +12,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from svdrot._checks import check_shape, result_dtype
+from svdrot._checks import check_positive, check_shape, result_dtype
 from svdrot.registration.features import fpfh, match
 from svdrot.registration.icp import icp
 from svdrot.registration.neighbours import Neighbours
 from svdrot.registration.robust import robust_kabsch
-from svdrot.registration.surfaces import check_positive, voxel_downsample
+from svdrot.registration.surfaces import voxel_downsample
 from svdrot.registration.transform import Transform
 
 POINTS, MOST_POINTS = 5000, 20_000  # one in a voxel: of the smaller cloud, and of the larger at most

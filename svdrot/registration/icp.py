@@ -9,12 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from svdrot._checks import check_shape, result_dtype
+from svdrot._checks import check_positive, check_shape, result_dtype
 from svdrot.registration import _steps
 from svdrot.registration.neighbours import Followed, Neighbours
 from svdrot.registration.procrustes import Points, pad
 from svdrot.registration.surfaces import (
-    check_positive,
     estimate_normals,
     plane_covariances,
     voxel_downsample,

@@ -5,7 +5,7 @@ import math
 import torch
 from torch import Tensor
 
-from svdrot._checks import check_floating, check_shape
+from svdrot._checks import check_floating, check_positive, check_shape
 from svdrot.registration.neighbours import Neighbours
 
 # (Width² - thickness²) / length² of a line, which has no normal: the eigenvalues of one are exact to 2e-8.
@@ -151,11 +151,6 @@ def least_direction(covariance: Tensor) -> Tensor:
     defined = sound & (unit > LINE)
     scale = torch.where(defined, 1 / torch.where(defined, unit, 1), torch.nan)
     return torch.stack(best, -1) * scale[..., None]
-
-
-def check_positive(name: str, value: float) -> None:
-    if not 0 < value < math.inf:
-        raise ValueError(f"`{name}` must be positive and finite; got {value}.")
 
 
 def _cross(a: tuple[Tensor, ...], b: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
