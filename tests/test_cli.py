@@ -354,6 +354,15 @@ def test_progress_is_for_terminals(clouds, tmp_path, capsys, monkeypatch):
     assert shown.endswith("\r\x1b[K")
 
 
+@pytest.fixture
+def interruptible():
+    """As in a terminal; what runs in the background ignores Ctrl-C."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interruptible")
 def test_ctrl_c_leaves_no_half_files(clouds, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr("svdrot.cli._align._refined", lambda *_, **__: signal.raise_signal(signal.SIGINT))
     write_transform(tmp_path / "start.txt", moved())
