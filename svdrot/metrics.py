@@ -26,23 +26,33 @@ def geodesic_distance(a: Tensor, b: Tensor) -> Tensor:
     Source:
         Huynh, "Metrics for 3D Rotations", J. Math. Imaging Vis. 35 (2009), metric phi_6.
     """
-    a, b, result = _promote(a, b)
-    q = (a[..., :, :, None] * b[..., :, None, :]).sum(-3)  # not `@`: bfloat16 under autocast, TF32 on a GPU
-    k = q - q.mT
-    sine = _length(torch.stack((k[..., 2, 1], k[..., 0, 2], k[..., 1, 0]), -1))
-    cosine = q.diagonal(dim1=-2, dim2=-1).sum(-1) - 1
-    return torch.atan2(sine, cosine).to(result)
+    a, b, result = promote(a, b)
+    sine, cosine = relative_turn(a, b)
+    return torch.atan2(length(sine), cosine).to(result)
 
 
-def _promote(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor, torch.dtype]:
-    check_shape("a", a, 3, 3)
-    check_shape("b", b, 3, 3)
+def promote(a: Tensor, b: Tensor, names: tuple[str, str] = ("a", "b")) -> tuple[Tensor, Tensor, torch.dtype]:
+    """Both in the dtype to compute in, and the dtype of the result."""
+    check_shape(names[0], a, 3, 3)
+    check_shape(names[1], b, 3, 3)
     common = torch.promote_types(a.dtype, b.dtype)
     a, b = a.to(common), b.to(common)
     return to_compute(a, 2), to_compute(b, 2), result_dtype(a)
 
 
-def _length(v: Tensor) -> Tensor:
+def relative_turn(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
+    """2 sin(theta) times the axis (..., 3), and 2 cos(theta) (...), of the rotation that takes `a` to `b`."""
+    q = (a[..., :, :, None] * b[..., :, None, :]).sum(-3)  # not `@`: bfloat16 under autocast, TF32 on a GPU
+    return axial_vector(q), q.diagonal(dim1=-2, dim2=-1).sum(-1) - 1
+
+
+def axial_vector(q: Tensor) -> Tensor:
+    """Of the skew matrix q - qᵀ, whose product with a vector is a cross product: (..., 3, 3) -> (..., 3)."""
+    k = q - q.mT
+    return torch.stack((k[..., 2, 1], k[..., 0, 2], k[..., 1, 0]), -1)
+
+
+def length(v: Tensor) -> Tensor:
     """Euclidean norm over the last dimension with zero derivatives of every order at zero.
 
     `torch.linalg.vector_norm` has a NaN second derivative there (torch 2.13).
@@ -69,5 +79,5 @@ def chordal_distance(a: Tensor, b: Tensor) -> Tensor:
     Source:
         Huynh, "Metrics for 3D Rotations", J. Math. Imaging Vis. 35 (2009), metric phi_5.
     """
-    a, b, result = _promote(a, b)
-    return _length((a - b).flatten(-2)).to(result)
+    a, b, result = promote(a, b)
+    return length((a - b).flatten(-2)).to(result)

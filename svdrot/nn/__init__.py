@@ -1,0 +1,27 @@
+"""Layers: heads that regress rotations and rigid motions, when they project, and the projection itself."""
+
+from .heads import RigidHead as RigidHead
+from .heads import RotationHead as RotationHead
+from .projection import SpecialOrthogonalize as SpecialOrthogonalize
+from .representations import REPRESENTATIONS as REPRESENTATIONS
+from .representations import Representation as Representation
+from .strategies import STRATEGIES as STRATEGIES
+from .strategies import AfterWarmup as AfterWarmup
+from .strategies import Always as Always
+from .strategies import AtInference as AtInference
+from .strategies import ManifoldGradient as ManifoldGradient
+from .strategies import Strategy as Strategy
+
+__all__ = [
+    "REPRESENTATIONS",
+    "STRATEGIES",
+    "AfterWarmup",
+    "Always",
+    "AtInference",
+    "ManifoldGradient",
+    "Representation",
+    "RigidHead",
+    "RotationHead",
+    "SpecialOrthogonalize",
+    "Strategy",
+]

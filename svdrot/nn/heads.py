@@ -1,0 +1,132 @@
+"""Heads: the last layer of a network that regresses rotations, or rigid motions."""
+
+import torch
+from torch import Tensor, nn
+
+from .representations import REPRESENTATIONS
+from .strategies import STRATEGIES, Strategy
+
+# With features of unit variance raw numbers then lie within 0.006 of those of the identity (one standard
+# deviation), in the raw units of each representation: rotations within a degree or two.
+NEAR = 0.01
+
+
+class RotationHead(nn.Module):
+    """Rotation regressed from features: a linear layer to the raw numbers of a representation, then its map.
+
+    Args:
+        in_features: size of the last dimension of the input.
+        representation: "svd" (a 3x3 matrix and its nearest rotation), "6d", "quaternion", "axis_angle",
+            "euler" (intrinsic XYZ), "10d", "5d", "2vec" or "mrp"; a key of `REPRESENTATIONS`.
+        strategy: what training sees. "always": rotations. "inference" ("svd" only): the raw matrix, until
+            `eval()`. `AfterWarmup(steps)` ("svd" only): the raw matrix for some steps. "manifold_gradient"
+            ("svd", "6d", "quaternion", "10d"): rotations, with the gradient of Chen et al. A key of
+            `STRATEGIES` or a `Strategy`.
+        near_identity: start with rotations near the identity, with its raw numbers as the bias and weights a
+            hundredth of torch's.
+
+    Shape:
+        (..., in_features) -> (..., 3, 3), rotations unless the strategy says otherwise. Layer and map run in
+        float32 or better under autocast, and the result is float32; otherwise in the precision of the
+        parameters, the map in float32 or better.
+
+    Raises:
+        ValueError: if `representation` or `strategy` is not one of those, or they do not fit.
+
+    Source:
+        Levinson et al., "An Analysis of SVD for Deep Rotation Estimation", NeurIPS 2020 ("svd"); for the
+        others the function of `svdrot.representations`.
+    """
+
+    # The linear layer keeps torch's initial values. "svd", "6d", "2vec", "quaternion" and "10d" are singular
+    # at zero but see only the direction of the raw vector, which random weights and a random bias make
+    # generic at any size; "axis_angle", "mrp" and "euler" start near the identity, where they are regular.
+    def __init__(
+        self,
+        in_features: int,
+        representation: str,
+        strategy: str | Strategy = "always",
+        *,
+        near_identity: bool = False,
+    ):
+        super().__init__()
+        if representation not in REPRESENTATIONS:
+            names = ", ".join(map(repr, REPRESENTATIONS))
+            raise ValueError(f"`representation` must be one of {names}; got {representation!r}.")
+        self.representation = representation
+        self.linear = nn.Linear(in_features, REPRESENTATIONS[representation].features)
+        self.strategy = _strategy(strategy, representation)
+        if near_identity:
+            eye = torch.eye(3, dtype=self.linear.bias.dtype, device=self.linear.bias.device)
+            _shrink(self.linear, REPRESENTATIONS[representation].from_matrix(eye))
+
+    def forward(self, features: Tensor) -> Tensor:
+        return self.strategy(_precise(self.linear, features), self.representation)
+
+    def extra_repr(self) -> str:
+        return f"representation={self.representation!r}"
+
+
+def _strategy(strategy: str | Strategy, representation: str) -> Strategy:
+    if isinstance(strategy, str) and strategy in STRATEGIES:
+        strategy = STRATEGIES[strategy]()
+    if not isinstance(strategy, Strategy):
+        names = ", ".join(map(repr, STRATEGIES))
+        raise ValueError(f"`strategy` must be one of {names} or a `Strategy`; got {strategy!r}.")
+    if representation not in strategy.representations:
+        names = ", ".join(map(repr, strategy.representations))
+        raise ValueError(
+            f"`strategy` {strategy} is for the representations {names}; `representation` is "
+            f"{representation!r}."
+        )
+    return strategy
+
+
+@torch.no_grad()
+def _shrink(linear: nn.Linear, bias: Tensor) -> None:
+    linear.weight.mul_(NEAR)
+    linear.bias.copy_(bias)
+
+
+def _precise(linear: nn.Linear, features: Tensor) -> Tensor:
+    """`linear`, not in half precision under autocast: the gradient of a map is as large as its raw numbers
+    are small, and leaves float16 (beyond 65,504) for raw numbers that training meets."""
+    if not torch.is_autocast_enabled(features.device.type):
+        return linear(features)
+    with torch.autocast(features.device.type, enabled=False):
+        return linear(features.to(linear.weight.dtype))
+
+
+class RigidHead(nn.Module):
+    """Rigid motion regressed from features, target = R source + t: a `RotationHead` and a linear layer.
+
+    Args:
+        in_features: size of the last dimension of the input.
+        representation, strategy: as for `RotationHead`.
+        near_identity: as for `RotationHead`; the translation starts near zero.
+
+    Shape:
+        (..., in_features) -> rotation (..., 3, 3) and translation (..., 3). A pair, which every exporter
+        takes; `svdrot.losses` takes it as it is, and `svdrot.registration.Transform(*pair, scale)` is the
+        motion itself.
+
+    Raises:
+        ValueError: as `RotationHead`.
+    """
+
+    def __init__(
+        self,
+        in_features: int,
+        representation: str,
+        strategy: str | Strategy = "always",
+        *,
+        near_identity: bool = False,
+    ):
+        super().__init__()
+        self.rotation = RotationHead(in_features, representation, strategy, near_identity=near_identity)
+        self.translation = nn.Linear(in_features, 3)
+        if near_identity:
+            _shrink(self.translation, torch.zeros_like(self.translation.bias))
+
+    def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        return self.rotation(features), _precise(self.translation, features)

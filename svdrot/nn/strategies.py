@@ -1,0 +1,145 @@
+"""When a head projects: modules that take raw numbers (..., features) to matrices (..., 3, 3).
+
+The literature disagrees. Levinson et al. 2020 and Brégier 2021 find the projection in training better than
+the raw matrix, Chen et al. 2022, Gu et al. 2024 (PRoM) and Choy 2026 the contrary.
+"""
+
+import torch
+from torch import Tensor, nn
+
+from svdrot._checks import compute_dtype, result_dtype
+
+from . import manifold_gradient
+from .representations import REPRESENTATIONS
+
+
+class Strategy(nn.Module):
+    """How a head makes matrices of the raw numbers of a representation, in training and after it.
+
+    In `eval()` every strategy gives rotations, the map of the representation, and a checkpoint of a head
+    loads into a head of any other strategy.
+    """
+
+    representations = tuple(REPRESENTATIONS)  # it is defined for
+
+    def forward(self, raw: Tensor, representation: str) -> Tensor:
+        raise NotImplementedError
+
+    def _load_from_state_dict(self, state_dict, prefix, local_metadata, strict, *lists) -> None:
+        # Not strict: a warm-up of other checkpoints is not missed here, and none of theirs is too much.
+        super()._load_from_state_dict(state_dict, prefix, local_metadata, False, *lists)
+
+
+class Always(Strategy):
+    """Rotations in training, too, with the gradient of the map (SVD-Train).
+
+    Source: Levinson et al., "An Analysis of SVD for Deep Rotation Estimation", NeurIPS 2020.
+    """
+
+    def forward(self, raw: Tensor, representation: str) -> Tensor:
+        return REPRESENTATIONS[representation].to_matrix(raw)
+
+
+class AtInference(Strategy):
+    """The raw 3 x 3 matrix in training, its nearest rotation in `eval()` (SVD-Inference, PRoM).
+
+    The loss must take any matrix: `svdrot.losses.raw_9d`.
+
+    Source: Levinson et al., NeurIPS 2020; Gu et al., "Learning Unorthogonalized Matrices for Rotation
+    Estimation", arXiv 2312.00462 (PRoM).
+    """
+
+    representations = ("svd",)
+
+    def forward(self, raw: Tensor, representation: str) -> Tensor:
+        return _matrix(raw) if self.training else REPRESENTATIONS[representation].to_matrix(raw)
+
+
+class AfterWarmup(Strategy):
+    """The raw 3 x 3 matrix in the first steps of training, its nearest rotation from then on.
+
+    A step is a forward pass in training mode with gradients. Their count is a buffer: it is saved with the
+    head, goes on from there, and stands at 0 for checkpoints that have none. Gradients are much smaller in
+    the first steps than those through a projection of random matrices. Under `torch.func` transforms give
+    the buffers as arguments, with `functional_call`, as for every module that counts.
+
+    Args:
+        steps: at least 0. Levinson et al. took 100,000 of 2,600,000.
+
+    Source: Levinson et al., NeurIPS 2020.
+    """
+
+    representations = ("svd",)
+
+    step: Tensor
+
+    def __init__(self, steps: int):
+        super().__init__()
+        if not isinstance(steps, int) or isinstance(steps, bool) or steps < 0:
+            raise ValueError(f"`steps` must be an integer >= 0; got {steps!r}.")
+        self.steps = steps
+        self.register_buffer("step", torch.zeros((), dtype=torch.int64))
+
+    def forward(self, raw: Tensor, representation: str) -> Tensor:
+        rotation = REPRESENTATIONS[representation].to_matrix(raw)
+        if not self.training:
+            return rotation
+        warming = self.step < self.steps
+        if torch.is_grad_enabled():
+            self.step.add_(1)
+        return torch.where(warming, _matrix(raw), rotation)  # both computed: no wait for a GPU, one graph
+
+    def extra_repr(self) -> str:
+        return f"steps={self.steps}"
+
+
+def _matrix(raw: Tensor) -> Tensor:
+    return raw.to(result_dtype(raw)).unflatten(-1, (3, 3))
+
+
+class ManifoldGradient(Strategy):
+    """Rotations always; to the raw numbers the projective manifold gradient of Chen et al. 2022 (RPMG).
+
+    It is the smallest change of the raw numbers that turns the rotation as the loss wants, however large or
+    small or close to a singularity they are, and a pull to the standard numbers of the same rotation. Both
+    are proportional to the gradient of the loss with respect to the rotation: losses may be sums or means,
+    weighted, scaled, or added to others. See `svdrot.nn.manifold_gradient` for what that changes.
+
+    It is not the derivative of anything: finite differences disagree with it, forward-mode derivatives
+    raise.
+
+    Args:
+        pull: how much of the distance to the standard numbers goes into the gradient per radian of the
+            descent, at least 0.
+
+    Source: Chen et al., "Projective Manifold Gradient Layer for Deep Rotation Regression", CVPR 2022.
+    """
+
+    representations = tuple(manifold_gradient.FIBRES)
+
+    def __init__(self, pull: float = 0.05):
+        super().__init__()
+        if not 0 <= pull < float("inf"):
+            raise ValueError(f"`pull` must be finite and at least 0; got {pull}.")
+        self.pull = pull
+
+    def forward(self, raw: Tensor, representation: str) -> Tensor:
+        to_matrix = REPRESENTATIONS[representation].to_matrix
+        if (
+            not torch.is_grad_enabled() or torch.compiler.is_exporting()
+        ):  # an exported program has no autograd
+            return to_matrix(raw)
+        x = raw.to(compute_dtype(raw))
+        with torch.no_grad():
+            rotation = to_matrix(x)
+        return manifold_gradient.attach(x, rotation, representation, self.pull).to(result_dtype(raw))
+
+    def extra_repr(self) -> str:
+        return f"pull={self.pull}"
+
+
+STRATEGIES: dict[str, type[Strategy]] = {
+    "always": Always,
+    "inference": AtInference,
+    "manifold_gradient": ManifoldGradient,
+}
