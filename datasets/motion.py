@@ -15,15 +15,17 @@ layout only. The packed clips and 43 of the BVH files named below were at hand.
 """
 
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from datasets import bvh
+from svdrot.registration._formats import load_numpy
 from svdrot.representations import quaternion_to_matrix
 
 SKELETON = "standard.bvh"
@@ -44,10 +46,17 @@ Daz-friendly release, free for any use. Put the skeleton and the folders of one 
 
 @dataclass(frozen=True, eq=False)
 class Clips:
-    """Clips of one skeleton, by the names `kind/clip`; each is read when first asked for, and then kept."""
+    """Clips of one skeleton; each is read when it is first asked for, and then kept.
+
+    Attributes:
+        skeleton: of all clips.
+        files: where each clip is, by its name `kind/clip`.
+        packed: frames (F, channels) of the clips of the packed file, by name.
+    """
 
     skeleton: bvh.Skeleton
     files: dict[str, Path]
+    packed: Mapping[str, NDArray] = field(default_factory=dict, repr=False)
     _read: dict[str, Tensor] = field(default_factory=dict, repr=False)
 
     def __len__(self) -> int:
@@ -74,13 +83,11 @@ class Clips:
     def _rotations(self, name: str) -> Tensor:
         path = self.files[name]
         if path.suffix == ".npy":
-            table = _numbers(path, np.load(path, allow_pickle=False), 3 + 4 * len(self.skeleton.names))
+            table = _numbers(path, load_numpy(path, path.read_bytes()), 3 + 4 * len(self.skeleton.names))
             quaternions = table[1:, 3:].unflatten(1, (-1, 4))
             return quaternion_to_matrix(quaternions[:, list(self.skeleton.joints)])
-        width = sum(map(len, self.skeleton.channels))
-        if path.suffix == ".npz":
-            with np.load(path, allow_pickle=False) as arrays:
-                frames = _numbers(path, arrays["_".join(name.split("/"))], width)
+        if name in self.packed:
+            frames = _numbers(path, self.packed[name], sum(map(len, self.skeleton.channels)))
         else:
             skeleton, frames, seconds = bvh.read(path)
             if not skeleton.same_joints(self.skeleton):
@@ -91,7 +98,11 @@ class Clips:
         return bvh.local_pose(self.skeleton, frames[1:])[0]
 
 
-def _numbers(path: Path, table: np.ndarray, width: int) -> Tensor:
+def _numbers(path: Path, table: object, width: int) -> Tensor:
+    if not isinstance(table, np.ndarray) or table.dtype.kind not in "fiu":
+        raise ValueError(
+            f"{path}: wanted numbers (frames, {width}); got {getattr(table, 'dtype', type(table))}."
+        )
     if table.ndim != 2 or table.shape[1] != width or not np.isfinite(table).all():
         raise ValueError(
             f"{path}: wanted finite numbers (frames, {width}); got shape {table.shape}, "
@@ -104,16 +115,18 @@ def load(root: Path) -> Clips:
     """The clips beside `standard.bvh`, of the first form in the order above that is there.
 
     Raises:
-        FileNotFoundError: if there is no skeleton, or no clips; says what was looked for and where it is from.
-        ValueError: with the file and the line, if the skeleton is broken.
+        FileNotFoundError: if there is no skeleton, or no clips; says what was looked for, and the source.
+        ValueError: with the file, and the line of text, if the skeleton or the packed file is broken.
     """
     root = Path(root)
     if not (root / SKELETON).is_file():
         raise FileNotFoundError(f"no {root.resolve() / SKELETON}.{SOURCE}")
     files = {path.relative_to(root).with_suffix("").as_posix(): path for path in _published(root)}
+    packed: Mapping[str, NDArray] = {}
     if not files and (root / PACKED).is_file():
-        with np.load(root / PACKED, allow_pickle=False) as arrays:
-            files = {"/".join(name.rsplit("_", 1)): root / PACKED for name in arrays.files}
+        arrays = load_numpy(root / PACKED, (root / PACKED).read_bytes())
+        packed = {"/".join(name.rsplit("_", 1)): array for name, array in dict(arrays).items()}
+        files = dict.fromkeys(packed, root / PACKED)
     if not files:
         found = sorted(path for path in root.rglob("*.bvh") if path.name != SKELETON)
         files = {path.relative_to(root).with_suffix("").as_posix(): path for path in found}
@@ -121,7 +134,7 @@ def load(root: Path) -> Clips:
         raise FileNotFoundError(
             f"no clips in {root.resolve()}: looked for {PUBLISHED[0]}/*.npy, {PACKED} and **/*.bvh.{SOURCE}"
         )
-    return Clips(bvh.read(root / SKELETON)[0], files)
+    return Clips(bvh.read(root / SKELETON)[0], files, packed)
 
 
 def _published(root: Path) -> list[Path]:
