@@ -1,5 +1,6 @@
-"""What every experiment shares: its command line, its run folder, its files, and its worker processes."""
+"""What every experiment shares: its command line, its run folder, its files, and its processes."""
 
+import csv
 import json
 import multiprocessing
 import os
@@ -8,6 +9,7 @@ import queue
 import shlex
 import subprocess
 import sys
+import threading
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -16,7 +18,10 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
+import torch.distributed as dist
 import tyro
+from filelock import FileLock, Timeout
+from torch import Tensor
 from tqdm import tqdm
 
 from svdrot.registration import files
@@ -114,6 +119,36 @@ def replacing(file: Path) -> Iterator[Path]:
         yield new
 
 
+def write_csv(file: Path, rows: list[dict[str, Any]]) -> None:
+    with replacing(file) as new, new.open("w", newline="") as stream:
+        writer = csv.DictWriter(stream, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+@contextmanager
+def alone_in(folder: Path) -> Iterator[None]:
+    """Keep a run folder to this process; the system gives it back however the process ends.
+
+    Raises:
+        RuntimeError: if another process has it, with its command and number.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    lock, owner = FileLock(folder / "lock", timeout=0), folder / "lock-owner.txt"
+    try:
+        lock.acquire()
+    except Timeout as error:
+        by = owner.read_text() if owner.exists() else "another command"
+        raise RuntimeError(
+            f"{folder} is in use by {by}. Wait for its end, or take another folder."
+        ) from error
+    try:
+        owner.write_text(f"`{command()}`, process {os.getpid()} on {platform.node()}")
+        yield
+    finally:
+        lock.release()
+
+
 @dataclass(frozen=True)
 class Progress:
     """Where a task is."""
@@ -127,12 +162,19 @@ Task = TypeVar("Task")
 
 
 def show(events: Iterable[Progress], total: int) -> None:
-    """Draw the steps of all tasks as one bar, with the latest note of each unfinished one."""
+    """Draw the steps of all tasks as one bar, with the latest note of each unfinished one.
+
+    Only the first process of torchrun draws.
+    """
     steps: dict[str, int] = {}
     notes: dict[str, str] = {}
     # A log file gets a line's worth now and then, a terminal a moving bar.
     with tqdm(
-        total=total, unit="step", mininterval=0.5 if sys.stderr.isatty() else 20, dynamic_ncols=True
+        total=total,
+        unit="step",
+        mininterval=0.5 if sys.stderr.isatty() else 20,
+        dynamic_ncols=True,
+        disable=rank() > 0 or not total,
     ) as bar:
         for event in events:
             if event.task not in steps:
@@ -185,12 +227,63 @@ def in_parallel(
 
 
 def _work(work: Callable[[Any], Iterator[Progress]], todo: Any, news: Any) -> None:
-    parent = multiprocessing.parent_process()
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     try:
         while (task := todo.get()) is not None:
             for event in work(task):
                 news.put((event, None))
-                if parent is None or not parent.is_alive():
-                    return
     except Exception:  # the parent raises it again
         news.put((None, traceback.format_exc()))
+
+
+def _end_with_parent() -> None:
+    """A killed parent cannot end its workers, and the next command must not find them at its files."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
+
+
+# Processes of torchrun. Without it there is one, of rank 0.
+
+
+@contextmanager
+def processes(device: str) -> Iterator[None]:
+    """Join the other processes of torchrun, if it started this one."""
+    if not dist.is_torchelastic_launched():
+        yield
+        return
+    if device == "cuda":
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+    dist.init_process_group("nccl" if device == "cuda" else "gloo")
+    try:
+        yield
+    finally:
+        dist.destroy_process_group()
+
+
+def rank() -> int:
+    return dist.get_rank() if dist.is_initialized() else 0
+
+
+def processes_number() -> int:
+    return dist.get_world_size() if dist.is_initialized() else 1
+
+
+Value = TypeVar("Value")
+
+
+def of_first_process(make: Callable[[], Value]) -> Value:
+    """What `make` returns in the first process, in all of them."""
+    box = [make() if rank() == 0 else None]
+    if processes_number() > 1:
+        dist.broadcast_object_list(box)
+    return box[0]  # type: ignore
+
+
+def share(items: Tensor) -> Tensor:
+    """The items of a batch that are this process's: as many for each, that means of means be means."""
+    number = processes_number()
+    if len(items) % number:
+        raise ValueError(f"a batch of {len(items)} items cannot be shared equally by {number} processes.")
+    return items.tensor_split(number)[rank()]

@@ -105,7 +105,7 @@ def test_budgets_are_equal():
 def test_layers_go_where_they_should():
     model = muon_pose.alignment.SiamesePointNet("svd", TINY.widths, TINY.hidden, 0.01)
     run = muon_pose.Run("Muon", -4, -6, 0, 4, False)
-    optimizer = muon_pose.make_optimizer(run, model)
+    optimizer = muon_pose.make_optimizer(run, model, [model.encoder[0], model.head])
     *matrices, rest = optimizer.param_groups
     stepped = {name for group in matrices for name in group["param_names"]}
     assert stepped == {"encoder.2.weight", "encoder.4.weight", "comparison.0.weight"}

@@ -43,9 +43,9 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from datasets import shapes
-from experiments import _results, _run
+from experiments import _results, _run, _training
 from experiments.rotation import pointcloud_alignment as alignment
-from experiments.rotation._clouds import Clouds
+from experiments.rotation._clouds import Clouds, Data
 from svdrot.optim import ROOT, MiMuon, Muon, MuonEq, split_parameters
 
 Rows = list[dict[str, Any]]
@@ -190,11 +190,13 @@ class Finished(_run.Progress):
 # A training.
 
 
-def make_optimizer(run: Run, model: alignment.SiamesePointNet) -> torch.optim.Optimizer:
+def make_optimizer(
+    run: Run, model: torch.nn.Module, adamw: Iterable[torch.nn.Module]
+) -> torch.optim.Optimizer:
     make, _ = OPTIMIZERS[run.optimizer]
     if run.optimizer == "AdamW":
         return make(model.parameters(), weight_decay=0.0, fused=True)
-    groups = split_parameters(model, adamw=[model.encoder[0], model.head])
+    groups = split_parameters(model, adamw)
     groups[-1]["relative_rate"] = learning_rate(run.adamw_exponent) / run.rate
     optimizer = make(groups, weight_decay=0.0)
     optimizer.register_step_pre_hook(_relative_rates)
@@ -228,29 +230,30 @@ def train(config: Config, run: Run) -> Iterator[_run.Progress]:
     half = len(data.validation.sizes) // 2
     chosen = slice(half) if run.tuning else slice(half, None)
     held_out = Clouds(data.validation.points[chosen], data.validation.sizes[chosen])
-    source, rotation = alignment.examination(setting, held_out)
-    state = alignment.Training.begin(setting, "svd", run.seed)
-    state.optimizer = make_optimizer(run, state.model)
+    with torch.random.fork_rng():
+        torch.manual_seed(run.seed)
+        task = alignment.task(setting, alignment.network(setting, "svd"), Data(data.training, held_out))
+    state = _training.Training(setting, task, run.seed)
+    state.optimizer = make_optimizer(run, task.model, task.adamw)
 
     stage = "tuning" if run.tuning else f"seed {run.seed}"
     name = f"{run.optimizer} {stage} {run.rate:.2g}"
     first_loss, seconds = math.nan, []
-    evaluated = {math.ceil(run.steps * i / config.evaluations) for i in range(1, config.evaluations + 1)}
     while state.step < run.steps:
         start = perf_counter()
-        state.advance(setting, data.training)
+        state.advance()
         seconds.append(perf_counter() - start)
         if state.step == 1:
             first_loss = state.mean_loss()
-        if state.step in evaluated:
+        if state.step in state.evaluated:
             loss = state.mean_loss()
             if not math.isfinite(loss):
                 break
-            state.extend_curve(loss, alignment.errors_in_degrees(state.model, source, rotation[:, :1]))
+            state.extend_curve(loss)
             yield _run.Progress(name, state.step, f"loss {loss:.3f}")
     errors = torch.tensor(math.inf)
     if state.step == run.steps:
-        errors = alignment.errors_in_degrees(state.model, source, rotation).nan_to_num(math.inf)
+        errors = state.measured(task.examine)["errors"].nan_to_num(math.inf)
     optimizer = state.optimizer
     orthogonalized = float(run.optimizer != "AdamW")
     if isinstance(optimizer, CountedMiMuon):

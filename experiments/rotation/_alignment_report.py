@@ -1,6 +1,5 @@
 """What an alignment run leaves: tables, errors and figures, all made from its finished trainings."""
 
-import csv
 import sys
 from collections.abc import Iterable
 from pathlib import Path
@@ -15,7 +14,7 @@ from rich.table import Table
 
 from experiments import _run
 
-Results = dict[tuple[str, int], dict[str, Any]]  # by head and seed: errors in degrees, curve, seconds, step
+Results = dict[tuple[str, int], dict[str, Any]]  # by head and seed, as `_training.run` returns them
 
 # Okabe and Ito's colours, which colour-blind readers can tell apart, and a dash pattern each for print.
 STYLES = {
@@ -25,37 +24,26 @@ STYLES = {
     "quaternion": ("#CC79A7", "--"),
     "axis_angle": ("#E69F00", "-."),
     "euler": ("#444444", ":"),
+    "5d": ("#56B4E9", "-"),
+    "2vec": ("#0072B2", "--"),
+    "mrp": ("#E69F00", ":"),
 }
 
 
 def write(folder: Path, results: Results, setting: str) -> list[dict]:
-    """Write three tables, the errors and two figures; print the table; return the metrics."""
-    rows = [
-        {
-            "head": head,
-            "seed": seed,
-            **metrics(result["errors"].numpy()),
-            "seconds": result["seconds"],
-            "steps": result["step"],
-        }
-        for (head, seed), result in results.items()
-    ]
-    curves = [
-        {"head": head, "seed": seed, **point}
-        for (head, seed), result in results.items()
-        for point in result["curve"]
-    ]
-    errors = {f"{head}-{seed}": result["errors"].numpy() for (head, seed), result in results.items()}
-    write_csv(folder / "metrics.csv", rows)
-    write_csv(folder / "curves.csv", curves)
+    """Write two tables, the errors and two figures; print the table; return the metrics."""
+    errors = {key: result["examined"]["errors"].numpy() for key, result in results.items()}
+    rows = [{"head": head, "seed": seed, **metrics(errors[head, seed])} for head, seed in results]
+    _run.write_csv(folder / "metrics.csv", rows)
     with _run.replacing(folder / "errors.npz") as new:
-        np.savez_compressed(new, **errors)
-    table = aggregate(rows)
+        np.savez_compressed(new, **{f"{head}-{seed}": values for (head, seed), values in errors.items()})
+    seconds = [result["seconds"] for result in results.values()]
+    table = aggregate([{**row, "seconds": s} for row, s in zip(rows, seconds, strict=True)])
     with _run.replacing(folder / "table.md") as new:
         new.write_text(markdown(table, setting))
     for name, figure in {
-        "learning_curves": learning_curves(curves),
-        "error_percentiles": percentiles(results),
+        "learning_curves": learning_curves(results),
+        "error_percentiles": percentiles(errors),
     }.items():
         with _run.replacing(folder / f"{name}.png") as new:
             figure.savefig(new, dpi=150)
@@ -74,13 +62,6 @@ def metrics(errors: NDArray) -> dict[str, float]:
         "max": float(errors.max()),
         **{f"acc@{limit}": 100 * float((errors < limit).mean()) for limit in (5, 10)},
     }
-
-
-def write_csv(file: Path, rows: list[dict]) -> None:
-    with _run.replacing(file) as new, new.open("w", newline="") as stream:
-        writer = csv.DictWriter(stream, list(rows[0]))
-        writer.writeheader()
-        writer.writerows(rows)
 
 
 COLUMNS = {
@@ -133,26 +114,22 @@ def show(table: list[list[str]], setting: str, folder: Path) -> None:
     console.print(f"Tables, figures and checkpoints: {folder}", highlight=False, soft_wrap=True)
 
 
-def learning_curves(curves: list[dict]) -> Figure:
+def learning_curves(results: Results) -> Figure:
     figure, axes = _axes("Validation error while learning", "step", "mean error (degrees)")
-    for head in _ordered(row["head"] for row in curves):
-        points = [row for row in curves if row["head"] == head]
-        steps = sorted({row["step"] for row in points})
-        seeds = [[row["mean_deg"] for row in points if row["step"] == step] for step in steps]
-        _line(axes, head, steps, np.array(seeds).T)
+    for head in _ordered(head for head, _ in results):
+        curves = [result["curve"] for (other, _), result in results.items() if other == head]
+        shortest = min(curves, key=len)
+        seeds = [[point["mean_deg"] for point in curve[: len(shortest)]] for curve in curves]
+        _line(axes, head, [point["step"] for point in shortest], np.array(seeds))
     axes.legend(frameon=False, loc="lower left")
     return figure
 
 
-def percentiles(results: Results) -> Figure:
+def percentiles(errors: dict[tuple[str, int], NDArray]) -> Figure:
     figure, axes = _axes("Errors on held-out clouds", "percentile of the validation pairs", "error (degrees)")
     q = np.linspace(0.5, 100, 200)
-    for head in _ordered(head for head, _ in results):
-        seeds = [
-            np.percentile(result["errors"].numpy(), q)
-            for (other, _), result in results.items()
-            if other == head
-        ]
+    for head in _ordered(head for head, _ in errors):
+        seeds = [np.percentile(values, q) for (other, _), values in errors.items() if other == head]
         _line(axes, head, q, np.array(seeds))
     axes.set_xlim(0, 100)
     axes.legend(frameon=False)

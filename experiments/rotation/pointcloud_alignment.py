@@ -21,27 +21,26 @@ Rotation Case Study".
 """
 
 import math
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
-from functools import partial
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from time import perf_counter
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Generator, Tensor, nn
 
 import svdrot
 from datasets import shapes
-from experiments import _run
+from experiments import _run, _training
+from experiments._training import Task
 from experiments.rotation import _alignment_report, _clouds
 from experiments.rotation._clouds import Clouds, Data
 
-Head = Literal["svd", "6d", "quaternion", "axis_angle", "euler", "10d"]
+Head = Literal["svd", "6d", "quaternion", "axis_angle", "euler", "10d", "5d", "2vec", "mrp"]
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(_training.Config):
     data: Literal["shapes", "planes"] = "shapes"
     """Generated objects, or the ShapeNet aeroplanes."""
     families: tuple[str, ...] = tuple(shapes.FAMILIES)
@@ -52,10 +51,9 @@ class Config:
     """Run folder; runs/pointcloud_alignment-<data> if None."""
     heads: tuple[Head, ...] = ("svd", "6d", "quaternion", "axis_angle", "euler")
     """Representations to compare."""
-    seeds: tuple[int, ...] = (0,)
-    """One training per head and seed; a seed sets the initial weights, the clouds and the rotations."""
-    steps: int = 3000
-    """Optimiser steps of a training."""
+    loss: Literal["chordal", "geodesic", "clouds"] = "chordal"
+    """Half the squared Frobenius distance of the rotations, their angle, or half the mean squared distance of
+    the points of the copy from the turned cloud: self-supervised, for it asks for no rotation."""
     clouds: int = 16
     """Clouds in a step."""
     copies: int = 4
@@ -70,48 +68,25 @@ class Config:
     """Units between the encodings and the head."""
     slope: float = 0.01
     """Of the leaky ReLU below zero."""
-    learning_rate: float = 2e-3
-    """Highest one, of Adam."""
-    warmup: int = 100
-    """Steps over which the learning rate rises to it."""
-    decay: Literal["cosine", "none"] = "cosine"
-    """From there to zero at the last step, or constant."""
-    clip: float | None = 1.0
-    """Largest norm of a gradient: longer ones are shortened to it."""
     training_shapes: int = 1280
     """Objects of --data shapes to learn from."""
     validation_shapes: int = 320
     """Objects of --data shapes held out; of the aeroplanes 400 are."""
     validation_rotations: int = 10
     """Fixed rotations of each held-out cloud; the learning curves use the first."""
-    evaluations: int = 25
-    """Along a learning curve."""
-    checkpoint_every: int = 1000
-    """Steps."""
-    device: str = "cpu"
-    """Or cuda."""
-    jobs: int = 2
-    """Trainings at a time, each in a process."""
-    threads: int = 1
-    """Of each process."""
 
     def __post_init__(self):
-        for name in ("heads", "seeds", "families"):
+        super().__post_init__()
+        for name in ("heads", "families"):
             if not getattr(self, name):
                 raise ValueError(f"`{name}` must not be empty.")
-        for (
-            name
-        ) in "steps clouds copies validation_rotations evaluations checkpoint_every jobs threads".split():
+        for name in ("clouds", "copies", "validation_rotations"):
             if getattr(self, name) < 1:
                 raise ValueError(f"`{name}` must be at least 1; got {getattr(self, name)}.")
 
     @property
     def folder(self) -> Path:
         return self.out or Path("runs") / f"pointcloud_alignment-{self.data}"
-
-    @property
-    def trainings(self) -> list[tuple[str, int]]:
-        return [(head, seed) for seed in self.seeds for head in self.heads]
 
 
 FULL = Config(
@@ -129,19 +104,12 @@ FULL = Config(
     checkpoint_every=10_000,
 )
 
-# Fields that change no result, or only which results there are.
-FREE = ("root", "out", "heads", "seeds", "checkpoint_every", "jobs")
-
 
 def run(config: Config) -> list[dict]:
     """Train what the run folder lacks, write the report there, and return its rows, one per head and seed."""
     data = load(config)
-    _run.open_folder(config.folder, config, free=FREE, data=data.digest())
-    missing = [training for training in config.trainings if "errors" not in load_checkpoint(config, training)]
-    if missing:
-        progress = _run.in_parallel(partial(train, config), missing, config.jobs)
-        _run.show(progress, len(missing) * config.steps)
-    results = {training: load_checkpoint(config, training) for training in config.trainings}
+    free = ("root", "out", "heads")
+    results = _training.run(config, config.folder, config.heads, prepare, data=data.digest(), free=free)
     return _alignment_report.write(config.folder, results, setting(config, data))
 
 
@@ -156,140 +124,67 @@ def setting(config: Config, data: Data) -> str:
     kinds = f"{config.data} ({', '.join(config.families)})" if config.data == "shapes" else config.data
     return (
         f"{kinds}: {len(data.training.sizes):,} training and {len(data.validation.sizes)} validation "
-        f"clouds, {drawn}; {config.steps:,} steps of {config.clouds} clouds x {config.copies} copies, Adam, "
-        f"learning rate {config.learning_rate:g}, decay {config.decay}, clip {config.clip}; widths "
-        f"3-{'-'.join(map(str, config.widths))}, {config.hidden} hidden; {config.rotations} rotations, "
-        f"{config.validation_rotations} fixed ones per validation cloud; {config.device}."
+        f"clouds, {drawn}; {config.steps:,} steps of {config.clouds} clouds x {config.copies} copies, "
+        f"{config.loss} loss, {config.optimizer}, learning rate {config.learning_rate:g}, decay {config.decay}, "
+        f"clip {config.clip}; widths 3-{'-'.join(map(str, config.widths))}, {config.hidden} hidden; "
+        f"{config.rotations} rotations, {config.validation_rotations} fixed ones per validation cloud; "
+        f"{config.device}."
     )
 
 
 # Training.
 
-SHOWN_EVERY = 25  # steps
+
+def prepare(config: Config, head: str, seed: int) -> Task:
+    return task(config, network(config, head), load(config))
 
 
-def train(config: Config, training: tuple[str, int]) -> Iterator[_run.Progress]:
-    """Train one head with one seed, from its checkpoint if any, until that holds the final errors."""
-    torch.set_num_threads(config.threads)
-    data = load(config).to(config.device)
+def network(config: Config, head: str) -> "SiamesePointNet":
+    return SiamesePointNet(head, config.widths, config.hidden, config.slope)
+
+
+def task(config: Config, model: "SiamesePointNet", data: Data) -> Task:
+    """Training of a network on the alignment of clouds and rotated copies of them."""
+    model, data = model.to(config.device), data.to(config.device)
     source, rotation = examination(config, data.validation)
-    state = Training.begin(config, *training)
-    state.restore(load_checkpoint(config, training))
-    evaluated = {math.ceil(config.steps * i / config.evaluations) for i in range(1, config.evaluations + 1)}
-    name = f"{training[0]} {training[1]}"
-    yield _run.Progress(name, state.step, "")
-    start = perf_counter()
-    while state.step < config.steps:
-        state.advance(config, data.training)
-        saved = state.step % config.checkpoint_every == 0
-        if saved or state.step in evaluated or state.step % SHOWN_EVERY == 0:
-            loss = state.mean_loss()
-            if not math.isfinite(loss):
-                raise FloatingPointError(f"the loss of {name} became {loss} before step {state.step}.")
-            state.seconds += perf_counter() - start
-            if state.step in evaluated:
-                state.extend_curve(loss, errors_in_degrees(state.model, source, rotation[:, :1]))
-            if saved:
-                save_checkpoint(config, training, state.content())
-            error = f", {state.curve[-1]['mean_deg']:.1f} deg" if state.curve else ""
-            yield _run.Progress(name, state.step, f"loss {loss:.3f}{error}")
-            start = perf_counter()
-    errors = errors_in_degrees(state.model, source, rotation)
-    save_checkpoint(config, training, {**state.content(), "errors": errors.cpu()})
-    yield _run.Progress(name, state.step, "")
+
+    def draw(generator: Generator) -> tuple[Tensor, Tensor]:
+        clouds, device = data.training, config.device
+        which = torch.randint(len(clouds.sizes), (config.clouds,), device=device, generator=generator)
+        source = clouds.draw(which, config.points, generator)
+        haar = ROTATIONS[config.rotations]
+        return source, haar(config.clouds, config.copies, device=device, generator=generator)
+
+    def loss(model: nn.Module, source: Tensor, rotation: Tensor) -> Tensor:
+        return LOSSES[config.loss](model(source, rotation), rotation, source)
+
+    def evaluate(model: nn.Module) -> dict[str, float]:
+        errors = errors_in_degrees(model, source, rotation[:, :1])
+        return {"mean_deg": errors.mean().item(), "median_deg": errors.median().item()}
+
+    def examine(model: nn.Module) -> dict[str, Tensor]:
+        return {"errors": errors_in_degrees(model, source, rotation).cpu()}
+
+    return Task(model, draw, loss, evaluate, examine, adamw=(model.encoder[0], model.head))
 
 
-@dataclass
-class Training:
-    """All that the rest of a training depends on."""
-
-    model: "SiamesePointNet"
-    optimizer: torch.optim.Optimizer
-    generator: Generator  # of clouds, points and rotations
-    loss_sum: Tensor  # since the last point of the curve
-    loss_steps: int = 0
-    step: int = 0
-    seconds: float = 0.0  # of the steps alone
-    curve: list[dict[str, float]] = field(default_factory=list)
-
-    @classmethod
-    def begin(cls, config: Config, head: str, seed: int) -> "Training":
-        with torch.random.fork_rng():  # the same trunk for every head: its layers are drawn first
-            torch.manual_seed(seed)
-            model = SiamesePointNet(head, config.widths, config.hidden, config.slope).to(config.device)
-        optimizer = torch.optim.Adam(model.parameters(), fused=True)
-        generator = Generator(config.device).manual_seed(seed)
-        return cls(model, optimizer, generator, torch.zeros((), device=config.device))
-
-    def advance(self, config: Config, clouds: Clouds) -> None:
-        """One step of the optimiser on fresh clouds and rotations."""
-        which = torch.randint(
-            len(clouds.sizes), (config.clouds,), device=config.device, generator=self.generator
-        )
-        source = clouds.draw(which, config.points, self.generator)
-        rotation = ROTATIONS[config.rotations](
-            config.clouds, config.copies, device=config.device, generator=self.generator
-        )
-        loss = (self.model(source, rotation) - rotation).square().sum((-2, -1)).mean() / 2
-        self.optimizer.zero_grad()
-        loss.backward()
-        if config.clip is not None:
-            nn.utils.clip_grad_norm_(self.model.parameters(), config.clip)
-        for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate(config, self.step)
-        self.optimizer.step()
-        self.loss_sum += loss.detach()
-        self.loss_steps += 1
-        self.step += 1
-
-    def mean_loss(self) -> float:
-        return self.loss_sum.item() / self.loss_steps
-
-    def extend_curve(self, loss: float, errors: Tensor) -> None:
-        at = {"step": self.step, "loss": loss, "seconds": self.seconds}
-        self.curve.append({**at, "mean_deg": errors.mean().item(), "median_deg": errors.median().item()})
-        self.loss_sum.zero_()
-        self.loss_steps = 0
-
-    def content(self) -> dict[str, Any]:
-        return {
-            **{name: getattr(self, name) for name in ("loss_sum", "loss_steps", "step", "seconds", "curve")},
-            "model": self.model.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "generator": self.generator.get_state(),
-        }
-
-    def restore(self, content: dict[str, Any]) -> None:
-        """Go on from `content`, or from the beginning if it is empty."""
-        if not content:
-            return
-        self.model.load_state_dict(content["model"])
-        self.optimizer.load_state_dict(content["optimizer"])
-        self.generator.set_state(content["generator"])
-        self.loss_sum.copy_(content["loss_sum"])
-        self.loss_steps, self.step = content["loss_steps"], content["step"]
-        self.seconds, self.curve = content["seconds"], content["curve"]
+# Of estimates (clouds, copies, 3, 3), rotations of that shape, and clouds (clouds, points, 3).
 
 
-def learning_rate(config: Config, step: int) -> float:
-    rise = min(1.0, (step + 1) / (config.warmup + 1))
-    fall = (1 + math.cos(math.pi * step / config.steps)) / 2 if config.decay == "cosine" else 1.0
-    return config.learning_rate * rise * fall
+def chordal_loss(estimate: Tensor, rotation: Tensor, source: Tensor) -> Tensor:
+    return (estimate - rotation).square().sum((-2, -1)).mean() / 2
 
 
-def checkpoint(config: Config, training: tuple[str, int]) -> Path:
-    return config.folder / "checkpoints" / f"{training[0]}-{training[1]}.pt"
+def geodesic_loss(estimate: Tensor, rotation: Tensor, source: Tensor) -> Tensor:
+    return svdrot.geodesic_distance(estimate, rotation).mean()
 
 
-def load_checkpoint(config: Config, training: tuple[str, int]) -> dict[str, Any]:
-    """What was saved of a training, empty if nothing; `errors` are in it when it is finished."""
-    file = checkpoint(config, training)
-    return torch.load(file, map_location="cpu") if file.exists() else {}
+def clouds_loss(estimate: Tensor, rotation: Tensor, source: Tensor) -> Tensor:
+    source = source[:, None]
+    return (source @ estimate.mT - source @ rotation.mT).square().sum(-1).mean() / 2
 
 
-def save_checkpoint(config: Config, training: tuple[str, int], content: dict[str, Any]) -> None:
-    with _run.replacing(checkpoint(config, training)) as new:
-        torch.save(content, new)
+LOSSES = {"chordal": chordal_loss, "geodesic": geodesic_loss, "clouds": clouds_loss}
 
 
 # The network.

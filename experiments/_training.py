@@ -1,0 +1,310 @@
+"""The loop of every experiment that trains: steps on batches it draws, learning curves, several seeds.
+
+An experiment has a `Config` that inherits the one below, and a function that prepares the `Task` of a variant
+(a head, a strategy) and a seed; `run` trains each variant with each seed. A command that was killed goes on
+where it was when it is given again, and ends in the same numbers to the last bit: all randomness of a step
+comes from the generator its batch is drawn from. Started as
+
+    torchrun --nproc_per_node 2 -m experiments.rotation.pointcloud_alignment
+
+two processes, with a GPU each if `device` is cuda, share each batch, and end where one does up to rounding.
+
+A run folder holds a checkpoint per training, the learning curves (curves.csv; their seconds apart, in
+times.csv) and the same for TensorBoard. One command at a time may use it.
+"""
+
+import math
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import nullcontext
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from time import perf_counter
+from typing import Any, Literal
+
+import torch
+import torch.distributed as dist
+from torch import Generator, Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from experiments import _curves, _run
+from experiments._run import of_first_process, processes_number, rank
+from svdrot.optim import Muon, split_parameters
+
+
+@dataclass(frozen=True)
+class Config:
+    seeds: tuple[int, ...] = (0,)
+    """One training of each variant per seed, which sets the initial weights and the batches."""
+    steps: int = 3000
+    """Optimiser steps of a training."""
+    optimizer: Literal["adamw", "muon"] = "adamw"
+    """Muon takes the hidden matrices, with AdamW's step size, and leaves the rest to it."""
+    learning_rate: float = 2e-3
+    """The highest one."""
+    warmup: int = 100
+    """Steps over which the learning rate rises to it."""
+    decay: Literal["cosine", "none"] = "cosine"
+    """From there to zero at the last step, or constant."""
+    weight_decay: float = 0.0
+    """Decoupled."""
+    clip: float | None = 1.0
+    """Largest norm of a gradient: longer ones are shortened to it."""
+    average: float = 0.0
+    """Decay per step of a moving average of the weights, which is then what is evaluated; 0 for none."""
+    precision: Literal["float32", "bfloat16", "float16"] = "float32"
+    """Of autocast; float16 with a scaled loss."""
+    evaluations: int = 25
+    """Along a learning curve."""
+    patience: int | None = None
+    """Evaluations without a new best figure that end a training. Its last weights count, not the best."""
+    checkpoint_every: int = 1000
+    """Steps."""
+    device: str = "cpu"
+    """Or cuda."""
+    jobs: int = 2
+    """Trainings at a time, each in a process."""
+    threads: int = 1
+    """Of each process."""
+
+    def __post_init__(self):
+        if not self.seeds:
+            raise ValueError("`seeds` must not be empty.")
+        for name in ("steps", "evaluations", "patience", "checkpoint_every", "jobs", "threads"):
+            if (value := getattr(self, name)) is not None and value < 1:
+                raise ValueError(f"`{name}` must be at least 1; got {value}.")
+        if not 0 <= self.average < 1:
+            raise ValueError(f"`average` must be in [0, 1); got {self.average}.")
+
+
+FREE = ("seeds", "checkpoint_every", "jobs")  # settings that change no result, or only which there are
+
+
+@dataclass(frozen=True)
+class Task:
+    """What is trained, on what, and how well it does; all on the device."""
+
+    model: nn.Module
+    draw: Callable[[Generator], tuple[Tensor, ...]]  # the batch of a step, items in the first dimensions
+    loss: Callable[..., Tensor]  # of the model and a batch, or some items of it: the mean over the items
+    evaluate: Callable[[nn.Module], dict[str, float]]  # a point of the curve, the figure of `patience` first
+    examine: Callable[[nn.Module], dict[str, Any]]  # of the trained model: tensors on the CPU, and numbers
+    adamw: tuple[nn.Module, ...] = ()  # parts of the model that Muon leaves alone: its first and last layer
+
+
+Key = tuple[str, int]  # variant and seed
+Prepare = Callable[[Any, str, int], Task]  # of the experiment's Config, a variant and a seed
+
+
+def run(
+    config: Config, folder: Path, variants: Iterable[str], prepare: Prepare, *, data: str, free: Iterable[str]
+) -> dict[Key, dict[str, Any]]:
+    """Train what the folder lacks, and return what it holds of each variant and seed.
+
+    Args:
+        config: all that trainings depend on besides the variant and the data.
+        folder: of the run: a new one, or that of an earlier command with the same settings.
+        variants: names, as files may have; more may be added to a folder later.
+        prepare: a function of a module. Torch's default generator is seeded with the seed when it is called.
+        data: a digest of the data.
+        free: fields of the config that may differ from those of an earlier command.
+
+    Returns:
+        By variant and seed: `examined`, from `Task.examine`; `model`, the state dict that it examined;
+        `curve`, a list of points with step, loss, seconds and the figures of `Task.evaluate`; `step`;
+        `seconds` of the steps alone. Of several processes of torchrun only the first returns.
+
+    Raises:
+        ValueError: if the folder was made with other settings or on other data.
+        RuntimeError: if another command is using the folder, or a training fails in a process of its own.
+        FloatingPointError: if a loss is not finite.
+    """
+    keys = [(variant, seed) for seed in config.seeds for variant in variants]
+
+    def open_folder() -> list[Key]:
+        _run.open_folder(folder, config, free={*FREE, *free}, data=data)
+        return [key for key in keys if "examined" not in load_checkpoint(folder, key)]
+
+    with _run.processes(config.device), _run.alone_in(folder) if rank() == 0 else nullcontext():
+        missing = of_first_process(open_folder)
+        jobs = config.jobs if processes_number() == 1 else 1
+        progress = _run.in_parallel(partial(train, config, folder, prepare), missing, jobs)
+        _run.show(progress, len(missing) * config.steps)
+        if rank() > 0:
+            sys.exit()
+        results = {key: load_checkpoint(folder, key) for key in keys}
+        _curves.write(folder, results)
+    return results
+
+
+def train(config: Config, folder: Path, prepare: Prepare, key: Key) -> Iterator[_run.Progress]:
+    """Train one variant with one seed, from its checkpoint if any, until that holds what was examined."""
+    torch.set_num_threads(config.threads)
+    variant, seed = key
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        state = Training(config, prepare(config, variant, seed), seed)
+    state.restore(load_checkpoint(folder, key))
+    name = f"{variant} {seed}"
+    yield _run.Progress(name, state.step, "")
+    with _curves.scalars(folder / "tensorboard" / f"{variant}-{seed}", state.curve) as add_scalars:
+        start = perf_counter()
+        while not state.ended():
+            state.advance()
+            saved, evaluated = state.step % config.checkpoint_every == 0, state.step in state.evaluated
+            if not (saved or evaluated or state.step % SHOWN_EVERY == 0):
+                continue
+            loss = state.mean_loss()
+            if not math.isfinite(loss):
+                raise FloatingPointError(f"the loss of {name} became {loss} before step {state.step}.")
+            state.seconds += perf_counter() - start
+            if evaluated:
+                state.extend_curve(loss)
+                add_scalars(state.curve[-1])
+            if saved:
+                save_checkpoint(folder, key, state.content())
+            last = [f"{k} {v:.3g}" for k, v in state.curve[-1].items()][FIGURE] if state.curve else ""
+            yield _run.Progress(name, state.step, f"loss {loss:.3f} {last}")
+            start = perf_counter()
+    numbers = {name: getattr(state, name) for name in ("step", "seconds", "curve")}
+    examined = of_first_process(lambda: state.measured(state.task.examine))
+    model = state.evaluated_model().state_dict()
+    save_checkpoint(folder, key, {**numbers, "model": model, "examined": examined})
+    yield _run.Progress(name, state.step, "")
+
+
+SHOWN_EVERY = 25  # steps
+FIGURE = 3  # of a point of a curve: the first number that `Task.evaluate` gave
+
+
+class Training:
+    """All that the rest of a training depends on."""
+
+    def __init__(self, config: Config, task: Task, seed: int):
+        self.config, self.task = config, task
+        parallel = processes_number() > 1
+        self.replica = nn.parallel.DistributedDataParallel(task.model) if parallel else task.model
+        self.optimizer = OPTIMIZERS[config.optimizer](config, task)
+        device, dtype = torch.device(config.device), PRECISIONS[config.precision]
+        self.autocast = partial(torch.autocast, device.type, dtype, enabled=dtype != torch.float32)
+        self.scaler = torch.amp.GradScaler(device.type, enabled=dtype == torch.float16)
+        self.average = None
+        if config.average:
+            self.average = AveragedModel(task.model, multi_avg_fn=get_ema_multi_avg_fn(config.average))
+        self.generator = Generator(device).manual_seed(seed)
+        steps, n = config.steps, config.evaluations
+        self.evaluated = {math.ceil(steps * i / n) for i in range(1, n + 1)}
+        self.step, self.seconds = 0, 0.0  # of the steps alone
+        self.curve: _curves.Curve = []
+        self.loss_sum, self.loss_steps = torch.zeros((), device=device), 0  # since the curve's last point
+
+    def advance(self) -> None:
+        """One step of the optimiser. Every process draws the whole batch, and takes its share."""
+        batch = [_run.share(items) for items in self.task.draw(self.generator)]
+        with self.autocast():
+            loss = self.task.loss(self.replica, *batch)
+        self.optimizer.zero_grad()
+        self.scaler.scale(loss).backward()
+        self.scaler.unscale_(self.optimizer)
+        if self.config.clip is not None:
+            nn.utils.clip_grad_norm_(self.task.model.parameters(), self.config.clip)
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate(self.config, self.step)
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        if self.average:
+            self.average.update_parameters(self.task.model)
+        self.loss_sum += loss.detach()
+        self.loss_steps += 1
+        self.step += 1
+
+    def mean_loss(self) -> float:
+        total = self.loss_sum.clone()
+        if processes_number() > 1:
+            dist.all_reduce(total)
+        return total.item() / (self.loss_steps * processes_number())
+
+    def extend_curve(self, loss: float) -> None:
+        figures = of_first_process(lambda: self.measured(self.task.evaluate))
+        self.curve.append({"step": self.step, "loss": loss, "seconds": self.seconds, **figures})
+        self.loss_sum.zero_()
+        self.loss_steps = 0
+
+    def ended(self) -> bool:
+        figures = [[*point.values()][FIGURE] for point in self.curve]
+        since_best = len(figures) - 1 - figures.index(min(figures)) if figures else 0
+        return self.step == self.config.steps or since_best >= (self.config.patience or math.inf)
+
+    def evaluated_model(self) -> nn.Module:
+        return self.average.module if self.average else self.task.model
+
+    def measured(self, measure: Callable[[nn.Module], dict[str, Any]]) -> dict[str, Any]:
+        model = self.evaluated_model()
+        training = model.training
+        with torch.no_grad(), self.autocast():
+            figures = measure(model.eval())
+        model.train(training)
+        return figures
+
+    def parts(self) -> dict[str, Any]:
+        """What has a state dict."""
+        parts = {"weights": self.task.model, "optimizer": self.optimizer, "scaler": self.scaler}
+        return parts | ({"average": self.average} if self.average else {})
+
+    def content(self) -> dict[str, Any]:
+        numbers = ("step", "seconds", "loss_sum", "loss_steps", "curve")
+        return {
+            **{name: getattr(self, name) for name in numbers},
+            **{name: part.state_dict() for name, part in self.parts().items()},
+            "generator": self.generator.get_state(),
+        }
+
+    def restore(self, content: dict[str, Any]) -> None:
+        """Go on from `content`, or from the beginning if it is empty."""
+        if not content:
+            return
+        for name, part in self.parts().items():
+            part.load_state_dict(content[name])
+        self.generator.set_state(content["generator"])
+        self.loss_sum.copy_(content["loss_sum"])
+        self.loss_steps, self.step = content["loss_steps"], content["step"]
+        self.seconds, self.curve = content["seconds"], content["curve"]
+
+
+def learning_rate(config: Config, step: int) -> float:
+    rise = min(1.0, (step + 1) / (config.warmup + 1))
+    fall = (1 + math.cos(math.pi * step / config.steps)) / 2 if config.decay == "cosine" else 1.0
+    return config.learning_rate * rise * fall
+
+
+def adamw(config: Config, task: Task) -> torch.optim.Optimizer:
+    return torch.optim.AdamW(task.model.parameters(), weight_decay=config.weight_decay, fused=True)
+
+
+def muon(config: Config, task: Task) -> torch.optim.Optimizer:
+    groups = split_parameters(task.model, adamw=task.adamw)
+    return Muon(groups, weight_decay=config.weight_decay, adjust_lr_fn="match_rms_adamw")
+
+
+OPTIMIZERS = {"adamw": adamw, "muon": muon}
+PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+# Files of a run folder.
+
+
+def checkpoint(folder: Path, key: Key) -> Path:
+    return folder / "checkpoints" / f"{key[0]}-{key[1]}.pt"
+
+
+def load_checkpoint(folder: Path, key: Key) -> dict[str, Any]:
+    """What was saved of a training, empty if nothing; `examined` is in it when it is finished."""
+    file = checkpoint(folder, key)
+    return torch.load(file, map_location="cpu", weights_only=True) if file.exists() else {}
+
+
+def save_checkpoint(folder: Path, key: Key, content: dict[str, Any]) -> None:
+    if rank() == 0:
+        with _run.replacing(checkpoint(folder, key)) as new:
+            torch.save(content, new)
