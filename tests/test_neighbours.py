@@ -8,6 +8,7 @@ import sys
 import pytest
 import torch
 
+import svdrot
 from svdrot.registration.neighbours import Followed, Neighbours, nearest
 
 # Squares of differences are exact to a few roundings in both.
@@ -114,15 +115,17 @@ def test_followed_queries_have_the_neighbours_of_a_new_search(step):
     points[7], query[5] = torch.nan, torch.nan
     tree = Neighbours(points)
     followed = Followed(tree, 0.4)
+    turn, shift = svdrot.random_rotation(dtype=torch.float64, generator=torch.Generator()), clouds(3)
     for seed in range(30):
-        distances, indices = followed.query(query)
-        truth, index = tree.query(query, 1, 0.4)
+        moved, distances, indices = followed.query(query, turn, shift)
+        torch.testing.assert_close(moved, query @ turn.mT + shift, rtol=0, atol=1e-14, equal_nan=True)
+        truth, index = tree.query(moved, 1, 0.4)
         assert torch.equal(distances, truth)
         twins = (index >= 90) & (index < 110)
         assert torch.equal(indices[~twins], index[~twins])
         query = query + step * clouds(500, 3, seed=seed)
     assert truth.isinf().any() and truth.isfinite().any()
-    assert Followed(Neighbours(points[:0]), 1.0).query(query)[0].isinf().all()
+    assert Followed(Neighbours(points[:0]), 1.0).query(query, turn, shift)[1].isinf().all()
 
 
 def test_gradients_of_distances():

@@ -19,17 +19,17 @@ LEAF = 12  # points at most; 8 and 16 are as fast within the noise
 KERNELS = {
     "plant": ("pointer", "pointer", "pointer", "intp", "intp"),
     "search": (
-        *("pointer", "pointer", "intp", "intp", "pointer", "intp", "double"),
+        *("pointer", "pointer", "pointer", "intp", "intp", "pointer", "intp", "double"),
         *("pointer", "pointer", "pointer", "intp", "intp"),
     ),
     "follow": (
-        *("pointer", "pointer", "intp", "intp", "pointer", "double", "pointer", "pointer"),
-        *("pointer", "pointer", "pointer", "intp", "intp"),
+        *("pointer", "pointer", "pointer", "intp", "intp", "pointer", "pointer", "pointer", "double"),
+        *("pointer", "pointer", "pointer", "pointer", "pointer", "pointer", "pointer", "intp", "intp"),
     ),
 }
 INTERLEAVE: dict[str, int] = {}
 LEVELS = 64  # of the tree at most
-SCRATCH = 2 * LEVELS  # numbers that a search needs
+SCRATCH = 2 * LEVELS + 2  # numbers that a search needs
 
 
 def plant(points, order, boxes, n, depth):
@@ -94,53 +94,66 @@ def part(x, rank, start, stop, k, a):
             break
 
 
-def search(points, boxes, n, depth, queries, k, limit, squares, places, scratch, start, stop):
-    """For each query the k points nearest to it by less than the root of `limit`: squared distances, in
-    order, and places in the order of the tree; what is not found stays as it was.
+def search(points, boxes, order, n, depth, queries, k, limit, distances, indices, scratch, start, stop):
+    """For each query the k points nearest to it by less than the root of `limit`, in order: distances,
+    infinite where there is none, and what `order` holds at their places in the tree, at n if there is none.
 
     A query that is not finite finds nothing.
     """
     x, box, q = carray(points, (n, 3)), carray(boxes, (2 << depth, 6)), carray(queries, (stop, 3))
-    found, at = carray(squares, (stop, k)), carray(integers(places), (stop, k))
-    stack = carray(scratch, (2, LEVELS))
+    rank, stack = carray(integers(order), (n + 1,)), carray(scratch, (2, LEVELS))
+    found, at = carray(distances, (stop, k)), carray(integers(indices), (stop, k))
     for i in range(start, stop):
-        find(x, box, n, depth, q[i, 0], q[i, 1], q[i, 2], k, dtype(limit), found, at, i, stack)
+        for slot in range(k):
+            found[i, slot], at[i, slot] = INFINITY, n
+        find(x, box, n, depth, q[i, 0], q[i, 1], q[i, 2], k, dtype(limit), found[i], at[i], stack)
+        for slot in range(k):
+            found[i, slot], at[i, slot] = math_sqrt(found[i, slot]), rank[at[i, slot]]
 
 
-def follow(points, boxes, n, depth, queries, limit, anchors, bounds, squares, places, scratch, start, stop):
-    """The nearest point for queries that moved a little since they were searched for, at `anchors`.
+def follow(
+    points, boxes, order, n, depth, queries, rotation, translation, limit,
+    anchors, bounds, places, moved, distances, indices, scratch, start, stop,
+):  # fmt: skip
+    """Where a motion takes the queries and the point nearest to each there, as `search` finds it with k = 1.
 
-    All but the nearest point were farther than `bounds` from there, so that a query nearer to its old
-    neighbour than that, less its way since, keeps it: near the end of an alignment nearly all do. What must
-    be searched for lies no farther than the two nearest of before. `squares` and `places` hold two.
+    A query was last searched for at its anchor, where all points but the nearest were farther than its bound:
+    nearer to its old neighbour than that, less its way since, it keeps it, and near the end of an alignment
+    nearly all do. What must be searched for lies no farther than the two nearest of before, at `places`.
     """
     x, box, q = carray(points, (n, 3)), carray(boxes, (2 << depth, 6)), carray(queries, (stop, 3))
-    found, at = carray(squares, (stop, 2)), carray(integers(places), (stop, 2))
-    old, bound = carray(anchors, (stop, 3)), carray(bounds, (stop,))
-    stack = carray(scratch, (2, LEVELS))
+    r, t, rank = carray(rotation, (3, 3)), carray(translation, (3,)), carray(integers(order), (n + 1,))
+    anchor, bound = carray(anchors, (stop, 3)), carray(bounds, (stop,))
+    at, index = carray(integers(places), (stop, 2)), carray(integers(indices), (stop,))
+    now, distance = carray(moved, (stop, 3)), carray(distances, (stop,))
+    stack, found = carray(scratch, (2, LEVELS)), carray(scratch, (LEVELS + 1, 2))[LEVELS]
     for i in range(start, stop):
-        a, b, c = q[i, 0], q[i, 1], q[i, 2]
+        for k in range(3):
+            now[i, k] = r[k, 0] * q[i, 0] + r[k, 1] * q[i, 1] + r[k, 2] * q[i, 2] + t[k]
+        a, b, c = now[i, 0], now[i, 1], now[i, 2]
         worst = dtype(limit)
         if at[i, 0] < n:
             row = at[i, 0]
             near = squared(x[row, 0] - a, x[row, 1] - b, x[row, 2] - c)
-            way = squared(old[i, 0] - a, old[i, 1] - b, old[i, 2] - c)
+            way = squared(anchor[i, 0] - a, anchor[i, 1] - b, anchor[i, 2] - c)
             if near < worst and (math_sqrt(near) + math_sqrt(way)) * SURELY < bound[i]:
-                found[i, 0] = near
+                distance[i], index[i] = math_sqrt(near), rank[row]
                 continue
             if at[i, 1] < n:
                 row = at[i, 1]
                 far = squared(x[row, 0] - a, x[row, 1] - b, x[row, 2] - c)
                 worst = min(worst, max(near, far) * SURELY)
-        found[i, 0] = found[i, 1] = limit
+        found[0] = found[1] = limit
         at[i, 0] = at[i, 1] = n
-        find(x, box, n, depth, a, b, c, 2, worst, found, at, i, stack)
-        bound[i] = math_sqrt(found[i, 1])
-        old[i, 0], old[i, 1], old[i, 2] = a, b, c
+        find(x, box, n, depth, a, b, c, 2, worst, found, at[i], stack)
+        anchor[i, 0], anchor[i, 1], anchor[i, 2] = a, b, c
+        bound[i] = math_sqrt(found[1])
+        distance[i] = math_sqrt(found[0]) if at[i, 0] < n else INFINITY
+        index[i] = rank[at[i, 0]]
 
 
-def find(x, box, n, depth, a, b, c, k, worst, found, at, i, stack):
-    """Fill row i of `found` and `at` for the query (a, b, c)."""
+def find(x, box, n, depth, a, b, c, k, worst, found, at, stack):
+    """Squared distances and places of the k points nearest to (a, b, c)."""
     leaves = 1 << depth
     zero = ONE - ONE
     stack[0, 0], stack[1, 0] = ONE, zero
@@ -167,11 +180,11 @@ def find(x, box, n, depth, a, b, c, k, worst, found, at, i, stack):
                 square = squared(x[row, 0] - a, x[row, 1] - b, x[row, 2] - c)
                 if square < worst:
                     slot = k - 1
-                    while slot > 0 and square < found[i, slot - 1]:
-                        found[i, slot], at[i, slot] = found[i, slot - 1], at[i, slot - 1]
+                    while slot > 0 and square < found[slot - 1]:
+                        found[slot], at[slot] = found[slot - 1], at[slot - 1]
                         slot -= 1
-                    found[i, slot], at[i, slot] = square, row
-                    worst = min(worst, found[i, k - 1])
+                    found[slot], at[slot] = square, row
+                    worst = min(worst, found[k - 1])
 
 
 def squared(u, v, w):
@@ -193,5 +206,10 @@ HELPERS = (extent, widest, part, squared, outside, find)
 def vocabulary(dtype: torch.dtype, scalar: Any, inline: Callable) -> dict[str, Any]:
     from ._simd import integers
 
-    words = {"LEVELS": LEVELS, "SURELY": 1 + 1e-12, "math_sqrt": math.sqrt}  # SURELY covers the rounding
+    words = {
+        "LEVELS": LEVELS,
+        "INFINITY": math.inf,
+        "SURELY": 1 + 1e-12,
+        "math_sqrt": math.sqrt,
+    }  # SURELY covers the rounding
     return words | {"dtype": scalar, "ONE": scalar(1), "integers": integers}

@@ -70,14 +70,15 @@ def run_rows(
     chunks = iter(range(0, rows, chunk))
 
     def work() -> None:
-        tiles = torch.empty(scratch, dtype=dtype)
+        tiles = empty((scratch,), dtype)
         for start in chunks:
             kernel(*pointers, tiles.data_ptr(), start, min(start + chunk, rows))
 
     others = [_pool(threads - 1).submit(work) for _ in range(threads - 1)]
     work()
     for other in others:
-        other.result()
+        if not other.cancel():  # what did not even get a core has nothing left to do
+            other.result()
 
 
 def load(name: str, dtype: torch.dtype) -> Callable[..., None]:

@@ -595,12 +595,15 @@ class _Aligner:
         self, marked: Tensor, rotation: Tensor, translation: Tensor, items: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Points where they are now, their distances from the target, and their neighbours."""
-        moved = torch.baddbmm(translation[:, None], marked, rotation.mT)
         if not len(items):
-            empty = moved[..., 0]
-            return moved, empty, empty.long()
-        found = [self.nearest[i].query(cloud) for i, cloud in zip(items.tolist(), moved, strict=True)]
-        distances, indices = (torch.stack(values) for values in zip(*found, strict=True))
+            empty = marked[..., 0]
+            return marked, empty, empty.long()
+        clouds = zip(items.tolist(), marked, rotation, translation, strict=True)
+        found = [self.nearest[i].query(*cloud) for i, *cloud in clouds]
+        moved, distances, indices = (
+            values[0][None] if len(values) == 1 else torch.stack(values)  # no copy of a single large cloud
+            for values in zip(*found, strict=True)
+        )
         return moved, distances, indices
 
     def _take(

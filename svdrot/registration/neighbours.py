@@ -155,21 +155,22 @@ class _Boxes:
         if len(order):
             plant = cpu.load("plant", torch.float64)
             plant(self.points.data_ptr(), order.data_ptr(), self.boxes.data_ptr(), len(order), self.depth)
-        self.order = torch.cat((order, order.new_full((1,), self.size)))  # the last is of what is not found
+        order = torch.cat((order, order.new_full((1,), self.size)))  # the last is of what is not found
+        self.parts = (self.points, self.boxes, order, len(self.points), self.depth)
 
     def search(self, query: Tensor, k: int, limit: float) -> tuple[Tensor, Tensor]:
         n, shape = len(self.points), (len(query), k)
-        squares = torch.full(shape, math.inf, dtype=torch.float64)
-        places = torch.full(shape, n)
-        if n:
-            queries, below = _in_space(query), _below(limit)
-            arguments = (self.points, self.boxes, n, self.depth, queries, k, below, squares, places)
-            cpu.run_rows("search", torch.float64, len(query), 72, arguments, SCRATCH, 1)
-        return squares.sqrt_(), self.order[places]
+        if not n:
+            return torch.full(shape, math.inf, dtype=torch.float64), torch.full(shape, self.size)
+        distances, indices = torch.empty(shape, dtype=torch.float64), torch.empty(shape, dtype=torch.long)
+        queries, below = _in_space(query), _below(limit)
+        arguments = (*self.parts, queries, k, below, distances, indices)
+        cpu.run_rows("search", torch.float64, len(query), 72, arguments, SCRATCH, 1)
+        return distances, indices
 
 
 class Followed:
-    """The nearest neighbours of one set of queries that moves step by step.
+    """The nearest neighbours of one cloud that moves step by step.
 
     Exactly those of `Neighbours.query` with k = 1. On CPU, what moved too little to change its neighbour is
     not searched for: thirty iterations of ICP take 15 to 50 % less time.
@@ -177,25 +178,25 @@ class Followed:
 
     def __init__(self, neighbours: Neighbours, max_distance: float):
         self._neighbours, self._limit = neighbours, max_distance
-        self._tree = neighbours.tree
         self._memory: tuple[Tensor, Tensor, Tensor] | None = None
 
-    def query(self, query: Tensor) -> tuple[Tensor, Tensor]:
-        """Distances and indices (N,) of the neighbours of queries (N, 3), always the same N in float64."""
-        tree = self._tree
+    def query(self, cloud: Tensor, rotation: Tensor, translation: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Where a motion (3, 3), (3,) takes the points of a cloud (N, 3), always the same in float64; the
+        distances (N,) of their neighbours there, and the indices (N,) of these."""
+        tree = self._neighbours.tree
         if tree is None or not len(tree.points):
-            return self._neighbours.query(query, 1, self._limit)
-        n = len(tree.points)
+            moved = cloud @ rotation.mT + translation
+            return moved, *self._neighbours.query(moved, 1, self._limit)
         if self._memory is None:
-            places = torch.full((len(query), 2), n)
-            self._memory = torch.empty_like(query), torch.empty_like(query[:, 0]), places
-        anchors, bounds, places = self._memory
-        squares = torch.empty(places.shape, dtype=torch.float64)
-        limit = _below(self._limit)
-        arguments = (tree.points, tree.boxes, n, tree.depth, query.contiguous(), limit, anchors, bounds)
-        cpu.run_rows("follow", torch.float64, len(query), 72, (*arguments, squares, places), SCRATCH, 1)
-        places = places[:, 0]
-        return squares[:, 0].sqrt().masked_fill_(places == n, math.inf), tree.order[places]
+            places = torch.full((len(cloud), 2), len(tree.points))
+            self._memory = torch.empty_like(cloud), torch.empty_like(cloud[:, 0]), places
+        # One pass of one kernel: between kernels, the threads of torch's operations would keep a core busy
+        # for which those of the next kernel wait.
+        moved, distances, indices = (torch.empty_like(x) for x in (cloud, cloud[:, 0], self._memory[2][:, 0]))
+        motion = (cloud.contiguous(), rotation.contiguous(), translation.contiguous(), _below(self._limit))
+        arguments = (*tree.parts, *motion, *self._memory, moved, distances, indices)
+        cpu.run_rows("follow", torch.float64, len(cloud), 72, arguments, SCRATCH, 1)
+        return moved, distances, indices
 
 
 def _below(limit: float) -> float:
