@@ -218,9 +218,8 @@ def test_kernels_take_the_steps_of_tensors(method, far):
     }
     own, theirs = forms[row.source](a.expand(2, n, 3)), forms[row.target](normals)
     origin = torch.randn(2, 3, generator=generator(7), **double) + offset
-    more = [v for v in (own, theirs) if v is not None]
-    taken = _steps.take(
-        row, source, indices, weights, items, turn, translation, origin, points, counts, *more
+    taken, given, residuals = _steps.take(
+        row, source, indices, weights, items, turn, translation, origin, points, counts, own, theirs
     )
     at = (items[:, None], indices.clamp(max=m - 1))
     turned = {None: None, "normals": a @ turn.mT}.get(row.source, None)
@@ -235,6 +234,9 @@ def test_kernels_take_the_steps_of_tensors(method, far):
     )
     distances = torch.where(found, (source - chosen).norm(dim=-1), torch.inf)
     wanted = _steps.take_of_pairs(row, pairs, distances, turn, translation)
+    sizes = torch.where(pairs.weights > 0, row.residual(pairs).abs(), torch.inf)
+    torch.testing.assert_close(residuals, sizes, rtol=1e-9 * (1 + far), atol=1e-12 * (1 + far))
+    assert torch.equal(given, weights)
     assert taken.enough.all() and taken.finite.all() and wanted.enough.all() and (wanted.angle > 1e-3).all()
     for field in fields(wanted):
         found, exact = (getattr(x, field.name).double() for x in (taken, wanted))
@@ -255,7 +257,7 @@ def test_large_steps_of_kernels():
             None
         ]  # covariances are the same in all directions: the linear problem's least squares
         isotropic = _steps.pack(eye.expand(1, 500, 3, 3)).contiguous()
-        taken = _steps.take(
+        taken, *_ = _steps.take(
             row,
             source[None],
             torch.arange(500)[None],

@@ -6,8 +6,9 @@ the pairs, and for each of its residuals r with the derivative j by a small moti
 The sums of products of the first are the moments of the pairs, those of the others the normal equations.
 
 A row of the batch is a segment of an item: `length` of its n points. Its sums are the two matrices of 7 x 7,
-how many points have a neighbour, the squares of their distances, and how many count for the step. The
-steps from these sums are those of `svdrot.registration._steps`, where their symbols are defined.
+how many points have a neighbour, the squares of their distances, and how many count for the step. The sizes
+of the residuals, for robust weights, are written on the way. The steps from the sums are those of
+`svdrot.registration._steps`, where their symbols are defined.
 """
 
 import math
@@ -20,23 +21,17 @@ import torch
 from . import so3
 
 TILE = 256  # pairs at a time
-ROWS = 28  # of seven numbers, up to four
+RESIDUAL = 28  # the row after four of seven numbers
+ROWS = RESIDUAL + 1
 SCRATCH = ROWS * TILE
 SUMS = 49 + 49 + 3
 
 # Points of the source where they are now, indices of their neighbours, weights; for each item its place among
-# the targets, rotation and origin; points of the target, and which of them count.
-PAIRS = ("pointer",) * 8
-# Sums; n, points of a target, segments, length.
-LAYOUT = ("pointer", "intp", "intp", "intp", "intp", "pointer", "intp", "intp")
-KERNELS = {
-    "sum_points": (*PAIRS, *LAYOUT),
-    # Normals of the target.
-    "sum_planes": (*PAIRS, "pointer", *LAYOUT),
-    # Normals, packed covariances of source and target.
-    "sum_symmetric": (*PAIRS, "pointer", "pointer", *LAYOUT),
-    "sum_covariances": (*PAIRS, "pointer", "pointer", *LAYOUT),
-}
+# the targets, rotation and origin; points of the target, which of them count; normals or packed covariances
+# of source and target, unused where the method needs none; residuals and sums; n, points of a target,
+# segments, length.
+PAIRS = (*("pointer",) * 12, *("intp",) * 4, "pointer", "intp", "intp")
+KERNELS = {"sum_points": PAIRS, "sum_planes": PAIRS, "sum_symmetric": PAIRS, "sum_covariances": PAIRS}
 INTERLEAVE: dict[str, int] = {}
 # Sums, segments, origins, rotations and translations of before, steps.
 STEPS = ("pointer", "intp", "pointer", "pointer", "pointer", "pointer", "pointer", "intp", "intp")
@@ -50,117 +45,127 @@ SWEEPS = 30  # of Jacobi's method at most: it converges quadratically, in six or
 
 
 def sum_points(
-    x, near, weight, items, rotations, origin, y, counts,
-    sums, n, m, segments, length, scratch, start, stop,
+    x, near, weight, items, rotations, origin, y, counts, source, target, residuals, sums,
+    n, m, segments, length, scratch, start, stop,
 ):  # fmt: skip
-    use_widest_vectors()
-    tile, result = carray(scratch, (ROWS, TILE)), carray(sums, (stop, SUMS))
-    for row in range(start, stop):
-        item, first, last = segment(row, n, segments, length)
-        for at in range(first, last, TILE):
-            live = min(TILE, last - at)
-            read(x, near, weight, items, origin, y, counts, n, m, item, at, live, tile, result[row])
-            add_products(tile, 0, live, result[row], 0)
+    sum_pairs(
+        points, 0, x, near, weight, items, rotations, origin, y, counts, source, target, residuals, sums,
+        n, m, segments, length, scratch, start, stop,
+    )  # fmt: skip
 
 
 def sum_planes(
-    x, near, weight, items, rotations, origin, y, counts, normals,
-    sums, n, m, segments, length, scratch, start, stop,
+    x, near, weight, items, rotations, origin, y, counts, source, target, residuals, sums,
+    n, m, segments, length, scratch, start, stop,
 ):  # fmt: skip
-    """Residuals (p - q) b, b the normal at q."""
-    use_widest_vectors()
-    tile, result = carray(scratch, (ROWS, TILE)), carray(sums, (stop, SUMS))
-    index, to = carray(integers(near), (stop * n,)), carray(integers(items), (stop,))
-    for row in range(start, stop):
-        item, first, last = segment(row, n, segments, length)
-        b = carray(normals, ((to[item] + 1) * m, 3))
-        for at in range(first, last, TILE):
-            live = min(TILE, last - at)
-            read(x, near, weight, items, origin, y, counts, n, m, item, at, live, tile, result[row])
-            for i in range(live):
-                j = to[item] * m + min(index[item * n + at + i], m - 1)
-                w, p, q = pair(tile, i)
-                put_plane(tile, i, w, p, difference(p, q), (b[j, 0], b[j, 1], b[j, 2]))
-            add_products(tile, 0, live, result[row], 0)
-            add_products(tile, 7, live, result[row], 49)
+    sum_pairs(
+        planes, 1, x, near, weight, items, rotations, origin, y, counts, source, target, residuals, sums,
+        n, m, segments, length, scratch, start, stop,
+    )  # fmt: skip
 
 
 def sum_symmetric(
-    x, near, weight, items, rotations, origin, y, counts, source, target,
-    sums, n, m, segments, length, scratch, start, stop,
+    x, near, weight, items, rotations, origin, y, counts, source, target, residuals, sums,
+    n, m, segments, length, scratch, start, stop,
 ):  # fmt: skip
-    """Residuals (p - q)(a + b), a and b the normals at p and q, with signs that agree."""
-    use_widest_vectors()
-    tile, result = carray(scratch, (ROWS, TILE)), carray(sums, (stop, SUMS))
-    index, to = carray(integers(near), (stop * n,)), carray(integers(items), (stop,))
-    normals = carray(source, (stop * n, 3))
-    for row in range(start, stop):
-        item, first, last = segment(row, n, segments, length)
-        r, s, t = turn(rotations, item)
-        others = carray(target, ((to[item] + 1) * m, 3))
-        for at in range(first, last, TILE):
-            live = min(TILE, last - at)
-            read(x, near, weight, items, origin, y, counts, n, m, item, at, live, tile, result[row])
-            for i in range(live):
-                k = item * n + at + i
-                j = to[item] * m + min(index[k], m - 1)
-                c, b = normals[k], (others[j, 0], others[j, 1], others[j, 2])
-                a = dot(r, c), dot(s, c), dot(t, c)
-                sign = where(dot(a, b) < ZERO, -ONE, ONE)
-                w, p, q = pair(tile, i)
-                put_plane(tile, i, w, add(p, q), difference(p, q), add(scaled(sign, a), b))
-            add_products(tile, 0, live, result[row], 0)
-            add_products(tile, 7, live, result[row], 49)
+    sum_pairs(
+        symmetric, 1, x, near, weight, items, rotations, origin, y, counts, source, target, residuals, sums,
+        n, m, segments, length, scratch, start, stop,
+    )  # fmt: skip
 
 
 def sum_covariances(
-    x, near, weight, items, rotations, origin, y, counts, source, target,
-    sums, n, m, segments, length, scratch, start, stop,
+    x, near, weight, items, rotations, origin, y, counts, source, target, residuals, sums,
+    n, m, segments, length, scratch, start, stop,
 ):  # fmt: skip
-    """Three residuals, K⁻¹ (p - q), with K Kᵀ the covariance of p - q, K lower triangular."""
+    sum_pairs(
+        generalized, 3, x, near, weight, items, rotations, origin, y, counts, source, target, residuals, sums,
+        n, m, segments, length, scratch, start, stop,
+    )  # fmt: skip
+
+
+def sum_pairs(
+    rows, count, x, near, weight, items, rotations, origin, y, counts, source, target, residuals, sums,
+    n, m, segments, length, scratch, start, stop,
+):  # fmt: skip
+    """What all methods share; `rows` writes the (w j, w r) of a tile of pairs, `count` for each pair."""
     use_widest_vectors()
     tile, result = carray(scratch, (ROWS, TILE)), carray(sums, (stop, SUMS))
-    index, to = carray(integers(near), (stop * n,)), carray(integers(items), (stop,))
-    covariances = carray(source, (stop * n, 6))
     for row in range(start, stop):
-        item, first, last = segment(row, n, segments, length)
-        r, s, t = turn(rotations, item)
-        others = carray(target, ((to[item] + 1) * m, 6))
-        for at in range(first, last, TILE):
-            live = min(TILE, last - at)
-            read(x, near, weight, items, origin, y, counts, n, m, item, at, live, tile, result[row])
-            for i in range(live):
-                k = item * n + at + i
-                j = to[item] * m + min(index[k], m - 1)
-                a, b = covariances[k], others[j]
-                ar, as_, at_ = times(a, r), times(a, s), times(a, t)
-                xx, xy, xz = dot(r, ar) + b[0], dot(r, as_) + b[1], dot(r, at_) + b[2]
-                yy, yz, zz = dot(s, as_) + b[3], dot(s, at_) + b[4], dot(t, at_) + b[5]
-                k0 = rsqrt_or_zero(xx)
-                l, h = xy * k0, xz * k0
-                k1 = rsqrt_or_zero(yy - l * l)
-                f = (yz - l * h) * k1
-                k2 = rsqrt_or_zero(zz - h * h - f * f)
-                w, p, q = pair(tile, i)
-                w = where(k0 * k1 * k2 > ZERO, w, ZERO)
-                p, d = where3(w > ZERO, p), where3(w > ZERO, difference(p, q))
-                # The rows of (-[p]x, I, d), and K⁻¹ times them.
-                u, v, z = (ZERO, p[2], -p[1]), (-p[2], ZERO, p[0]), (p[1], -p[0], ZERO)
-                e0, e1, e2 = (w, ZERO, ZERO), (ZERO, w, ZERO), (ZERO, ZERO, w)
-                u, e0 = scaled(k0, u), scaled(k0, e0)
-                d0 = k0 * d[0]
-                v, e1 = scaled(k1, less(v, l, u)), scaled(k1, less(e1, l, e0))
-                d1 = k1 * (d[1] - l * d0)
-                z = scaled(k2, less(less(z, h, u), f, v))
-                e2 = scaled(k2, less(less(e2, h, e0), f, e1))
-                d2 = k2 * (d[2] - h * d0 - f * d1)
-                put(tile, 7, i, u, e0, d0)
-                put(tile, 14, i, v, e1, d1)
-                put(tile, 21, i, z, e2, d2)
+        item, at, last = segment(row, n, segments, length)
+        to, rotation = carray(integers(items), (item + 1,))[item] * m, turn(rotations, item)
+        while at < last:
+            live, first = min(TILE, last - at), item * n + at
+            read(x, near, weight, origin, y, counts, m, item, first, live, to, tile, result[row])
+            rows(near, rotation, source, target, m, first, live, to, tile)
+            write_residuals(residuals, first, live, tile)
             add_products(tile, 0, live, result[row], 0)
-            add_products(tile, 7, live, result[row], 49)
-            add_products(tile, 14, live, result[row], 49)
-            add_products(tile, 21, live, result[row], 49)
+            for k in range(count):
+                add_products(tile, 7 * (1 + k), live, result[row], 49)
+            at += TILE
+
+
+def points(near, rotation, source, target, m, first, live, to, tile):
+    """No normal equations: the step follows from the moments."""
+    for i in range(live):
+        _, p, q = pair(tile, i)
+        tile[RESIDUAL, i] = norm(difference(p, q))
+
+
+def planes(near, rotation, source, target, m, first, live, to, tile):
+    """Residuals (p - q) b, b the normal at q."""
+    index, normals = carray(integers(near), (first + live,)), carray(target, (to + m, 3))
+    for i in range(live):
+        b = normals[to + min(index[first + i], m - 1)]
+        w, p, q = pair(tile, i)
+        put_plane(tile, i, w, p, difference(p, q), (b[0], b[1], b[2]))
+
+
+def symmetric(near, rotation, source, target, m, first, live, to, tile):
+    """Residuals (p - q)(a + b), a and b the normals at p and q, with signs that agree."""
+    index = carray(integers(near), (first + live,))
+    own, normals = carray(source, (first + live, 3)), carray(target, (to + m, 3))
+    r, s, t = rotation
+    for i in range(live):
+        c, b = own[first + i], normals[to + min(index[first + i], m - 1)]
+        a, b = (dot(r, c), dot(s, c), dot(t, c)), (b[0], b[1], b[2])
+        sign = where(dot(a, b) < ZERO, -ONE, ONE)
+        w, p, q = pair(tile, i)
+        put_plane(tile, i, w, add(p, q), difference(p, q), add(scaled(sign, a), b))
+
+
+def generalized(near, rotation, source, target, m, first, live, to, tile):
+    """Three residuals, K⁻¹ (p - q), with K Kᵀ the covariance of p - q, K lower triangular."""
+    index = carray(integers(near), (first + live,))
+    own, covariances = carray(source, (first + live, 6)), carray(target, (to + m, 6))
+    r, s, t = rotation
+    for i in range(live):
+        a, b = own[first + i], covariances[to + min(index[first + i], m - 1)]
+        ar, as_, at_ = times(a, r), times(a, s), times(a, t)
+        xx, xy, xz = dot(r, ar) + b[0], dot(r, as_) + b[1], dot(r, at_) + b[2]
+        yy, yz, zz = dot(s, as_) + b[3], dot(s, at_) + b[4], dot(t, at_) + b[5]
+        k0 = rsqrt_or_zero(xx)
+        l, h = xy * k0, xz * k0
+        k1 = rsqrt_or_zero(yy - l * l)
+        f = (yz - l * h) * k1
+        k2 = rsqrt_or_zero(zz - h * h - f * f)
+        w, p, q = pair(tile, i)
+        w = where(k0 * k1 * k2 > ZERO, w, ZERO)
+        p, d = where3(w > ZERO, p), where3(w > ZERO, difference(p, q))
+        # The rows of (-[p]x, I, d), and K⁻¹ times them.
+        u, v, z = (ZERO, p[2], -p[1]), (-p[2], ZERO, p[0]), (p[1], -p[0], ZERO)
+        e0, e1, e2 = (w, ZERO, ZERO), (ZERO, w, ZERO), (ZERO, ZERO, w)
+        u, e0 = scaled(k0, u), scaled(k0, e0)
+        d0 = k0 * d[0]
+        v, e1 = scaled(k1, less(v, l, u)), scaled(k1, less(e1, l, e0))
+        d1 = k1 * (d[1] - l * d0)
+        z = scaled(k2, less(less(z, h, u), f, v))
+        e2 = scaled(k2, less(less(e2, h, e0), f, e1))
+        d2 = k2 * (d[2] - h * d0 - f * d1)
+        put(tile, 7, i, u, e0, d0)
+        put(tile, 14, i, v, e1, d1)
+        put(tile, 21, i, z, e2, d2)
+        tile[RESIDUAL, i] = norm((d0, d1, d2))
 
 
 def segment(row, n, segments, length):
@@ -169,16 +174,16 @@ def segment(row, n, segments, length):
     return row // segments, first, min(first + length, n)
 
 
-def read(x, near, weight, items, origin, y, counts, n, m, item, at, live, tile, result):
+def read(x, near, weight, origin, y, counts, m, item, first, live, to, tile, result):
     """The first seven numbers of each pair, 0 for those that do not count, and what is to be counted."""
-    end, to = item * n + at + live, carray(integers(items), (item + 1,))[item]
-    xs, ys, o = carray(x, (end, 3)), carray(y, ((to + 1) * m, 3)), carray(origin, (item + 1, 3))[item]
-    index, ws, cs = carray(integers(near), (end,)), carray(weight, (end,)), carray(counts, ((to + 1) * m,))
+    end = first + live
+    xs, ys, o = carray(x, (end, 3)), carray(y, (to + m, 3)), carray(origin, (item + 1, 3))[item]
+    index, ws, cs = carray(integers(near), (end,)), carray(weight, (end,)), carray(counts, (to + m,))
     found, squares, used = ZERO, ZERO, ZERO
     for i in range(live):
-        k = item * n + at + i
+        k = first + i
         paired = index[k] < m
-        j = to * m + min(index[k], m - 1)
+        j = to + min(index[k], m - 1)
         p, q = (xs[k, 0], xs[k, 1], xs[k, 2]), (ys[j, 0], ys[j, 1], ys[j, 2])
         d = difference(p, q)
         found += where(paired, ONE, ZERO)
@@ -195,6 +200,14 @@ def read(x, near, weight, items, origin, y, counts, n, m, item, at, live, tile, 
     result[100] += used
 
 
+def write_residuals(residuals, first, live, tile):
+    """Infinite for pairs that do not count."""
+    result = carray(residuals, (first + live,))
+    for i in range(live):
+        w = tile[0, i]
+        result[first + i] = where(w > ZERO, tile[RESIDUAL, i] / where(w > ZERO, w, ONE), INFINITY)
+
+
 def pair(tile, i):
     return tile[0, i], (tile[1, i], tile[2, i], tile[3, i]), (tile[4, i], tile[5, i], tile[6, i])
 
@@ -202,6 +215,7 @@ def pair(tile, i):
 def put_plane(tile, i, w, p, d, n):
     """The residual d n and its derivative by a motion of p."""
     put(tile, 7, i, cross(p, n), scaled(w, n), dot(d, n))
+    tile[RESIDUAL, i] = abs(dot(d, n))
 
 
 def put(tile, row, i, turning, moving, residual):
@@ -235,6 +249,10 @@ def times(c, x):
         c[1] * x[0] + c[3] * x[1] + c[4] * x[2],
         c[2] * x[0] + c[4] * x[1] + c[5] * x[2],
     )
+
+
+def norm(x):
+    return math_sqrt(dot(x, x))
 
 
 def less(x, factor, y):
@@ -518,8 +536,9 @@ def at(vectors, item):
 
 
 HELPERS = (
-    *(where, where3, difference, less, rsqrt_or_zero, times, turn, at),
-    *(pair, put, put_plane, segment, read, add_products),
+    *(where, where3, difference, norm, less, rsqrt_or_zero, times, turn, at),
+    *(pair, put, put_plane, points, planes, symmetric, generalized),
+    *(segment, read, write_residuals, add_products, sum_pairs),
     *(merge, means, covariance, change, diagonalize, solution, exponential, turned, write_step),
 )
 
@@ -528,7 +547,13 @@ def vocabulary(dtype: torch.dtype, scalar: Any, inline: Callable) -> dict[str, A
     from ._simd import integers
 
     words = {"TILE": TILE, "ROWS": ROWS, "SUMS": SUMS, "STEP": STEP, "SWEEPS": SWEEPS, "integers": integers}
-    words |= {"math_sqrt": math.sqrt, "OBSERVABLE": OBSERVABLE, "LEAST": 1e-12}
+    words |= {
+        "RESIDUAL": RESIDUAL,
+        "INFINITY": math.inf,
+        "math_sqrt": math.sqrt,
+        "OBSERVABLE": OBSERVABLE,
+        "LEAST": 1e-12,
+    }
     words |= {"sqrt": math.sqrt, "absolute": abs, "where": inline(where), "TWO": 2.0, "ROUNDING": 2.0**-106}
     words |= {name: np.float64(value) for name, value in so3.constants(torch.float64).items()}
     so3.bind(words, inline, so3.FORMULAS)

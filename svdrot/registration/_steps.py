@@ -289,9 +289,14 @@ def take(
     origin: Tensor,
     target: Tensor,
     counts: Tensor,
-    *more: Tensor,
-) -> Taken:
-    """A step, by the kernels for the CPU.
+    own: Tensor | None = None,
+    theirs: Tensor | None = None,
+    *,
+    kernel: str = "none",
+    parameter: float | None = None,
+) -> tuple[Taken, Tensor, Tensor]:
+    """A step by the kernels for the CPU, the weights (B, N) that it gives, and the sizes of the residuals
+    (B, N), infinite for pairs that do not count.
 
     Args:
         method: a row of `METHODS`.
@@ -303,27 +308,41 @@ def take(
         origin: near the pairs, (B, 3): of the sums, against rounding.
         target: (T, M, 3).
         counts: (T, M), positive where a point counts for steps.
-        more: normals or covariances of the source, not turned, and of the target.
+        own, theirs: normals or packed covariances of the source, not turned, and of the target.
+        kernel, parameter: of the robust weights, as for `robust_weights`, or "none".
     """
     (size, n), m = indices.shape, target.shape[1]
     segments = -(-n // SEGMENT)
-    sums = torch.zeros(size * segments, SUMS, dtype=torch.float64)
+    own, theirs = (source if own is None else own), (target if theirs is None else theirs)
+    source, indices, items, rotation, origin, target, counts, own, theirs = (
+        x.contiguous() for x in (source, indices, items, rotation, origin, target, counts, own, theirs)
+    )
+    residuals = torch.empty((size, n), dtype=torch.float64)
+
+    def sum_up(weights: Tensor) -> Tensor:
+        sums = torch.zeros(size * segments, SUMS, dtype=torch.float64)
+        pairs = (source, indices, weights, items, rotation, origin, target, counts, own, theirs, residuals)
+        arguments = (*pairs, sums, n, m, segments, SEGMENT)
+        cpu.run_rows(method.kernels[0], torch.float64, len(sums), 9 * SEGMENT, arguments, SCRATCH, 1)
+        return sums
+
+    weights = weights.contiguous()
+    sums = sum_up(weights)
+    if kernel != "none":
+        weights = weights * robust_weights(kernel, residuals, residuals.isfinite(), parameter)
+        sums = sum_up(weights)
     steps = torch.empty(size, STEP, dtype=torch.float64)
-    pairs = [
-        x.contiguous() for x in (source, indices, weights, items, rotation, origin, target, counts, *more)
-    ]
-    summed = (*pairs, sums, n, m, segments, SEGMENT)
-    cpu.run_rows(method.kernels[0], torch.float64, len(sums), 9 * SEGMENT, summed, SCRATCH, 1)
-    poses = (sums, segments, pairs[5], pairs[4], translation.contiguous(), steps)
+    poses = (sums, segments, origin, rotation, translation.contiguous(), steps)
     cpu.run_rows(method.kernels[1], torch.float64, size, 1000, poses, SCRATCH, 1)
     rotation, translation, matrix, pivot, rest = steps.split((9, 3, 36, 3, 7), 1)
     radius, found, squares, used, chord, length, finite = rest.unbind(1)
     rotation, matrix = rotation.unflatten(1, (3, 3)), matrix.unflatten(1, (6, 6))
     enough = used >= 3
-    return Taken(
+    taken = Taken(
         *(rotation, translation, matrix, pivot, radius, found, squares),
         *(enough, finite > 0, _angle(chord), length),
     )
+    return taken, weights, residuals
 
 
 def take_of_pairs(

@@ -412,6 +412,11 @@ class _Cloud:
             known if need == "covariances" else None,
         )
 
+    @property
+    def known(self) -> Tensor | None:
+        """What it was made ready with."""
+        return self.covariances if self.normals is None else self.normals
+
     def marked(self) -> Tensor:
         """The points, NaN where they do not count, detached."""
         return torch.where(self.valid[..., None], self.points.detach(), torch.nan)
@@ -618,31 +623,31 @@ class _Aligner:
         items: Tensor,
     ) -> tuple[_steps.Taken, Tensor]:
         """A step, and the weights of its pairs."""
-        target, weights = self.target, source.weights
-        if self.kernel != "none" or self.differentiable or moved.is_cuda:
+        if moved.is_cuda:
             pairs = self._pairs(source, rotation, moved, indices, distances.isfinite(), items)
             weights = pairs.weights
             if self.kernel != "none":
                 residual = self.method.residual(pairs)
                 weights = weights * _steps.robust_weights(self.kernel, residual, weights > 0, self.parameter)
-            if moved.is_cuda:
-                pairs = pairs.weighted(weights)
-                return _steps.take_of_pairs(self.method, pairs, distances, rotation, translation), weights
-        more = (source.normals, source.covariances, target.normals, target.covariances)
-        taken = _steps.take(
+            pairs = pairs.weighted(weights)
+            return _steps.take_of_pairs(self.method, pairs, distances, rotation, translation), weights
+        taken, weights, residuals = _steps.take(
             self.method,
             moved,
             indices,
-            weights,
+            source.weights,
             items,
             rotation,
             translation,
             origin,
-            target.points,
-            target.weights,
-            *(x for x in more if x is not None),
+            self.target.points,
+            self.target.weights,
+            source.known,
+            self.target.known,
+            kernel=self.kernel,
+            parameter=self.parameter,
         )
-        return taken, weights
+        return taken, torch.where(residuals.isfinite(), weights, 0) if self.differentiable else weights
 
     def _pairs(
         self,
