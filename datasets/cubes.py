@@ -9,8 +9,9 @@ As in experiment 2.1 of Geist et al., "Learning with 3D rotations, a hitchhiker'
 
 A ray $o + t d$, seen from the cube, enters the slab of axis i at $t_i = (a_i - 1) / e_i$ and leaves it at
 $(a_i + 1) / e_i$, with $a_i = |o_i|$ and $e_i = -\operatorname{sign}(o_i) d_i$. It meets the cube on the face
-where it enters last, if it has left no other slab before; the face can be seen if $a_i > 1$. Multiplied by e
-these are comparisons of linear functions of the pixel's place, one in x with one in y, without a division.
+where it enters last, if it has left no other slab before. Multiplied by e these are comparisons of linear
+functions of the pixel's place, one in x with one in y, without a division; where $a_i < 1$ they do not hold
+together, for no point of the cube is behind the camera.
 """
 
 import math
@@ -79,7 +80,6 @@ def _render(r: Tensor, size: int, colours: Tensor, ambient: float, samples: int)
     a = DISTANCE * toward.abs()
     # Rays (x, y, -1) in the frame of the cube: e = x ex + y ey + e1.
     ex, ey, e1 = -sign * r[:, 0], -sign * r[:, 1], sign * r[:, 2]
-    seen = a > 1
 
     i, j = [0, 0, 1], [1, 2, 2]
     # Entering the slab i after the slab j: (a_i - 1) e_j >= (a_j - 1) e_i.
@@ -102,7 +102,7 @@ def _render(r: Tensor, size: int, colours: Tensor, ambient: float, samples: int)
             hits[:, 1] += (~last[:, 0] & last[:, 2] & before[:, 2] & before[:, 3]).view(torch.uint8)
             hits[:, 2] += (~(last[:, 1] | last[:, 2]) & before[:, 4] & before[:, 5]).view(torch.uint8)
 
-    light = torch.where(seen, ambient + (1 - ambient) * toward.abs(), 0) / samples**2
+    light = (ambient + (1 - ambient) * toward.abs()) / samples**2
     face = 2 * torch.arange(3, device=r.device) + (sign < 0)
     paint = colours[face] * light[..., None]
     paint = paint + torch.where(toward.isfinite(), 0.0, torch.nan)[..., None]

@@ -57,6 +57,15 @@ def test_pixels_are_those_of_cast_rays(ambient):
     assert wrong.mean() < 1e-3  # seven pixels of seven images
 
 
+def test_a_face_is_seen_once_the_camera_is_above_its_plane():
+    for height, seen in ((1.15, True), (0.95, False)):
+        angle = torch.tensor([np.arcsin(height / cubes.DISTANCE), 0, 0])
+        image = cubes.render(svdrot.axis_angle_to_matrix(angle), ambient=1, samples=1).numpy()
+        expected = cast(svdrot.axis_angle_to_matrix(angle).numpy(), 64, 1)
+        assert (np.abs(image - expected) > ROUNDING).any(0).sum() < 4
+        assert bool((image == np.array(cubes.COLOURS[2])[:, None, None]).all(0).any()) == seen
+
+
 def test_symmetries_of_the_cube_permute_the_colours():
     group = symmetries()
     assert len(group) == 24
