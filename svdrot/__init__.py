@@ -45,11 +45,16 @@ from .rotations import random_rotation as random_rotation
 
 if TYPE_CHECKING:
     from . import distributions as distributions
+    from . import losses as losses
     from . import registration as registration
+    from . import symmetries as symmetries
+
+
+_LAZY = ("distributions", "losses", "registration", "symmetries")  # when used: half of the import
 
 
 def __getattr__(name: str):
-    if name in ("distributions", "registration"):  # loaded when used: half of the time of the import
+    if name in _LAZY:
         return import_module(f"svdrot.{name}")
     raise AttributeError(f"module 'svdrot' has no attribute {name!r}")
 
@@ -64,6 +69,7 @@ __all__ = [
     "euler_to_quaternion",
     "geodesic_distance",
     "is_rotation",
+    "losses",
     "matrix_to_axis_angle",
     "matrix_to_euler",
     "matrix_to_mrp",
@@ -93,4 +99,5 @@ __all__ = [
     "schedules",
     "special_orthogonalize",
     "symmetric_10d_to_matrix",
+    "symmetries",
 ]

@@ -55,11 +55,15 @@ def axial_vector(q: Tensor) -> Tensor:
 def length(v: Tensor) -> Tensor:
     """Euclidean norm over the last dimension with zero derivatives of every order at zero.
 
-    `torch.linalg.vector_norm` has a NaN second derivative there (torch 2.13).
+    `torch.linalg.vector_norm` has a NaN second derivative there (torch 2.13). The largest entry is taken out,
+    as a constant, which changes no derivative: the second one of the root of a square is its power -3/2, and
+    leaves float32 for a length of 1e-13.
     """
-    squared = (v * v).sum(-1)
-    zero = squared == 0
-    return torch.where(zero, 0, torch.where(zero, 1, squared).sqrt())
+    largest = v.detach().abs().amax(-1, keepdim=True)
+    zero = largest == 0
+    unit = v / torch.where(zero, 1, largest)
+    squared = torch.where(zero[..., 0], 1, (unit * unit).sum(-1))
+    return largest[..., 0] * squared.sqrt()
 
 
 def chordal_distance(a: Tensor, b: Tensor) -> Tensor:

@@ -28,6 +28,8 @@ FLOORS = {
     "conventions": 3,
     "nn": 3,
     "polar": 3,
+    "symmetries": 3,
+    "losses": 4,
     "optim": 4,
     "registration": 4,
     "__init__": 5,
@@ -45,6 +47,7 @@ PUBLIC = [
     "euler_to_quaternion",
     "geodesic_distance",
     "is_rotation",
+    "losses",
     "matrix_to_axis_angle",
     "matrix_to_euler",
     "matrix_to_mrp",
@@ -74,6 +77,7 @@ PUBLIC = [
     "schedules",
     "special_orthogonalize",
     "symmetric_10d_to_matrix",
+    "symmetries",
 ]
 
 

@@ -1,0 +1,119 @@
+"""Losses between poses: how far apart they put the points of a model. The metrics, differentiable throughout.
+
+A pose is a `svdrot.registration.Transform`, or a pair of a rotation (..., 3, 3) and a translation (..., 3).
+"""
+
+import torch
+from torch import Tensor
+
+from svdrot._checks import result_dtype, to_compute
+from svdrot.metrics import length
+from svdrot.registration import nearest
+from svdrot.registration.pose_metrics import _counted, _displacement, _mean
+from svdrot.registration.transform import Transform
+
+Pose = Transform | tuple[Tensor, Tensor]
+
+
+def add(estimate: Pose, truth: Pose, points: Tensor, *, mask: Tensor | None = None) -> Tensor:
+    """Mean distance between where two poses put the points of a model (ADD), as
+    `svdrot.registration.pose_metrics.add`.
+
+    Args:
+        estimate: poses of batch shape (...).
+        truth: poses of batch shape (...); batch dimensions broadcast.
+        points: of the model, shape (..., N, 3).
+        mask: boolean, shape (..., N): points that count.
+
+    Returns:
+        Shape (...), in the units of the points; NaN if no point counts. Where the two poses are equal every
+        derivative is zero.
+
+    Raises:
+        ValueError: if a shape is wrong.
+        TypeError: if `points` is not floating point.
+
+    Source:
+        Hinterstoisser et al., ACCV 2012; as a loss Xiang et al., "PoseCNN", RSS 2018.
+    """
+    a, b = _transform(estimate), _transform(truth)
+    apart = length(_displacement(_counted(points, mask), a, b))
+    return _mean(apart, mask).to(_result(estimate, points))
+
+
+def _transform(pose: Pose) -> Transform:
+    if isinstance(pose, Transform):
+        rotation, translation, scale = pose.rotation, pose.translation, pose.scale
+    else:
+        rotation, translation = pose
+        scale = torch.ones_like(translation[..., 0])
+    return Transform(
+        to_compute(rotation, 2), to_compute(translation, 1), to_compute(scale[..., None], 1)[..., 0]
+    )
+
+
+def _result(pose: Pose, points: Tensor) -> torch.dtype:
+    rotation = pose.rotation if isinstance(pose, Transform) else pose[0]
+    return torch.promote_types(result_dtype(rotation), result_dtype(points))
+
+
+def add_symmetric(estimate: Pose, truth: Pose, points: Tensor, *, mask: Tensor | None = None) -> Tensor:
+    """Mean distance from each point of the true model to the nearest of the estimated one (ADD-S), as
+    `svdrot.registration.pose_metrics.add_symmetric`.
+
+    For objects that look alike in poses one does not know; a known group is better served by
+    `minimum_over_symmetries`, which does not take near misses for symmetries. No table of all pairs is made:
+    memory grows with N.
+
+    Args, Raises: as for `add`.
+
+    Returns:
+        Shape (...), in the units of the points; NaN if no point counts or one that does is not finite. The
+        choice of neighbours is a constant to derivatives, of which all are zero where a distance is.
+
+    Source:
+        Hinterstoisser et al., ACCV 2012; Xiang et al., "PoseCNN", RSS 2018.
+    """
+    counted = _counted(points, mask)
+    query, target = (_moved(_transform(pose), counted) for pose in (truth, estimate))
+    query, target = torch.broadcast_tensors(query, target)
+    ignored = query.new_zeros(()) if mask is None else torch.where(mask, 0.0, torch.nan).to(query)[..., None]
+    shape = query.shape
+    index = _nearest_index(
+        query.detach().reshape(-1, *shape[-2:]), (target + ignored).detach().reshape(-1, *shape[-2:])
+    ).reshape(shape[:-1])
+    found = index < shape[-2]
+    partner = target.take_along_dim(torch.where(found, index, 0)[..., None], -2)
+    distance = torch.where(found, length(query - partner), torch.nan)
+    return _mean(distance, mask).to(_result(estimate, points))
+
+
+def _moved(pose: Transform, points: Tensor) -> Tensor:
+    """`pose.apply(points)` without `@`: TF32 on a GPU, bfloat16 under autocast."""
+    linear = pose.scale[..., None, None] * pose.rotation
+    moved = pose.translation[..., None, :]
+    for i in range(3):
+        moved = moved + points.to(linear.dtype)[..., i, None] * linear[..., None, :, i]
+    return moved
+
+
+# An operator of its own, for `torch.compile` and `vmap`, which cannot look into the search.
+@torch.library.custom_op("svdrot::nearest_index", mutates_args=())
+def _nearest_index(query: Tensor, points: Tensor) -> Tensor:
+    """Of the nearest point (B, M, 3) to each query (B, N, 3), (B, N); M if there is none."""
+    return nearest(query, points)[1]
+
+
+@_nearest_index.register_fake
+def _(query, points):
+    return query.new_empty(query.shape[:-1], dtype=torch.long)
+
+
+@_nearest_index.register_vmap
+def _(info, in_dims, query, points):
+    x, y = (
+        value.expand(info.batch_size, *value.shape) if dim is None else value.movedim(dim, 0)
+        for value, dim in zip((query, points), in_dims, strict=True)
+    )
+    index = _nearest_index(x.flatten(0, 1), y.flatten(0, 1))
+    return index.unflatten(0, x.shape[:2]), 0

@@ -1,0 +1,95 @@
+"""Losses for objects that look alike in several poses."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from svdrot._checks import check_shape, compute_dtype, result_dtype, to_compute
+from svdrot.metrics import length, promote
+from svdrot.registration.transform import Transform
+from svdrot.representations._directions import normalize, rescale
+
+from .point_matching import Pose
+from .rotations import NAMES, geodesic
+
+
+def minimum_over_symmetries(
+    estimate: Tensor | Pose,
+    truth: Tensor | Pose,
+    symmetries: Tensor,
+    loss: Callable[..., Tensor] = geodesic,
+    **settings,
+) -> Tensor:
+    r"""The least loss against the true poses that look alike, $\min_S L(\hat R, R S)$.
+
+    Args:
+        estimate: rotations (..., 3, 3) or poses, whatever `loss` takes.
+        truth: of the same kind; batch dimensions broadcast.
+        symmetries: rotations that take the object to itself, in its own frame, shape (G, 3, 3): a group of
+            `svdrot.symmetries`.
+        loss: any function of this package.
+        settings: further arguments of it. Tensors among them broadcast against the batch, as `points` of one
+            model (N, 3) or of each element (..., N, 3).
+
+    Returns:
+        Shape (...). The gradient is that of one of the least: where several are, one is chosen, so that a
+        descent does not stop between two of them. NaN where the loss of any is.
+
+    Raises:
+        ValueError: if `symmetries` has not that shape or is empty.
+    """
+    check_shape("symmetries", symmetries, 3, 3)
+    if symmetries.ndim != 3 or len(symmetries) == 0:
+        raise ValueError(f"`symmetries` must have shape (G, 3, 3), G >= 1; got {tuple(symmetries.shape)}.")
+    a, b = _rotation(estimate), _rotation(truth)
+    alike = _alike(truth, symmetries, max(a.ndim, b.ndim) - 2)
+    result = result_dtype(a.to(torch.promote_types(a.dtype, b.dtype)))
+    return loss(estimate, alike, **settings).min(0).values.to(result)
+
+
+def _rotation(pose: Tensor | Pose) -> Tensor:
+    return pose.rotation if isinstance(pose, Transform) else pose if isinstance(pose, Tensor) else pose[0]
+
+
+def _alike(pose: Tensor | Pose, symmetries: Tensor, dims: int) -> Tensor | Pose:
+    """The poses of a whole group, its dimension before the `dims` of the batch."""
+    if isinstance(pose, Transform):
+        return Transform(_alike(pose.rotation, symmetries, dims), pose.translation, pose.scale)  # pyright: ignore
+    if isinstance(pose, tuple):
+        return _alike(pose[0], symmetries, dims), pose[1]  # pyright: ignore[reportReturnType]
+    pose = pose.to(compute_dtype(pose))
+    s = symmetries.to(pose).reshape(-1, *[1] * dims, 3, 3)
+    return (pose[..., :, :, None] * s[..., None, :, :]).sum(-2)
+
+
+def axial(estimate: Tensor, truth: Tensor, axis: Tensor, *, undirected: bool = False) -> Tensor:
+    r"""Least angle between two rotations over all turns of an object about its axis of revolution.
+
+    It is the angle between the two images of the axis: with (w, u) the quaternion of $\hat R^\top R$, the
+    best turn about a leaves $\cos(\beta / 2) = \sqrt{w^2 + (u \cdot a)^2}$, and $\beta$ is the angle between
+    a and its image.
+
+    Args:
+        estimate: rotations, shape (..., 3, 3).
+        truth: rotations, shape (..., 3, 3).
+        axis: in the frame of the object, of any length, shape (..., 3). Batch dimensions broadcast.
+        undirected: whether the object also looks alike upside down, as a cylinder does and a bottle does not.
+
+    Returns:
+        Radians, shape (...), in [0, pi], or [0, pi / 2] if undirected. The gradient at both ends is zero. NaN
+        for an axis of zero.
+
+    Raises:
+        ValueError: if a shape is wrong.
+        TypeError: if an argument is not floating point.
+    """
+    estimate, truth, result = promote(estimate, truth, NAMES)
+    check_shape("axis", axis, 3)
+    a = to_compute(axis, 1)
+    zero = (a == 0).all(-1, keepdim=True)
+    a = normalize(torch.where(zero, torch.nan, rescale(a)))[..., None, :]
+    x, y = torch.broadcast_tensors((estimate * a).sum(-1), (truth * a).sum(-1))
+    sine, cosine = length(torch.linalg.cross(x, y)), (x * y).sum(-1)
+    angle = torch.atan2(sine, cosine.abs() if undirected else cosine)
+    return angle.to(torch.promote_types(result, result_dtype(axis)))
