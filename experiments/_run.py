@@ -162,19 +162,12 @@ Task = TypeVar("Task")
 
 
 def show(events: Iterable[Progress], total: int) -> None:
-    """Draw the steps of all tasks as one bar, with the latest note of each unfinished one.
-
-    Only the first process of torchrun draws.
-    """
+    """Draw the steps of all tasks as one bar, with the latest note of each unfinished one."""
     steps: dict[str, int] = {}
     notes: dict[str, str] = {}
     # A log file gets a line's worth now and then, a terminal a moving bar.
     with tqdm(
-        total=total,
-        unit="step",
-        mininterval=0.5 if sys.stderr.isatty() else 20,
-        dynamic_ncols=True,
-        disable=rank() > 0 or not total,
+        total=total, unit="step", mininterval=0.5 if sys.stderr.isatty() else 20, dynamic_ncols=True
     ) as bar:
         for event in events:
             if event.task not in steps:

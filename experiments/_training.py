@@ -130,9 +130,12 @@ def run(
         missing = of_first_process(open_folder)
         jobs = config.jobs if processes_number() == 1 else 1
         progress = _run.in_parallel(partial(train, config, folder, prepare), missing, jobs)
-        _run.show(progress, len(missing) * config.steps)
         if rank() > 0:
+            for _ in progress:
+                pass
             sys.exit()
+        if missing:
+            _run.show(progress, len(missing) * config.steps)
         results = {key: load_checkpoint(folder, key) for key in keys}
         _curves.write(folder, results)
     return results

@@ -125,8 +125,8 @@ def setting(config: Config, data: Data) -> str:
     return (
         f"{kinds}: {len(data.training.sizes):,} training and {len(data.validation.sizes)} validation "
         f"clouds, {drawn}; {config.steps:,} steps of {config.clouds} clouds x {config.copies} copies, "
-        f"{config.loss} loss, {config.optimizer}, learning rate {config.learning_rate:g}, decay {config.decay}, "
-        f"clip {config.clip}; widths 3-{'-'.join(map(str, config.widths))}, {config.hidden} hidden; "
+        f"{config.loss} loss, {config.optimizer}, learning rate {config.learning_rate:g}, decay "
+        f"{config.decay}, clip {config.clip}; widths 3-{'-'.join(map(str, config.widths))}, {config.hidden} hidden; "
         f"{config.rotations} rotations, {config.validation_rotations} fixed ones per validation cloud; "
         f"{config.device}."
     )

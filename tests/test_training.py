@@ -1,0 +1,175 @@
+"""The training loop on a small experiment: it resumes, shares batches, keeps others out, and stops early.
+
+The processes are those of `training_worker`, where `python tests/training_worker.py kills FOLDER 20` is the
+same with more kills.
+"""
+
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import training_worker as worker
+from training_worker import Config, prepare
+
+from experiments import _run, _training
+
+ROOT = Path(_training.__file__).resolve().parents[1]
+
+# Of losses and errors near 1 after 30 steps: sums over half batches round differently; measured 2e-7.
+ROUNDING = 1e-5
+
+
+@pytest.fixture(autouse=True)
+def threads_as_before():
+    threads = torch.get_num_threads()
+    yield
+    torch.set_num_threads(threads)
+
+
+def command(*arguments: str) -> None:
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [sys.executable, *arguments], cwd=ROOT, env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def train(folder: Path, config: Config, variant: str = "svd") -> dict:
+    results = _training.run(config, folder, [variant], prepare, data="none", free=())
+    return results[variant, 0]
+
+
+# Processes.
+
+
+@pytest.mark.parametrize("what", [("kills", "5"), ("two",)], ids=["killed", "interleaved"])
+def test_runs_that_are(what, tmp_path):
+    command(worker.__file__, what[0], str(tmp_path), *what[1:])
+
+
+def test_two_processes_of_torchrun_end_as_one_does(tmp_path):
+    launch = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2")
+    command(*launch, worker.__file__, "run", str(tmp_path / "two"), "30")
+    worker.run(tmp_path / "one", Config(steps=30))
+    one, two = (_training.load_checkpoint(tmp_path / n, ("svd", 0)) for n in ("one", "two"))
+    for a, b in zip(one["curve"], two["curve"], strict=True):
+        assert a["step"] == b["step"]
+        assert abs(a["loss"] - b["loss"]) < ROUNDING and abs(a["error"] - b["error"]) < ROUNDING
+    for name, weights in one["model"].items():
+        torch.testing.assert_close(weights, two["model"][name], rtol=0, atol=10 * ROUNDING)
+
+
+def test_a_batch_that_cannot_be_shared_equally_is_refused(monkeypatch):
+    monkeypatch.setattr(_run, "processes_number", lambda: 3)
+    with pytest.raises(ValueError, match=r"8 items .* 3 processes"):
+        _run.share(torch.zeros(8, 2))
+    monkeypatch.setattr(_run, "rank", lambda: 1)
+    assert _run.share(torch.arange(9)).tolist() == [3, 4, 5]
+
+
+# The options.
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"optimizer": "muon"},
+        {"average": 0.0},
+        {"precision": "bfloat16"},
+        {"precision": "float16"},
+        {"weight_decay": 0.1, "clip": None, "decay": "none"},
+    ],
+    ids=str,
+)
+def test_every_option_learns_and_resumes_to_the_last_bit(options, tmp_path):
+    config = Config(**{"steps": 60, "learning_rate": 1e-2, **options})
+    whole = train(tmp_path / "whole", config)
+    interrupted = _training.train(config, tmp_path / "interrupted", prepare, ("svd", 0))
+    for _ in range(4):
+        next(interrupted)
+    interrupted.close()
+    assert 0 < _training.load_checkpoint(tmp_path / "interrupted", ("svd", 0))["step"] < 60
+    resumed = train(tmp_path / "interrupted", config)
+    assert torch.equal(resumed["examined"]["estimates"], whole["examined"]["estimates"])
+    for a, b in zip(whole["curve"], resumed["curve"], strict=True):
+        assert {**a, "seconds": 0} == {**b, "seconds": 0}
+    assert whole["curve"][-1]["error"] < whole["curve"][0]["error"]
+
+
+def test_averaged_weights_are_those_that_are_examined(tmp_path):
+    config = Config(steps=12, evaluations=1, checkpoint_every=11, average=0.5)
+    seen = []
+
+    def recording(config: Config, variant: str, seed: int) -> _training.Task:
+        task = prepare(config, variant, seed)
+
+        def draw(generator):  # the weights before each step, which are those after the one before
+            seen.append(task.model[0].weight.detach().clone())
+            return task.draw(generator)
+
+        return replace(task, draw=draw)
+
+    results = _training.run(config, tmp_path, ["svd"], recording, data="none", free=())
+    whole = _training.train(replace(config, average=0.0), tmp_path / "plain", prepare, ("svd", 0))
+    for _ in whole:
+        pass
+    last = _training.load_checkpoint(tmp_path / "plain", ("svd", 0))["model"]["0.weight"]
+    after = [*seen[1:], last]
+    average = after[0]
+    for weights in after[1:]:
+        average = (average + weights) / 2
+    torch.testing.assert_close(results["svd", 0]["model"]["0.weight"], average)
+
+
+def test_training_ends_when_patience_does(tmp_path):
+    """Errors 3 2 2 1 1 1: the best is the fourth, and two without a better one are enough."""
+    errors = iter([3.0, 2.0, 2.0, 1.0, 1.0, 1.0, 0.0])
+
+    def stalling(config: Config, variant: str, seed: int) -> _training.Task:
+        return replace(prepare(config, variant, seed), evaluate=lambda model: {"error": next(errors)})
+
+    config = Config(steps=100, evaluations=10, patience=2)
+    results = _training.run(config, tmp_path, ["svd"], stalling, data="none", free=())
+    assert results["svd", 0]["step"] == 60 and len(results["svd", 0]["curve"]) == 6
+
+
+def test_learning_rate_rises_and_falls():
+    config = Config(steps=1000, warmup=100, learning_rate=1.0)
+    rates = [_training.learning_rate(config, step) for step in range(1000)]
+    assert rates[0] < 0.02 and 0.97 < rates[100] <= 1
+    assert rates[500] == pytest.approx(0.5) and rates[-1] < 1e-4
+    assert np.argmax(rates) in range(90, 101)
+    constant = replace(config, warmup=0, decay="none")
+    assert {_training.learning_rate(constant, step) for step in range(1000)} == {1.0}
+
+
+@pytest.mark.parametrize("options", [{"seeds": ()}, {"steps": 0}, {"patience": 0}, {"average": 1.0}], ids=str)
+def test_settings_out_of_range_are_refused_by_name(options):
+    with pytest.raises(ValueError, match=f"`{next(iter(options))}`"):
+        Config(**options)
+
+
+def test_a_model_is_evaluated_in_eval_mode_and_trained_in_training_mode(tmp_path):
+    modes = {"loss": set(), "evaluate": set(), "examine": set()}
+
+    def spying(config: Config, variant: str, seed: int) -> _training.Task:
+        task = prepare(config, variant, seed)
+
+        def spied(name):
+            def call(model, *batch):
+                modes[name].add(model.training)
+                return getattr(task, name)(model, *batch)
+
+            return call
+
+        return replace(task, **{name: spied(name) for name in modes})
+
+    for average in (0.0, 0.9):
+        config = Config(steps=20, average=average)
+        _training.run(config, tmp_path / str(average), ["svd"], spying, data="none", free=())
+    assert modes == {"loss": {True}, "evaluate": {False}, "examine": {False}}
