@@ -3,13 +3,23 @@
 import json
 import math
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
 import svdrot
-from experiments.rotation import gradient_conditioning, noise_svd_vs_gs
+from datasets import bvh
+from experiments import _training
+from experiments.rotation import (
+    _comparison,
+    cube_image_pose,
+    gradient_conditioning,
+    inverse_kinematics,
+    noise_svd_vs_gs,
+    sanity_autoencoder,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -185,3 +195,172 @@ def test_gradients_are_judged_and_written(tmp_path):
         assert ours["not finite, % (32)"] == ours["not finite, % (64)"] == 0
         if "gap" not in name and name != "zero":
             assert ours["largest error (32)"] < 2e-5 and ours["largest error (64)"] < 1e-12
+
+
+# Heads, trained. Of 126.5 degrees, the mean distance of two random rotations, little must be left.
+
+ALL = tuple(_comparison.HEADS)
+SANITY = sanity_autoencoder.Config(
+    steps=4, seeds=(0, 1), tests=50, evaluations=2, checkpoint_every=3, jobs=1, hidden=8
+)
+CUBES = cube_image_pose.Config(
+    steps=4, seeds=(0, 1), size=8, images=40, evaluations=2, checkpoint_every=3, jobs=1, hidden=8
+)
+MOTION = inverse_kinematics.Config(
+    steps=4, seeds=(0, 1), evaluations=2, checkpoint_every=3, jobs=1, hidden=8, batch=4
+)
+REAL = Path(__file__).resolve().parents[2] / "shared" / "data" / "mocap_ik"
+
+
+def in_folders(config, folder):
+    return replace(config, run=folder / "run", out=folder / "out")
+
+
+@pytest.mark.parametrize(("head", "steps"), [("svd", 100), ("raw", 100)])
+def test_the_autoencoder_learns(head, steps, tmp_path):
+    config = replace(
+        in_folders(SANITY, tmp_path), heads=(head,), seeds=(0,), steps=steps, hidden=64, tests=500, warmup=10
+    )
+    (row,) = sanity_autoencoder.run(replace(config, learning_rate=5e-3))
+    assert row["mean"] < 20 and row["head"] == head and row["steps"] == steps
+
+
+def test_raw_is_projected_at_inference_only():
+    model = sanity_autoencoder.Autoencoder("raw", 8, 0.01)
+    rotation = svdrot.random_rotation(5, generator=torch.Generator().manual_seed(0))
+    assert not svdrot.is_rotation(model(rotation)).any()
+    assert svdrot.is_rotation(model.eval()(rotation)).all()
+    svd = sanity_autoencoder.Autoencoder("svd", 8, 0.01)
+    svd.load_state_dict(model.state_dict())
+    torch.testing.assert_close(svd(rotation), model(rotation))
+
+
+@pytest.mark.parametrize(
+    ("experiment", "config"), [(sanity_autoencoder, SANITY), (cube_image_pose, CUBES)], ids=["sanity", "cube"]
+)
+def test_heads_see_the_same_batches_from_the_same_trunk(experiment, config):
+    drawn, trunks = [], []
+    for head in ("svd", "euler"):
+        torch.manual_seed(3)
+        task = experiment.prepare(config, head, 3)
+        drawn.append(task.draw(torch.Generator().manual_seed(3)))
+        trunks.append([value for name, value in task.model.state_dict().items() if "head" not in name])
+    for a, b in (*zip(*drawn, strict=True), *zip(*trunks, strict=True)):
+        assert torch.equal(a, b)
+
+
+def test_cubes_are_tested_on_images_of_their_own():
+    parts = cube_image_pose.load(CUBES.images, CUBES.size)
+    rotations = torch.cat([rotations for _, rotations in parts])
+    closest = svdrot.geodesic_distance(rotations[:, None], rotations).fill_diagonal_(math.inf).min()
+    assert len(parts) == 3 and closest > 0.01
+    for images, rotations in parts:
+        torch.testing.assert_close(cube_image_pose.cubes.render(rotations, CUBES.size), images)
+
+
+@pytest.fixture(scope="module")
+def people():
+    if not REAL.is_dir():
+        pytest.skip(f"{REAL} is not there: the skeleton and the clips of motion capture.")
+    return inverse_kinematics.load(REAL)
+
+
+def test_a_turned_frame_is_the_same_pose(people):
+    """Positions turn about the vertical with the first joint, and the hip stays where it is."""
+    frames, angle = people.held_out[:5], torch.tensor([0.0, 0.5, 1.0, 2.0, -3.0])
+    seen, turned = (
+        bvh.forward_kinematics(people.skeleton, rotations)
+        for rotations in (frames, inverse_kinematics.turned(frames, angle))
+    )
+    assert seen[:, 0].abs().max() < 1e-6 and 1.0 < seen[..., 1].max() - seen[..., 1].min() < 2.5  # metres
+    torch.testing.assert_close(turned[..., 1], seen[..., 1])
+    x, z = seen[..., 0], seen[..., 2]
+    cos, sin = angle.cos()[:, None], angle.sin()[:, None]
+    torch.testing.assert_close(turned[..., 0], cos * x + sin * z)
+    torch.testing.assert_close(turned[..., 2], cos * z - sin * x)
+
+
+class Answers(torch.nn.Module):
+    """In the place of a network: rotations known beforehand."""
+
+    def __init__(self, rotations):
+        super().__init__()
+        self.rotations = rotations
+
+    def forward(self, positions):
+        return self.rotations[: len(positions)]
+
+
+def test_right_joints_leave_no_error_and_wrong_ones_their_distance(people):
+    config = replace(MOTION, root=REAL)
+    task = inverse_kinematics.prepare(config, "svd", 0)
+    truth = people.held_out[:4]
+    seen = bvh.forward_kinematics(people.skeleton, truth)
+    assert task.loss(Answers(truth), seen) < 1e-12
+    other = people.held_out[-4:]
+    off = bvh.forward_kinematics(people.skeleton, other) - seen
+    beside = [people.skeleton.parents[node] == 0 for node in range(57)]
+    assert sum(beside) == 3
+    expected = off.square().mean() + 10 * off[:, torch.tensor(beside)].square().mean()
+    torch.testing.assert_close(task.loss(Answers(other), seen), expected)
+    (batch,) = task.draw(torch.Generator().manual_seed(0))
+    assert batch.shape == (4, 57, 3) and task.model(batch).shape == (4, 43, 3, 3)
+    assert task.examine(task.model)["errors"].shape == (len(people.held_out),)
+
+
+@pytest.mark.parametrize("name", ["sanity_autoencoder", "cube_image_pose", "inverse_kinematics"])
+def test_every_head_is_trained_compared_and_written(name, tmp_path, request, monkeypatch):
+    experiment, config = {
+        "sanity_autoencoder": (sanity_autoencoder, SANITY),
+        "cube_image_pose": (cube_image_pose, CUBES),
+        "inverse_kinematics": (inverse_kinematics, replace(MOTION, root=REAL)),
+    }[name]
+    if experiment is inverse_kinematics:
+        request.getfixturevalue("people")
+        whole = inverse_kinematics.load(REAL)
+        few = replace(whole, training=whole.training[:50], held_out=whole.held_out[:10])
+        monkeypatch.setattr(inverse_kinematics, "load", lambda root: few)
+    config = replace(in_folders(config, tmp_path), heads=ALL, seeds=(7,))
+    rows = experiment.run(config)
+    assert [(row["head"], row["seed"]) for row in rows] == [(head, 7) for head in ALL]
+    assert all(math.isfinite(row["mean"]) and row["mean"] <= row["max"] for row in rows)
+    summary, decisions, each = tables(config.out / name)
+    assert len(summary) == len(ALL) and len(each) == len(rows)
+    assert [row["mean"] for row in each] == [row["mean"] for row in rows]
+    assert {row["decided"] for row in decisions} == {"no: fewer than 5 seeds"}
+
+    def forbidden(*arguments):
+        raise AssertionError("trained again")
+
+    monkeypatch.setattr(_training.Training, "advance", forbidden)
+    assert experiment.run(config) == rows
+
+
+def comparison(**means):
+    rows = [
+        {"head": head, "seed": seed, "mean": mean}
+        for head, values in means.items()
+        for seed, mean in enumerate(values)
+    ]
+    (line,) = _comparison.decide(rows, [("svd", "6d")])
+    return line
+
+
+def test_what_is_decided():
+    ahead = comparison(**{"svd": (1, 2, 3, 2, 1), "6d": (4, 5, 4, 5, 4)})
+    assert ahead["decided"] == "yes" and ahead["ahead in"] == 5 and ahead["ahead by"] == pytest.approx(2.6)
+    assert ahead["standard error"] == pytest.approx(np.std([3, 3, 1, 3, 3], ddof=1) / 5**0.5)
+    assert comparison(**{"svd": (4, 5, 4, 5, 4), "6d": (1, 2, 3, 2, 1)})["decided"] == "the contrary"
+    # Ahead by the same in every seed, and yet overlapping: seeds differ by more than heads do.
+    paired = comparison(**{"svd": (1, 2, 3, 4, 5), "6d": (1.5, 2.5, 3.5, 4.5, 5.5)})
+    assert paired["decided"].startswith("no: they overlap") and paired["standard error"] == 0
+    assert comparison(**{"svd": (1, 1), "6d": (2, 2)})["decided"] == "no: fewer than 5 seeds"
+    assert comparison(**{"svd": (1,) * 6, "6d": (2,) * 5})["seeds"] == 5
+    assert _comparison.decide([], [("svd", "6d")]) == []
+
+
+def test_unknown_heads_are_refused():
+    with pytest.raises(ValueError, match=r"`heads` must be some of .*; got 7d"):
+        replace(SANITY, heads=("svd", "7d"))
+    with pytest.raises(ValueError, match='leave "raw" out'):
+        replace(SANITY, loss="geodesic")

@@ -1,0 +1,155 @@
+"""Can a network learn to put out the rotation that it is shown?
+
+The nine entries of a uniform rotation go through three layers of 128 units and a head; what comes out should
+be the same rotation. No data, no noise, nothing to generalise: what is left of the error is the head's fault.
+
+Expected, from the paper, mean errors in degrees after 500,000 steps: 6d and 5d 0.49, quaternion 3.32, Euler
+6.98; 6d and 5d never off by more than 2, all others up to 180 somewhere, since they must break off somewhere.
+The order holds in a short training too, at larger errors; of svd, 10d, 2vec and raw, continuous as they are,
+the same is expected as of 6d.
+
+    python -m experiments.rotation.sanity_autoencoder                    quick: 4,000 steps
+    python -m experiments.rotation.sanity_autoencoder --full             500,000 steps
+
+The published learning rate falls from 1e-5 to 1e-6 after 10,000 steps; `--full` keeps 1e-5 throughout.
+
+Protocol: Zhou et al., "On the Continuity of Rotation Representations in Neural Networks", CVPR 2019, section
+5.1 and the published code.
+"""
+
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Literal
+
+import torch
+from torch import Generator, Tensor, nn
+
+import svdrot
+from experiments import _run, _training
+from experiments.rotation import _comparison
+from svdrot import losses
+
+
+@dataclass(frozen=True)
+class Config(_training.Config):
+    heads: tuple[str, ...] = tuple(_comparison.HEADS)
+    """Representations, or "raw": nine numbers, projected at inference only."""
+    loss: Literal["chordal", "geodesic"] = "chordal"
+    """Mean squared difference of the entries, or mean angle; raw matrices have no angle."""
+    batch: int = 64
+    """Rotations of a step."""
+    hidden: int = 128
+    """Units of each layer."""
+    slope: float = 0.01
+    """Of the leaky ReLU below zero."""
+    tests: int = 10_000
+    """Fixed rotations of the final test; the learning curves use the first fifth."""
+    seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
+    steps: int = 4_000
+    learning_rate: float = 1e-3
+    checkpoint_every: int = 2_000
+    run: Path = Path("runs/sanity_autoencoder")
+    """Folder of the trainings."""
+    out: Path = Path("experiments/results/rotation")
+    """The results go into a folder sanity_autoencoder in it."""
+
+    def __post_init__(self):
+        super().__post_init__()
+        _comparison.check_heads(self.heads)
+        if self.loss == "geodesic" and "raw" in self.heads:
+            raise ValueError('`loss` "geodesic" asks for rotations: leave "raw" out of `heads`.')
+
+
+FULL = Config(
+    steps=500_000,
+    learning_rate=1e-5,
+    decay="none",
+    warmup=0,
+    clip=None,
+    evaluations=50,
+    run=Path("runs/sanity_autoencoder-full"),
+    out=Path("experiments/results/rotation/full"),
+)
+
+EXPECTED = [(good, bad) for good in ("svd", "6d", "5d") for bad in ("quaternion", "axis_angle", "euler")]
+EXPECTED += [("svd", "6d"), ("quaternion", "euler"), ("svd", "raw")]
+
+
+class Autoencoder(nn.Module):
+    def __init__(self, head: str, hidden: int, slope: float):
+        super().__init__()
+        self.encoder = nn.Sequential(
+            nn.Linear(9, hidden),
+            nn.LeakyReLU(slope),
+            nn.Linear(hidden, hidden),
+            nn.LeakyReLU(slope),
+            nn.Linear(hidden, hidden),
+            nn.LeakyReLU(slope),
+        )
+        self.head = svdrot.nn.RotationHead(hidden, *_comparison.HEADS[head])
+
+    def forward(self, rotation: Tensor) -> Tensor:
+        return self.head(self.encoder(rotation.flatten(-2)))
+
+
+def chordal_loss(model: nn.Module, rotation: Tensor) -> Tensor:
+    return losses.squared_chordal(model(rotation), rotation).mean() / 9
+
+
+def geodesic_loss(model: nn.Module, rotation: Tensor) -> Tensor:
+    return losses.geodesic(model(rotation), rotation).mean()
+
+
+LOSSES = {"chordal": chordal_loss, "geodesic": geodesic_loss}
+
+
+def prepare(config: Config, head: str, seed: int) -> _training.Task:
+    model = Autoencoder(head, config.hidden, config.slope).to(config.device)
+    test = svdrot.random_rotation(config.tests, generator=Generator().manual_seed(2**31)).to(config.device)
+
+    def errors(model: nn.Module, rotation: Tensor) -> Tensor:
+        return torch.rad2deg(svdrot.geodesic_distance(model(rotation), rotation))
+
+    def draw(generator: Generator) -> tuple[Tensor]:
+        return (svdrot.random_rotation(config.batch, device=config.device, generator=generator),)
+
+    return _training.Task(
+        model,
+        draw,
+        LOSSES[config.loss],
+        evaluate=lambda model: {"mean_deg": errors(model, test[: -(-len(test) // 5)]).mean().item()},
+        examine=lambda model: {"errors": errors(model, test).cpu()},
+        adamw=(model.encoder[0], model.head),
+    )
+
+
+def run(config: Config) -> _comparison.Rows:
+    """Train what the run folder lacks, write the results, and return a row for each head and seed."""
+    results = _training.run(
+        config, config.run, config.heads, prepare, data="uniform rotations", free=("heads", "out", "run")
+    )
+    setting = (
+        f"{config.steps:,} steps of {config.batch} uniform rotations, {config.loss} loss, learning rate"
+        f" {config.learning_rate:g}, decay {config.decay}; {config.tests:,} others tested."
+    )
+    folder = config.out / "sanity_autoencoder"
+    write = partial(_comparison.write, folder, config, results, unit="degrees", expected=EXPECTED)
+    return write(setting=setting, note=about_the_worst(results))
+
+
+def about_the_worst(results: _comparison.Results) -> str:
+    """How far off each head is somewhere, the least over its seeds."""
+    heads = dict.fromkeys(head for head, _ in results)
+    worst = {
+        head: min(
+            result["examined"]["errors"].max().item() for (name, _), result in results.items() if name == head
+        )
+        for head in heads
+    }
+    told = ", ".join(f"{head} {worst[head]:.3g}" for head in sorted(worst, key=worst.__getitem__))
+    return f"The largest error of a test, in the best training of each head: {told} degrees."
+
+
+if __name__ == "__main__":
+    run(_run.parse(Config(), __doc__, {"--full": FULL}))
