@@ -47,10 +47,11 @@ if TYPE_CHECKING:
     from . import distributions as distributions
     from . import losses as losses
     from . import registration as registration
+    from . import streaming as streaming
     from . import symmetries as symmetries
 
 
-_LAZY = ("distributions", "losses", "registration", "symmetries")  # when used: half of the import
+_LAZY = ("distributions", "losses", "registration", "streaming", "symmetries")  # half of the import
 
 
 def __getattr__(name: str):
@@ -98,6 +99,7 @@ __all__ = [
     "rotation_9d_to_matrix",
     "schedules",
     "special_orthogonalize",
+    "streaming",
     "symmetric_10d_to_matrix",
     "symmetries",
 ]
