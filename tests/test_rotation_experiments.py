@@ -16,6 +16,7 @@ from experiments.rotation import (
     _comparison,
     cube_image_pose,
     gradient_conditioning,
+    head_comparison_report,
     inverse_kinematics,
     noise_svd_vs_gs,
     sanity_autoencoder,
@@ -336,6 +337,14 @@ def test_every_head_is_trained_compared_and_written(name, tmp_path, request, mon
     assert experiment.run(config) == rows
 
 
+def test_trainings_that_end_early_are_drawn(tmp_path):
+    """Of two seeds and heads, with a patience that some outlast."""
+    config = replace(in_folders(SANITY, tmp_path), heads=("svd", "euler"), steps=12, learning_rate=1.0)
+    rows = sanity_autoencoder.run(replace(config, evaluations=12, patience=1))
+    assert len({row["steps"] for row in rows}) > 1
+    tables(config.out / "sanity_autoencoder")
+
+
 def comparison(**means):
     rows = [
         {"head": head, "seed": seed, "mean": mean}
@@ -364,3 +373,58 @@ def test_unknown_heads_are_refused():
         replace(SANITY, heads=("svd", "7d"))
     with pytest.raises(ValueError, match='leave "raw" out'):
         replace(SANITY, loss="geodesic")
+
+
+# The report.
+
+
+def results_of(folder, name, **means):
+    """What an experiment leaves, of mean errors by head and seed."""
+    rows = [
+        {"head": head, "seed": seed, "mean": mean}
+        for head, some in means.items()
+        for seed, mean in enumerate(some)
+    ]
+    content = {
+        "command": f"python -m {name}",
+        "commit": "c0ffee",
+        "machine": "this one",
+        "verdict": f"So {name}.",
+    }
+    (folder / name).mkdir(parents=True)
+    (folder / name / "results.json").write_text(json.dumps({**content, "tables": {"each": rows}}))
+
+
+def test_the_report_orders_heads_and_says_what_is_missing(tmp_path, capsys):
+    apart = {"quaternion": (5, 6, 7, 8, 9), "svd": (1, 1, 1, 1, 2), "6d": (2, 2, 2, 2, 2), "euler": (10, 20)}
+    results_of(tmp_path, "sanity_autoencoder", **apart)
+    results_of(tmp_path, "inverse_kinematics", svd=(3,) * 5, quaternion=(1,) * 5)
+    results_of(tmp_path, "noise_svd_vs_gs")
+    out = tmp_path / "head_comparison_report"
+    for _ in range(2):  # it does not read itself
+        head_comparison_report.main(head_comparison_report.Config(tmp_path, out))
+    page = (out / "report.md").read_text()
+    assert (out / "figure.png").stat().st_size > 10_000
+    assert "* sanity_autoencoder: svd ~ 6d < quaternion ~ euler\n" in page
+    assert "* inverse_kinematics: quaternion < svd\n" in page
+    assert "| svd | quaternion | sanity_autoencoder | inverse_kinematics | - |" in page
+    assert "| svd | 6d | - | - | sanity_autoencoder |" in page
+    assert "| 6d | quaternion | sanity_autoencoder | - | - |" in page
+    assert "| svd | 1.00 ± 0.37 (5) | 3.00 ± 0.00 (5) |" in page
+    assert "| euler | 12.5 ± 5.9 (2) | - |" in page
+    assert "fewer than 5 seeds of euler." in page
+    missing = [line for line in page.splitlines() if line.startswith("* No results of")]
+    assert len(missing) == 4 and "experiments.rotation.cube_image_pose`" in page
+    assert page.index("So noise_svd_vs_gs.") < page.index("So sanity_autoencoder.")
+    assert "(../noise_svd_vs_gs/table.md)" in page
+
+
+def test_the_report_refuses_what_is_no_result(tmp_path):
+    with pytest.raises(FileNotFoundError, match="run the experiments first"):
+        head_comparison_report.read(tmp_path)
+    (tmp_path / "one").mkdir()
+    file = tmp_path / "one" / "results.json"
+    for content, what in (("{", "is not JSON"), ("[]", "is not JSON"), ('{"tables": {}}', "lacks command")):
+        file.write_text(content)
+        with pytest.raises(ValueError, match=what):
+            head_comparison_report.read(tmp_path)

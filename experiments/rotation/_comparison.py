@@ -153,9 +153,13 @@ def figure(results: Results, unit: str) -> Figure:
         if not of_head:
             continue
         style = {"color": colour, "ls": dashes, "label": head}
-        steps = [point["step"] for point in of_head[0]["curve"]]
+        shortest = min(len(result["curve"]) for result in of_head)  # some may have ended early
+        steps = [point["step"] for point in of_head[0]["curve"][:shortest]]
         curves = torch.tensor(
-            [[list(point.values())[_training.FIGURE] for point in result["curve"]] for result in of_head]
+            [
+                [list(point.values())[_training.FIGURE] for point in result["curve"][:shortest]]
+                for result in of_head
+            ]
         )
         errors = torch.stack(
             [result["examined"]["errors"].flatten().double().quantile(q) for result in of_head]

@@ -1,0 +1,250 @@
+"""What do all experiments on rotation heads say together? One page, made from their results alone.
+
+Reads every `results.json` below a folder. Trainings are the rows that name a head (or a variant), a seed and
+a mean error; for each experiment the heads are ordered by it, and two of them are called apart if both have
+at least five seeds and every training of the one beats every training of the other. Nothing is trained here,
+and nothing is said that the files do not hold: experiments that are missing are named, with the command that
+makes them.
+
+    python -m experiments.rotation.head_comparison_report
+"""
+
+import json
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+from itertools import pairwise, zip_longest
+from pathlib import Path
+from typing import Any
+
+from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullLocator
+
+from experiments import _results, _run
+from experiments.rotation import _comparison
+
+
+@dataclass(frozen=True)
+class Config:
+    results: Path = Path("experiments/results/rotation")
+    """Folder of the experiments' folders."""
+    out: Path = Path("experiments/results/rotation/head_comparison_report")
+    """The page, report.md, and its figure go here."""
+
+
+QUESTIONS = {
+    "noise_svd_vs_gs": "how much noise survives the projection",
+    "gradient_conditioning": "what projections do to gradients",
+    "sanity_autoencoder": "putting out the rotation that is shown",
+    "pointcloud_alignment": "aligning clouds of points",
+    "train_vs_inference": "projecting in training or at inference only",
+    "inverse_kinematics": "the joints of people from where they are",
+    "cube_image_pose": "the pose of a cube from its image",
+}
+
+
+@dataclass(frozen=True)
+class Experiment:
+    name: str
+    content: dict[str, Any]  # of results.json
+
+    @property
+    def trainings(self) -> list[dict[str, Any]]:
+        """Rows with head, seed and mean; empty if nothing was trained."""
+        for rows in self.content["tables"].values():
+            head = "head" if rows and "head" in rows[0] else "variant"
+            if rows and {head, "seed", "mean"} <= rows[0].keys():
+                return [{"head": row[head], "seed": row["seed"], "mean": row["mean"]} for row in rows]
+        return []
+
+    @property
+    def heads(self) -> dict[str, list[float]]:
+        """Mean errors of the trainings of each head, the best head first."""
+        found: dict[str, list[float]] = {}
+        for row in self.trainings:
+            found.setdefault(row["head"], []).append(row["mean"])
+        return dict(sorted(found.items(), key=lambda pair: _mean(pair[1])))
+
+
+def read(folder: Path) -> list[Experiment]:
+    """The experiments below a folder, in the order of `QUESTIONS`, others after them by name.
+
+    Raises:
+        FileNotFoundError: if there is none.
+        ValueError: with the file, if one is not the results of an experiment.
+    """
+    experiments = []
+    for file in sorted(folder.glob("*/results.json")):
+        try:
+            content = json.loads(file.read_text())
+            missing = {"command", "tables", "verdict", "commit", "machine"} - content.keys()
+        except (ValueError, AttributeError) as error:
+            raise ValueError(f"{file} is not JSON of an experiment: {error}.") from error
+        if missing:
+            raise ValueError(
+                f"{file} lacks {', '.join(sorted(missing))}: is it the results of an experiment?"
+            )
+        experiments.append(Experiment(file.parent.name, content))
+    if not experiments:
+        raise FileNotFoundError(f"no */results.json in {folder.resolve()}: run the experiments first.")
+    order = list(QUESTIONS)
+    return sorted(experiments, key=lambda e: (order.index(e.name) if e.name in order else len(order), e.name))
+
+
+def _mean(values: list[float]) -> float:
+    return sum(values) / len(values)
+
+
+def ordered(experiment: Experiment) -> str:
+    """The heads, best first; `<` where a head is apart from the next one, `~` where it is not."""
+    heads = list(experiment.heads)
+    text = heads[0]
+    for head, following in pairwise(heads):
+        (line,) = _comparison.decide(experiment.trainings, [(head, following)]) or [{"decided": "no"}]
+        text += f" {'<' if line['decided'] == 'yes' else '~'} {following}"
+    return text
+
+
+def all_heads(experiments: Iterable[Experiment]) -> list[str]:
+    """In the order of `_comparison.HEADS`, others after them."""
+    names = {head for experiment in experiments for head in experiment.heads}
+    known = list(_comparison.HEADS)
+    return sorted(names, key=lambda head: (known.index(head) if head in known else len(known), head))
+
+
+def ratios(experiments: list[Experiment]) -> _results.Rows:
+    """A row for each head: its mean errors over that of the best head, in every experiment that trains."""
+    rows = []
+    for head in all_heads(experiments):
+        row: dict[str, Any] = {"head": head}
+        for experiment in experiments:
+            heads = experiment.heads
+            if heads:
+                best = _mean(next(iter(heads.values())))
+                values = [value / best for value in heads.get(head, [])]
+                row[experiment.name] = f"{_comparison.spread(values)} ({len(values)})" if values else "-"
+        rows.append(row)
+    return rows
+
+
+AHEAD = ("svd", "6d")  # which are compared with every other head
+COLUMNS = {"yes": "the head is ahead in", "the contrary": "the other is ahead in", "no": "not apart in"}
+
+
+def pairs(experiments: list[Experiment]) -> _results.Rows:
+    """In which experiments two heads are apart, and which way."""
+    rows = []
+    for number, first in enumerate(AHEAD):
+        for second in all_heads(experiments):
+            if second in AHEAD[: number + 1]:
+                continue
+            where: dict[str, list[str]] = {key: [] for key in COLUMNS}
+            for experiment in experiments:
+                for line in _comparison.decide(experiment.trainings, [(first, second)]):
+                    where["no" if line["decided"].startswith("no") else line["decided"]].append(
+                        experiment.name
+                    )
+            if any(where.values()):
+                told = {title: ", ".join(where[key]) or "-" for key, title in COLUMNS.items()}
+                rows.append({"head": first, "other": second} | told)
+    return rows
+
+
+def figure(experiments: list[Experiment]) -> Figure:
+    """A panel for each experiment that trains: the mean error of every training, by head."""
+    trained = [experiment for experiment in experiments if experiment.heads]
+    columns = max(1, min(3, len(trained)))
+    rows = max(1, -(-len(trained) // columns))
+    panels = Figure(figsize=(4.6 * columns, 3.8 * rows), layout="constrained")
+    axes = panels.subplots(rows, columns, squeeze=False).flat
+    for axis, experiment in zip_longest(axes, trained):
+        if experiment is None:
+            axis.set_axis_off()
+            continue
+        for place, (head, values) in enumerate(experiment.heads.items()):
+            colour, _ = _comparison.STYLES.get(head, ("#444444", "-"))
+            axis.plot(values, [place] * len(values), "o", color=colour, alpha=0.6, ms=5)
+            axis.plot([_mean(values)], [place], "|", color="black", ms=14)
+        axis.set_yticks(range(len(experiment.heads)), list(experiment.heads))
+        axis.invert_yaxis()
+        axis.set(xscale="log", xlabel="mean error of a training", title=experiment.name)
+        axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axis.xaxis.set_major_formatter("{x:g}")
+        axis.xaxis.set_minor_locator(NullLocator())
+        axis.grid(axis="x", alpha=0.3)
+    return panels
+
+
+def page(experiments: list[Experiment], beside: str) -> str:
+    """The report, in Markdown; `beside` leads from it to the folders of the experiments."""
+    names = {experiment.name for experiment in experiments}
+    missing = [name for name in QUESTIONS if name not in names]
+    parts = [f"# Which head for rotations?\n\n`{_run.command()}`"]
+    if any(experiment.heads for experiment in experiments):
+        parts += ["## Trainings\n\n" + TRAININGS, "![mean errors](figure.png)"]
+        parts += [_results.markdown(ratios(experiments))]
+        parts += ["\n".join(f"* {e.name}: {ordered(e)}" for e in experiments if e.heads)]
+        parts += ["## What is decided\n\n" + DECIDED, _results.markdown(pairs(experiments))]
+    parts += ["## What is not\n\n" + "\n".join(f"* {line}" for line in limits(experiments, missing))]
+    parts += ["## Each experiment", *(section(experiment, beside) for experiment in experiments)]
+    return "\n\n".join(parts) + "\n"
+
+
+TRAININGS = (
+    "Mean errors over that of the best head of the experiment, mean ± standard deviation over the seeds, and"
+    " in brackets how many these are. Below, heads from best to worst: `<` where every training of a head"
+    f" beats every training of the next one, with {_comparison.DECIDING} seeds or more of each, `~` where"
+    " not."
+)
+DECIDED = "Two heads are apart where `<` would stand between them."
+
+
+def limits(experiments: list[Experiment], missing: list[str]) -> list[str]:
+    lines = [
+        f"No results of {name} ({QUESTIONS[name]}) are here: `python -m experiments.rotation.{name}`."
+        for name in missing
+    ]
+    for experiment in experiments:
+        few = [head for head, values in experiment.heads.items() if len(values) < _comparison.DECIDING]
+        if few:
+            lines.append(f"{experiment.name}: fewer than {_comparison.DECIDING} seeds of {', '.join(few)}.")
+    return [*lines, *ALWAYS]
+
+
+ALWAYS = (
+    "The trainings are short ones unless their command says `--full`. What is ahead after minutes need not"
+    " be ahead after days; the learning curves say how far from their end the heads are.",
+    "The spread is over initial weights and batches. Other data, other networks, and learning rates tuned head"
+    " by head are not in it: all heads are trained with the same settings.",
+    "Mean errors are ruled by the few worst cases. Where a usual error is to choose the head, look at the"
+    " medians and percentiles of each experiment.",
+    "What noise and Jacobians say is of the maps alone: nothing is trained there.",
+)
+
+
+def section(experiment: Experiment, beside: str) -> str:
+    name, content = experiment.name, experiment.content
+    title = f"{name}: {QUESTIONS[name]}" if name in QUESTIONS else name
+    files = ", ".join(
+        f"[{what}]({beside}/{name}/{file})"
+        for what, file in (("tables", "table.md"), ("figure", "figure.png"))
+    )
+    return (
+        f"### {title}\n\n{content['verdict']}\n\n`{content['command']}`, {content['machine']}, commit"
+        f" {content['commit'][:12]}: {files}."
+    )
+
+
+def main(config: Config) -> None:
+    experiments = read(config.results)
+    text = page(experiments, os.path.relpath(config.results, config.out))
+    with _run.replacing(config.out / "report.md") as new:
+        new.write_text(text)
+    with _run.replacing(config.out / "figure.png") as new:
+        figure(experiments).savefig(new, dpi=130)
+    print(text)
+    print(f"In {config.out}: report.md, figure.png.")
+
+
+if __name__ == "__main__":
+    main(_run.parse(Config(), __doc__))
