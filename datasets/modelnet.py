@@ -25,8 +25,8 @@ from svdrot.registration import _formats
 
 CATEGORIES = tuple(
     "airplane bathtub bed bench bookshelf bottle bowl car chair cone cup curtain desk door dresser "
-    "flower_pot glass_box guitar keyboard lamp laptop mantel monitor night_stand person piano plant radio range_hood "
-    "sink sofa stairs stool table tent toilet tv_stand vase wardrobe xbox".split()
+    "flower_pot glass_box guitar keyboard lamp laptop mantel monitor night_stand person piano plant radio "
+    "range_hood sink sofa stairs stool table tent toilet tv_stand vase wardrobe xbox".split()
 )
 MODELNET10 = tuple("bathtub bed chair desk dresser monitor night_stand sofa table toilet".split())
 

@@ -21,7 +21,7 @@ BOX = """OFF
 1 2 3
 0 2 3
 # faces
-4 0 3 2 1
+3 0 3 2
 3 4 5 6
 3 4 6 7
 3 0 1 5
@@ -30,8 +30,8 @@ BOX = """OFF
 3 1 6 5
 3 2 3 7
 3 2 7 6
-3 3 0 4
-3 3 4 7
+4 3 0 4 7 255 0 0
+3 0 2 1
 """
 
 
@@ -65,7 +65,7 @@ def test_meshes_are_read(tmp_path, head):
         ("OFF\n", "PLY\n", "line 1: wanted `OFF`"),
         ("8 11 0", "8 x 0", "numbers of vertices, faces"),
         ("8 11 0", "8 12 0", "holds 19 lines .* announces 20"),
-        ("3 3 4 7\n", "", "holds 18 lines .* announces 19"),
+        ("3 0 2 1\n", "", "holds 18 lines .* announces 19"),
         ("1 2 0\n", "1 2\n", "line 5: wanted"),
         ("1 2 0\n", "1 2 zero\n", "line 5: wanted"),
         ("1 2 0\n", "1 nan 0\n", "line 5: wanted finite numbers `x y z`; got '1 nan 0'"),
