@@ -10,6 +10,10 @@ from . import nn as nn
 from . import optim as optim
 from . import polar as polar
 from . import schedules as schedules
+from .interpolation import exp_map as exp_map
+from .interpolation import interpolate_rotations as interpolate_rotations
+from .interpolation import log_map as log_map
+from .interpolation import slerp as slerp
 from .metrics import chordal_distance as chordal_distance
 from .metrics import geodesic_distance as geodesic_distance
 from .projection import orthogonalize as orthogonalize
@@ -42,6 +46,8 @@ from .representations import rotation_9d_to_matrix as rotation_9d_to_matrix
 from .representations import symmetric_10d_to_matrix as symmetric_10d_to_matrix
 from .rotations import is_rotation as is_rotation
 from .rotations import random_rotation as random_rotation
+from .rotations import random_rotation_within as random_rotation_within
+from .rotations import random_small_rotation as random_small_rotation
 
 if TYPE_CHECKING:
     from . import distributions as distributions
@@ -68,8 +74,11 @@ __all__ = [
     "distributions",
     "euler_to_matrix",
     "euler_to_quaternion",
+    "exp_map",
     "geodesic_distance",
+    "interpolate_rotations",
     "is_rotation",
+    "log_map",
     "losses",
     "matrix_to_axis_angle",
     "matrix_to_euler",
@@ -92,12 +101,15 @@ __all__ = [
     "quaternion_to_matrix",
     "quaternion_to_mrp",
     "random_rotation",
+    "random_rotation_within",
+    "random_small_rotation",
     "registration",
     "rotation_2vec_to_matrix",
     "rotation_5d_to_matrix",
     "rotation_6d_to_matrix",
     "rotation_9d_to_matrix",
     "schedules",
+    "slerp",
     "special_orthogonalize",
     "streaming",
     "symmetric_10d_to_matrix",

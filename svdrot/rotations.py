@@ -1,10 +1,12 @@
 """Rotation matrices themselves: drawing them and recognising them."""
 
+import math
+
 import torch
 from torch import Tensor
 
 from ._checks import check_shape, compute_dtype
-from .representations import quaternion_to_matrix
+from .representations import axis_angle_to_matrix, quaternion_to_matrix
 
 
 def random_rotation(
@@ -30,12 +32,92 @@ def random_rotation(
     Source:
         Shoemake, "Uniform Random Rotations", Graphics Gems III (1992).
     """
+    dtype, drawn = _dtypes(dtype)
+    quaternion = torch.randn(*shape, 4, dtype=drawn, device=device, generator=generator)
+    return quaternion_to_matrix(quaternion).to(dtype)
+
+
+def _dtypes(dtype: torch.dtype | None) -> tuple[torch.dtype, torch.dtype]:
+    """Of the result and of the draws."""
     dtype = torch.get_default_dtype() if dtype is None else dtype
     if not dtype.is_floating_point:
         raise TypeError(f"`dtype` must be floating point; got {dtype}.")
-    drawn = torch.float64 if dtype == torch.float64 else torch.float32
-    quaternion = torch.randn(*shape, 4, dtype=drawn, device=device, generator=generator)
-    return quaternion_to_matrix(quaternion).to(dtype)
+    return dtype, torch.float64 if dtype == torch.float64 else torch.float32
+
+
+def random_small_rotation(
+    *shape: int,
+    scale: float | Tensor,
+    dtype: torch.dtype | None = None,
+    device: torch.device | str | None = None,
+    generator: torch.Generator | None = None,
+) -> Tensor:
+    r"""Rotations by normal rotation vectors: noise of standard deviation `scale` about each axis.
+
+    For a `scale` well below 1 it is the isotropic Gaussian distribution to second order, of mean angle
+    $\sqrt{8 / \pi}$ `scale`. Samples are differentiable in `scale`.
+
+    Args:
+        shape: batch shape.
+        scale: radians, shape broadcasting to `shape`.
+        dtype, device, generator: as for `random_rotation`.
+
+    Returns:
+        Rotations, shape (*shape, 3, 3).
+
+    Raises:
+        TypeError: if `dtype` is not floating point.
+    """
+    dtype, drawn = _dtypes(dtype)
+    vector = torch.randn(*shape, 3, dtype=drawn, device=device, generator=generator)
+    size = scale.to(vector)[..., None] if isinstance(scale, Tensor) else scale
+    return axis_angle_to_matrix(size * vector).to(dtype)
+
+
+def random_rotation_within(
+    *shape: int,
+    angle: float,
+    dtype: torch.dtype | None = None,
+    device: torch.device | str | None = None,
+    generator: torch.Generator | None = None,
+) -> Tensor:
+    r"""Rotations drawn uniformly (Haar measure) among those of at most an angle.
+
+    The axis is uniform, and the angle $\theta$ solves $\theta - \sin \theta = u (\alpha - \sin \alpha)$, for
+    uniform u and the largest angle $\alpha$. For small ones it is uniform in a ball of rotation vectors.
+
+    Args:
+        shape: batch shape.
+        angle: radians, in [0, pi].
+        dtype, device, generator: as for `random_rotation`.
+
+    Returns:
+        Rotations, shape (*shape, 3, 3).
+
+    Raises:
+        ValueError: if `angle` is not in [0, pi].
+        TypeError: if `dtype` is not floating point.
+    """
+    if not 0 <= angle <= math.pi:
+        raise ValueError(f"`angle` must be in [0, pi]; got {angle}.")
+    dtype, drawn = _dtypes(dtype)
+    axis = torch.randn(*shape, 3, dtype=drawn, device=device, generator=generator)
+    axis = axis / torch.linalg.vector_norm(axis, dim=-1, keepdim=True)
+    u = torch.rand(*shape, 1, dtype=drawn, device=device, generator=generator)
+    # x - sin x is convex, and over x^3 it falls: the start is right of the root, and Newton goes down to it.
+    theta = angle * u ** (1 / 3)
+    target = u * _minus_sine(torch.tensor(angle, dtype=drawn, device=device))
+    for _ in range(6):
+        slope = 2 * torch.sin(theta / 2) ** 2
+        theta = theta - (_minus_sine(theta) - target) / torch.where(slope > 0, slope, 1)
+    return axis_angle_to_matrix(theta * axis).to(dtype)
+
+
+def _minus_sine(x: Tensor) -> Tensor:
+    """x - sin x, to relative rounding."""
+    x2 = x * x
+    series = x * x2 / 6 * (1 - x2 / 20 * (1 - x2 / 42 * (1 - x2 / 72 * (1 - x2 / 110 * (1 - x2 / 156)))))
+    return torch.where(x < 1, series, x - x.sin())
 
 
 def is_rotation(matrix: Tensor, *, tolerance: float | None = None) -> Tensor:

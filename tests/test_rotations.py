@@ -1,12 +1,15 @@
 """Random rotations are Haar-uniform and reproducible; `is_rotation` tells rotations from all else."""
 
+import math
+
 import pytest
 import torch
 from rotation_cases import HARD
 from scipy import stats
 
 from svdrot.metrics import geodesic_distance
-from svdrot.rotations import is_rotation, random_rotation
+from svdrot.representations import matrix_to_axis_angle
+from svdrot.rotations import is_rotation, random_rotation, random_rotation_within, random_small_rotation
 
 
 def seeded(seed):
@@ -99,3 +102,45 @@ def test_wrong_arguments_are_named():
         is_rotation(torch.zeros(3))
     with pytest.raises(TypeError, match="`matrix` must be floating point"):
         is_rotation(torch.eye(3, dtype=torch.long))
+
+
+@pytest.mark.parametrize("angle", [1e-6, 1e-2, 1.0, 3.0, torch.pi])
+def test_draws_within_an_angle_are_uniform_there(angle):
+    """The angle has the distribution (theta - sin theta) / (alpha - sin alpha); the axis is uniform."""
+    rotation = random_rotation_within(HAAR_DRAWS, angle=angle, dtype=torch.float64, generator=seeded(6))
+    theta = geodesic_distance(rotation, torch.eye(3, dtype=torch.float64))
+    assert theta.max() <= angle * (1 + 1e-12)
+
+    def distribution(t):
+        t = torch.as_tensor(t)
+        exact = torch.where(t < 1e-2, t**3 / 6 * (1 - t**2 / 20), t - t.sin())
+        whole = angle**3 / 6 * (1 - angle**2 / 20) if angle < 1e-1 else angle - math.sin(angle)
+        return (exact / whole).numpy()
+
+    assert stats.kstest(theta.numpy(), distribution).pvalue > 1e-3
+    axis = matrix_to_axis_angle(rotation) / theta[:, None]
+    assert axis.mean(0).abs().max() < 5 / (3 * HAAR_DRAWS) ** 0.5
+    single = random_rotation_within(100, angle=angle, generator=seeded(6))
+    assert is_rotation(single).all()
+
+
+def test_half_turns_and_nothing_are_the_ends_of_an_angle():
+    assert torch.equal(random_rotation_within(4, angle=0.0), torch.eye(3).expand(4, 3, 3))
+    with pytest.raises(ValueError, match=r"`angle` must be in \[0, pi\]; got 3\.2"):
+        random_rotation_within(4, angle=3.2)
+
+
+def test_small_rotations_are_normal_in_their_vectors():
+    scale = torch.tensor([1e-3, 0.1], dtype=torch.float64, requires_grad=True)
+    rotation = random_small_rotation(HAAR_DRAWS, 2, scale=scale, dtype=torch.float64, generator=seeded(7))
+    vector = matrix_to_axis_angle(rotation) / scale[:, None]
+    for k in range(2):
+        for axis in range(3):
+            assert stats.kstest(vector[:, k, axis].detach().numpy(), "norm").pvalue > 1e-3
+    (gradient,) = torch.autograd.grad(geodesic_distance(rotation, torch.eye(3).double()).mean(0).sum(), scale)
+    five_sigma = 5 * 0.68 / HAAR_DRAWS**0.5  # of the length of a normal vector
+    assert (gradient - (8 / math.pi) ** 0.5).abs().max() < five_sigma
+    same = random_small_rotation(HAAR_DRAWS, 2, scale=scale, dtype=torch.float64, generator=seeded(7))
+    assert torch.equal(same, rotation)
+    assert random_small_rotation(scale=0.1).shape == (3, 3)
+    assert random_small_rotation(3, scale=0.1, dtype=torch.float16).dtype == torch.float16

@@ -1,0 +1,157 @@
+"""Between rotations: exponential and logarithm at a rotation, geodesics, and smooth curves through many."""
+
+from itertools import pairwise
+
+import torch
+from torch import Tensor
+
+from ._checks import check_floating, check_shape, result_dtype, to_compute
+from .metrics import promote
+from .representations import axis_angle_to_matrix, matrix_to_axis_angle
+
+
+def exp_map(base: Tensor, vector: Tensor) -> Tensor:
+    r"""The rotation $R \exp([v]_\times)$: from `base` along a rotation vector in its own (body) frame.
+
+    Args:
+        base: rotations, shape (..., 3, 3).
+        vector: rotation vectors in radians, shape (..., 3); batch dimensions broadcast.
+
+    Returns:
+        Rotations, shape (..., 3, 3). Derivatives are those of the exponential everywhere, zero included.
+
+    Raises:
+        ValueError: if the last dimensions are not (3, 3) and 3.
+        TypeError: if an argument is not floating point.
+    """
+    check_shape("base", base, 3, 3)
+    check_shape("vector", vector, 3)
+    result = torch.promote_types(result_dtype(base), result_dtype(vector))
+    turn = axis_angle_to_matrix(to_compute(vector, 1))
+    return _product(to_compute(base, 2), turn).to(result)
+
+
+def _product(a: Tensor, b: Tensor) -> Tensor:
+    return (a[..., :, :, None] * b[..., None, :, :]).sum(
+        -2
+    )  # not `@`: bfloat16 under autocast, TF32 on a GPU
+
+
+def log_map(base: Tensor, rotation: Tensor) -> Tensor:
+    r"""The shortest v with $R \exp([v]_\times)$ = `rotation`, the rotation vector of $R^\top$ `rotation`.
+
+    Args:
+        base: rotations, shape (..., 3, 3).
+        rotation: rotations, shape (..., 3, 3); batch dimensions broadcast.
+
+    Returns:
+        Radians, shape (..., 3), of length in [0, pi]: the geodesic distance. The gradient is finite
+        everywhere; half a turn apart both signs are right, and one is returned.
+
+    Raises:
+        ValueError: if the last two dimensions of an argument are not (3, 3).
+        TypeError: if an argument is not floating point.
+    """
+    base, rotation, result = promote(base, rotation, ("base", "rotation"))
+    return _log(base, rotation).to(result)
+
+
+def _log(a: Tensor, b: Tensor) -> Tensor:
+    return matrix_to_axis_angle(_product(a.mT, b))
+
+
+def slerp(start: Tensor, end: Tensor, share: Tensor | float) -> Tensor:
+    """The rotation a share of the way along the shortest geodesic, at constant angular velocity.
+
+    Args:
+        start: rotations, shape (..., 3, 3).
+        end: rotations, shape (..., 3, 3).
+        share: 0 gives `start` and 1 `end`, beyond which it goes on; shape (...). Batch dimensions broadcast.
+
+    Returns:
+        Rotations, shape (..., 3, 3). Half a turn apart there are two shortest ways; one is taken.
+
+    Raises:
+        ValueError: if the last two dimensions of `start` or `end` are not (3, 3).
+        TypeError: if a tensor is not floating point.
+
+    Source:
+        Shoemake, "Animating Rotation with Quaternion Curves", SIGGRAPH 1985.
+    """
+    start, end, result = promote(start, end, ("start", "end"))
+    if isinstance(share, Tensor):
+        check_floating("share", share)
+        share = share.to(start)[..., None]
+    return _slerp(start, end, share).to(result)
+
+
+def _slerp(a: Tensor, b: Tensor, t: Tensor | float) -> Tensor:
+    return _product(a, axis_angle_to_matrix(t * _log(a, b)))
+
+
+def interpolate_rotations(rotations: Tensor, at: Tensor, times: Tensor | None = None) -> Tensor:
+    r"""A curve of continuous angular velocity through rotations: cubic, as squad, for knots at any times.
+
+    The velocity at a knot is that of the parabola through it and its neighbours, in rotation vectors; at the
+    ends, of the parabola that goes on. Between knots the curve is Bézier's, with the control rotations $R_i,
+    R_i \exp(h \omega_i / 3), R_{i+1} \exp(-h \omega_{i+1} / 3), R_{i+1}$ and geodesics in place of lines. Two
+    rotations give their geodesic, and a steady turn is reproduced. Turning all of the rotations, from either
+    side, turns the curve.
+
+    Args:
+        rotations: knots, shape (..., N, 3, 3), N >= 2, neighbours less than half a turn apart: otherwise the
+            shorter way is taken.
+        at: times asked for, shape (T,).
+        times: of the knots, ascending, shape (N,); 0, 1, ... if None.
+
+    Returns:
+        Rotations, shape (..., T, 3, 3), differentiable in everything. NaN outside the times of the knots.
+
+    Raises:
+        ValueError: if shapes do not fit.
+        TypeError: if an argument is not floating point.
+
+    Source:
+        Shoemake, SIGGRAPH 1985 (Bézier curves by geodesics); Kim, Kim and Shin, "A General Construction
+        Scheme for Unit Quaternion Curves with Simple High Order Derivatives", SIGGRAPH 1995.
+    """
+    check_shape("rotations", rotations, 3, 3)
+    check_floating("at", at)
+    if rotations.ndim < 3 or rotations.shape[-3] < 2:
+        raise ValueError(
+            f"`rotations` must have shape (..., N, 3, 3) with N >= 2; got {tuple(rotations.shape)}."
+        )
+    n = rotations.shape[-3]
+    if at.ndim != 1:
+        raise ValueError(f"`at` must have shape (T,); got {tuple(at.shape)}.")
+    times = torch.arange(n, dtype=at.dtype, device=at.device) if times is None else times
+    check_floating("times", times)
+    if times.shape != (n,):
+        raise ValueError(f"`times` must have shape ({n},), as many as `rotations`; got {tuple(times.shape)}.")
+    r = to_compute(rotations, 2)
+    i = (torch.searchsorted(times.detach(), at.detach(), right=True) - 1).clamp(0, n - 2)
+    step = times.diff()
+    t = torch.where((at >= times[0]) & (at <= times[-1]), (at - times[i]) / step[i], torch.nan).to(r)[:, None]
+    h = step.to(r)[:, None]
+    velocity = _velocities(_log(r[..., :-1, :, :], r[..., 1:, :, :]) / h, h)
+    third = h / 3
+    out = exp_map(r[..., :-1, :, :], third * velocity[..., :-1, :])
+    into = exp_map(r[..., 1:, :, :], -third * velocity[..., 1:, :])
+    curve = [r[..., i, :, :], out[..., i, :, :], into[..., i, :, :], r[..., i + 1, :, :]]
+    while len(curve) > 1:
+        curve = [_slerp(a, b, t) for a, b in pairwise(curve)]
+    return curve[0].to(result_dtype(rotations))
+
+
+def _velocities(chords: Tensor, h: Tensor) -> Tensor:
+    """At the knots (..., N, 3), from the mean velocities (..., N - 1, 3) over steps of lengths (N - 1, 1).
+
+    A rotation vector is the same in the frames of both its ends.
+    """
+    before, after = h[:-1], h[1:]
+    inner = (after * chords[..., :-1, :] + before * chords[..., 1:, :]) / (before + after)
+    if inner.shape[-2] == 0:
+        return torch.cat((chords, chords), -2)
+    first = 2 * chords[..., :1, :] - inner[..., :1, :]
+    last = 2 * chords[..., -1:, :] - inner[..., -1:, :]
+    return torch.cat((first, inner, last), -2)
