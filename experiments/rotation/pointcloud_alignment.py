@@ -12,8 +12,9 @@ continuous representations far ahead. Mean errors on aeroplanes after a full tra
 A command that was stopped goes on where it was when it is given again, and ends in the same numbers to the
 last bit. More --heads and --seeds may be added to a folder: what is finished is not trained again.
 
-The loss is half the squared Frobenius distance, its mean over the pairs of a step (Levinson: the sum, but
-Adam does not notice). The weights of the last step are evaluated: none are chosen by their validation error.
+The loss is, unless --loss says otherwise, half the squared Frobenius distance, its mean over the pairs of a
+step (Levinson: the sum, but Adam does not notice). The weights of the last step are evaluated: none are
+chosen by their validation error.
 
 Protocol: Zhou et al. 2019, "On the Continuity of Rotation Representations in Neural Networks"; Levinson et
 al. 2020, "An Analysis of SVD for Deep Rotation Estimation"; Brégier 2021, "Deep Regression on Manifolds: A 3D
@@ -35,6 +36,8 @@ from experiments import _run, _training
 from experiments._training import Task
 from experiments.rotation import _alignment_report, _clouds
 from experiments.rotation._clouds import Clouds, Data
+from svdrot import losses
+from svdrot.nn import AfterWarmup, Strategy
 
 Head = Literal["svd", "6d", "quaternion", "axis_angle", "euler", "10d", "5d", "2vec", "mrp"]
 
@@ -51,9 +54,13 @@ class Config(_training.Config):
     """Run folder; runs/pointcloud_alignment-<data> if None."""
     heads: tuple[Head, ...] = ("svd", "6d", "quaternion", "axis_angle", "euler")
     """Representations to compare."""
-    loss: Literal["chordal", "geodesic", "clouds"] = "chordal"
-    """Half the squared Frobenius distance of the rotations, their angle, or half the mean squared distance of
-    the points of the copy from the turned cloud: self-supervised, for it asks for no rotation."""
+    loss: Literal["squared_chordal", "chordal", "geodesic", "huber", "clouds"] = "squared_chordal"
+    """Half the squared Frobenius distance of the rotations; that distance; their angle; Huber's function of
+    it; or, self-supervised, half the mean squared distance from the copy's points to the turned cloud's."""
+    strategy: Literal["always", "inference", "after_warmup", "manifold_gradient"] = "always"
+    """When the head projects; see `svdrot.nn.RotationHead`."""
+    switch: float = 0.04
+    """Part of the steps before the projection of --strategy after_warmup; Levinson: 100,000 of 2,600,000."""
     clouds: int = 16
     """Clouds in a step."""
     copies: int = 4
@@ -83,6 +90,8 @@ class Config(_training.Config):
         for name in ("clouds", "copies", "validation_rotations"):
             if getattr(self, name) < 1:
                 raise ValueError(f"`{name}` must be at least 1; got {getattr(self, name)}.")
+        if self.strategy in ("inference", "after_warmup") and self.loss not in RAW_LOSSES:
+            raise ValueError(f"`loss` must be one of {RAW_LOSSES} for raw matrices; got {self.loss!r}.")
 
     @property
     def folder(self) -> Path:
@@ -125,9 +134,10 @@ def setting(config: Config, data: Data) -> str:
     return (
         f"{kinds}: {len(data.training.sizes):,} training and {len(data.validation.sizes)} validation "
         f"clouds, {drawn}; {config.steps:,} steps of {config.clouds} clouds x {config.copies} copies, "
-        f"{config.loss} loss, {config.optimizer}, learning rate {config.learning_rate:g}, decay "
-        f"{config.decay}, clip {config.clip}; widths 3-{'-'.join(map(str, config.widths))}, {config.hidden} hidden; "
-        f"{config.rotations} rotations, {config.validation_rotations} fixed ones per validation cloud; "
+        f"{config.loss} loss, projection {config.strategy}, {config.optimizer}, learning rate "
+        f"{config.learning_rate:g}, decay {config.decay}, clip {config.clip}; widths "
+        f"3-{'-'.join(map(str, config.widths))}, {config.hidden} hidden; {config.rotations} rotations, "
+        f"{config.validation_rotations} fixed ones per validation cloud; "
         f"{config.device}."
     )
 
@@ -140,7 +150,10 @@ def prepare(config: Config, head: str, seed: int) -> Task:
 
 
 def network(config: Config, head: str) -> "SiamesePointNet":
-    return SiamesePointNet(head, config.widths, config.hidden, config.slope)
+    strategy = config.strategy
+    if strategy == "after_warmup":
+        strategy = AfterWarmup(math.ceil(config.switch * config.steps))
+    return SiamesePointNet(head, config.widths, config.hidden, config.slope, strategy)
 
 
 def task(config: Config, model: "SiamesePointNet", data: Data) -> Task:
@@ -156,7 +169,7 @@ def task(config: Config, model: "SiamesePointNet", data: Data) -> Task:
         return source, haar(config.clouds, config.copies, device=device, generator=generator)
 
     def loss(model: nn.Module, source: Tensor, rotation: Tensor) -> Tensor:
-        return LOSSES[config.loss](model(source, rotation), rotation, source)
+        return LOSSES[config.loss](model(source, rotation), rotation, source).mean()
 
     def evaluate(model: nn.Module) -> dict[str, float]:
         errors = errors_in_degrees(model, source, rotation[:, :1])
@@ -168,23 +181,17 @@ def task(config: Config, model: "SiamesePointNet", data: Data) -> Task:
     return Task(model, draw, loss, evaluate, examine, adamw=(model.encoder[0], model.head))
 
 
-# Of estimates (clouds, copies, 3, 3), rotations of that shape, and clouds (clouds, points, 3).
+HUBER = 0.2  # radians, 11 degrees: a square below, where most errors are in the end
 
-
-def chordal_loss(estimate: Tensor, rotation: Tensor, source: Tensor) -> Tensor:
-    return (estimate - rotation).square().sum((-2, -1)).mean() / 2
-
-
-def geodesic_loss(estimate: Tensor, rotation: Tensor, source: Tensor) -> Tensor:
-    return svdrot.geodesic_distance(estimate, rotation).mean()
-
-
-def clouds_loss(estimate: Tensor, rotation: Tensor, source: Tensor) -> Tensor:
-    source = source[:, None]
-    return (source @ estimate.mT - source @ rotation.mT).square().sum(-1).mean() / 2
-
-
-LOSSES = {"chordal": chordal_loss, "geodesic": geodesic_loss, "clouds": clouds_loss}
+# Of estimates and rotations (clouds, copies, 3, 3), and clouds (clouds, points, 3).
+LOSSES: dict[str, Callable[[Tensor, Tensor, Tensor], Tensor]] = {
+    "squared_chordal": lambda r, truth, x: losses.squared_chordal(r, truth) / 2,
+    "chordal": lambda r, truth, x: losses.chordal(r, truth),
+    "geodesic": lambda r, truth, x: losses.geodesic(r, truth),
+    "huber": lambda r, truth, x: losses.huber_geodesic(r, truth, HUBER),
+    "clouds": lambda r, truth, x: (x[:, None] @ (r - truth).mT).square().sum(-1).mean(-1) / 2,
+}
+RAW_LOSSES = ("squared_chordal", "clouds")  # those that take any matrix
 
 
 # The network.
@@ -193,7 +200,14 @@ LOSSES = {"chordal": chordal_loss, "geodesic": geodesic_loss, "clouds": clouds_l
 class SiamesePointNet(nn.Module):
     """Rotations from clouds and their copies. No activation before the maximum, no normalisation."""
 
-    def __init__(self, head: str, widths: tuple[int, int, int], hidden: int, slope: float):
+    def __init__(
+        self,
+        head: str,
+        widths: tuple[int, int, int],
+        hidden: int,
+        slope: float,
+        strategy: str | Strategy = "always",
+    ):
         super().__init__()
         first, second, last = widths
         # Linear on (..., points, features): the map of a convolution of kernel 1, and faster on a CPU.
@@ -210,7 +224,7 @@ class SiamesePointNet(nn.Module):
             if isinstance(layer, nn.Linear):
                 nn.init.xavier_uniform_(layer.weight)
                 nn.init.zeros_(layer.bias)
-        self.head = svdrot.nn.RotationHead(hidden, head)
+        self.head = svdrot.nn.RotationHead(hidden, head, strategy)
 
     def forward(self, source: Tensor, rotation: Tensor) -> Tensor:
         """Estimates of the rotations (clouds, copies, 3, 3) of copies of clouds (clouds, points, 3)."""

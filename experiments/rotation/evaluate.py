@@ -1,0 +1,148 @@
+"""How well does a checkpoint of `landmark_alignment` align given clouds, turned by given rotations?
+
+Every cloud is centred and scaled as in training, `points` of its points are drawn, the same ones in every
+run, and turned by every rotation; the network, which sees both, estimates it. Printed are the errors of one
+estimate, of estimates of what the earlier ones have left, and of the best of several starts, and the shares
+of errors below 5 and 10 degrees.
+
+    python -m experiments.rotation.evaluate --clouds FOLDER --rotations FILE
+
+Clouds are the files of the folder that end in pts (lines `x y z`) or in what `svdrot.registration.files`
+reads: ply, pcd, obj, off, stl, npy, npz, xyz, txt, csv, bin; of meshes the vertices. Rotations are a npy or
+txt file: matrices (K, 3, 3), or K rows of 9 (the rows of a matrix), or of 4 (a quaternion w x y z).
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+import tyro
+from torch import Generator, Tensor
+from tqdm import tqdm
+
+import svdrot
+from datasets import planes
+from experiments import _results
+from experiments.rotation._alignment_report import metrics
+from experiments.rotation._landmarks import normalised
+from experiments.rotation.landmark_alignment import errors, estimators, restore
+from svdrot.registration.files import read_points
+
+READERS: dict[str, Callable[[Path], Tensor]] = {
+    ".pts": lambda path: torch.from_numpy(planes.read_pts(path)).double(),
+    **dict.fromkeys(
+        (".ply", ".pcd", ".obj", ".off", ".stl", ".npy", ".npz", ".xyz", ".txt", ".csv", ".bin"), read_points
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Config:
+    clouds: Path
+    """Folder of them."""
+    rotations: Path
+    """File of them."""
+    checkpoint: Path = Path("experiments/results/rotation/landmark_alignment/svd.pth")
+    """Of `landmark_alignment`."""
+    points: int | None = None
+    """Drawn from each cloud; None: as many as in training."""
+    other_points: bool = False
+    """Draw other points for the copies, as two scans of an object have. The benchmark has the same."""
+    seed: int = 0
+    """Of the points that are drawn."""
+    threads: int = 2
+
+
+def main(config: Config) -> None:
+    torch.set_num_threads(config.threads)
+    model, settings = restore(config.checkpoint)
+    clouds, rotations = read_clouds(config.clouds), read_rotations(config.rotations)
+    points = config.points or settings["points"]
+    rows = []
+    for name, passes, starts in estimators(settings["passes"], settings["starts"]):
+        found = [
+            errors(model, source[None], (target @ some.mT)[None], some[None], passes, starts)
+            for cloud in tqdm(clouds, desc=name, unit="cloud", leave=False)
+            for source, target in [drawn(cloud, points, config.seed, config.other_points)]
+            for some in rotations.split(MANY)
+        ]
+        figures = metrics(torch.cat(found, 1).numpy())
+        rows.append({"estimator": name, **{column: figures[column] for column in SHOWN}})
+    copies = "other points" if config.other_points else "the same points"
+    print(f"{len(clouds)} clouds, {len(rotations)} rotations; {points} points, {copies} for the copies.")
+    print(f"Errors in degrees, and shares below 5 and 10 degrees in percent.\n\n{_results.markdown(rows)}")
+
+
+MANY = 1024  # rotations at a time
+SHOWN = ("mean", "median", "acc@5", "acc@10")
+
+
+def drawn(cloud: Tensor, points: int, seed: int, other: bool) -> tuple[Tensor, Tensor]:
+    """Points of a cloud and of its copy, each (points, 3), float32. Whatever else is in the folder."""
+    generator = Generator().manual_seed(seed)
+    which = torch.randint(len(cloud), (2, points), generator=generator)
+    source, target = normalised(cloud).float()[which]
+    return source, target if other else source
+
+
+def read_clouds(folder: Path) -> list[Tensor]:
+    """The clouds (points, 3) of a folder, float64, in the order of their names.
+
+    Raises:
+        FileNotFoundError: if there is no such folder, or no file of a cloud in it.
+        ValueError: with the file, if it holds no cloud, or points that all coincide.
+    """
+    if not folder.is_dir():
+        raise FileNotFoundError(f"`clouds` must be a folder; there is none at {folder}.")
+    paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in READERS)
+    if not paths:
+        raise FileNotFoundError(f"{folder} has no files that end in {' '.join(READERS)}.")
+    clouds = [READERS[path.suffix.lower()](path) for path in paths]
+    for path, cloud in zip(paths, clouds, strict=True):
+        if not normalised(cloud).isfinite().all():
+            raise ValueError(f"{path}: the {len(cloud)} points coincide; no rotation turns them.")
+    return clouds
+
+
+TOLERANCE = 1e-3  # of the entries of a matrix and of the length of a quaternion: three decimals pass
+
+
+def read_rotations(path: Path) -> Tensor:
+    """Rotations (K, 3, 3), float32, from a file of matrices, of rows of 9, or of quaternions.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if it holds something else, with the number of the first that is no rotation.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"`rotations` must be a file; there is none at {path}.")
+    if path.suffix.lower() not in (".npy", ".txt"):
+        raise ValueError(f"{path}: the suffix must be .npy or .txt; got {path.suffix!r}.")
+    read = np.load if path.suffix.lower() == ".npy" else np.loadtxt
+    try:
+        array = torch.from_numpy(np.asarray(read(path), np.float64))
+    except (ValueError, TypeError, EOFError) as error:
+        raise ValueError(f"{path}: wanted an array of numbers: {error}") from error
+    if array.ndim < 3 and array.shape[-1:] == (4,):
+        quaternions = array.reshape(-1, 4)
+        matrix = svdrot.quaternion_to_matrix(quaternions)
+        off = (torch.linalg.vector_norm(quaternions, dim=-1) - 1).abs()
+    elif array.shape[-2:] == (3, 3) or (array.ndim < 3 and array.shape[-1:] == (9,)):
+        matrix = array.reshape(-1, 3, 3)
+        off = (matrix - svdrot.special_orthogonalize(matrix)).abs().amax((-2, -1))
+    else:
+        raise ValueError(f"{path}: wanted (K, 3, 3), (K, 9) or (K, 4); got {tuple(array.shape)}.")
+    if not len(matrix):
+        raise ValueError(f"{path} holds no rotations.")
+    if (wrong := ~(off <= TOLERANCE)).any():
+        k = int(wrong.int().argmax())
+        raise ValueError(
+            f"{path}: number {k + 1} of {len(matrix)} is no rotation: it is off by {off[k]:.2g}."
+        )
+    return svdrot.special_orthogonalize(matrix).float()
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Config, description=__doc__))
