@@ -170,6 +170,9 @@ def test_the_number_of_meshes_is_compared_with_the_release(tmp_path, monkeypatch
         modelnet.check_meshes(tmp_path)
     write(tmp_path / "bed" / "test", "", "bed_0002.off")
     modelnet.check_meshes(tmp_path)
+    write(tmp_path / "bed" / "test", "", "bed_0003.off")
+    with pytest.raises(ValueError, match="40 meshes to train and 42 to test"):
+        modelnet.check_meshes(tmp_path)
 
 
 def test_archives_are_compared_by_their_sums(tmp_path, monkeypatch):
