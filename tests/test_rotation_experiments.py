@@ -214,7 +214,7 @@ REAL = Path(__file__).resolve().parents[2] / "shared" / "data" / "mocap_ik"
 
 
 def in_folders(config, folder):
-    return replace(config, run=folder / "run", out=folder / "out")
+    return replace(config, run_folder=folder / "run", out=folder / "out")
 
 
 @pytest.mark.parametrize(("head", "steps"), [("svd", 100), ("raw", 100)])

@@ -8,7 +8,7 @@ Expected (Geist et al. 2024, experiment 2.1, ten seeds; a figure, no table): svd
 quaternions, rotation vectors and Euler angles behind, whatever their loss. Nothing is expected between svd
 and 6d, nor for raw, which they train by another loss.
 
-    python -m experiments.rotation.cube_image_pose                    quick: 32 x 32 pixels, 60 epochs
+    python -m experiments.rotation.cube_image_pose                    quick: 32 x 32 pixels, 30 epochs
     python -m experiments.rotation.cube_image_pose --full             64 x 64 pixels, up to 1,000 epochs
 
 `--full` stops, as published, after ten epochs without a better validation error, and tests the weights that
@@ -37,7 +37,7 @@ EPOCH = 64  # steps: 2,048 images, 32 at a time
 
 @dataclass(frozen=True)
 class Config(_training.Config):
-    heads: tuple[str, ...] = ("svd", "6d", "quaternion", "axis_angle", "euler", "raw")
+    heads: tuple[str, ...] = tuple(_comparison.HEADS)
     """Representations, or "raw": nine numbers, projected at inference only."""
     size: int = 32
     """Pixels along each edge of an image."""
@@ -48,10 +48,10 @@ class Config(_training.Config):
     hidden: int = 256
     """Units of each of the two layers."""
     seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
-    steps: int = 60 * EPOCH
+    steps: int = 30 * EPOCH
     learning_rate: float = 1e-3
     evaluations: int = 20
-    run: Path = Path("runs/cube_image_pose")
+    run_folder: Path = Path("runs/cube_image_pose")
     """Folder of the trainings."""
     out: Path = Path("experiments/results/rotation")
     """The results go into a folder cube_image_pose in it."""
@@ -70,7 +70,7 @@ FULL = Config(
     decay="none",
     warmup=0,
     clip=None,
-    run=Path("runs/cube_image_pose-full"),
+    run_folder=Path("runs/cube_image_pose-full"),
     out=Path("experiments/results/rotation/full"),
 )
 
@@ -140,7 +140,7 @@ def prepare(config: Config, head: str, seed: int) -> _training.Task:
 def run(config: Config) -> _comparison.Rows:
     """Train what the run folder lacks, write the results, and return a row for each head and seed."""
     results = _training.run(
-        config, config.run, config.heads, prepare, data="rendered", free=("heads", "out", "run")
+        config, config.run_folder, config.heads, prepare, data="rendered", free=_comparison.FREE
     )
     setting = (
         f"{config.images:,} images of {config.size} x {config.size} pixels; {config.steps:,} steps of"

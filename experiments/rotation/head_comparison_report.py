@@ -214,7 +214,7 @@ def limits(experiments: list[Experiment], missing: list[str]) -> list[str]:
 ALWAYS = (
     "The trainings are short ones unless their command says `--full`. What is ahead after minutes need not"
     " be ahead after days; the learning curves say how far from their end the heads are.",
-    "The spread is over initial weights and batches. Other data, other networks, and learning rates tuned head"
+    "The spread is over initial weights and batches. Other data, other networks, learning rates tuned head"
     " by head are not in it: all heads are trained with the same settings.",
     "Mean errors are ruled by the few worst cases. Where a usual error is to choose the head, look at the"
     " medians and percentiles of each experiment.",

@@ -40,7 +40,7 @@ from svdrot.nn import REPRESENTATIONS, STRATEGIES
 class Config(_training.Config):
     root: Path = Path("../shared/data/mocap_ik")
     """Folder of the skeleton and the clips."""
-    heads: tuple[str, ...] = ("svd", "6d", "quaternion", "axis_angle", "euler", "raw")
+    heads: tuple[str, ...] = tuple(_comparison.HEADS)
     """Representations, or "raw": nine numbers, projected at inference only."""
     batch: int = 64
     """Frames of a step."""
@@ -51,9 +51,9 @@ class Config(_training.Config):
     near_root: float = 10.0
     """Weight of the nodes next to the first one, in addition to that of all."""
     seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
-    steps: int = 1_500
+    steps: int = 1_200
     evaluations: int = 20
-    run: Path = Path("runs/inverse_kinematics")
+    run_folder: Path = Path("runs/inverse_kinematics")
     """Folder of the trainings."""
     out: Path = Path("experiments/results/rotation")
     """The results go into a folder inverse_kinematics in it."""
@@ -72,7 +72,7 @@ FULL = Config(
     clip=None,
     evaluations=200,
     checkpoint_every=10_000,
-    run=Path("runs/inverse_kinematics-full"),
+    run_folder=Path("runs/inverse_kinematics-full"),
     out=Path("experiments/results/rotation/full"),
 )
 
@@ -170,8 +170,8 @@ def prepare(config: Config, head: str, seed: int) -> _training.Task:
 def run(config: Config) -> _comparison.Rows:
     """Train what the run folder lacks, write the results, and return a row for each head and seed."""
     data = load(config.root)
-    free = ("root", "heads", "out", "run")
-    results = _training.run(config, config.run, config.heads, prepare, data=data.digest(), free=free)
+    free = ("root", *_comparison.FREE)
+    results = _training.run(config, config.run_folder, config.heads, prepare, data=data.digest(), free=free)
     setting = (
         f"{len(data.training):,} frames of training and {len(data.held_out):,} of held-out clips;"
         f" {config.steps:,} steps of {config.batch} frames, three layers of {config.hidden}, learning rate"

@@ -49,7 +49,7 @@ class Config(_training.Config):
     steps: int = 4_000
     learning_rate: float = 1e-3
     checkpoint_every: int = 2_000
-    run: Path = Path("runs/sanity_autoencoder")
+    run_folder: Path = Path("runs/sanity_autoencoder")
     """Folder of the trainings."""
     out: Path = Path("experiments/results/rotation")
     """The results go into a folder sanity_autoencoder in it."""
@@ -68,7 +68,7 @@ FULL = Config(
     warmup=0,
     clip=None,
     evaluations=50,
-    run=Path("runs/sanity_autoencoder-full"),
+    run_folder=Path("runs/sanity_autoencoder-full"),
     out=Path("experiments/results/rotation/full"),
 )
 
@@ -127,7 +127,7 @@ def prepare(config: Config, head: str, seed: int) -> _training.Task:
 def run(config: Config) -> _comparison.Rows:
     """Train what the run folder lacks, write the results, and return a row for each head and seed."""
     results = _training.run(
-        config, config.run, config.heads, prepare, data="uniform rotations", free=("heads", "out", "run")
+        config, config.run_folder, config.heads, prepare, data="uniform rotations", free=_comparison.FREE
     )
     setting = (
         f"{config.steps:,} steps of {config.batch} uniform rotations, {config.loss} loss, learning rate"
