@@ -234,10 +234,51 @@ def test_laplace_derivatives():
     f.requires_grad_()
     assert torch.autograd.gradcheck(lambda f: RotationLaplace(f).log_prob(r), f)
     assert torch.autograd.gradcheck(lambda f: RotationLaplace(f).entropy(), f)
-    value = RotationLaplace(f).log_prob(r)
-    (gradient,) = torch.autograd.grad(value.sum(), f, create_graph=True)
-    with pytest.raises(RuntimeError, match="once_differentiable"):
+    assert torch.autograd.gradcheck(lambda f: RotationLaplace(f).mean, f, atol=2e-6, fast_mode=True)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        lambda f: MatrixFisher(f).entropy(),
+        lambda f: MatrixFisher(f).mean.sum(),
+        lambda f: Bingham(quaternion_form(f)).second_moment.sum(),
+        lambda f: RotationLaplace(f).mean.sum(),
+    ],
+)
+def test_derivatives_that_do_not_exist_are_refused(value):
+    """And not dropped, even where the value enters a loss with a constant factor."""
+    f = with_singular_values(3, 1, 0.5)[0].requires_grad_()
+    (gradient,) = torch.autograd.grad(value(f), f, create_graph=True)
+    with pytest.raises(NotImplementedError, match="no further derivative"):
         gradient.sum().backward()
+    hessian = torch.func.jacrev(torch.func.grad(value))
+    with pytest.raises(NotImplementedError, match="no further derivative"):
+        hessian(f.detach())
+
+
+@pytest.mark.parametrize("values", [(3, 1, 0.5), (2, 2, 2), (4, 2, -1), (30, 3, 0.1)], ids=str)
+def test_laplace_second_derivatives(values):
+    """Of the log density and the entropy, at equal singular values, too."""
+    f = with_singular_values(*values)[0].requires_grad_()
+    r = svdrot.random_rotation(dtype=torch.float64, generator=torch.Generator().manual_seed(8))
+    assert torch.autograd.gradgradcheck(
+        lambda f: RotationLaplace(f).log_prob(r), f, atol=1e-5, fast_mode=True
+    )
+    assert torch.autograd.gradgradcheck(lambda f: RotationLaplace(f).entropy(), f, atol=1e-5, fast_mode=True)
+    hessian = torch.autograd.functional.hessian(lambda f: RotationLaplace(f).log_normalizer(), f)
+    assert (hessian.view(9, 9) - hessian.view(9, 9).mT).abs().max() < 1e-9
+
+
+@pytest.mark.parametrize("values", [(3, 1, 0.5), (4, 2, -1), (3, 1, -1), (100, 3, 0.1)], ids=str)
+def test_laplace_samples_have_the_mean_matrix(values):
+    generator_seed(2)
+    laplace = RotationLaplace(with_singular_values(*values)[0])
+    r = laplace.sample((20_000,))
+    assert ((r.mean(0) - laplace.mean).abs() <= SIGMAS * r.std(0) / len(r) ** 0.5).all()
+    if values != (3, 1, -1):  # which has two modes, and no nearest rotation
+        nearest = svdrot.special_orthogonalize(laplace.mean)
+        torch.testing.assert_close(nearest, laplace.mode, rtol=0, atol=1e-9)
 
 
 def test_laplace_without_an_integral_is_nan_in_its_place():
@@ -454,7 +495,7 @@ def test_shapes(name):
             assert d.support.check(sample).all()
             assert d.log_prob(sample).shape == (*shape, *batch)
         assert d.entropy().shape == batch
-        assert name == "laplace" or d.mean.shape == (*batch, *event)
+        assert d.mean.shape == (*batch, *event)
         assert name == "uniform" or d.mode.shape == (*batch, *event)
     torch.testing.assert_close(
         distribution.expand((5, 2)).entropy()[3], distribution.entropy(), rtol=0, atol=1e-7

@@ -15,12 +15,12 @@ von Mises, which gives the moments from the same nodes.
 """
 
 import functools
+from collections.abc import Callable
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.autograd import Function
-from torch.autograd.function import once_differentiable
 
 # Relative error of the normaliser at most 3e-10 over all combinations of the gaps 0, 1e-6, 1e-3, 0.3, 5, 200,
 # 1e4 and 1e8, with 64 nodes 3e-7. Fourth moments need more: 1e-7 with 96 nodes.
@@ -133,6 +133,45 @@ def _covariance(second: Tensor, fourth: Tensor) -> Tensor:
     return torch.cat((-covariance.sum(-1, keepdim=True), covariance), -1)
 
 
+class _Last(Function):
+    """`value`, as a function of `inputs` without a derivative: asking for one is an error, not zero."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(value: Tensor, *inputs: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
+        return value.clone()
+
+    @staticmethod
+    def setup_context(ctx, inputs, output) -> None:
+        pass
+
+    @staticmethod
+    def backward(ctx, grad):  # pyright: ignore[reportIncompatibleMethodOverride]
+        raise NotImplementedError("this function of svdrot.distributions has no further derivative")
+
+
+def last_derivative(backward: Callable) -> Callable:
+    """A backward that cannot itself be differentiated.
+
+    torch's own `once_differentiable` looks at the incoming gradients alone, and drops the derivative without
+    a word where these are constant (torch 2.13).
+    """
+
+    @functools.wraps(backward)
+    def wrapped(ctx, *grads):
+        with torch.no_grad():
+            values = backward(ctx, *grads)
+        if not torch.is_grad_enabled():
+            return values
+        inputs = (*ctx.saved_tensors, *grads)
+        if isinstance(values, Tensor):
+            return _Last.apply(values, *inputs)
+        return tuple(value if value is None else _Last.apply(value, *inputs) for value in values)
+
+    return wrapped
+
+
 class _LogNormalizer(Function):
     generate_vmap_rule = True
 
@@ -164,7 +203,7 @@ class _SecondMoment(Function):
         ctx.save_for_backward(*inputs)
 
     @staticmethod
-    @once_differentiable
+    @last_derivative
     def backward(ctx, grad: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
         # The derivative along B is the covariance of q q^T with q^T B q: in the eigenbasis all that is odd in
         # some q_i vanishes, and no eigenvalues are subtracted.
@@ -192,7 +231,7 @@ class _Entropy(Function):
         ctx.save_for_backward(*inputs)
 
     @staticmethod
-    @once_differentiable
+    @last_derivative
     def backward(ctx, grad: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
         (a,) = ctx.saved_tensors
         _, gaps, vectors = eigen(a)

@@ -1,22 +1,19 @@
 """The Bingham distribution of unit quaternions."""
 
-from typing import ClassVar
-
 import torch
 from torch import Tensor
-from torch.distributions import Distribution, constraints
 
-from svdrot._checks import check_shape, compute_dtype
 from svdrot.projection import special_orthogonalize
 from svdrot.representations import matrix_to_quaternion
 
 from . import _constraints
 from ._form import matrix_of_form
+from ._matrix import MatrixDistribution
 from ._normalizer import entropy, log_normalizer, sample, second_moment
 from .matrix_fisher import MatrixFisher
 
 
-class Bingham(Distribution):
+class Bingham(MatrixDistribution):
     r"""The distribution of unit quaternions, the same at q and -q, with density $\exp(q^\top A q) / c(A)$
     against the uniform one on the sphere.
 
@@ -38,18 +35,8 @@ class Bingham(Distribution):
         "Orientation Statistics without Parametric Assumptions", J. R. Statist. Soc. B 48 (1986).
     """
 
-    arg_constraints: ClassVar = {"matrix": constraints.independent(constraints.real, 2)}  # pyright: ignore
     support = _constraints.unit_quaternion  # pyright: ignore
-
-    def __init__(self, matrix: Tensor, *, validate_args: bool | None = None) -> None:
-        check_shape("matrix", matrix, 4, 4)
-        self.matrix = matrix.to(compute_dtype(matrix))
-        super().__init__(matrix.shape[:-2], matrix.shape[-1:], validate_args=validate_args)
-
-    def expand(self, batch_shape, _instance=None) -> "Bingham":
-        new = Bingham(self.matrix.expand(*batch_shape, 4, 4), validate_args=False)
-        new._validate_args = self._validate_args
-        return new
+    event = (4,)
 
     def matrix_fisher(self) -> MatrixFisher:
         """The same distribution on rotations."""

@@ -1,24 +1,23 @@
 """The matrix Fisher distribution of rotations."""
 
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
-from torch.distributions import Distribution, constraints
 
-from svdrot._checks import check_shape, compute_dtype
 from svdrot.projection import special_orthogonalize
 from svdrot.representations import matrix_to_quaternion, quaternion_to_matrix
 
 from . import _constraints
 from ._form import matrix_of_form, quaternion_form
+from ._matrix import MatrixDistribution
 from ._normalizer import entropy, log_normalizer, sample, second_moment
 
 if TYPE_CHECKING:
     from .bingham import Bingham
 
 
-class MatrixFisher(Distribution):
+class MatrixFisher(MatrixDistribution):
     r"""The distribution of rotations with density $\exp(\operatorname{tr} F^\top R) / c(F)$ against the
     uniform one.
 
@@ -45,18 +44,8 @@ class MatrixFisher(Distribution):
         Matrix Fisher Distribution on SO(3)", IEEE TAC 63 (2018). Mohlin et al., NeurIPS 2020, as a loss.
     """
 
-    arg_constraints: ClassVar = {"matrix": constraints.independent(constraints.real, 2)}  # pyright: ignore
     support = _constraints.rotation  # pyright: ignore
-
-    def __init__(self, matrix: Tensor, *, validate_args: bool | None = None) -> None:
-        check_shape("matrix", matrix, 3, 3)
-        self.matrix = matrix.to(compute_dtype(matrix))
-        super().__init__(matrix.shape[:-2], matrix.shape[-2:], validate_args=validate_args)
-
-    def expand(self, batch_shape, _instance=None) -> "MatrixFisher":
-        new = MatrixFisher(self.matrix.expand(*batch_shape, 3, 3), validate_args=False)
-        new._validate_args = self._validate_args
-        return new
+    event = (3, 3)
 
     def _form(self) -> Tensor:
         return quaternion_form(self.matrix.double())

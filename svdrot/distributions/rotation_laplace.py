@@ -13,21 +13,27 @@ Legendre, in ln u.
 
 import math
 from collections.abc import Callable
-from typing import ClassVar
 
 import torch
 from torch import Tensor
 from torch.autograd import Function
-from torch.autograd.function import once_differentiable
-from torch.distributions import Distribution, constraints
 
-from svdrot._checks import check_shape, compute_dtype
 from svdrot.projection import special_orthogonalize
 from svdrot.representations import matrix_to_quaternion, quaternion_to_matrix
 
 from . import _constraints
-from ._form import quaternion_form
-from ._normalizer import derivatives, eigen, gauss_legendre, sample_diagonal, scaled_normalizer, spectral
+from ._form import matrix_of_form, quaternion_form
+from ._matrix import MatrixDistribution
+from ._normalizer import (
+    derivatives,
+    eigen,
+    gauss_legendre,
+    last_derivative,
+    moments,
+    sample_diagonal,
+    scaled_normalizer,
+    spectral,
+)
 
 # 5e-8 and 2e-8 of the normaliser over all combinations of the gaps 0, 1e-6, 1e-3, 0.3, 5, 200, 1e4 and 1e8.
 NODES = 128
@@ -88,6 +94,18 @@ def _defined_gaps(a: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return torch.where(defined[..., None], gaps, 1), vectors, defined
 
 
+def _sums(gaps: Tensor, u: Tensor, weight: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Over the nodes the sums of weight c E 1, weight c E q_i^2 (..., 4) and weight c E q_i^2 q_j^2."""
+    sums = [torch.zeros_like(gaps[..., 0]), gaps.new_zeros(()), gaps.new_zeros(())]
+    for at, factor in zip(u.split(BLOCK, -1), weight.split(BLOCK, -1), strict=True):
+        c, second, fourth = moments(at[..., None] * gaps[..., None, :])
+        p = factor * c
+        sums[0] = sums[0] + p.sum(-1)
+        sums[1] = sums[1] + (p[..., None] * second).sum(-2)
+        sums[2] = sums[2] + (p[..., None, None] * fourth).sum(-3)
+    return sums[0], sums[1], sums[2]
+
+
 class _Mixture(Function):
     """Integrals of weights(u) (..., k) against the normalisers of uA: (..., k) from A (..., 4, 4)."""
 
@@ -107,31 +125,130 @@ class _Mixture(Function):
         ctx.save_for_backward(a)
 
     @staticmethod
-    @once_differentiable
     def backward(ctx, grad: Tensor):  # pyright: ignore[reportIncompatibleMethodOverride]
         (a,) = ctx.saved_tensors
-        gaps, vectors, defined = _defined_gaps(a)
-        u, du = _nodes(gaps)
-        weight = sum(g[..., None] * w(u) for g, w in zip(grad.unbind(-1), ctx.weights, strict=True))
-        # Raising eigenvalue i moves the integrand by u c E q_i^2. For the largest, from which the gaps are
-        # measured, that is minus the sum of the others: the integral of its own moment does not converge.
-        others = torch.zeros_like(gaps)
-        for at, factor in zip(u.split(BLOCK, -1), (weight * du * u).split(BLOCK, -1), strict=True):
-            c, second = derivatives(at[..., None] * gaps[..., None, :], INNER_NODES)
-            others = others + ((factor * c)[..., None] * second).sum(-2)
-        slopes = torch.cat((-others.sum(-1, keepdim=True), others), -1)
-        # Two modes: the slope that parts the two largest is infinite there, and zero is put for it.
-        shared = -others[..., 1:].sum(-1, keepdim=True) / 2
-        twice = gaps[..., :1] <= SINGULAR * gaps[..., 2:]
-        slopes = torch.where(twice, torch.cat((shared, shared, others[..., 1:]), -1), slopes)
-        return spectral(vectors, torch.where(defined[..., None], slopes, torch.nan)), None
+        return _Slope.apply(a, grad, ctx.weights), None
 
 
 def _mixture(a: Tensor, *weights: Weights) -> Tensor:
     return _Mixture.apply(a, weights)  # pyright: ignore[reportReturnType]
 
 
-class RotationLaplace(Distribution):
+class _Slope(Function):
+    r"""The gradient of the integrals, summed with the factors `grad` (..., k): (..., 4, 4).
+
+    Raising eigenvalue i moves the integrand by u c E q_i^2. For the largest, from which the gaps are
+    measured, that is minus the sum of the others: the integral of its own moment does not converge.
+
+    The derivative of that along B, $\beta$ in the eigenbasis, is of u^2 c E q_i^2 q_j^2: on the diagonal its
+    sum with $\beta_{jj} - \beta_{11}$, and off it twice $\beta_{ij}$ times it, which for the first row
+    would not converge. There it is the difference of the two slopes over their gap, as for every function of
+    eigenvalues.
+    """
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(a: Tensor, grad: Tensor, weights: tuple[Weights, ...]) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
+        gaps, vectors, defined = _defined_gaps(a)
+        slopes = _slopes(gaps, grad, weights)
+        return spectral(vectors, torch.where(defined[..., None], slopes, torch.nan))
+
+    @staticmethod
+    def setup_context(ctx, inputs, output) -> None:
+        a, grad, ctx.weights = inputs
+        ctx.save_for_backward(a, grad)
+
+    @staticmethod
+    @last_derivative
+    def backward(ctx, b: Tensor):  # pyright: ignore[reportIncompatibleMethodOverride]
+        a, grad = ctx.saved_tensors
+        gaps, vectors, defined = _defined_gaps(a)
+        b = vectors.mT @ ((b + b.mT) / 2) @ vectors
+        diagonal = b.diagonal(dim1=-2, dim2=-1)
+        each = [
+            (_slopes(gaps, torch.ones_like(grad[..., :1]), (weight,)) * diagonal).sum(-1)
+            for weight in ctx.weights
+        ]
+        along = torch.where(defined[..., None], torch.stack(each, -1), torch.nan)
+
+        u, du = _nodes(gaps)
+        fourth = _sums(gaps, u, _combined(u, grad, ctx.weights) * du * u * u)[2][..., 1:, 1:]
+        inner = 2 * fourth * b[..., 1:, 1:]
+        centred = diagonal[..., 1:] - diagonal[..., :1]
+        on = (fourth * centred[..., None, :]).sum(-1)
+        inner = inner - torch.diag_embed(inner.diagonal(dim1=-2, dim2=-1)) + torch.diag_embed(on)
+        slopes = _slopes(gaps, grad, ctx.weights)
+        apart = gaps > SINGULAR * gaps[..., 2:]
+        first = (slopes[..., :1] - slopes[..., 1:]) / torch.where(apart, gaps, torch.inf) * b[..., 0, 1:]
+        top = torch.cat((-on.sum(-1, keepdim=True), first), -1)
+        bent = torch.cat((top[..., None, :], torch.cat((first[..., None], inner), -1)), -2)
+        bent = torch.where(defined[..., None, None], bent, torch.nan)
+        return vectors @ bent @ vectors.mT, along, None
+
+
+def _combined(u: Tensor, grad: Tensor, weights: tuple[Weights, ...]) -> Tensor:
+    terms = [g[..., None] * w(u) for g, w in zip(grad.unbind(-1), weights, strict=True)]
+    return torch.stack(terms).sum(0)
+
+
+def _slopes(gaps: Tensor, grad: Tensor, weights: tuple[Weights, ...]) -> Tensor:
+    u, du = _nodes(gaps)
+    weight = _combined(u, grad, weights) * du * u
+    others = torch.zeros_like(gaps)
+    for at, factor in zip(u.split(BLOCK, -1), weight.split(BLOCK, -1), strict=True):
+        c, second = derivatives(at[..., None] * gaps[..., None, :], INNER_NODES)
+        others = others + ((factor * c)[..., None] * second).sum(-2)
+    slopes = torch.cat((-others.sum(-1, keepdim=True), others), -1)
+    # Two modes: the slope that parts the two largest is infinite there, and zero is put for it.
+    shared = -others[..., 1:].sum(-1, keepdim=True) / 2
+    twice = gaps[..., :1] <= SINGULAR * gaps[..., 2:]
+    return torch.where(twice, torch.cat((shared, shared, others[..., 1:]), -1), slopes)
+
+
+class _SecondMoment(Function):
+    """E q q^T under the density of Rotation-Laplace, (..., 4, 4)."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(a: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
+        gaps, vectors, defined = _defined_gaps(a)
+        u, du = _nodes(gaps)
+        total, second, _ = _sums(gaps, u, _density(u) * du)
+        return spectral(vectors, torch.where(defined[..., None], second / total[..., None], torch.nan))
+
+    @staticmethod
+    def setup_context(ctx, inputs, output) -> None:
+        ctx.save_for_backward(*inputs)
+
+    @staticmethod
+    @last_derivative
+    def backward(ctx, b: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
+        # As of `_Slope`, of a quotient, and of one power of u less: here the first row converges.
+        (a,) = ctx.saved_tensors
+        gaps, vectors, defined = _defined_gaps(a)
+        u, du = _nodes(gaps)
+        total, second, _ = _sums(gaps, u, _density(u) * du)
+        _, first, fourth = _sums(gaps, u, _density(u) * du * u)
+        second, first = second / total[..., None], first / total[..., None]
+        fourth = fourth / total[..., None, None]
+        b = vectors.mT @ ((b + b.mT) / 2) @ vectors
+        diagonal = b.diagonal(dim1=-2, dim2=-1)
+        # E q_i^2 along eigenvalue j; not symmetric, and the largest is moved by minus the others.
+        covariance = (fourth - second[..., :, None] * first[..., None, :])[..., 1:, 1:]
+        on = (covariance.mT * (diagonal[..., 1:] - diagonal[..., :1])[..., None, :]).sum(-1)
+        on = torch.cat((-on.sum(-1, keepdim=True), on), -1)
+        off = 2 * fourth * b
+        bent = off - torch.diag_embed(off.diagonal(dim1=-2, dim2=-1)) + torch.diag_embed(on)
+        return vectors @ torch.where(defined[..., None, None], bent, torch.nan) @ vectors.mT
+
+
+def _second_moment(a: Tensor) -> Tensor:
+    return _SecondMoment.apply(a)  # pyright: ignore[reportReturnType]
+
+
+class RotationLaplace(MatrixDistribution):
     r"""The distribution of rotations with density proportional to $e^{-\sqrt Q} / \sqrt Q$ against the
     uniform one, $Q = \operatorname{tr}(S) - \operatorname{tr}(A^\top R)$, $S$ the proper singular values of
     $A$.
@@ -141,8 +258,9 @@ class RotationLaplace(Distribution):
     multiple of a reflection: there everything is NaN. Small $A$ does not give the uniform distribution but
     $Q^{-1/2}$, whatever the scale.
 
-    `log_prob` and `entropy` are differentiable once with respect to `matrix`, the latter and the normaliser
-    to 1e-7. Half precision gives float32. NaN gives NaN in its place with `validate_args=False`.
+    `log_prob` and `entropy` are differentiable twice with respect to `matrix`, `mean` once; the normaliser
+    and the entropy are accurate to 1e-7. Half precision gives float32. NaN gives NaN in its place with
+    `validate_args=False`.
 
     Args:
         matrix: A, shape (..., 3, 3).
@@ -156,18 +274,8 @@ class RotationLaplace(Distribution):
         2023, definition 2.
     """
 
-    arg_constraints: ClassVar = {"matrix": constraints.independent(constraints.real, 2)}  # pyright: ignore
     support = _constraints.rotation  # pyright: ignore
-
-    def __init__(self, matrix: Tensor, *, validate_args: bool | None = None) -> None:
-        check_shape("matrix", matrix, 3, 3)
-        self.matrix = matrix.to(compute_dtype(matrix))
-        super().__init__(matrix.shape[:-2], matrix.shape[-2:], validate_args=validate_args)
-
-    def expand(self, batch_shape, _instance=None) -> "RotationLaplace":
-        new = RotationLaplace(self.matrix.expand(*batch_shape, 3, 3), validate_args=False)
-        new._validate_args = self._validate_args
-        return new
+    event = (3, 3)
 
     def _form(self) -> Tensor:
         return quaternion_form(self.matrix.double())
@@ -176,6 +284,12 @@ class RotationLaplace(Distribution):
     def mode(self) -> Tensor:
         """The rotation nearest to A. Shape (*batch_shape, 3, 3)."""
         return special_orthogonalize(self.matrix)
+
+    @property
+    def mean(self) -> Tensor:
+        """The expected matrix E R: a rotation only in the limit, but the one nearest to it is the mode. Shape
+        (*batch_shape, 3, 3)."""
+        return matrix_of_form(_second_moment(self._form())).to(self.matrix.dtype)
 
     def log_normalizer(self) -> Tensor:
         """Log of the integral of exp(-sqrt Q) / sqrt Q over the uniform measure. Shape `batch_shape`."""

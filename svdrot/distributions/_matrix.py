@@ -1,0 +1,26 @@
+"""What the distributions share whose one parameter is a matrix."""
+
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+from torch.distributions import Distribution, constraints
+
+from svdrot._checks import check_shape, compute_dtype
+
+
+class MatrixDistribution(Distribution):
+    """A distribution of `event` with a square matrix of its last size, (..., n, n), for parameter."""
+
+    event: ClassVar[tuple[int, ...]]
+    arg_constraints: ClassVar = {"matrix": constraints.independent(constraints.real, 2)}  # pyright: ignore
+
+    def __init__(self, matrix: Tensor, *, validate_args: bool | None = None) -> None:
+        check_shape("matrix", matrix, self.event[-1], self.event[-1])
+        self.matrix = matrix.to(compute_dtype(matrix))
+        super().__init__(matrix.shape[:-2], torch.Size(self.event), validate_args=validate_args)
+
+    def expand(self, batch_shape, _instance=None):
+        new = type(self)(self.matrix.expand(*batch_shape, *self.matrix.shape[-2:]), validate_args=False)
+        new._validate_args = self._validate_args
+        return new
