@@ -378,12 +378,12 @@ def test_unknown_heads_are_refused():
 # The report.
 
 
-def results_of(folder, name, **means):
+def results_of(folder, name, subject="head", mean="mean", **means):
     """What an experiment leaves, of mean errors by head and seed."""
     rows = [
-        {"head": head, "seed": seed, "mean": mean}
+        {subject: head, "seed": seed, mean: error}
         for head, some in means.items()
-        for seed, mean in enumerate(some)
+        for seed, error in enumerate(some)
     ]
     content = {
         "command": f"python -m {name}",
@@ -400,31 +400,43 @@ def test_the_report_orders_heads_and_says_what_is_missing(tmp_path, capsys):
     results_of(tmp_path, "sanity_autoencoder", **apart)
     results_of(tmp_path, "inverse_kinematics", svd=(3,) * 5, quaternion=(1,) * 5)
     results_of(tmp_path, "noise_svd_vs_gs")
+    results_of(tmp_path, "train_vs_inference", "strategy", "mean deg", inference=(2,) * 5, always=(1,) * 5)
+    run = tmp_path / "runs" / "pointcloud_alignment"
+    run.mkdir(parents=True)
+    commands = [{"command": "align", "machine": "that one", "commit": "f00"}]
+    (run / "config.json").write_text(
+        json.dumps({"settings": {"steps": 7, "data": "planes"}, "commands": commands})
+    )
+    (run / "metrics.csv").write_text("head,seed,mean,median\nsvd,0,1.5,1\n6d,0,3,2\n")
     out = tmp_path / "head_comparison_report"
     for _ in range(2):  # it does not read itself
-        head_comparison_report.main(head_comparison_report.Config(tmp_path, out))
+        head_comparison_report.main(head_comparison_report.Config(tmp_path, run, out))
     page = (out / "report.md").read_text()
     assert (out / "figure.png").stat().st_size > 10_000
     assert "* sanity_autoencoder: svd ~ 6d < quaternion ~ euler\n" in page
     assert "* inverse_kinematics: quaternion < svd\n" in page
     assert "| svd | quaternion | sanity_autoencoder | inverse_kinematics | - |" in page
-    assert "| svd | 6d | - | - | sanity_autoencoder |" in page
+    assert "| svd | 6d | - | - | sanity_autoencoder, pointcloud_alignment |" in page
     assert "| 6d | quaternion | sanity_autoencoder | - | - |" in page
-    assert "| svd | 1.00 ± 0.37 (5) | 3.00 ± 0.00 (5) |" in page
-    assert "| euler | 12.5 ± 5.9 (2) | - |" in page
+    assert "* train_vs_inference: always < inference\n" in page
+    assert "* pointcloud_alignment: svd ~ 6d\n" in page
+    assert "| svd | 1.00 ± 0.37 (5) | 1.00 (1) | 3.00 ± 0.00 (5) |" in page
+    assert "| euler | 12.5 ± 5.9 (2) | - | - |" in page
+    assert "| always |" not in page
     assert "fewer than 5 seeds of euler." in page
     missing = [line for line in page.splitlines() if line.startswith("* No results of")]
-    assert len(missing) == 4 and "experiments.rotation.cube_image_pose`" in page
+    assert len(missing) == 2 and "experiments.rotation.cube_image_pose`" in page
     assert page.index("So noise_svd_vs_gs.") < page.index("So sanity_autoencoder.")
-    assert "(../noise_svd_vs_gs/table.md)" in page
+    assert "(../noise_svd_vs_gs/table.md)" in page and "(../runs/pointcloud_alignment/table.md)" in page
 
 
 def test_the_report_refuses_what_is_no_result(tmp_path):
+    config = head_comparison_report.Config(tmp_path, tmp_path / "none")
     with pytest.raises(FileNotFoundError, match="run the experiments first"):
-        head_comparison_report.read(tmp_path)
+        head_comparison_report.read(config)
     (tmp_path / "one").mkdir()
     file = tmp_path / "one" / "results.json"
-    for content, what in (("{", "is not JSON"), ("[]", "is not JSON"), ('{"tables": {}}', "lacks command")):
+    for content in ("{", "[]", '{"tables": {}}'):
         file.write_text(content)
-        with pytest.raises(ValueError, match=what):
-            head_comparison_report.read(tmp_path)
+        with pytest.raises(ValueError, match=r"one/results\.json is not the results of an experiment"):
+            head_comparison_report.read(config)

@@ -1,19 +1,20 @@
 """What do all experiments on rotation heads say together? One page, made from their results alone.
 
-Reads every `results.json` below a folder. Trainings are the rows that name a head (or a variant), a seed and
-a mean error; for each experiment the heads are ordered by it, and two of them are called apart if both have
-at least five seeds and every training of the one beats every training of the other. Nothing is trained here,
-and nothing is said that the files do not hold: experiments that are missing are named, with the command that
-makes them.
+Reads every `results.json` below a folder, and the run folder of the alignment. Trainings are the rows that
+name a head (or a strategy of one), a seed and a mean error; for each experiment the heads are ordered by it,
+and two of them are called apart if both have at least five seeds and every training of the one beats every
+training of the other. Nothing is trained here, and nothing is said that the files do not hold: experiments
+that are missing are named, with the command that makes them.
 
     python -m experiments.rotation.head_comparison_report
 """
 
+import csv
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from itertools import pairwise, zip_longest
+from itertools import pairwise, product, zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,8 @@ from experiments.rotation import _comparison
 class Config:
     results: Path = Path("experiments/results/rotation")
     """Folder of the experiments' folders."""
+    alignment: Path = Path("experiments/results/pointcloud_alignment")
+    """Run folder of pointcloud_alignment, with config.json and metrics.csv."""
     out: Path = Path("experiments/results/rotation/head_comparison_report")
     """The page, report.md, and its figure go here."""
 
@@ -45,17 +48,38 @@ QUESTIONS = {
 
 @dataclass(frozen=True)
 class Experiment:
-    name: str
-    content: dict[str, Any]  # of results.json
+    folder: Path
+    command: str
+    machine: str
+    commit: str
+    verdict: str
+    tables: list[_results.Rows]
 
     @property
-    def trainings(self) -> list[dict[str, Any]]:
-        """Rows with head, seed and mean; empty if nothing was trained."""
-        for rows in self.content["tables"].values():
-            head = "head" if rows and "head" in rows[0] else "variant"
-            if rows and {head, "seed", "mean"} <= rows[0].keys():
-                return [{"head": row[head], "seed": row["seed"], "mean": row["mean"]} for row in rows]
-        return []
+    def name(self) -> str:
+        return self.folder.name
+
+    @property
+    def subject(self) -> str:
+        """What the trainings compare: "head", "strategy" or nothing."""
+        return next((subject for subject, _, _ in self._trained()), "")
+
+    @property
+    def trainings(self) -> _results.Rows:
+        """Rows with head (or strategy, under that name), seed and mean; empty if nothing was trained."""
+        return next(
+            (
+                [{"head": row[subject], "seed": row["seed"], "mean": row[mean]} for row in rows]
+                for subject, mean, rows in self._trained()
+            ),
+            [],
+        )
+
+    def _trained(self) -> Iterator[tuple[str, str, _results.Rows]]:
+        for rows in self.tables:
+            for subject, mean in product(("head", "strategy"), ("mean", "mean deg")):
+                if rows and {subject, "seed", mean} <= rows[0].keys():
+                    yield subject, mean, rows
 
     @property
     def heads(self) -> dict[str, list[float]]:
@@ -66,29 +90,45 @@ class Experiment:
         return dict(sorted(found.items(), key=lambda pair: _mean(pair[1])))
 
 
-def read(folder: Path) -> list[Experiment]:
-    """The experiments below a folder, in the order of `QUESTIONS`, others after them by name.
+def read(config: Config) -> list[Experiment]:
+    """The experiments that are there, in the order of `QUESTIONS`, others after them by name.
 
     Raises:
         FileNotFoundError: if there is none.
         ValueError: with the file, if one is not the results of an experiment.
     """
-    experiments = []
-    for file in sorted(folder.glob("*/results.json")):
-        try:
-            content = json.loads(file.read_text())
-            missing = {"command", "tables", "verdict", "commit", "machine"} - content.keys()
-        except (ValueError, AttributeError) as error:
-            raise ValueError(f"{file} is not JSON of an experiment: {error}.") from error
-        if missing:
-            raise ValueError(
-                f"{file} lacks {', '.join(sorted(missing))}: is it the results of an experiment?"
-            )
-        experiments.append(Experiment(file.parent.name, content))
+    experiments = [read_results(file) for file in sorted(config.results.glob("*/results.json"))]
+    if (config.alignment / "metrics.csv").exists():
+        experiments.append(read_run_folder(config.alignment))
     if not experiments:
-        raise FileNotFoundError(f"no */results.json in {folder.resolve()}: run the experiments first.")
+        raise FileNotFoundError(
+            f"no */results.json in {config.results.resolve()}: run the experiments first."
+        )
     order = list(QUESTIONS)
     return sorted(experiments, key=lambda e: (order.index(e.name) if e.name in order else len(order), e.name))
+
+
+def read_results(file: Path) -> Experiment:
+    try:
+        content = json.loads(file.read_text())
+        texts = {name: str(content[name]) for name in ("command", "machine", "commit", "verdict")}
+        return Experiment(file.parent, **texts, tables=list(content["tables"].values()))
+    except (ValueError, TypeError, AttributeError, KeyError) as error:
+        raise ValueError(f"{file} is not the results of an experiment: {error!r}.") from error
+
+
+def read_run_folder(folder: Path) -> Experiment:
+    """Trainings that came with config.json and metrics.csv, by the last command that added to them."""
+    made = json.loads((folder / "config.json").read_text())
+    with (folder / "metrics.csv").open(newline="") as stream:
+        rows = [
+            {"head": row["head"], "seed": int(row["seed"]), "mean": float(row["mean"])}
+            for row in csv.DictReader(stream)
+        ]
+    settings, last = made["settings"], made["commands"][-1]
+    verdict = f"Trainings of {settings['steps']:,} steps on {settings['data']}, errors in degrees."
+    texts = {name: last[name] for name in ("command", "machine", "commit")}
+    return Experiment(folder, **texts, verdict=verdict, tables=[rows])
 
 
 def _mean(values: list[float]) -> float:
@@ -105,9 +145,13 @@ def ordered(experiment: Experiment) -> str:
     return text
 
 
+def of_heads(experiments: Iterable[Experiment]) -> list[Experiment]:
+    return [experiment for experiment in experiments if experiment.subject == "head"]
+
+
 def all_heads(experiments: Iterable[Experiment]) -> list[str]:
     """In the order of `_comparison.HEADS`, others after them."""
-    names = {head for experiment in experiments for head in experiment.heads}
+    names = {head for experiment in of_heads(experiments) for head in experiment.heads}
     known = list(_comparison.HEADS)
     return sorted(names, key=lambda head: (known.index(head) if head in known else len(known), head))
 
@@ -117,12 +161,11 @@ def ratios(experiments: list[Experiment]) -> _results.Rows:
     rows = []
     for head in all_heads(experiments):
         row: dict[str, Any] = {"head": head}
-        for experiment in experiments:
+        for experiment in of_heads(experiments):
             heads = experiment.heads
-            if heads:
-                best = _mean(next(iter(heads.values())))
-                values = [value / best for value in heads.get(head, [])]
-                row[experiment.name] = f"{_comparison.spread(values)} ({len(values)})" if values else "-"
+            best = _mean(next(iter(heads.values())))
+            values = [value / best for value in heads.get(head, [])]
+            row[experiment.name] = f"{_comparison.spread(values)} ({len(values)})" if values else "-"
         rows.append(row)
     return rows
 
@@ -139,7 +182,7 @@ def pairs(experiments: list[Experiment]) -> _results.Rows:
             if second in AHEAD[: number + 1]:
                 continue
             where: dict[str, list[str]] = {key: [] for key in COLUMNS}
-            for experiment in experiments:
+            for experiment in of_heads(experiments):
                 for line in _comparison.decide(experiment.trainings, [(first, second)]):
                     where["no" if line["decided"].startswith("no") else line["decided"]].append(
                         experiment.name
@@ -175,18 +218,18 @@ def figure(experiments: list[Experiment]) -> Figure:
     return panels
 
 
-def page(experiments: list[Experiment], beside: str) -> str:
-    """The report, in Markdown; `beside` leads from it to the folders of the experiments."""
+def page(experiments: list[Experiment], out: Path) -> str:
+    """The report in Markdown, with links from the folder `out`."""
     names = {experiment.name for experiment in experiments}
     missing = [name for name in QUESTIONS if name not in names]
     parts = [f"# Which head for rotations?\n\n`{_run.command()}`"]
-    if any(experiment.heads for experiment in experiments):
+    if of_heads(experiments):
         parts += ["## Trainings\n\n" + TRAININGS, "![mean errors](figure.png)"]
         parts += [_results.markdown(ratios(experiments))]
         parts += ["\n".join(f"* {e.name}: {ordered(e)}" for e in experiments if e.heads)]
         parts += ["## What is decided\n\n" + DECIDED, _results.markdown(pairs(experiments))]
     parts += ["## What is not\n\n" + "\n".join(f"* {line}" for line in limits(experiments, missing))]
-    parts += ["## Each experiment", *(section(experiment, beside) for experiment in experiments)]
+    parts += ["## Each experiment", *(section(experiment, out) for experiment in experiments)]
     return "\n\n".join(parts) + "\n"
 
 
@@ -222,22 +265,19 @@ ALWAYS = (
 )
 
 
-def section(experiment: Experiment, beside: str) -> str:
-    name, content = experiment.name, experiment.content
-    title = f"{name}: {QUESTIONS[name]}" if name in QUESTIONS else name
-    files = ", ".join(
-        f"[{what}]({beside}/{name}/{file})"
-        for what, file in (("tables", "table.md"), ("figure", "figure.png"))
-    )
+def section(experiment: Experiment, out: Path) -> str:
+    name = experiment.name
+    files = [experiment.folder / "table.md", *sorted(experiment.folder.glob("*.png"))]
+    links = ", ".join(f"[{file.name}]({Path(os.path.relpath(file, out)).as_posix()})" for file in files)
     return (
-        f"### {title}\n\n{content['verdict']}\n\n`{content['command']}`, {content['machine']}, commit"
-        f" {content['commit'][:12]}: {files}."
+        f"### {f'{name}: {QUESTIONS[name]}' if name in QUESTIONS else name}\n\n{experiment.verdict}\n\n"
+        f"`{experiment.command}`, {experiment.machine}, commit {experiment.commit[:12]}: {links}."
     )
 
 
 def main(config: Config) -> None:
-    experiments = read(config.results)
-    text = page(experiments, os.path.relpath(config.results, config.out))
+    experiments = read(config)
+    text = page(experiments, config.out)
     with _run.replacing(config.out / "report.md") as new:
         new.write_text(text)
     with _run.replacing(config.out / "figure.png") as new:
