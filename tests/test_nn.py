@@ -9,6 +9,7 @@ import torch
 from svdrot.metrics import chordal_distance
 from svdrot.nn import REPRESENTATIONS, RotationHead, SpecialOrthogonalize
 from svdrot.projection import special_orthogonalize
+from svdrot.representations import rotation_9d_to_matrix
 from svdrot.rotations import is_rotation, random_rotation
 
 # torch.func and forward-mode AD import torch's own decompositions, which still call torch.jit.script (2.13).
@@ -123,3 +124,11 @@ def test_the_projection_layer_is_the_projection(damping):
     ours, theirs = (torch.autograd.grad((r * weight).sum(), matrix)[0] for r in (ours, theirs))
     assert torch.equal(ours, theirs)
     assert repr(layer) == f"SpecialOrthogonalize({'' if damping is None else 'damping=0.1'})"
+
+
+def test_the_svd_head_is_the_9d_representation_and_keeps_nan_in_its_place():
+    raw = torch.randn(7, 9, generator=torch.Generator().manual_seed(0))
+    raw[2, 4], raw[5, 0] = torch.nan, torch.inf
+    rotation = REPRESENTATIONS["svd"].to_matrix(raw)
+    torch.testing.assert_close(rotation, rotation_9d_to_matrix(raw), rtol=0, atol=0, equal_nan=True)
+    assert rotation.isnan().all((-2, -1)).tolist() == [False, False, True, False, False, True, False]
