@@ -91,6 +91,7 @@ class Task:
     evaluate: Callable[[nn.Module], dict[str, float]]  # a point of the curve, the figure of `patience` first
     examine: Callable[[nn.Module], dict[str, Any]]  # of the trained model: tensors on the CPU, and numbers
     adamw: tuple[nn.Module, ...] = ()  # parts of the model that Muon leaves alone: its first and last layer
+    relative_rate: float = 1.0  # its learning rate, over that of the config
 
 
 Key = tuple[str, int]  # variant and seed
@@ -213,7 +214,7 @@ class Training:
         if self.config.clip is not None:
             nn.utils.clip_grad_norm_(self.task.model.parameters(), self.config.clip)
         for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate(self.config, self.step)
+            group["lr"] = learning_rate(self.config, self.step) * self.task.relative_rate
         self.scaler.step(self.optimizer)
         self.scaler.update()
         if self.average:

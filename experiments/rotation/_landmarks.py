@@ -60,13 +60,14 @@ def pairs_of(views: int) -> Tensor:
 
 
 def perceptron(widths: tuple[int, ...], slope: float) -> nn.Sequential:
-    layers = []
+    """Linear layers with a leaky ReLU between them; normalised before it, but for that of the coordinates."""
+    layers: list[nn.Module] = []
     for m, n in pairwise(widths):
         linear = nn.Linear(m, n)
         nn.init.xavier_uniform_(linear.weight)
         nn.init.zeros_(linear.bias)
-        layers += [linear, nn.LeakyReLU(slope)]
-    return nn.Sequential(*layers[:-1])
+        layers += [linear, *([] if m == 3 else [nn.LayerNorm(n)]), nn.LeakyReLU(slope)]
+    return nn.Sequential(*layers[:-2])
 
 
 # Half turns about the axes: what objects with wings, symmetric or nearly so, are most often mistaken by.

@@ -23,18 +23,22 @@ from torch import Generator, Tensor
 from tqdm import tqdm
 
 import svdrot
-from datasets import planes
 from experiments import _results
 from experiments.rotation._alignment_report import metrics
 from experiments.rotation._landmarks import normalised
 from experiments.rotation.landmark_alignment import errors, estimators, restore
+from svdrot.registration import _formats
 from svdrot.registration.files import read_points
 
+
+def read_pts(path: Path) -> Tensor:
+    """As xyz; `datasets.planes.read_pts` is float32, and would round what lies far from the origin."""
+    return torch.from_numpy(_formats.xyz(path, path.read_bytes()))
+
+
 READERS: dict[str, Callable[[Path], Tensor]] = {
-    ".pts": lambda path: torch.from_numpy(planes.read_pts(path)).double(),
-    **dict.fromkeys(
-        (".ply", ".pcd", ".obj", ".off", ".stl", ".npy", ".npz", ".xyz", ".txt", ".csv", ".bin"), read_points
-    ),
+    ".pts": read_pts,
+    **dict.fromkeys(".ply .pcd .obj .off .stl .npy .npz .xyz .txt .csv .bin".split(), read_points),
 }
 
 
@@ -92,7 +96,7 @@ def read_clouds(folder: Path) -> list[Tensor]:
 
     Raises:
         FileNotFoundError: if there is no such folder, or no file of a cloud in it.
-        ValueError: with the file, if it holds no cloud, or points that all coincide.
+        ValueError: with the file, if it holds no cloud, or points that are all the same.
     """
     if not folder.is_dir():
         raise FileNotFoundError(f"`clouds` must be a folder; there is none at {folder}.")
@@ -101,8 +105,8 @@ def read_clouds(folder: Path) -> list[Tensor]:
         raise FileNotFoundError(f"{folder} has no files that end in {' '.join(READERS)}.")
     clouds = [READERS[path.suffix.lower()](path) for path in paths]
     for path, cloud in zip(paths, clouds, strict=True):
-        if not normalised(cloud).isfinite().all():
-            raise ValueError(f"{path}: the {len(cloud)} points coincide; no rotation turns them.")
+        if not len(cloud) or not normalised(cloud).isfinite().all():
+            raise ValueError(f"{path}: the {len(cloud)} points are none, not finite, or all the same.")
     return clouds
 
 

@@ -218,7 +218,8 @@ def figure(result: dict[str, Any]) -> Figure:
     spread.set(yscale="log", xlabel="percentile", ylabel="error, degrees", title="at the end")
     for axes in (curve, spread):
         axes.yaxis.set_major_formatter("{x:g}")
-        axes.grid(alpha=0.3)
+        axes.yaxis.set_minor_formatter("")
+        axes.grid(alpha=0.3, which="both")
         axes.legend(frameon=False)
     return panels
 

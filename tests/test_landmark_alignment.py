@@ -1,0 +1,263 @@
+"""The network of landmarks, how it aligns, its checkpoint, and `evaluate` on the files of others."""
+
+import math
+import sys
+
+import numpy as np
+import pytest
+import torch
+
+import svdrot
+from experiments.rotation import evaluate, landmark_alignment
+from experiments.rotation._landmarks import LandmarkPointNet, Shape, align, normalised, pairs_of
+from svdrot.registration.files import write_points
+
+SHAPE = Shape(widths=(8, 16, 32), hidden=16, landmarks=8)
+
+ROUNDING = 1e-4  # radians and entries: float32 through the network, measured 1e-6
+ROUNDING_DEGREES = 0.05  # the angle of nearly equal float32 rotations, up to sqrt(eps) radians
+
+
+@pytest.fixture(autouse=True)
+def threads_as_before():
+    threads = torch.get_num_threads()
+    yield
+    torch.set_num_threads(threads)
+
+
+def network(seed: int = 0) -> LandmarkPointNet:
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return LandmarkPointNet(SHAPE)
+
+
+class Equivariant(LandmarkPointNet):
+    """Its landmarks are the first points of a cloud: what the network is to become."""
+
+    def landmarks(self, cloud):
+        return cloud[..., :5, :].mT
+
+
+def clouds(*shape: int, seed: int = 0) -> torch.Tensor:
+    return torch.randn(*shape, 3, generator=torch.Generator().manual_seed(seed))
+
+
+def rotations(*shape: int, seed: int = 0) -> torch.Tensor:
+    return svdrot.random_rotation(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+# The network.
+
+
+def test_a_cloud_and_itself_are_aligned_by_the_identity_whatever_the_weights():
+    for seed in range(5):
+        landmarks = network(seed).landmarks(clouds(4, 20, seed=seed))
+        estimate = network(seed).estimate(landmarks, landmarks)
+        torch.testing.assert_close(estimate, torch.eye(3).expand(4, 3, 3), rtol=0, atol=ROUNDING)
+
+
+def test_landmarks_that_turn_with_the_cloud_give_its_rotation():
+    x, r = clouds(6, 10), rotations(6)
+    model = Equivariant(SHAPE)
+    estimate = model.estimate(model.landmarks(x), model.landmarks(x @ r.mT))
+    torch.testing.assert_close(estimate, r, rtol=0, atol=ROUNDING)
+
+
+def test_forward_is_the_estimate_of_every_pair():
+    views = clouds(3, 4, 9)
+    model = network()
+    together = model(views)
+    for k, (i, j) in enumerate(pairs_of(4).T.tolist()):
+        alone = model.estimate(model.landmarks(views[:, i]), model.landmarks(views[:, j]))
+        torch.testing.assert_close(together[:, k], alone, rtol=0, atol=ROUNDING)
+
+
+def test_the_loss_is_zero_for_landmarks_that_turn_with_the_cloud(monkeypatch):
+    """Truths are of the same pairs, in the same direction."""
+    monkeypatch.setattr(landmark_alignment, "LandmarkPointNet", Equivariant)
+    points = landmark_alignment.Clouds(clouds(5, 10), torch.full((5,), 10))
+    data = landmark_alignment._clouds.Data(points, points)
+    monkeypatch.setattr(landmark_alignment, "load", lambda root: data)
+    config = landmark_alignment.Config(shape=SHAPE, clouds=2, points=7)
+    task = landmark_alignment.prepare(config, "svd", 0)
+    assert task.loss(task.model, *task.draw(torch.Generator().manual_seed(0))) < ROUNDING**2
+    assert task.evaluate(task.model)["one_deg"] < ROUNDING_DEGREES
+
+
+class Shy(Equivariant):
+    """Its estimates turn half as far as they should, and only near the truth at all."""
+
+    def estimate(self, source, target):
+        vector = svdrot.matrix_to_axis_angle(super().estimate(source, target))
+        angle = vector.norm(dim=-1, keepdim=True)
+        return svdrot.axis_angle_to_matrix(torch.where(angle < math.pi / 2, vector / 2, 0.0))
+
+
+def test_every_pass_takes_away_from_what_is_left():
+    x = clouds(1, 10).expand(3, 10, 3)
+    r = svdrot.axis_angle_to_matrix(torch.tensor([[0.8, 0, 0], [0, 0.6, 0], [0.1, 0.2, 0.3]]))
+    left = [svdrot.geodesic_distance(align(Shy(SHAPE), x, x @ r.mT, passes), r) for passes in (1, 2, 4)]
+    first = svdrot.geodesic_distance(r, torch.eye(3))
+    for passes, angles in zip((1, 2, 4), left, strict=True):
+        torch.testing.assert_close(angles, first / 2**passes, rtol=0, atol=10 * ROUNDING)
+
+
+def test_the_best_start_is_taken_for_each_copy_alone():
+    x = clouds(2, 1, 10)
+    half_turns = torch.stack([torch.diag(torch.eye(3)[i] * 2 - 1) for i in range(3)])
+    near = svdrot.axis_angle_to_matrix(0.1 * clouds(2, 5).squeeze())
+    r = near @ torch.stack([torch.eye(3), *half_turns, torch.eye(3)])
+    one, best = (svdrot.geodesic_distance(align(Shy(SHAPE), x, x @ r.mT, 12, starts), r) for starts in (1, 4))
+    assert (one[:, 1:4] > 2).all() and (best < 0.01).all()
+
+
+def test_normalised_clouds_turn_and_neither_move_nor_grow():
+    x, r = clouds(30).double(), svdrot.special_orthogonalize(rotations(1)[0].double())
+    expected = normalised(x)
+    assert expected.mean(0).abs().max() < 1e-12
+    assert expected.square().sum(-1).mean().item() == pytest.approx(1)
+    for scale in (1e-200, 1e-20, 7.0, 1e200):
+        moved = scale * (x @ r.T + torch.tensor([100.0, -20.0, 3.0]))
+        torch.testing.assert_close(normalised(moved), expected @ r.T, rtol=0, atol=1e-10)
+
+
+# The checkpoint and `evaluate`.
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    file = tmp_path_factory.mktemp("checkpoint") / "svd.pth"
+    landmark_alignment.save(file, landmark_alignment.Config(shape=SHAPE), network().state_dict())
+    return file
+
+
+def test_a_checkpoint_is_weights_and_settings_alone(checkpoint):
+    content = torch.load(checkpoint, weights_only=True)
+    assert content["config"]["points"] == 64
+    head = svdrot.nn.RotationHead(9, "svd")
+    weights = {name.removeprefix("head."): w for name, w in content["state_dict"].items() if "head" in name}
+    head.load_state_dict(weights)
+    model, _ = landmark_alignment.restore(checkpoint)
+    x = clouds(2, 20)
+    assert torch.equal(model.landmarks(x), network().landmarks(x))
+
+
+@pytest.mark.parametrize("content", [b"", b"no checkpoint", {"a": 1}, {"config": {"shape": {"widht": 3}}}])
+def test_other_files_are_no_checkpoints(content, tmp_path):
+    file = tmp_path / "other.pth"
+    if isinstance(content, bytes):
+        file.write_bytes(content)
+    else:
+        torch.save(content, file)
+    with pytest.raises(ValueError, match="not a checkpoint of landmark_alignment"):
+        landmark_alignment.restore(file)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """One cloud in every format, each moved and scaled in its own way, and one of three points."""
+    folder = tmp_path / "clouds"
+    folder.mkdir()
+    x = clouds(40).double()
+    np.savetxt(folder / "a.pts", 1e-3 * x.numpy() + 5)
+    for k, suffix in enumerate(("npy", "ply", "xyz", "off")):
+        write_points(folder / f"b.{suffix}", 10.0**k * x - k)
+    np.save(folder / "c.npy", x[:3].float().numpy())
+    (folder / "notes.md").write_text("no cloud")
+    return folder
+
+
+def run(monkeypatch, capsys, *arguments) -> list[list[float]]:
+    monkeypatch.setattr(sys, "argv", ["evaluate", "--threads", "1", *map(str, arguments)])
+    evaluate.main(evaluate.tyro.cli(evaluate.Config))
+    lines = [line.split("|")[2:-1] for line in capsys.readouterr().out.splitlines() if line.startswith("| ")]
+    return [[float(word) for word in line] for line in lines[1:]]
+
+
+def test_evaluate_is_deterministic_and_the_format_does_not_matter(
+    monkeypatch, capsys, folder, checkpoint, tmp_path
+):
+    r = rotations(5).double()
+    np.save(tmp_path / "matrices.npy", r.numpy())
+    np.savetxt(tmp_path / "rows.txt", r.flatten(1).numpy())
+    np.savetxt(tmp_path / "quaternions.txt", svdrot.matrix_to_quaternion(r).numpy())
+    found = [
+        run(
+            monkeypatch,
+            capsys,
+            "--checkpoint",
+            checkpoint,
+            "--clouds",
+            folder,
+            "--rotations",
+            tmp_path / name,
+        )
+        for name in ("matrices.npy", "rows.txt", "quaternions.txt", "matrices.npy")
+    ]
+    assert len(found[0]) == 3 and all(len(row) == 4 for row in found[0])
+    assert found[0] == found[1] == found[2] == found[3]
+    # Whatever it was moved and scaled by in its file, a cloud is the same to the network.
+    cloud = [evaluate.drawn(x, 16, 0, False)[0] for x in evaluate.read_clouds(folder)[:5]]
+    for other in cloud[1:]:
+        torch.testing.assert_close(other, cloud[0], rtol=0, atol=1e-5)
+
+
+def test_evaluate_measures_what_a_perfect_network_would_do(monkeypatch, capsys, folder, checkpoint, tmp_path):
+    (folder / "c.npy").unlink()  # three points do not have five landmarks
+    np.save(tmp_path / "r.npy", rotations(5).numpy())
+    arguments = ("--checkpoint", checkpoint, "--clouds", folder, "--rotations", tmp_path / "r.npy")
+    monkeypatch.setattr(
+        evaluate, "restore", lambda file: (Equivariant(SHAPE), {"points": 16, "passes": 2, "starts": 2})
+    )
+    for mean, median, five, ten in run(monkeypatch, capsys, *arguments):
+        assert mean < ROUNDING_DEGREES and median < ROUNDING_DEGREES and five == ten == 100
+    for mean, *_ in run(monkeypatch, capsys, *arguments, "--other-points"):
+        assert mean > 10
+
+
+def test_clouds_that_cannot_be_used_are_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match="`clouds` must be a folder"):
+        evaluate.read_clouds(tmp_path / "none")
+    with pytest.raises(FileNotFoundError, match="no files that end in"):
+        evaluate.read_clouds(tmp_path)
+    np.save(tmp_path / "point.npy", np.ones((4, 3)))
+    with pytest.raises(ValueError, match=r"point\.npy: the 4 points are none, not finite, or all the same"):
+        evaluate.read_clouds(tmp_path)
+    (tmp_path / "a.pts").write_text("")
+    with pytest.raises(ValueError, match=r"a\.pts: the 0 points"):
+        evaluate.read_clouds(tmp_path)
+    (tmp_path / "a.pts").write_text("1 2 3\n4 5\n")
+    with pytest.raises(ValueError, match=r"a\.pts, line 2"):
+        evaluate.read_clouds(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("array", "message"),
+    [
+        (np.zeros((4, 5)), r"wanted \(K, 3, 3\), \(K, 9\) or \(K, 4\); got \(4, 5\)"),
+        (np.zeros((0, 3, 3)), "holds no rotations"),
+        (np.stack([np.eye(3), -np.eye(3)]), "number 2 of 2 is no rotation: it is off by 2"),
+        (np.stack([np.eye(3), 1.01 * np.eye(3)]), "number 2 of 2 .* 0.01"),
+        (np.full((1, 3, 3), np.nan), "number 1 of 1"),
+        (np.array([[1.0, 0, 0, 0], [2.0, 0, 0, 0]]), "number 2 of 2 is no rotation: it is off by 1"),
+        (np.array(["a", "b"]), "wanted an array of numbers"),
+    ],
+    ids=["shape", "none", "reflection", "scaled", "nan", "quaternion", "words"],
+)
+def test_what_is_no_rotation_is_named(array, message, tmp_path):
+    np.save(tmp_path / "r.npy", array)
+    with pytest.raises(ValueError, match=message):
+        evaluate.read_rotations(tmp_path / "r.npy")
+
+
+def test_files_of_rotations_that_cannot_be_read(tmp_path):
+    with pytest.raises(FileNotFoundError, match="`rotations` must be a file"):
+        evaluate.read_rotations(tmp_path / "none.npy")
+    (tmp_path / "r.json").write_text("[]")
+    with pytest.raises(ValueError, match=r"suffix must be \.npy or \.txt"):
+        evaluate.read_rotations(tmp_path / "r.json")
+    (tmp_path / "r.txt").write_text("1 0 0 0\n1 0 0\n")
+    with pytest.raises(ValueError, match="wanted an array of numbers"):
+        evaluate.read_rotations(tmp_path / "r.txt")
+    (tmp_path / "one.txt").write_text("1 0 0\n0 1 0\n0 0 1\n")
+    assert torch.equal(evaluate.read_rotations(tmp_path / "one.txt"), torch.eye(3)[None])
