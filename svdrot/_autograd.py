@@ -7,6 +7,7 @@ else.
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from svdrot import kernels
 from svdrot.kernels import general
@@ -15,15 +16,26 @@ from svdrot.kernels import general
 def special_orthogonalize(m: Tensor, damping: float) -> Tensor:
     if torch.compiler.is_exporting():  # into plain operations: an exported program has no autograd
         return kernels.select(m).special_orthogonalize(m)
+    if is_constant(m):
+        return kernels.select(m).special_orthogonalize(m)
     return pick(_SpecialOrthogonalize, _SpecialOrthogonalizeWithJvp).apply(m, damping)
 
 
 def orthogonalize(m: Tensor, damping: float) -> Tensor:
+    if is_constant(m):
+        return general.orthogonalize(m)
     return pick(_Orthogonalize, _OrthogonalizeWithJvp).apply(m, damping)
 
 
 def projection_gap(m: Tensor) -> Tensor:
     return pick(_ProjectionGap, _ProjectionGapWithJvp).apply(m)[0]
+
+
+def is_constant(m: Tensor) -> bool:
+    """Whether nobody asks for a derivative, and a Function would take its 5 us for nothing."""
+    if torch.compiler.is_compiling() or forward_ad._current_level >= 0 or _is_wrapped(m):
+        return False
+    return not (m.requires_grad and torch.is_grad_enabled())
 
 
 def pick(plain, with_jvp):

@@ -45,7 +45,12 @@ def compute_dtype(value: Tensor) -> torch.dtype:
 
 def result_dtype(value: Tensor) -> torch.dtype:
     """Half precision leaves as it came, except under autocast, whose rule for such functions is float32."""
-    return compute_dtype(value) if torch.is_autocast_enabled(value.device.type) else value.dtype
+    return compute_dtype(value) if torch.is_autocast_enabled(device_type(value)) else value.dtype
+
+
+def device_type(value: Tensor) -> str:
+    """Of a CPU without asking for the device, which takes 0.5 us of the 17 of a small polar factor."""
+    return "cpu" if value.is_cpu else value.device.type
 
 
 def to_compute(value: Tensor, dims: int) -> Tensor:

@@ -118,7 +118,8 @@ def _determinant_sign(m: Tensor) -> Tensor:
 
 
 def _batch(matrix: Tensor) -> Tensor:
-    m = matrix.to(compute_dtype(matrix))
+    dtype = compute_dtype(matrix)
+    m = matrix if matrix.dtype == dtype else matrix.to(dtype)
     if m.ndim != 3:
         m = m.reshape(-1, *m.shape[-2:])
     return m.contiguous()
@@ -127,7 +128,8 @@ def _batch(matrix: Tensor) -> Tensor:
 def _unbatch(r: Tensor, matrix: Tensor) -> Tensor:
     if matrix.ndim != 3:
         r = r.reshape(matrix.shape)
-    return r.to(result_dtype(matrix))
+    dtype = result_dtype(matrix)
+    return r if r.dtype == dtype else r.to(dtype)
 
 
 def _damping(damping: float | None, m: Tensor) -> float:

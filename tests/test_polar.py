@@ -36,6 +36,12 @@ def with_values(s: Tensor, n: int, seed: int = 0) -> Tensor:
     return (u * s[..., None, :]) @ v.mT
 
 
+def held(m: Tensor, special: bool = False) -> Tensor:
+    """Which matrices products serve."""
+    ok = (products.special_orthogonalize if special else products.orthogonalize)(m)[1]
+    return torch.ones(len(m), dtype=torch.bool) if ok is None else ok
+
+
 @pytest.fixture
 def engine_of_gpus(monkeypatch):
     monkeypatch.setattr(products, "ALWAYS", ("cpu",))
@@ -370,8 +376,7 @@ def test_larger_matrices_are_as_good_as_by_a_decomposition(n, special):
     gap = (s[:, -1] + s[:, -2]) / s[:, 0]
     error = distance(polar(m, special=special), truth)
     assert (error * gap <= 16 * n**0.5 * torch.finfo(torch.float32).eps).all()
-    ok = products.special_orthogonalize(m)[1] if special else products.orthogonalize(m)[1]
-    assert ok.float().mean() > 0.8
+    assert held(m, special).float().mean() > 0.8
     bad = m.clone()
     bad[5], bad[7] = torch.nan, 0
     q = polar(bad, special=special)
@@ -383,8 +388,7 @@ def test_larger_matrices_are_as_good_as_by_a_decomposition(n, special):
 @pytest.mark.parametrize("shape", [(1, 128, 128), (2, 64, 64), (2, 100, 48), (3, 128, 33)], ids=str)
 def test_a_few_larger_matrices_are_as_good_as_by_a_decomposition(shape):
     m = gaussian(*shape, dtype=torch.float32)
-    assert products.serves(m) and not products.serves(m, special=True)
-    assert not products.serves(m[:1, :, :40]) and not products.serves(m.double())
+    assert products.serves(m)
     truth, s = exact(m)
     gap = s[:, -1] / s[:, 0]
     assert (distance(polar(m), truth) * gap <= 16 * shape[-1] ** 0.5 * torch.finfo(m.dtype).eps).all()
@@ -420,10 +424,16 @@ def test_matrices_do_not_disturb_their_neighbours(special):
 
 
 @pytest.mark.parametrize("special", [False, True])
-def test_no_batch_changes_a_small_matrix(special):
-    m = gaussian(40, 6, 6, dtype=torch.float32)
-    alone = torch.cat([polar(row[None], special=special) for row in m])
-    assert torch.equal(alone, polar(m, special=special))
+@pytest.mark.parametrize("n", [6, 30])
+def test_no_batch_changes_a_matrix(n, special):
+    """Bit for bit among batches that go the same way, by rounding between a few matrices and many."""
+    m = gaussian(60, n, n, dtype=torch.float32)
+    many, few = polar(m, special=special), polar(m[:5], special=special)
+    assert torch.equal(polar(m[13:], special=special), many[13:])
+    assert torch.equal(torch.cat([polar(row[None], special=special) for row in m[:5]]), few)
+    s = exact(m[:5], special)[1]
+    gap = (s[:, -1] + s[:, -2]) / s[:, 0]
+    assert (distance(few, many[:5]) * gap <= 16 * n**0.5 * torch.finfo(m.dtype).eps).all()
 
 
 @pytest.mark.parametrize("n", [4, 40])
@@ -433,13 +443,13 @@ def test_a_direction_to_reverse_that_is_not_told_apart_is_reported(n):
     s[4:, -1] = -s[4:, -2] * (1 - 1e-2)
     m = with_values(s, n)
     m = m * torch.cat((-torch.linalg.det(m).sign()[:, None], torch.ones(8, n - 1)), -1)[:, None, :]
-    assert torch.equal(products.special_orthogonalize(m.float())[1], torch.arange(8) >= 4)
+    assert torch.equal(held(m.float(), special=True), torch.arange(8) >= 4)
 
 
 def test_what_did_not_converge_goes_through_a_decomposition(monkeypatch):
     m = gaussian(50, 5, 5)
     m[::7] = with_values(torch.logspace(0, -8, 5).double().expand(8, 5), 5)
-    ok = products.orthogonalize(m)[1]
+    ok = held(m)
     assert not ok[::7].any() and ok.float().mean() > 0.7
     asked = []
     by_decomposition = general._by_decomposition
@@ -524,7 +534,7 @@ def test_tf32_does_not_get_in(monkeypatch):
         torch.testing.assert_close(single, double.float(), rtol=1e-6, atol=1e-6)
 
 
-@pytest.mark.parametrize("shape", [(3, 3), (4, 4), (6, 3), (3, 6), (8, 8)], ids=str)
+@pytest.mark.parametrize("shape", [(3, 3), (4, 4), (6, 3), (3, 6), (8, 8), (17, 17), (20, 9)], ids=str)
 @pytest.mark.parametrize("case", ["gaussian", "equal", "negative determinant"])
 def test_gradients_agree_with_finite_differences(shape, case):
     n = min(shape)
@@ -552,6 +562,88 @@ def test_gradients_agree_with_finite_differences(shape, case):
                 f = [(polar(m + k * h * e, special=special) * weight).sum() for k in (-2, -1, 1, 2)]
                 difference[i, j] = (f[0] - 8 * f[1] + 8 * f[2] - f[3]) / (12 * h)
     assert (g - difference).norm() <= 1e-7 * g.norm()
+
+
+# Derivatives by the kernel for small matrices, and around it.
+
+
+def derivative(m: Tensor, q: Tensor, t: Tensor, special: bool, damping: float = 0.0) -> Tensor:
+    f = general._special_differential if special else general._differential
+    return f(m.double(), q.double(), t.double(), damping)
+
+
+@pytest.mark.parametrize("special", [False, True])
+@pytest.mark.parametrize(
+    "rows, columns", [(2, 2), (4, 4), (7, 7), (16, 16), (33, 33), (96, 96), (9, 4), (40, 17)]
+)
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_derivatives_are_as_good_as_by_eigenvectors(rows, columns, dtype, special):
+    if special and rows != columns:
+        return
+    m = gaussian(20, rows, columns)
+    m[:4] = exact(m[:4], special)[0] * 3  # all singular values equal
+    m[4:6] *= 1e-25
+    m[6:8] *= 1e15
+    m, t = m.to(dtype), gaussian(20, rows, columns, seed=1, dtype=dtype)
+    q, s = exact(m, special)
+    d, ok = products.differential(m, q.to(dtype), t)
+    assert ok is None
+    least = s[:, -1] + (s[:, -2] if rows == columns else 0)
+    # A derivative is at most |T| over the smallest pair sum, and rounding of H another s_1 over it.
+    error = distance(d, derivative(m, q, t, special)) * least / torch.linalg.matrix_norm(t.double())
+    assert (error * least / s[:, 0] <= 32 * columns**0.5 * torch.finfo(dtype).eps).all()
+
+
+@pytest.mark.parametrize("special", [False, True])
+def test_derivatives_that_products_do_not_give_come_from_eigenvectors(special):
+    m = with_values(torch.linspace(2, 1, 12).double().expand(40, 12), 12)
+    t = gaussian(40, 12, 12, seed=1)
+    clean = torch.autograd.functional.vjp(lambda m: polar(m, special=special), m, t)[1]
+    bad = m.clone()
+    bad[3] = torch.nan
+    bad[7] = 0
+    bad[11] = with_values(torch.tensor([1.0] * 10 + [1e-9, 1e-9]).double(), 12)
+    bad[19] = with_values(torch.tensor([1.0] * 11 + [-1.0 + 1e-13]).double(), 12)
+    changed = torch.tensor([3, 7, 11, 19])
+    q = polar(bad, special=special)
+    ok = products.differential(bad, q, t)[1]
+    assert (
+        ok is not None and not ok[[3, 7, 11]].any() and ok[[i for i in range(40) if i not in changed]].all()
+    )
+    d = torch.autograd.functional.vjp(lambda m: polar(m, special=special), bad, t)[1]
+    kept = [i for i in range(40) if i not in changed]
+    torch.testing.assert_close(d[kept], clean[kept], rtol=1e-12, atol=1e-12)
+    assert d[3].isnan().all() and d[[7, 11, 19]].isfinite().all()
+    f = general.special_orthogonalize_differential if special else general.orthogonalize_differential
+    damped = f(bad, q, t, 1e-2)
+    torch.testing.assert_close(damped[kept], derivative(m, q, t, special, 1e-2)[kept])
+
+
+def test_a_tangent_that_is_not_finite_spoils_its_own_derivative_alone():
+    m, t = gaussian(9, 6, 6), gaussian(9, 6, 6, seed=1)
+    q = polar(m)
+    bad = t.clone()
+    bad[4, 2, 1] = torch.inf
+    kept = [i for i in range(9) if i != 4]
+    d = products.differential(m, q, bad)[0]
+    assert torch.equal(d[kept], products.differential(m, q, t)[0][kept]) and not d[4].isfinite().all()
+
+
+def test_derivatives_of_a_backward_are_not_lost():
+    """Forward over reverse without a graph: the tangents of the backward pass itself."""
+    m, t, g = gaussian(3, 5, 5), gaussian(3, 5, 5, seed=1), gaussian(3, 5, 5, seed=2)
+
+    def gradient(m):
+        m = m.requires_grad_() if not m.requires_grad else m
+        return torch.autograd.grad(polar(m), m, g, create_graph=torch.is_grad_enabled())[0]
+
+    h = 1e-5
+    expected = (gradient(m + h * t).detach() - gradient(m - h * t).detach()) / (2 * h)
+    with torch.autograd.forward_ad.dual_level():
+        dual = torch.autograd.forward_ad.make_dual(m.clone().requires_grad_(), t)
+        (d,) = torch.autograd.grad(polar(dual), dual, g)
+        tangent = torch.autograd.forward_ad.unpack_dual(d).tangent
+    torch.testing.assert_close(tangent, expected, rtol=1e-6, atol=1e-6)
 
 
 @pytest.mark.parametrize("m, n", [(8, 8), (20, 6)])

@@ -7,10 +7,13 @@ solution is differentiated by solving the same equations again, so this holds fo
 """
 
 import functools
+import math
 from collections.abc import Callable
 
 import torch
 from torch import Tensor
+
+from svdrot._checks import device_type
 
 from . import products
 
@@ -20,11 +23,14 @@ def in_full_precision(function):
 
     @functools.wraps(function)
     def wrapped(m: Tensor, *arguments):
-        with torch.autocast(m.device.type, enabled=False):
-            if not _in_tf32(m):
-                return function(m, *arguments)
-            results = function(*(x.double() if isinstance(x, Tensor) else x for x in (m, *arguments)))
-            return results.float() if isinstance(results, Tensor) else tuple(x.float() for x in results)
+        device = device_type(m)
+        if torch.is_autocast_enabled(device):
+            with torch.autocast(device, enabled=False):
+                return wrapped(m, *arguments)
+        if not _in_tf32(m):
+            return function(m, *arguments)
+        results = function(*(x.double() if isinstance(x, Tensor) else x for x in (m, *arguments)))
+        return results.float() if isinstance(results, Tensor) else tuple(x.float() for x in results)
 
     return wrapped
 
@@ -38,25 +44,39 @@ def _in_tf32(m: Tensor) -> bool:
 
 @in_full_precision
 def special_orthogonalize(m: Tensor) -> Tensor:
-    if m.shape[-1] > 2 and products.serves(m, special=True):
+    if m.shape[-1] > 2 and products.serves(m):
         return _completed(*products.special_orthogonalize(m), _special_by_decomposition, m)
     return _special_by_decomposition(m)
 
 
 def _special_by_decomposition(m: Tensor) -> Tensor:
-    u, _, vh = _decompose(m)
-    return u @ vh
+    u, vh = _singular_vectors(m)
+    r = u @ vh
+    twice = torch.linalg.det(r).sign()[:, None, None] - 1  # -2 where the smallest direction is to be reversed
+    return torch.baddbmm(r, twice * u[..., -1:], vh[:, -1:])
 
 
-def _completed(q: Tensor, ok: Tensor, by_decomposition: Callable[..., Tensor], *arguments: Tensor) -> Tensor:
+def _completed(
+    q: Tensor, ok: Tensor | None, by_decomposition: Callable[..., Tensor], *arguments: Tensor
+) -> Tensor:
     """The results that hold, and the others by a decomposition."""
-    if not ok.all():  # on a GPU the one synchronisation, where a decomposition makes several
-        q[~ok] = by_decomposition(*(x[~ok] for x in arguments))
+    if ok is None:
+        return q
+    if len(q) == 1:
+        return by_decomposition(*arguments)
+    q[~ok] = by_decomposition(*(x[~ok] for x in arguments))
     return q
 
 
 @in_full_precision
 def special_orthogonalize_differential(m: Tensor, r: Tensor, t: Tensor, damping: float) -> Tensor:
+    if products.differentiates(m, t, damping):
+        rest = functools.partial(_special_differential, damping=damping)
+        return _completed(*products.differential(m, r, t), rest, m, r, t)
+    return _special_differential(m, r, t, damping)
+
+
+def _special_differential(m: Tensor, r: Tensor, t: Tensor, damping: float) -> Tensor:
     a = r.mT @ t
     return r @ solve(_symmetric(r.mT @ m), a - a.mT, damping)
 
@@ -78,13 +98,29 @@ def orthogonalize(m: Tensor) -> Tensor:
 
 
 def _by_decomposition(m: Tensor) -> Tensor:
+    u, vh = _singular_vectors(m)
+    return u @ vh
+
+
+def _singular_vectors(m: Tensor) -> tuple[Tensor, Tensor]:
+    """U, Vᵀ; U is NaN for matrices that are not finite, which LAPACK refuses."""
+    if m.device.type == "cpu" and not torch.compiler.is_compiling() and math.isfinite(m.sum().item()):
+        u, _, vh = torch.linalg.svd(m, full_matrices=False)
+        return u, vh
     ok = _finite(m)
     u, _, vh = torch.linalg.svd(torch.where(ok, m, 0), full_matrices=False)
-    return torch.where(ok, u @ vh, torch.nan)
+    return torch.where(ok, u, torch.nan), vh
 
 
 @in_full_precision
 def orthogonalize_differential(m: Tensor, q: Tensor, t: Tensor, damping: float) -> Tensor:
+    if products.differentiates(m, t, damping):
+        rest = functools.partial(_differential, damping=damping)
+        return _completed(*products.differential(m, q, t), rest, m, q, t)
+    return _differential(m, q, t, damping)
+
+
+def _differential(m: Tensor, q: Tensor, t: Tensor, damping: float) -> Tensor:
     a = q.mT @ t
     right_hand_side = torch.cat((a - a.mT, t - q @ a), -2)
     x, y = solve(_symmetric(q.mT @ m), right_hand_side, damping).split((m.shape[-1], m.shape[-2]), -2)

@@ -8,6 +8,7 @@ from types import ModuleType
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from svdrot._checks import compute_dtype
 from svdrot.schedules import Schedule, Step
@@ -53,14 +54,16 @@ TILED_ON, TILED = ("cuda",), 2048
 def symmetric_product(x: Tensor, alpha: float, c: Tensor, beta: float) -> Tensor:
     """alpha X Xᵀ + beta C for symmetric C."""
     large = x.device.type in TILED_ON and x.shape[-2] >= TILED and x.dtype != torch.float64
-    if large and _opaque_to_autograd(x, c) and (module := _gram()) is not None:
+    if large and is_opaque(x, c) and (module := _gram()) is not None:
         return module.gram(x, alpha, c, beta)
     return torch.baddbmm(c, x, x.mT, beta=beta, alpha=alpha)
 
 
-def _opaque_to_autograd(*tensors: Tensor) -> bool:
+def is_opaque(*tensors: Tensor) -> bool:
     """Whether nobody asks for derivatives of what is computed, nor looks inside."""
     if torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active():
+        return False
+    if forward_ad._current_level >= 0:
         return False
     if any(torch._C._functorch.is_legacy_batchedtensor(x) for x in tensors):  # pyright: ignore
         return False

@@ -1,55 +1,84 @@
 """Batches of matrices by Newton-Schulz, with word of which results hold. Engine of `general`.
 
-Small ones are computed on a CPU a matrix in every lane (`_polar_tiles`), all others by the products of BLAS
-(`iteration`). The schedules are conditioning-capped (`svdrot.schedules`), so a factor that is orthonormal at
-the end is the nearest one: no step spreads singular values by more than it brings them together.
+On a CPU, where they are small: many of them a matrix in every lane (`_polar_tiles`), a few or somewhat larger
+ones one after the other (`_polar_row_tiles`). On a GPU by the products of BLAS (`iteration`). The schedules
+are conditioning-capped (`svdrot.schedules`), so a factor that is orthonormal at the end is the nearest one:
+no step spreads singular values by more than it brings them together.
 """
 
 from functools import cache
+from types import ModuleType
 
 import torch
 from torch import Tensor
 
+from svdrot._checks import device_type
 from svdrot.schedules import Schedule, newton_schulz_schedule
 
-from . import _polar_tiles, cpu, iteration
+from . import _polar_row_tiles, _polar_tiles, cpu, iteration
 
-SMALL = 32  # largest side in lanes
-LARGE = 128  # largest side at all: at 256 the SVD is as fast
+LARGE = {torch.float32: 160, torch.float64: 96}  # largest side: beyond, the SVD is as fast
+SMALL = 24  # largest side in lanes: at 32 five tiles of 16 matrices do not fit the cache
 ALWAYS = ("cuda",)  # devices where products serve every size; not yet measured
 
 
-def serves(m: Tensor, special: bool = False) -> bool:
+def serves(m: Tensor) -> bool:
     """Whether it is the faster way, and open: compiled and exported programs know no kernels of ours."""
-    if m.dtype not in LIMIT or torch.compiler.is_compiling():
-        return False
     rows, columns = m.shape[1:]
-    if m.device.type in ALWAYS:
-        return 1 < columns <= rows
-    if m.device.type != "cpu":
+    if not 1 < columns <= rows or m.dtype not in LARGE or torch.compiler.is_compiling():
         return False
-    if rows <= SMALL:  # a tile takes as long for one matrix as for 16
-        return 1 < columns <= rows and (columns <= 12 or m.shape[0] > 1)
-    enough = m.shape[0] > 3 if special else m.shape[0] * columns >= 96
-    return SMALL < columns <= rows <= LARGE and enough and m.dtype == torch.float32
+    return _always(m) or (m.is_cpu and rows <= LARGE[m.dtype])
 
 
-def orthogonalize(m: Tensor) -> tuple[Tensor, Tensor]:
-    """Factors of (B, m, n) matrices, m >= n, and which of them hold: (B, m, n), (B,) bool."""
+def _always(m: Tensor) -> bool:
+    return device_type(m) in ALWAYS
+
+
+def orthogonalize(m: Tensor) -> tuple[Tensor, Tensor | None]:
+    """Factors of (B, m, n) matrices, m >= n, and which of them hold, (B,) bool, or None if all do."""
     m = m.contiguous()
-    q, residual = _in_lanes(m) if _fits_lanes(m) else _by_blas(m)
-    return q, residual <= LIMIT[m.dtype]
+    q, residual = _by_blas(m) if _always(m) else _in_lanes(m) if _fills_lanes(m) else _in_rows(m)
+    return q, _holding(residual)
 
 
-def special_orthogonalize(m: Tensor) -> tuple[Tensor, Tensor]:
-    """Rotations of (B, n, n) matrices, and which of them hold: (B, n, n), (B,) bool."""
+def special_orthogonalize(m: Tensor) -> tuple[Tensor, Tensor | None]:
+    """Rotations of (B, n, n) matrices, and which of them hold, (B,) bool, or None if all do."""
     m = m.contiguous()
-    r, residual = _turned_in_lanes(m) if _fits_lanes(m) else _turned_by_blas(m)
-    return r, residual <= LIMIT[m.dtype]
+    in_lanes = _turned_in_lanes if _fills_lanes(m) else _turned_in_rows
+    r, residual = _turned_by_blas(m) if _always(m) else in_lanes(m)
+    return r, _holding(residual)
 
 
-def _fits_lanes(m: Tensor) -> bool:
-    return m.shape[1] <= SMALL and m.device.type not in ALWAYS
+def _fills_lanes(m: Tensor) -> bool:
+    """A tile takes as long for one matrix as for 16."""
+    count, rows, _ = m.shape
+    return rows <= SMALL and count >= _lanes(m) // 2
+
+
+def _holding(residual: Tensor) -> Tensor | None:
+    count, limit = residual.numel(), LIMIT[residual.dtype]
+    if count == 0:
+        return None
+    # On a GPU the one synchronisation, where a decomposition makes several. NaN wins every maximum.
+    worst = residual.item() if count == 1 else residual.max().item()
+    return None if worst <= limit else residual <= limit
+
+
+def differentiates(m: Tensor, t: Tensor, damping: float) -> bool:
+    """Whether `differential` is the faster way, and nobody differentiates or batches what it gives."""
+    if _always(m) or not serves(m) or damping > 8 * torch.finfo(m.dtype).eps:
+        return False
+    return t.dtype == m.dtype and iteration.is_opaque(m, t)
+
+
+def differential(m: Tensor, q: Tensor, t: Tensor) -> tuple[Tensor, Tensor | None]:
+    """Derivatives along `t` of the factors or rotations q of (B, m, n) matrices, and which hold, or None."""
+    rows, columns = m.shape[1:]
+    m, q, t = m.contiguous(), q.contiguous(), t.contiguous()
+    d, residual = cpu.empty(m.shape, m.dtype), cpu.empty(m.shape[:1], m.dtype)
+    arguments = m, q, t, d, residual, SQUARINGS[m.dtype], rows, columns
+    _run("differential_rows", *arguments, module=_polar_row_tiles)
+    return d, _holding(residual)
 
 
 def solves(p: Tensor, c: Tensor, damping: float) -> bool:
@@ -58,17 +87,17 @@ def solves(p: Tensor, c: Tensor, damping: float) -> bool:
     smallest pair sums for which they converge.
     """
     n = p.shape[-1]
-    if p.device.type not in ALWAYS or p.dtype not in LIMIT or n == 1:
+    if not _always(p) or p.dtype not in LARGE or n == 1:
         return False
     wrapped = torch._C._functorch.is_legacy_batchedtensor  # pyright: ignore
     return damping**2 <= 2 * _lower(n) * torch.finfo(p.dtype).eps and not (wrapped(p) or wrapped(c))
 
 
-def solve(p: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
+def solve(p: Tensor, c: Tensor) -> tuple[Tensor, Tensor | None]:
     """Skew X with P X + X P = C in its first n rows, Y with Y P = C in the others, and which of them hold."""
     n = p.shape[-1]
     x, residual = iteration.lyapunov(p, c[:, :n], _schedule(n, p.dtype, _lower(n)))
-    ok, below = residual <= LIMIT[p.dtype], c[:, n:]
+    ok, below = _holding(residual), c[:, n:]
     if below.shape[1] == 0:
         return x, ok
     factor, _ = torch.linalg.cholesky_ex(p)
@@ -78,7 +107,7 @@ def solve(p: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
 # Largest |I - QᵀQ| before the last step, which leaves 0.6 of its third power: 2.5 units of rounding.
 LIMIT = {dtype: (4 * torch.finfo(dtype).eps) ** (1 / 3) for dtype in (torch.float32, torch.float64)}
 
-# To find the direction to reverse: gaps of 2^-k of the norm are told apart.
+# To find the direction to reverse, and for derivatives: gaps of 2^-k of the norm are told apart.
 SQUARINGS = {torch.float32: 16, torch.float64: 20}
 
 
@@ -88,24 +117,6 @@ def _schedule(n: int, dtype: torch.dtype, lower: float) -> Schedule:
     return newton_schulz_schedule(lower, tolerance=0.3 * each**3)
 
 
-# A matrix in every lane.
-
-
-def _in_lanes(m: Tensor) -> tuple[Tensor, Tensor]:
-    rows, columns = m.shape[1:]
-    steps = _steps(columns, m.dtype)
-    q, residual = cpu.empty(m.shape, m.dtype), cpu.empty(m.shape[:1], m.dtype)
-    cpu.run("polar", m, q, residual, steps, len(steps), rows, columns, scratch=_scratch(m))
-    return q, residual
-
-
-def _turned_in_lanes(m: Tensor) -> tuple[Tensor, Tensor]:
-    r, residual = _in_lanes(m)
-    places = cpu.empty(m.shape[:1], m.dtype)
-    cpu.run("turn", m, r, residual, places, SQUARINGS[m.dtype] - 1, m.shape[-1], scratch=_scratch(m))
-    return r, residual
-
-
 @cache
 def _steps(n: int, dtype: torch.dtype) -> Tensor:
     """In powers of E = I - XᵀX, for all but one in fifty Gaussian matrices."""
@@ -113,8 +124,62 @@ def _steps(n: int, dtype: torch.dtype) -> Tensor:
     return torch.tensor([iteration.about_one(step) for step in schedule], dtype=dtype)
 
 
-def _scratch(m: Tensor) -> int:
-    return _polar_tiles.scratch(m.shape[-2], m.shape[-1], 64 // m.element_size())
+def _lanes(m: Tensor) -> int:
+    return 64 // m.element_size()
+
+
+# A matrix in every lane.
+
+
+def _in_lanes(m: Tensor) -> tuple[Tensor, Tensor]:
+    rows, columns = m.shape[1:]
+    steps = _steps(columns, m.dtype)
+    q, residual = cpu.empty(m.shape, m.dtype), cpu.empty(m.shape[:1], m.dtype)
+    _run("polar", m, q, residual, steps, len(steps), rows, columns, module=_polar_tiles)
+    return q, residual
+
+
+def _turned_in_lanes(m: Tensor) -> tuple[Tensor, Tensor]:
+    r, residual = _in_lanes(m)
+    places = cpu.empty(m.shape[:1], m.dtype)
+    _run("turn", m, r, residual, places, SQUARINGS[m.dtype] - 1, m.shape[-1], module=_polar_tiles)
+    return r, residual
+
+
+# A matrix after the other.
+
+
+def _in_rows(m: Tensor) -> tuple[Tensor, Tensor]:
+    rows, columns = m.shape[1:]
+    steps = _steps(columns, m.dtype)
+    q, residual = cpu.empty(m.shape, m.dtype), cpu.empty(m.shape[:1], m.dtype)
+    _run("polar_rows", m, q, residual, steps, len(steps), rows, columns, module=_polar_row_tiles)
+    return q, residual
+
+
+def _turned_in_rows(m: Tensor) -> tuple[Tensor, Tensor]:
+    n, squarings = m.shape[-1], SQUARINGS[m.dtype]
+    steps = _steps(n, m.dtype)
+    r, residual = cpu.empty(m.shape, m.dtype), cpu.empty(m.shape[:1], m.dtype)
+    _run("rotation_rows", m, r, residual, steps, len(steps), squarings, n, module=_polar_row_tiles)
+    return r, residual
+
+
+def _run(name: str, m: Tensor, *arguments: Tensor | float, module: ModuleType) -> None:
+    count, rows, columns = m.shape
+    scratch = module.scratch(rows, columns, _lanes(m))
+    # The work for an entry grows as the side, from that of a 3 x 3 projection at 6 columns on.
+    numbers = rows * columns**2 // 6
+    if count * numbers < cpu.NUMBERS_PER_THREAD:  # to find out that one thread is enough takes 5 us
+        addresses = [x.data_ptr() if isinstance(x, Tensor) else x for x in (m, *arguments)]
+        tiles = cpu.empty((scratch,), m.dtype)
+        _load(name, m.dtype)(*addresses, tiles.data_ptr(), 0, count)
+    else:
+        tile = 64 if module is _polar_tiles else 1
+        cpu.run_rows(name, m.dtype, count, numbers, (m, *arguments), scratch, tile)
+
+
+_load = cache(cpu.load)
 
 
 # By BLAS.
@@ -141,7 +206,7 @@ def _turned_by_blas(m: Tensor) -> tuple[Tensor, Tensor]:
     q, residual = _by_blas(m)
     reflected = torch.linalg.slogdet(q).sign < 0
     # To find out on a GPU which they are, the host would have to wait: it turns all, and takes these.
-    which = slice(None) if m.device.type in ALWAYS else torch.where(reflected)[0]
+    which = slice(None) if _always(m) else torch.where(reflected)[0]
     x, h, reflected = q[which], iteration.over_frobenius(m[which]), reflected[which]
     h = x.mT @ h
     p = iteration.eye(m.shape[-1], m) - (h + h.mT) / 2
