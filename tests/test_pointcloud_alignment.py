@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from dataclasses import fields, replace
-from itertools import islice
+from itertools import islice, pairwise
 from pathlib import Path
 
 import numpy as np
@@ -159,6 +159,73 @@ def test_heads_share_the_trunk_the_clouds_and_the_rotations():
         state.advance()
     assert_identical(batches[0], batches[1])
     assert_identical(batches[0], batches[2])
+
+
+@pytest.mark.parametrize("name", alignment.LOSSES)
+def test_losses_are_least_at_the_truth_and_fall_towards_it(name):
+    generator = torch.Generator().manual_seed(0)
+    truth = svdrot.random_rotation(2, 5, generator=generator)
+    source = torch.randn(2, 7, 3, generator=generator)
+    turn = torch.randn(2, 5, 3, generator=generator)
+    turn = turn / turn.norm(dim=-1, keepdim=True)
+    values = [
+        alignment.LOSSES[name](truth @ svdrot.axis_angle_to_matrix(angle * turn), truth, source)
+        for angle in (0.0, 0.1, 1.0, 3.0)
+    ]
+    assert values[0].shape == (2, 5) and values[0].abs().max() < 1e-3
+    for nearer, further in pairwise(values):
+        assert (nearer < further).all()
+
+
+def test_the_loss_of_clouds_is_that_of_their_points():
+    """Self-supervised: it is of the copy that was seen and the cloud turned by the estimate."""
+    generator = torch.Generator().manual_seed(0)
+    truth, estimate = svdrot.random_rotation(2, 4, 3, generator=generator)
+    source = torch.randn(4, 7, 3, generator=generator)
+    found = alignment.LOSSES["clouds"](estimate, truth, source)
+    for k in range(4):
+        for c in range(3):
+            apart = [estimate[k, c] @ x - truth[k, c] @ x for x in source[k]]
+            by_hand = sum(float(v @ v) for v in apart) / len(apart) / 2
+            assert found[k, c].item() == pytest.approx(by_hand, rel=1e-5)
+
+
+@pytest.mark.parametrize("strategy", ["inference", "after_warmup"])
+def test_raw_matrices_are_what_training_sees_and_rotations_what_evaluations_do(strategy):
+    config = replace(TINY, strategy=strategy, switch=0.1)  # of 24 steps: 3
+    state = _training.Training(config, alignment.prepare(config, "svd", 0), 0)
+    projected, head = [], state.task.model.head
+    head.register_forward_hook(lambda _, inputs, output: projected.append(svdrot.is_rotation(output).all()))
+    for _ in range(5):
+        state.advance()
+    assert projected == ([False] * 5 if strategy == "inference" else [False] * 3 + [True] * 2)
+    projected.clear()
+    state.measured(state.task.examine)
+    assert all(projected)
+
+
+def test_losses_of_rotations_refuse_raw_matrices():
+    with pytest.raises(ValueError, match=r"`loss` must be one of .* 'geodesic'"):
+        replace(TINY, strategy="inference", loss="geodesic")
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"loss": "clouds"}, {"loss": "huber", "optimizer": "muon"}, {"strategy": "manifold_gradient"}],
+    ids=str,
+)
+def test_every_kind_of_training_learns(options):
+    """A batch by heart: to less than half the loss in 80 steps."""
+    config = replace(TINY, steps=80, widths=(16, 32, 64), hidden=64, learning_rate=4e-3, **options)
+    torch.manual_seed(0)
+    task = alignment.prepare(config, "svd", 0)
+    batch = task.draw(torch.Generator().manual_seed(0))
+    state = _training.Training(config, replace(task, draw=lambda generator: batch), 0)
+    state.advance()
+    before = state.mean_loss()
+    while not state.ended():
+        state.advance()
+    assert task.loss(task.model, *batch) < before / 2
 
 
 def test_a_loss_that_is_not_finite_ends_the_training(tmp_path):
