@@ -11,13 +11,21 @@ def lines(path: Path) -> Iterator[tuple[int, str]]:
     Raises:
         ValueError: if the file is not text.
     """
-    try:
-        text = path.read_text(encoding="utf-8-sig")  # the mark that some editors put first is no number
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path} is not a text file: byte {error.start} is not UTF-8.") from error
-    for number, line in enumerate(text.splitlines(), 1):
+    for number, line in enumerate(read(path).splitlines(), 1):
         if line.strip() and not line.lstrip().startswith("#"):
             yield number, line.strip()
+
+
+def read(path: Path) -> str:
+    """All of a file.
+
+    Raises:
+        ValueError: if the file is not text.
+    """
+    try:
+        return path.read_text(encoding="utf-8-sig")  # the mark that some editors put first is no number
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is not a text file: byte {error.start} is not UTF-8.") from error
 
 
 def numbers(path: Path, number: int, line: str, count: int, wanted: str) -> list[float]:

@@ -178,13 +178,72 @@ def test_malformed_text_is_named_by_file_and_line(tmp_path, line):
         planes.read_pts(file)
 
 
-def test_empty_text_and_incomplete_packs_are_refused(tmp_path):
+def test_empty_and_binary_text_is_refused(tmp_path):
     (tmp_path / "empty.pts").touch()
     with pytest.raises(ValueError, match=r"empty\.pts"):
         planes.read_pts(tmp_path / "empty.pts")
-    np.savez(tmp_path / planes.PACKED, lo=np.zeros((2, 3), np.uint16))
-    with pytest.raises(ValueError, match="'hi', 'ids', 'offsets'"):
+    (tmp_path / "binary.pts").write_bytes(b"0.1 0.2 \xff")
+    with pytest.raises(ValueError, match=r"binary\.pts .*byte 8"):
+        planes.read_pts(tmp_path / "binary.pts")
+
+
+def test_packing_keeps_every_decimal(both_forms, tmp_path):
+    text, packed, _ = both_forms
+    planes.pack(text / "points", tmp_path / planes.PACKED)
+    with np.load(tmp_path / planes.PACKED) as new, np.load(packed / planes.PACKED) as old:
+        order = np.argsort(old["ids"])
+        np.testing.assert_array_equal(new["ids"], old["ids"][order])
+        np.testing.assert_array_equal(new["full_counts"], old["full_counts"][order])
+        assert {name: new[name].dtype for name in new.files} == {name: old[name].dtype for name in old.files}
+    clouds, again = planes.load(packed), planes.load(tmp_path)
+    for k, cloud in zip(order, again, strict=True):
+        np.testing.assert_array_equal(cloud, clouds[k])
+    with pytest.raises(FileNotFoundError, match=r"(?s)nothing/\*\.pts.*papagina"):
+        planes.pack(tmp_path / "nothing", tmp_path / "new.npz")
+    for line in ("0.123456 0 0", "0 0 1.5"):
+        write_text(tmp_path / "points", "fine", np.ones((4, 3)))
+        (tmp_path / "points" / "odd.pts").write_text(f"{line}\n0 0 0\n")
+        with pytest.raises(ValueError, match=r"odd\.pts: wanted coordinates of five decimals"):
+            planes.pack(tmp_path / "points", tmp_path / "new.npz")
+    assert not (tmp_path / "new.npz").exists()
+
+
+@pytest.mark.parametrize(
+    "changed, message",
+    [
+        ({"hi": None, "offsets": None, "ids": None}, "lacks the arrays .*'hi', 'ids', 'offsets'"),
+        ({"lo": np.zeros((4, 2), np.uint16)}, r"wanted `lo` \(P, 3\) of uint16 .*\(4, 2\)"),
+        ({"lo": np.zeros((4, 3), np.int32)}, "of int32"),
+        ({"hi": np.zeros((3, 3), np.int8)}, r"and \(3, 3\) of int8"),
+        ({"offsets": np.array([0, 2])}, "wanted `offsets` that rise from 0 to 4"),
+        ({"offsets": np.array([0, 2, 5])}, "wanted `offsets`"),
+        ({"offsets": np.array([1, 2, 4])}, "wanted `offsets`"),
+        ({"offsets": np.array([0, 4, 4])}, "wanted `offsets`"),
+        ({"offsets": np.array([0.0, 2, 4])}, "wanted `offsets`"),
+        ({"ids": np.array(["a"])}, "the 1 names"),
+        ({"ids": np.array([1, 2])}, "wanted `offsets`"),
+    ],
+)
+def test_broken_packs_are_named(tmp_path, changed, message):
+    whole = {
+        "lo": np.zeros((4, 3), np.uint16),
+        "hi": np.zeros((4, 3), np.int8),
+        "offsets": np.array([0, 2, 4]),
+        "ids": np.array(["a", "b"]),
+    }
+    arrays = {name: array for name, array in (whole | changed).items() if array is not None}
+    np.savez(tmp_path / planes.PACKED, **arrays)
+    with pytest.raises(ValueError, match=rf"train2290\.npz.*{message}"):
         planes.load(tmp_path)[0]
+
+
+def test_cut_packs_are_named(both_forms):
+    file = both_forms[1] / planes.PACKED
+    content = file.read_bytes()
+    for kept in (0, 3, 100, len(content) // 2, len(content) - 1):
+        file.write_bytes(content[:kept])
+        with pytest.raises(ValueError, match=r"train2290\.npz"):
+            planes.load(both_forms[1])[0]
 
 
 REAL = Path(__file__).resolve().parents[2] / "shared" / "data" / "planes"
