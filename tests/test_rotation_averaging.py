@@ -10,6 +10,7 @@ import svdrot
 from datasets.pose_graphs import read_pose_graph
 from experiments.registration import rotation_averaging as experiment
 from svdrot.registration import synchronization
+from svdrot.registration._cycles import best_cycles
 from svdrot.registration.synchronization import LOSSES, chordal_relaxation, synchronize_rotations
 
 REAL = Path(__file__).resolve().parents[2] / "shared" / "data" / "posegraph"
@@ -203,6 +204,26 @@ def test_outliers_are_found_and_ignored():
             assert found.trust[bad].max() < 0.25 < found.trust[inliers > 0].min()
             assert 4 * 0.02 < found.scale < 16 * 0.02  # 8 deviations of an axis
     assert means["robust"] < 1.1 * means["alone"] < means["squares"] / 3
+
+
+def test_the_best_cycles_tell_wrong_edges():
+    """Of two, three and four edges, in units of the variance; nothing is said of bridges."""
+    edges, relative, truth = ring(60, 0.02)
+    lone = torch.tensor([[0, 60], [61, 62]])
+    edges, relative = torch.cat((edges, edges[:5], lone)), torch.cat((relative, relative[:5], truth[:2]))
+    wrong = torch.arange(3, 180, 20)
+    relative[wrong] = svdrot.random_rotation(
+        len(wrong), dtype=torch.float64, generator=torch.Generator().manual_seed(2)
+    )
+    for weight in (1.0, 1e4):
+        weights = torch.full((len(edges),), weight, dtype=torch.float64)
+        best = best_cycles(*edges.unbind(1), relative, weights) / weight
+        right = torch.ones(len(edges), dtype=torch.bool)
+        right[wrong] = right[-2:] = False
+        # The square of a right one is below 25 variances of one axis, that of a wrong one of some radians.
+        assert best[right].max() < 25 * 0.02**2 < 50 * 0.02**2 < best[wrong].min()
+        assert best[-2:].isinf().all()
+    assert best_cycles(*edges[:0].unbind(1), relative[:0], weights[:0]).shape == (0,)
 
 
 @pytest.mark.parametrize(
