@@ -10,6 +10,7 @@ import torch
 
 import svdrot
 from svdrot.registration import Transform, _steps
+from svdrot.registration._clouds import Clouds
 from svdrot.registration.icp import KERNELS, METHODS, Status, evaluate, icp
 from svdrot.registration.surfaces import estimate_normals, plane_covariances
 from svdrot.rotations import random_rotation
@@ -464,6 +465,24 @@ def test_scales_take_a_start_that_one_scale_does_not():
     torch.testing.assert_close(rmse, result.rmse, rtol=1e-12, atol=0)
 
 
+@pytest.mark.parametrize("voxel", [0.1, 0.01])
+def test_normals_at_a_scale_are_those_of_one_surface(voxel):
+    """Patches of nine points, turned at random and ten spacings apart, and some points alone."""
+    grid = torch.cartesian_prod(*2 * (torch.tensor([-0.1, 0.0, 0.1], **double),))
+    patch = torch.cat((grid, torch.zeros(9, 1, **double)), 1)
+    turn = random_rotation(30, generator=generator(), **double)
+    corners = torch.cartesian_prod(*3 * (torch.arange(4, **double),))
+    patches = (patch @ turn.mT + corners[:30, None]).flatten(0, 1)
+    cloud = Clouds.of("source", torch.cat((patches, corners[30:])), None, None, None, None).flattened(
+        torch.Size()
+    )
+    ready = cloud.ready("normals", 20, voxel)
+    assert ready.known is not None
+    cosine = (ready.known[0, :270] * turn[:, :, 2].repeat_interleave(9, 0)).sum(-1)
+    torch.testing.assert_close(cosine.abs(), torch.ones(270, **double))
+    assert (ready.weights[0, :270] == 1).all() and (ready.weights[0, 270:] == 0).all()
+
+
 def test_history_and_progress():
     source, _ = surface(300)
     targets = torch.stack((source, motion().apply(source)))
@@ -642,7 +661,7 @@ def kitchen():
 @pytest.mark.parametrize("method", ["generalized", "symmetric"])
 def test_a_kitchen_from_50_degrees_away(method):
     source, target, truth = kitchen()
-    result = icp(source, target, scales=[(0.05, 0.3, 50)], method=method)
+    result = icp(source, target, scales=[(0.1, 0.6, 30), (0.05, 0.3, 50)], method=method)
     assert result.converged
     assert_found(result.transform, truth, math.radians(0.5), 0.02)
 

@@ -17,7 +17,7 @@ from svdrot.registration.features import fpfh, match
 from svdrot.registration.icp import icp
 from svdrot.registration.neighbours import Neighbours
 from svdrot.registration.robust import robust_kabsch
-from svdrot.registration.surfaces import voxel_downsample
+from svdrot.registration.surfaces import spacing, voxel_downsample
 from svdrot.registration.transform import Transform
 
 POINTS, MOST_POINTS = 5000, 20_000  # one in a voxel: of the smaller cloud, and of the larger at most
@@ -193,7 +193,7 @@ def automatic_voxel(source: Tensor, target: Tensor) -> float:
         return 0.0
     filled = [_voxel(cloud, POINTS) for cloud in (source, target)]
     most = [_voxel(cloud, MOST_POINTS) for cloud in (source, target)]
-    return max(min(filled), *most, *map(_spacing, (source, target)))
+    return max(min(filled), *most, *map(spacing, (source, target)))
 
 
 def _voxel(points: Tensor, count: int) -> float:
@@ -207,15 +207,6 @@ def _voxel(points: Tensor, count: int) -> float:
         filled = len(torch.unique((cell[:, 0] * sides[1] + cell[:, 1]) * sides[2] + cell[:, 2]))
         voxel *= (filled / count) ** 0.5  # exact for surfaces; a step in the right direction for others
     return voxel
-
-
-def _spacing(points: Tensor) -> float:
-    """Median distance of (at most 1,000) points to their next, coincident ones apart."""
-    some = points[:: max(1, len(points) // 1000)]
-    nearest = Neighbours(points).query(some, min(len(points), 8))[0]
-    distances = torch.where(nearest > 0, nearest, math.inf).amin(1)
-    distances = distances[distances.isfinite()]
-    return distances.median().item() if len(distances) else 0.0
 
 
 def _to(transform: Transform, dtype: torch.dtype) -> Transform:

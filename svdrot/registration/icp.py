@@ -11,13 +11,9 @@ from torch import Tensor
 
 from svdrot._checks import check_positive, check_shape, result_dtype
 from svdrot.registration import _steps
+from svdrot.registration._clouds import Clouds
 from svdrot.registration.neighbours import Followed, Neighbours
-from svdrot.registration.procrustes import Points, pad
-from svdrot.registration.surfaces import (
-    estimate_normals,
-    plane_covariances,
-    voxel_downsample,
-)
+from svdrot.registration.procrustes import Points
 from svdrot.registration.transform import Transform
 
 METHODS = tuple(_steps.METHODS)
@@ -184,7 +180,8 @@ def icp(
         weights: of the points of the source, shape (..., N), at least 0.
         source_mask, target_mask: boolean, (..., N) and (..., M): points that count.
         source_normals, target_normals: unit normals, shapes as the points; their signs do not matter. Where
-            the method needs some and none are given: of the `neighbours` nearest points.
+            the method needs some and none are given: of the `neighbours` nearest points, at a scale with a
+            voxel of those within two voxels.
         source_covariances, target_covariances: (..., N, 3, 3) for "generalized". Default: discs about the
             normals. Points whose normal or covariance is NaN are not used for steps.
         neighbours: for normals.
@@ -223,8 +220,8 @@ def icp(
             raise ValueError(f"`max_iterations` must be at least 0; got {count}.")
     needs = _steps.METHODS[method]
     given = (
-        _Cloud.of("source", source, source_mask, weights, source_normals, source_covariances),
-        _Cloud.of("target", target, target_mask, None, target_normals, target_covariances),
+        Clouds.of("source", source, source_mask, weights, source_normals, source_covariances),
+        Clouds.of("target", target, target_mask, None, target_normals, target_covariances),
     )
     try:
         batch = torch.broadcast_shapes(*(cloud.points.shape[:-2] for cloud in given))
@@ -250,7 +247,7 @@ def icp(
     fine = None
     for scale, (voxel, limit, count) in enumerate(plan):
         clouds = [
-            cloud.at_scale(voxel).ready(need, neighbours)
+            cloud.at_scale(voxel).ready(need, neighbours, voxel)
             for cloud, need in ((from_, needs.source), (to, needs.target))
         ]
         tolerance = 1e-4 * limit if length_tolerance is None else length_tolerance
@@ -290,150 +287,6 @@ def evaluate(
     """`fitness`, `rmse` and `correspondences` of `Registration`, for clouds (..., N, 3) and (..., M, 3)."""
     at = icp(source, target, init=transform, max_distance=max_distance, max_iterations=0, method=METHODS[0])
     return at.fitness, at.rmse, at.correspondences
-
-
-@dataclass(frozen=True)
-class _Cloud:
-    """Clouds (..., N, 3) in float64 with 0 in place of what does not count; `weights` are 0 there."""
-
-    points: Tensor
-    valid: Tensor
-    weights: Tensor
-    normals: Tensor | None
-    covariances: Tensor | None
-
-    @staticmethod
-    def of(
-        name: str,
-        points: Points,
-        mask: Points | None,
-        weights: Points | None,
-        normals: Points | None,
-        covariances: Points | None,
-    ) -> "_Cloud":
-        if not isinstance(points, Tensor):
-            lengths = [len(cloud) for cloud in points]
-            for other in (mask, weights, normals, covariances):
-                if isinstance(other, Tensor) or (other is not None and [*map(len, other)] != lengths):
-                    raise ValueError(f"What belongs to `{name}` must be lists of tensors as long as its own.")
-            points, inside = pad(points)
-            mask = inside if mask is None else pad([*mask])[0]
-            weights, normals, covariances = (
-                None if other is None else pad([*other])[0] for other in (weights, normals, covariances)
-            )
-        check_shape(name, points, 3)
-        if points.ndim < 2:
-            raise ValueError(f"`{name}` must have shape (..., N, 3); got {tuple(points.shape)}.")
-        n = points.shape[-2]
-        valid = points.isfinite().all(-1)
-        if mask is not None:
-            if not isinstance(mask, Tensor) or mask.dtype != torch.bool or mask.shape[-1:] != (n,):
-                raise ValueError(f"`{name}_mask` must be a boolean tensor of shape (..., {n}).")
-            valid = valid & mask
-        weight = torch.ones_like(points[..., 0])
-        if weights is not None:
-            check_shape("weights", _tensor("weights", weights), n)
-            weight = weight * _tensor("weights", weights)
-            valid = valid & (weight > 0)
-        for label, value, trailing in (("normals", normals, (3,)), ("covariances", covariances, (3, 3))):
-            if value is not None:
-                check_shape(f"{name}_{label}", _tensor(label, value), n, *trailing)
-        return _Cloud(
-            points,
-            valid,
-            weight,
-            None if normals is None else _tensor("normals", normals),
-            None if covariances is None else _tensor("covariances", covariances),
-        )
-
-    def flattened(self, batch: torch.Size) -> "_Cloud":
-        n, size = self.points.shape[-2], math.prod(batch)
-
-        def flat(value: Tensor, dims: int) -> Tensor:
-            trailing = value.shape[value.ndim - dims :]
-            return value.expand((*batch, n, *trailing)).reshape(size, n, *trailing)
-
-        valid = flat(self.valid, 0)
-        return _Cloud(
-            torch.where(valid[..., None], flat(self.points, 1).double(), 0),
-            valid,
-            torch.where(valid, flat(self.weights, 0).double(), 0),
-            None if self.normals is None else flat(self.normals, 1).double(),
-            None if self.covariances is None else flat(self.covariances, 2).double(),
-        )
-
-    def centred(self) -> tuple["_Cloud", Tensor]:
-        """About the mean of the points, and that mean, which is a constant for autograd."""
-        points = self.points.detach()
-        centre = points.sum(1) / self.valid.sum(1).clamp(min=1)[:, None]
-        moved = torch.where(self.valid[..., None], self.points - centre[:, None], 0)
-        return replace(self, points=moved), centre
-
-    def at_scale(self, voxel: float | None) -> "_Cloud":
-        if voxel is None or not len(self.points):
-            return self
-        extras = [self.weights, *(x for x in (self.normals, self.covariances) if x is not None)]
-        rows = [
-            voxel_downsample(points[valid], voxel, *(extra[i][valid] for extra in extras))
-            for i, (points, valid) in enumerate(zip(self.points, self.valid, strict=True))
-        ]
-        points, valid = pad([row[0] for row in rows])
-        weights, *others = (pad([row[j] for row in rows])[0] for j in range(1, len(extras) + 1))
-        normals = covariances = None
-        if self.normals is not None:
-            normals = others.pop(0)
-            normals = normals / normals.norm(dim=-1, keepdim=True)
-        if self.covariances is not None:
-            covariances = others.pop(0)
-        return _Cloud(points, valid, weights, normals, covariances)
-
-    def ready(self, need: str | None, neighbours: int) -> "_Cloud":
-        """With what is needed, covariances packed, and no weight where it is not known."""
-        normals, covariances = self.normals, self.covariances
-        if need is None:
-            return replace(self, normals=None, covariances=None)
-        if normals is None and (need == "normals" or covariances is None):
-            normals = estimate_normals(self.marked(), neighbours)
-        if need == "normals":
-            assert normals is not None
-            known, unknown = normals, torch.zeros(3)
-        else:
-            if covariances is None:
-                assert normals is not None
-                covariances = plane_covariances(normals)
-            known, unknown = _steps.pack(covariances), _steps.pack(torch.eye(3))
-        usable = self.valid & known.sum(-1).isfinite()
-        known = torch.where(usable[..., None], known, unknown.to(known))
-        return _Cloud(
-            self.points,
-            self.valid,
-            torch.where(usable, self.weights, 0),
-            known if need == "normals" else None,
-            known if need == "covariances" else None,
-        )
-
-    @property
-    def known(self) -> Tensor | None:
-        """What it was made ready with."""
-        return self.covariances if self.normals is None else self.normals
-
-    def marked(self) -> Tensor:
-        """The points, NaN where they do not count, detached."""
-        return torch.where(self.valid[..., None], self.points.detach(), torch.nan)
-
-    def take(self, items: Tensor) -> "_Cloud":
-        return _Cloud(
-            *(
-                None if value is None else value[items]
-                for value in (self.points, self.valid, self.weights, self.normals, self.covariances)
-            )  # pyright: ignore[reportArgumentType]
-        )
-
-
-def _tensor(name: str, value: Points) -> Tensor:
-    if not isinstance(value, Tensor):
-        raise TypeError(f"`{name}` must be a tensor, as the points are; got {type(value).__name__}.")
-    return value
 
 
 def _initial(init: Transform | Tensor | None, batch: torch.Size, like: Tensor) -> Transform:
@@ -492,8 +345,8 @@ class _State:
 class _Aligner:
     """Two clouds of one scale."""
 
-    source: _Cloud
-    target: _Cloud
+    source: Clouds
+    target: Clouds
     method: _steps.Method
     kernel: str
     parameter: float | None
@@ -590,7 +443,7 @@ class _Aligner:
             torch.where(stepped[:, None], shift, state.translation),
         )
 
-    def _sources(self, items: Tensor) -> tuple[_Cloud, Tensor]:
+    def _sources(self, items: Tensor) -> tuple[Clouds, Tensor]:
         """Those of the items, and their points, NaN where they do not count."""
         if len(items) == len(self.marked):
             return self.source, self.marked
@@ -613,7 +466,7 @@ class _Aligner:
 
     def _take(
         self,
-        source: _Cloud,
+        source: Clouds,
         rotation: Tensor,
         translation: Tensor,
         origin: Tensor,
@@ -651,7 +504,7 @@ class _Aligner:
 
     def _pairs(
         self,
-        source: _Cloud,
+        source: Clouds,
         rotation: Tensor,
         moved: Tensor,
         indices: Tensor,
@@ -680,6 +533,6 @@ class _Aligner:
         )
 
 
-def _quality(source: _Cloud, found: Tensor, squares: Tensor) -> Tensor:
+def _quality(source: Clouds, found: Tensor, squares: Tensor) -> Tensor:
     """Fitness and rmse, (2, B)."""
     return torch.stack((found / source.valid.sum(1).clamp(min=1), (squares / found).sqrt()))

@@ -43,7 +43,7 @@ def voxel_downsample(points: Tensor, voxel: float, *attributes: Tensor) -> tuple
         finite = points.isfinite().all(-1)
         kept = None if finite.all() else finite.nonzero()[:, 0]
         where = points if kept is None else points[kept]
-        cells, inverse = _cells((where.double() / voxel).floor())
+        cells, inverse = number_cells((where.double() / voxel).floor())
         counts = torch.bincount(inverse, minlength=cells)
     return tuple(
         _means(value if kept is None else value[kept], inverse, counts) for value in (points, *attributes)
@@ -102,6 +102,20 @@ def estimate_normals(
         return normals.to(points.dtype)
 
 
+def spacing(points: Tensor) -> float:
+    """Median distance of points (N, 3), all finite, to the next, by at most 1,000 and coincident ones apart.
+
+    0 where they are all in one place.
+    """
+    if len(points) < 2:
+        return 0.0
+    some = points[:: max(1, len(points) // 1000)]
+    nearest = Neighbours(points).query(some, min(len(points), 8))[0]
+    distances = torch.where(nearest > 0, nearest, math.inf).amin(1)
+    distances = distances[distances.isfinite()]
+    return distances.median().item() if len(distances) else 0.0
+
+
 def plane_covariances(normals: Tensor, flatness: float = 1e-3) -> Tensor:
     """Covariances of discs: `flatness` along the unit normal (..., 3), 1 across it. Shape (..., 3, 3).
 
@@ -157,7 +171,7 @@ def _cross(a: tuple[Tensor, ...], b: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
     return a[1] * b[2] - a[2] * b[1], a[2] * b[0] - a[0] * b[2], a[0] * b[1] - a[1] * b[0]
 
 
-def _cells(cells: Tensor) -> tuple[int, Tensor]:
+def number_cells(cells: Tensor) -> tuple[int, Tensor]:
     """How many different rows there are, and for each row which one it is, in lexicographic order."""
     if not len(cells):
         return 0, torch.zeros(0, dtype=torch.long, device=cells.device)
