@@ -92,6 +92,22 @@ def test_scale_zero_and_rank_one(name):
         ).sum() / rank_one.norm() > 0.6  # 1 for those that converge, never negative
 
 
+@pytest.mark.parametrize(
+    "shape", [(1, 1), (5, 3), (3, 40), (40, 6, 6), (2, 30, 30), (150, 20), (161, 2)], ids=str
+)
+@pytest.mark.parametrize("name", ["cubic", "keller_jordan"])
+def test_the_kernel_takes_the_same_steps(shape, name):
+    m = gaussian(*shape)
+    assert products.iterates(m.reshape(-1, *shape[-2:]), SCHEDULES[name]) == (max(shape[-2:]) <= 96)
+    by_kernel, by_products = (
+        newton_schulz(m, SCHEDULES[name]),
+        newton_schulz(m.requires_grad_(), SCHEDULES[name]),
+    )
+    torch.testing.assert_close(by_kernel, by_products.detach(), rtol=0, atol=1e-12)
+    septic = (schedules.kim_oh_step(3),) * 3
+    torch.testing.assert_close(newton_schulz(m.detach(), septic), newton_schulz(m, septic).detach())
+
+
 def test_it_leaves_its_input_alone_and_keeps_dtypes():
     for dtype in (torch.float16, torch.bfloat16, torch.float32, torch.float64):
         m = gaussian(3, 4, 6).to(dtype)

@@ -6,13 +6,13 @@ are conditioning-capped (`svdrot.schedules`), so a factor that is orthonormal at
 no step spreads singular values by more than it brings them together.
 """
 
-from functools import cache
+from functools import cache, lru_cache
 from types import ModuleType
 
 import torch
 from torch import Tensor
 
-from svdrot._checks import device_type
+from svdrot._checks import compute_dtype, device_type
 from svdrot.schedules import Schedule, newton_schulz_schedule
 
 from . import _polar_row_tiles, _polar_tiles, cpu, iteration
@@ -37,7 +37,7 @@ def _always(m: Tensor) -> bool:
 def orthogonalize(m: Tensor) -> tuple[Tensor, Tensor | None]:
     """Factors of (B, m, n) matrices, m >= n, and which of them hold, (B,) bool, or None if all do."""
     m = m.contiguous()
-    q, residual = _by_blas(m) if _always(m) else _in_lanes(m) if _fills_lanes(m) else _in_rows(m)
+    q, residual = _by_blas(m) if _always(m) else _by_kernels(m, _own_steps(m.shape[-1], m.dtype))
     return q, _holding(residual)
 
 
@@ -47,6 +47,29 @@ def special_orthogonalize(m: Tensor) -> tuple[Tensor, Tensor | None]:
     in_lanes = _turned_in_lanes if _fills_lanes(m) else _turned_in_rows
     r, residual = _turned_by_blas(m) if _always(m) else in_lanes(m)
     return r, _holding(residual)
+
+
+def iterates(m: Tensor, schedule: Schedule) -> bool:
+    """Whether `iterate` is open: for steps up to quintics, with nobody who differentiates or looks inside."""
+    if type(m) not in (Tensor, torch.nn.Parameter) or not iteration.is_opaque(m):
+        return False
+    return m.is_cpu and not _always(m) and max(m.shape[-2:]) <= LARGE[compute_dtype(m)] and _quintic(schedule)
+
+
+def _quintic(schedule: Schedule) -> bool:
+    return max(map(len, schedule)) <= 3
+
+
+def iterate(m: Tensor, schedule: Schedule) -> Tensor:
+    """(B, m, n) matrices over their Frobenius norms after a schedule, in float32 or float64."""
+    wide = m.shape[1] < m.shape[2]
+    m = (m.mT if wide else m).contiguous()
+    q, _ = _by_kernels(m, _table(schedule, m.dtype))
+    return q.mT if wide else q
+
+
+def _by_kernels(m: Tensor, steps: Tensor) -> tuple[Tensor, Tensor]:
+    return _in_lanes(m, steps) if _fills_lanes(m) else _in_rows(m, steps)
 
 
 def _fills_lanes(m: Tensor) -> bool:
@@ -118,10 +141,15 @@ def _schedule(n: int, dtype: torch.dtype, lower: float) -> Schedule:
 
 
 @cache
-def _steps(n: int, dtype: torch.dtype) -> Tensor:
-    """In powers of E = I - XᵀX, for all but one in fifty Gaussian matrices."""
-    schedule = _schedule(n, dtype, 0.02 * n**-1.5)
-    return torch.tensor([iteration.about_one(step) for step in schedule], dtype=dtype)
+def _own_steps(n: int, dtype: torch.dtype) -> Tensor:
+    """For all but one in fifty Gaussian matrices."""
+    return _table(_schedule(n, dtype, 0.02 * n**-1.5), dtype)
+
+
+@lru_cache(256)
+def _table(schedule: Schedule, dtype: torch.dtype) -> Tensor:
+    """Cubics and quintics in powers of E = I - XᵀX, as the kernels take them."""
+    return torch.tensor([(*iteration.about_one(step), 0.0)[:3] for step in schedule], dtype=dtype)
 
 
 def _lanes(m: Tensor) -> int:
@@ -131,16 +159,15 @@ def _lanes(m: Tensor) -> int:
 # A matrix in every lane.
 
 
-def _in_lanes(m: Tensor) -> tuple[Tensor, Tensor]:
+def _in_lanes(m: Tensor, steps: Tensor) -> tuple[Tensor, Tensor]:
     rows, columns = m.shape[1:]
-    steps = _steps(columns, m.dtype)
     q, residual = cpu.empty(m.shape, m.dtype), cpu.empty(m.shape[:1], m.dtype)
     _run("polar", m, q, residual, steps, len(steps), rows, columns, module=_polar_tiles)
     return q, residual
 
 
 def _turned_in_lanes(m: Tensor) -> tuple[Tensor, Tensor]:
-    r, residual = _in_lanes(m)
+    r, residual = _in_lanes(m, _own_steps(m.shape[-1], m.dtype))
     places = cpu.empty(m.shape[:1], m.dtype)
     _run("turn", m, r, residual, places, SQUARINGS[m.dtype] - 1, m.shape[-1], module=_polar_tiles)
     return r, residual
@@ -149,9 +176,8 @@ def _turned_in_lanes(m: Tensor) -> tuple[Tensor, Tensor]:
 # A matrix after the other.
 
 
-def _in_rows(m: Tensor) -> tuple[Tensor, Tensor]:
+def _in_rows(m: Tensor, steps: Tensor) -> tuple[Tensor, Tensor]:
     rows, columns = m.shape[1:]
-    steps = _steps(columns, m.dtype)
     q, residual = cpu.empty(m.shape, m.dtype), cpu.empty(m.shape[:1], m.dtype)
     _run("polar_rows", m, q, residual, steps, len(steps), rows, columns, module=_polar_row_tiles)
     return q, residual
@@ -159,7 +185,7 @@ def _in_rows(m: Tensor) -> tuple[Tensor, Tensor]:
 
 def _turned_in_rows(m: Tensor) -> tuple[Tensor, Tensor]:
     n, squarings = m.shape[-1], SQUARINGS[m.dtype]
-    steps = _steps(n, m.dtype)
+    steps = _own_steps(n, m.dtype)
     r, residual = cpu.empty(m.shape, m.dtype), cpu.empty(m.shape[:1], m.dtype)
     _run("rotation_rows", m, r, residual, steps, len(steps), squarings, n, module=_polar_row_tiles)
     return r, residual
@@ -197,7 +223,7 @@ def _by_blas(m: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _lower(n: int) -> float:
-    """As for `_steps`, but the Schatten-8 norm is smaller than Frobenius' by n^(3/8) for equal values."""
+    """As for `_own_steps`, but the Schatten-8 norm is smaller than Frobenius' by n^(3/8) for equal values."""
     return 0.02 * n**-1.125
 
 
