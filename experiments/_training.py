@@ -31,6 +31,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from experiments import _curves, _run
 from experiments._run import of_first_process, processes_number, rank
 from svdrot.optim import Muon, split_parameters
+from svdrot.schedules import POLAR_EXPRESS
 
 
 @dataclass(frozen=True)
@@ -287,8 +288,15 @@ def adamw(config: Config, task: Task) -> torch.optim.Optimizer:
 
 
 def muon(config: Config, task: Task) -> torch.optim.Optimizer:
-    groups = split_parameters(task.model, adamw=task.adamw)
-    return Muon(groups, weight_decay=config.weight_decay, adjust_lr_fn="match_rms_adamw")
+    return Muon(
+        split_parameters(task.model, adamw=task.adamw),
+        weight_decay=config.weight_decay,
+        schedule=POLAR_EXPRESS[
+            :5
+        ],  # as many steps as Jordan et al. take: small networks spend most time here
+        adjust_lr_fn="match_rms_adamw",
+        process_group=dist.group.WORLD if processes_number() > 1 else None,
+    )
 
 
 OPTIMIZERS = {"adamw": adamw, "muon": muon}

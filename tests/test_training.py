@@ -52,10 +52,11 @@ def test_runs_that_are(what, tmp_path):
     command(worker.__file__, what[0], str(tmp_path), *what[1:])
 
 
-def test_two_processes_of_torchrun_end_as_one_does(tmp_path):
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+def test_two_processes_of_torchrun_end_as_one_does(optimizer, tmp_path):
     launch = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2")
-    command(*launch, worker.__file__, "run", str(tmp_path / "two"), "30")
-    worker.run(tmp_path / "one", Config(steps=30))
+    command(*launch, worker.__file__, "run", str(tmp_path / "two"), "30", optimizer)
+    worker.run(tmp_path / "one", Config(steps=30, optimizer=optimizer))
     one, two = (_training.load_checkpoint(tmp_path / n, ("svd", 0)) for n in ("one", "two"))
     for a, b in zip(one["curve"], two["curve"], strict=True):
         assert a["step"] == b["step"]

@@ -1,6 +1,6 @@
 """A small experiment on the training loop, and processes that run it: shared, killed, two at a time.
 
-    python tests/training_worker.py run FOLDER [STEPS]      or by torchrun
+    python tests/training_worker.py run FOLDER STEPS OPTIMIZER      or by torchrun
     python tests/training_worker.py kills FOLDER NUMBER     of kills
     python tests/training_worker.py two FOLDER
 
@@ -141,7 +141,7 @@ if __name__ == "__main__":
     torch.optim.AdamW([torch.zeros(1)])  # torch imports much for it: once here, not in every fork
     what, folder, *more = sys.argv[1:]
     if what == "run":
-        run(Path(folder), Config(steps=int(more[0])))
+        run(Path(folder), Config(steps=int(more[0]), optimizer=more[1]))
     elif what == "kills":
         kills(Path(folder), int(more[0]))
     else:
