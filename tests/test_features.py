@@ -42,15 +42,27 @@ def test_features_do_not_depend_on_the_unit():
 
 
 @pytest.mark.parametrize("n", [0, 1, 2, 3, 10])
-def test_few_points_have_features(n):
+def test_few_points_have_features_or_none(n):
     found = fpfh(bent_sheet(n), 0.5)
-    assert found.shape == (n, 33) and found.isfinite().all()
+    assert found.shape == (n, 33) and (found.isfinite().all(1) | found.isnan().all(1)).all()
+    assert n > 2 or found.isnan().all()
 
 
-def test_points_in_one_place_and_on_a_line_have_features():
+def test_points_in_one_place_and_on_a_line_have_no_features():
     line = torch.linspace(0, 1, 50, dtype=torch.float64)[:, None] * torch.ones(3, dtype=torch.float64)
     for cloud in (line, torch.zeros(50, 3, dtype=torch.float64)):
-        assert fpfh(cloud, 0.05).isfinite().all()
+        assert fpfh(cloud, 0.05).isnan().all()
+
+
+def test_points_alone_have_no_feature_and_no_pair():
+    """Nor do they change those of the others."""
+    cloud = voxel_downsample(bent_sheet(), 0.08)[0]
+    alone = torch.tensor([[10.0, 0, 0], [0, 10, 0], [0, 10.1, 0]], dtype=torch.float64)
+    features = fpfh(torch.cat((alone, cloud)), 0.08)
+    assert features[:3].isnan().all() and features[3:].isfinite().all()
+    for i, _ in (match(features, features), match(features, features[3:])):
+        assert (i >= 3).all() and len(i) >= len(cloud)
+    assert len(match(features[:3], features)[0]) == len(match(features[:3], features[:3])[0]) == 0
 
 
 def test_surroundings_are_near_and_inside():

@@ -14,6 +14,7 @@ from torch import Tensor
 from svdrot._checks import check_positive, check_shape
 from svdrot.registration._formats import optional
 from svdrot.registration.neighbours import Neighbours
+from svdrot.registration.surfaces import estimate_normals, number_cells
 
 NORMAL_RADIUS, NORMAL_NEIGHBOURS = 2, 30  # in voxels; points at most
 FEATURE_RADIUS, FEATURE_NEIGHBOURS = 5, 100
@@ -29,7 +30,8 @@ def fpfh(points: Tensor, voxel: float) -> Tensor:
         voxel: edge length, in their units. Normals are of 2, features of 5 voxels around.
 
     Returns:
-        Shape (N, 33), float64, at least 0; 0 for points that have no neighbours.
+        Shape (N, 33), float64, at least 0; NaN for points without two others around that determine a normal,
+        which count for no other's feature either.
 
     Raises:
         ValueError: if `points` has another shape or `voxel` is not a positive number.
@@ -42,28 +44,26 @@ def fpfh(points: Tensor, voxel: float) -> Tensor:
     check_shape("points", points, 3)
     check_positive("voxel", voxel)
     open3d = optional("open3d", "FPFH")
-    if len(points) == 0:
-        return points.new_zeros(0, 33, dtype=torch.float64)
     x = points.detach().double().cpu() / voxel
-    cloud = open3d.geometry.PointCloud(open3d.utility.Vector3dVector(x.numpy()))
-    near = open3d.geometry.KDTreeSearchParamHybrid
-    cloud.estimate_normals(near(NORMAL_RADIUS, NORMAL_NEIGHBOURS))
-    normals = torch.from_numpy(np.array(cloud.normals))
-    inward = ((x - surroundings(x)) * normals).sum(-1, keepdim=True) < 0
-    cloud.normals = open3d.utility.Vector3dVector(torch.where(inward, -normals, normals).numpy())
-    found = open3d.pipelines.registration.compute_fpfh_feature(
-        cloud, near(FEATURE_RADIUS, FEATURE_NEIGHBOURS)
-    )
-    return torch.tensor(found.data.T, device=points.device).nan_to_num()
+    normals = estimate_normals(x, NORMAL_NEIGHBOURS, NORMAL_RADIUS)
+    defined = normals.isfinite().all(-1)
+    x, normals = x[defined], normals[defined]
+    features = torch.full((len(points), 33), torch.nan, dtype=torch.float64)
+    if len(x):
+        inward = ((x - surroundings(x)) * normals).sum(-1, keepdim=True) < 0
+        cloud = open3d.geometry.PointCloud(open3d.utility.Vector3dVector(x.numpy()))
+        cloud.normals = open3d.utility.Vector3dVector(torch.where(inward, -normals, normals).numpy())
+        around = open3d.geometry.KDTreeSearchParamHybrid(FEATURE_RADIUS, FEATURE_NEIGHBOURS)
+        found = open3d.pipelines.registration.compute_fpfh_feature(cloud, around)
+        features[defined] = torch.from_numpy(np.array(found.data.T))
+    return features.to(points.device)
 
 
 def surroundings(x: Tensor) -> Tensor:
     """Mean of the cloud around each point, weighted by a Gaussian of distance, in voxels; shape (N, 3)."""
-    _, cell, count = torch.unique(
-        (x / (SURROUNDINGS / 4)).floor(), dim=0, return_inverse=True, return_counts=True
-    )
-    sums = x.new_zeros(len(count), 3).index_add_(0, cell, x)
-    coarse = sums / count[:, None]
+    cells, inverse = number_cells((x / (SURROUNDINGS / 4)).floor())
+    count = torch.bincount(inverse, minlength=cells)
+    coarse = x.new_zeros(cells, 3).index_add_(0, inverse, x) / count[:, None]
     means = []
     for part in x.split(max(1, BLOCK // len(coarse))):
         weights = (-0.5 * (torch.cdist(part, coarse) / SURROUNDINGS).square()).exp() * count
@@ -75,8 +75,7 @@ def match(source: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
     """Pairs of a feature and the nearest one of the other cloud, from both sides; mutual ones appear once.
 
     Args:
-        source: shape (N, d).
-        target: shape (M, d).
+        source, target: shapes (N, d) and (M, d). What is not finite has no pair.
 
     Returns:
         Indices into source and target, shape (K,) each, K at most N + M.
@@ -89,5 +88,6 @@ def match(source: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
     back = Neighbours(source).query(target)[1]
     i = torch.cat((torch.arange(n, device=source.device), back))
     j = torch.cat((there, torch.arange(m, device=source.device)))
-    pairs = torch.unique(i * m + j)
+    found = (i < n) & (j < m)
+    pairs = torch.unique(i[found] * m + j[found])
     return pairs // m, pairs % m
