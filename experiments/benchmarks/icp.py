@@ -243,10 +243,9 @@ def figure(tables: dict[str, Rows]) -> Figure:
     icps, gicps, _ = tables.values()
     left, right = drawing.subplots(1, 2, width_ratios=(2.4, 1))
     for axis, rows, peer in ((left, icps, "Open3D"), (right, gicps, "small_gicp")):
+        names = ("pair", "clouds", "method")
         labels = [
-            "\n".join(
-                filter(None, (row["pair"], row.get("clouds"), row.get("method"), f"{row['threads']} thr."))
-            )
+            ", ".join([*(row[name] for name in names if name in row), f"threads: {row['threads']}"])
             for row in rows
         ]
         places = np.arange(len(rows))
@@ -258,10 +257,11 @@ def figure(tables: dict[str, Rows]) -> Figure:
             yticks=places,
             title=f"beside {peer}",
         )
-        axis.set_yticklabels([label.replace("\n", "  ") for label in labels], fontsize=6)
+        axis.set_yticklabels(labels, fontsize=6)
+        axis.set_xlim(left=1 if axis is left else 0)
         axis.invert_yaxis()
         axis.grid(alpha=0.3, axis="x")
-        axis.legend(fontsize=7)
+        axis.legend(fontsize=7, loc="upper center", bbox_to_anchor=(0.5, -0.13), ncols=2, frameon=False)
     return drawing
 
 

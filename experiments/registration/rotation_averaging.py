@@ -39,7 +39,7 @@ class Config:
     """Folder of sphere2500.txt, sphere2500_groundtruth.txt and smallGrid3D.g2o."""
     shares: tuple[float, ...] = (0.05, 0.1, 0.2, 0.3)
     """Of the loop edges that are replaced."""
-    seeds: int = 3
+    seeds: int = 10
     rounds: int = 3
     """Of the timing; the methods take turns and the fastest of each counts."""
     out: Path = Path("experiments/results/registration")
