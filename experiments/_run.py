@@ -50,7 +50,10 @@ def command() -> str:
     """The command line of this process, to be printed beside what it made."""
     module = getattr(sys.modules["__main__"], "__spec__", None)
     script = ["-m", module.name] if module else sys.argv[:1]
-    return shlex.join(["python", *script, *sys.argv[1:]])
+    launcher = ["python"]
+    if dist.is_torchelastic_launched():
+        launcher = ["torchrun", "--nproc_per_node", os.environ["LOCAL_WORLD_SIZE"]]
+    return shlex.join([*launcher, *script, *sys.argv[1:]])
 
 
 def open_folder(folder: Path, config: Any, *, free: Iterable[str], data: str) -> None:

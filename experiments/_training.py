@@ -191,7 +191,7 @@ class Training:
         parallel = processes_number() > 1
         self.replica = nn.parallel.DistributedDataParallel(task.model) if parallel else task.model
         self.optimizer = OPTIMIZERS[config.optimizer](config, task)
-        device, dtype = torch.device(config.device), PRECISIONS[config.precision]
+        device, dtype = torch.device(config.device), getattr(torch, config.precision)
         self.autocast = partial(torch.autocast, device.type, dtype, enabled=dtype != torch.float32)
         self.scaler = torch.amp.GradScaler(device.type, enabled=dtype == torch.float16)
         self.average = None
@@ -300,7 +300,6 @@ def muon(config: Config, task: Task) -> torch.optim.Optimizer:
 
 
 OPTIMIZERS = {"adamw": adamw, "muon": muon}
-PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 # Files of a run folder.
