@@ -2,14 +2,15 @@
 
 import importlib
 import inspect
+import math
 
 import pytest
 import torch
 
-from svdrot import kernels
+from svdrot import kernels, random_rotation
 from svdrot.kernels import pairs_reference
 
-CONTRACT = ["pivots", "moments", "moments_gradient", "misfit"]
+CONTRACT = ["moments", "moments_gradient", "misfit", "poses", "pose_gradients"]
 SEGMENTS = {"pairs_cpu": ("SEGMENT", 512), "pairs_gpu": ("BLOCKS", 2)}  # small, to have several
 BACKENDS = [*SEGMENTS]  # the latter in Triton's interpreter where there is no CUDA device
 DTYPES = [torch.float32, torch.float64]
@@ -26,8 +27,7 @@ def draw(batch, points, weighted, dtype, offset=5.0):
     if w is not None and points > 4:
         w[:, 2], x[:, 2], y[:, 3], w[:, 3] = 0, torch.nan, torch.inf, 0
         w[:, 4] = 0
-    pivots = torch.cat((x[:, 0], y[:, 0]), -1).double() if points else torch.zeros(batch, 6).double()
-    return x, y, w, pivots
+    return x, y, w
 
 
 @pytest.fixture(params=BACKENDS)
@@ -38,7 +38,7 @@ def backend(request, monkeypatch):
     device = "cuda" if request.param == "pairs_gpu" and torch.cuda.is_available() else "cpu"
 
     def call(name, *arguments):
-        moved = [a.to(device) if isinstance(a, torch.Tensor) else a for a in arguments]
+        moved = torch.utils._pytree.tree_map_only(torch.Tensor, lambda a: a.to(device), arguments)
         found = getattr(module, name)(*moved)
         found = found if isinstance(found, tuple) else (found,)
         return [None if f is None else f.cpu() for f in found]
@@ -46,14 +46,14 @@ def backend(request, monkeypatch):
     return call
 
 
-def assert_close(found, expected, dtype):
+def assert_close(found, expected, precision, dtype=None):
     for a, b in zip(found, expected, strict=True):
         if b is None:
             assert a is None
             continue
-        assert a.dtype == b.dtype and a.shape == b.shape
+        assert a.dtype == (dtype or precision) and a.shape == b.shape
         scale = b.abs().amax() if b.numel() else 0
-        torch.testing.assert_close(a, b, rtol=0, atol=float(TOLERANCE * torch.finfo(dtype).eps * scale))
+        torch.testing.assert_close(a, b, rtol=0, atol=float(TOLERANCE * torch.finfo(precision).eps * scale))
 
 
 @pytest.mark.parametrize("module", BACKENDS)
@@ -76,25 +76,45 @@ def test_select():
 @pytest.mark.parametrize("layout", LAYOUTS, ids=str)
 def test_backends_agree_with_the_reference(backend, layout, centred, dtype):
     torch.manual_seed(0)
-    x, y, w, pivots = draw(*layout, dtype)
-    assert_close(backend("pivots", x, y, w), [pairs_reference.pivots(x, y, w)], torch.float64)
-    pivots = pivots if centred else pivots * 0
-    m = pairs_reference.moments(x, y, w, pivots, centred)
-    assert_close(backend("moments", x, y, w, pivots, centred), [m], torch.float64)
+    x, y, w = draw(*layout, dtype)
+    m, pivots = pairs_reference.moments(x, y, w, centred)
+    found, where = backend("moments", x, y, w, centred)
+    assert torch.equal(where, pivots)
+    for part in (slice(1), slice(1, 7), slice(7, 16), slice(16, 17)):
+        assert_close([found[:, part]], [m[:, part]], dtype, torch.float64)
     g = torch.randn_like(m)
     expected = pairs_reference.moments_gradient(x, y, w, pivots, m, g)
     assert_close(backend("moments_gradient", x, y, w, pivots, m, g), expected, dtype)
     r = torch.randn(len(x), 3, 3, dtype=torch.float64)
     expected = pairs_reference.misfit(x, y, w, pivots, m, r)
-    assert_close(backend("misfit", x, y, w, pivots, m, r), [expected], torch.float64)
+    assert_close(backend("misfit", x, y, w, pivots, m, r), [expected], dtype, torch.float64)
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("centred", [True, False])
+@pytest.mark.parametrize("scaled", [True, False])
+@pytest.mark.parametrize("given", ["rtsc", "r", "t", "s", "c"])
+def test_poses_and_their_gradients(backend, given, scaled, centred, dtype):
+    torch.manual_seed(0)
+    m = torch.rand(5, 17, dtype=torch.float64)
+    m[4, 16] = 0  # a single point
+    pivots, nearest = torch.randn(5, 6, dtype=torch.float64), random_rotation(5, dtype=torch.float64)
+    arguments = (m, pivots, nearest, centred, scaled)
+    pose = pairs_reference.poses(*arguments, dtype)
+    assert_close(backend("poses", *arguments, dtype), pose, dtype)
+    shapes = {name: (5, *shape) for name, shape in zip("rtsc", ((3, 3), (3,), (), (3, 3)), strict=True)}
+    kinds = {name: torch.float64 if name == "c" else dtype for name in "rtsc"}
+    g = [torch.randn(shapes[k], dtype=kinds[k]) if k in given else None for k in "rtsc"]
+    expected = pairs_reference.pose_gradients(*arguments, g)
+    assert_close(backend("pose_gradients", *arguments, g), expected, torch.float64)
 
 
 def test_what_is_wrong_in_a_cloud_stays_there(backend):
     torch.manual_seed(0)
-    x, y, w, pivots = draw(4, 300, True, torch.float32)
-    clean = backend("moments", x, y, w, pivots, True)[0]
+    x, y, w = draw(4, 300, True, torch.float32)
+    clean, _ = backend("moments", x, y, w, True)
     x[1, 7], w[2, 200] = torch.nan, -1
-    (m,) = backend("moments", x, y, w, pivots, True)
+    m, pivots = backend("moments", x, y, w, True)
     assert torch.equal(m[[0, 3]], clean[[0, 3]])
     assert m[1:3, 7:].isnan().all()
     gx, gy, gw = backend("moments_gradient", x, y, w, pivots, m, torch.ones_like(m))
@@ -102,18 +122,43 @@ def test_what_is_wrong_in_a_cloud_stays_there(backend):
         assert g[[0, 3]].isfinite().all() and g[1, 7].isnan().all()
 
 
-def test_centred_moments_are_those_of_two_passes(backend):
-    """With the cloud far away, and far from its pivot."""
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_centred_moments_are_those_of_two_passes(backend, dtype):
+    """With the cloud far away, and far from its pivot, which counts for little."""
     torch.manual_seed(0)
-    x, y, w, pivots = draw(3, 1000, True, torch.float64, offset=1e6)
+    x, y, w = draw(3, 1000, True, dtype, offset=1e6)
     x[:, 0] += 1e3
-    pivots[:, :3] = x[:, 0]
-    m = backend("moments", x, y, w, pivots, True)[0]
+    w[:, 0] = 1e-6
+    m, pivots = backend("moments", x, y, w, True)
+    eps = torch.finfo(dtype).eps
     live = w != 0
     for i in range(len(x)):
         a, b, v = ((z[i, live[i]].double()) for z in (x, y, w))
-        a, b, v = a - pivots[i, :3], b - pivots[i, 3:], v[:, None] / v.sum()
+        near_a, near_b, v = a[1], b[1], v[:, None] / v.sum()
+        a, b = a - near_a, b - near_b
         mean_a, mean_b = (v * a).sum(0), (v * b).sum(0)
         covariance = (v * (b - mean_b)).T @ (a - mean_a)
-        torch.testing.assert_close(m[i, 1:7], torch.cat((mean_a, mean_b)), rtol=1e-13, atol=1e-9 * 1e-4)
-        torch.testing.assert_close(m[i, 7:16].view(3, 3), covariance, rtol=1e-13, atol=1e-12)
+        size = ((v * (a - mean_a).square()).sum() * (v * (b - mean_b).square()).sum()).sqrt().item()
+        means = torch.cat((mean_a + (near_a - pivots[i, :3]), mean_b + (near_b - pivots[i, 3:])))
+        torch.testing.assert_close(m[i, 1:7], means, rtol=0, atol=TOLERANCE * eps * (size**0.5 + 1e3))
+        torch.testing.assert_close(m[i, 7:16].view(3, 3), covariance, rtol=0, atol=TOLERANCE * eps * size)
+
+
+@pytest.mark.parametrize("size", [1e-30, 1e30])
+def test_moments_of_any_size(backend, size):
+    """Whose squares are beyond float32."""
+    torch.manual_seed(0)
+    x, y, w = draw(2, 300, True, torch.float32, offset=0.5)
+    m, pivots = backend("moments", x, y, w, True)
+    power = 2.0 ** round(math.log2(size))
+    scaled, _ = backend("moments", power * x, y / power, w, True)
+    torch.testing.assert_close(scaled[:, 7:16], m[:, 7:16], rtol=0, atol=1e-5)
+    torch.testing.assert_close(scaled[:, 16] / power**2, m[:, 16], rtol=1e-5, atol=0)
+    g = torch.randn_like(m)
+    scale = torch.ones_like(m)
+    scale[:, 1:4], scale[:, 4:7], scale[:, 16] = power, 1 / power, power**2
+    expected = backend("moments_gradient", x, y, w, pivots, m, g)
+    moved = pivots * torch.tensor([power] * 3 + [1 / power] * 3)
+    gx, gy, gw = backend("moments_gradient", power * x, y / power, w, moved, m * scale, g / scale)
+    for a, b in zip((gx * power, gy / power, gw), expected, strict=True):
+        torch.testing.assert_close(a, b, rtol=0, atol=1e-5 * b.abs().max().item())

@@ -1,8 +1,9 @@
 # pyright: reportUndefinedVariable=false
-"""The loops of the CPU backend over pairs of points, for numba; see `_tiles`. Data in, float64 out.
+"""The loops of the CPU backend over pairs of points, for numba; see `_tiles`. Moments are float64.
 
 A row is a segment of an item of the batch: `length` of its `points` pairs. Moments are a weight, two
-centroids relative to the pivots, and second moments: 1 + 3 + 3 + 9 + 1 numbers.
+centroids relative to the pivots, and second moments: 1 + 3 + 3 + 9 + 1 numbers. Within a tile all is computed
+in the type of the points, about a centre near their mean, so that nothing cancels; between tiles in float64.
 """
 
 import math
@@ -14,83 +15,168 @@ import torch
 
 from . import pairs, so3
 
-TILE = 256  # pairs at a time: they stay in the first cache while they are gone over twice
+TILE = 256  # pairs at a time: they stay in the first cache
 SCRATCH = 7 * TILE
 MOMENTS = 17
+TRIALS = 5  # of a tile: as it is, mended, about its mean, and to scale
 
 # Points by address, numbers in float64 by address (wide), whether there are weights, how rows are laid out.
 LAYOUT = ("intp", "intp", "intp", "intp", "pointer", "intp", "intp")
 KERNELS = {
-    # x, y, w, pivots
-    "pair_pivots": ("pointer", "pointer", "pointer", "wide", *LAYOUT),
-    # x, y, w, pivots, moments, centred
-    "pair_moments": ("pointer", "pointer", "pointer", "wide", "wide", "intp", *LAYOUT),
+    # x, y, w, centred, pivots, moments
+    "pair_moments": ("pointer", "pointer", "pointer", "intp", "wide", "wide", *LAYOUT),
     # x, y, w, pivots, moments, their gradient, gradients of x, y, w
     "pair_gradients": (*("pointer",) * 3, *("wide",) * 3, *("pointer",) * 3, *LAYOUT),
     # x, y, w, pivots, moments, scaled rotations, sums
     "pair_misfits": (*("pointer",) * 3, *("wide",) * 4, *LAYOUT),
-}
+    # pivots, moments, nearest rotations, centred, scaled, rotations, translations, scales
+    "pair_poses": (*("wide",) * 3, "intp", "intp", *("pointer",) * 4, "intp", "intp"),
+    # pivots, moments, nearest rotations, centred, scaled, gradients of rotations, translations, scales and
+    # covariances, whether there are those, gradients of nearest rotations and moments
+    "pair_pose_gradients": (
+        *("wide",) * 3, "intp", "intp", *("pointer",) * 3, "wide", *("intp",) * 4, *("wide",) * 2,
+        "pointer", "intp", "intp",
+    ),
+}  # fmt: skip
 INTERLEAVE: dict[str, int] = {}
 
 
-def pair_pivots(x, y, w, pivots, weighted, points, segments, length, scratch, start, stop):
-    """Of items, whatever their segments."""
-    result = carray(pivots, (stop, 6))
-    xs, ys, ws = carray(x, (stop * points, 3)), carray(y, (stop * points, 3)), carray(w, (stop * points,))
-    for item in range(start, stop):
-        pair, end = item * points, (item + 1) * points
-        if weighted:
-            while pair < end and ws[pair] == NONE:
-                pair += 1
-        for k in range(3):
-            result[item, k] = xs[pair, k] if pair < end else ZERO
-            result[item, 3 + k] = ys[pair, k] if pair < end else ZERO
-
-
-def pair_moments(x, y, w, pivots, moments, centred, weighted, points, segments, length, scratch, start, stop):
+def pair_moments(x, y, w, centred, pivots, moments, weighted, points, segments, length, scratch, start, stop):
     use_widest_vectors()
-    tile = carray(scratch, (7, TILE))
-    result = carray(moments, (stop, 17))
+    result = carray(moments, (stop, MOMENTS))
     for row in range(start, stop):
         item = row // segments
-        p, q = pivot(pivots, item)
-        n, v = ZERO, ZERO
-        a, b, c, d, e = NOTHING, NOTHING, NOTHING, NOTHING, NOTHING
+        p, q = NOTHING, NOTHING
+        if centred:
+            p, q = first_that_counts(x, y, w, weighted, item * points, (item + 1) * points)
         first = (row - item * segments) * length
         last = min(first + length, points)
+        if first == 0:
+            write_six(pivots, 6 * item, p, q)
+        n, v = ZERO, ZERO
+        a, b, c, d, e = NOTHING, NOTHING, NOTHING, NOTHING, NOTHING
         for at in range(first, last, TILE):
             live = min(TILE, last - at)
             fill(x, y, w, weighted, item * points + at, live, scratch)
-            count = padded(live)
-            total, x0, x1, x2, y0, y1, y2 = ZERO, ZERO, ZERO, ZERO, ZERO, ZERO, ZERO
-            for i in range(count):
-                weight, u, z = pair(tile, i, p, q)
-                total += weight
-                if centred:
-                    x0, x1, x2 = x0 + weight * u[0], x1 + weight * u[1], x2 + weight * u[2]
-                    y0, y1, y2 = y0 + weight * z[0], y1 + weight * z[1], y2 + weight * z[2]
-            inverse = ONE / where(total == ZERO, ONE, total)
-            a2, b2 = scaled(inverse, (x0, x1, x2)), scaled(inverse, (y0, y1, y2))
-            c0, c1, c2, d0, d1, d2, e0, e1, e2, v2 = (
-                ZERO, ZERO, ZERO, ZERO, ZERO, ZERO, ZERO, ZERO, ZERO, ZERO
-            )  # fmt: skip
-            for i in range(count):
-                weight, u, z = pair(tile, i, p, q)
-                f, g, h, s = second_moments(weight, u, z, a2, b2)
-                c0, c1, c2 = c0 + f[0], c1 + f[1], c2 + f[2]
-                d0, d1, d2 = d0 + g[0], d1 + g[1], d2 + g[2]
-                e0, e1, e2 = e0 + h[0], e1 + h[1], e2 + h[2]
-                v2 += s
-            n, a, b, c, d, e, v = merged(
-                n, a, b, c, d, e, v, total, a2, b2, (c0, c1, c2), (d0, d1, d2), (e0, e1, e2), v2
-            )
+            total = weight_of(scratch, padded(live))
+            if total != ZERO:  # else whatever the points are
+                a2, b2, c2, d2, e2, v2 = moments_of(scratch, padded(live), total, centred, p, q, a, b)
+                n, a, b, c, d, e, v = merged(n, a, b, c, d, e, v, total, a2, b2, c2, d2, e2, v2)
         inverse = ONE / where(n == ZERO, ONE, n)
         result[row, 0], result[row, 16] = n, inverse * v
+        write_six(moments, MOMENTS * row + 1, a, b)
         for k in range(3):
-            result[row, 1 + k], result[row, 4 + k] = a[k], b[k]
             result[row, 7 + 3 * k] = inverse * c[k]
             result[row, 8 + 3 * k] = inverse * d[k]
             result[row, 9 + 3 * k] = inverse * e[k]
+
+
+def first_that_counts(x, y, w, weighted, pair, end):
+    """The first pair from `pair` on whose weight is not 0; zeros if there is none."""
+    if weighted:
+        ws = carray(w, (end,))
+        while pair < end and ws[pair] == NONE:
+            pair += 1
+    if pair == end:
+        return NOTHING, NOTHING
+    u, z = carray(x, (end, 3))[pair], carray(y, (end, 3))[pair]
+    return (wide(u[0]), wide(u[1]), wide(u[2])), (wide(z[0]), wide(z[1]), wide(z[2]))
+
+
+def weight_of(scratch, count):
+    """Of a tile, whose weights become their parts of it; NaN if one is negative."""
+    use_widest_vectors()
+    tile = carray(scratch, (7, TILE))
+    total, negative = ZERO, NONE
+    for i in range(count):
+        total += wide(tile[6, i])
+        negative += where(tile[6, i] >= NONE, NONE, UNIT)
+    total = where(negative == NONE, total, ZERO / ZERO)
+    inverse = ONE / total
+    for i in range(count):
+        tile[6, i] = narrow(wide(tile[6, i]) * inverse)
+    return total
+
+
+def moments_of(scratch, count, total, centred, p, q, a, b):
+    """Centroids of a tile relative to the pivots p and q, and second moments about them, over all its weight.
+
+    If the centroids are not near a and b, or the squares leave the type, the tile is gone over once more.
+    """
+    use_widest_vectors()
+    tile = carray(scratch, (7, TILE))
+    size, extent = ONE, ONE
+    x0, x1, x2 = narrow(p[0] + a[0]), narrow(p[1] + a[1]), narrow(p[2] + a[2])
+    y0, y1, y2 = narrow(q[0] + b[0]), narrow(q[1] + b[1]), narrow(q[2] + b[2])
+    p, q = difference(NOTHING, p), difference(NOTHING, q)
+    trial = 0
+    while True:
+        a0, a1, a2, b0, b1, b2, v, u = NONE, NONE, NONE, NONE, NONE, NONE, NONE, NONE
+        c0, c1, c2, d0, d1, d2, e0, e1, e2 = NONE, NONE, NONE, NONE, NONE, NONE, NONE, NONE, NONE
+        for i in range(count):
+            share = tile[6, i]
+            x = tile[0, i] - x0, tile[1, i] - x1, tile[2, i] - x2
+            y = tile[3, i] - y0, tile[4, i] - y1, tile[5, i] - y2
+            f, g, h, s = second_moments(share, x, y)
+            c0, c1, c2, d0, d1, d2 = c0 + f[0], c1 + f[1], c2 + f[2], d0 + g[0], d1 + g[1], d2 + g[2]
+            e0, e1, e2, v, u = e0 + h[0], e1 + h[1], e2 + h[2], v + s, u + share * dot(y, y)
+            a0, a1, a2 = a0 + share * x[0], a1 + share * x[1], a2 + share * x[2]
+            b0, b1, b2 = b0 + share * y[0], b1 + share * y[1], b2 + share * y[2]
+        trial += 1
+        if trial == TRIALS or total != total:
+            break
+        if not (SMALL < v < LARGE and SMALL < u < LARGE):
+            p = add(p, scaled(ONE / size, (wide(x0), wide(x1), wide(x2))))
+            q = add(q, scaled(ONE / extent, (wide(y0), wide(y1), wide(y2))))
+            size *= wide(to_scale(scratch, 0, count, x0, x1, x2))
+            extent *= wide(to_scale(scratch, 3, count, y0, y1, y2))
+            x0, x1, x2, y0, y1, y2 = NONE, NONE, NONE, NONE, NONE, NONE
+        elif centred and (a0 * a0 + a1 * a1 + a2 * a2 > FAR * v or b0 * b0 + b1 * b1 + b2 * b2 > FAR * u):
+            x0, x1, x2, y0, y1, y2 = x0 + a0, x1 + a1, x2 + a2, y0 + b0, y1 + b1, y2 + b2
+        else:
+            break
+    k, l = ONE / size, ONE / extent
+    a, b = (wide(a0), wide(a1), wide(a2)), (wide(b0), wide(b1), wide(b2))
+    p = add(p, scaled(k, (wide(x0), wide(x1), wide(x2))))
+    q = add(q, scaled(l, (wide(y0), wide(y1), wide(y2))))
+    p = as_written(p[0]), as_written(p[1]), as_written(p[2])
+    q = as_written(q[0]), as_written(q[1]), as_written(q[2])
+    if not centred:
+        a, b = NOTHING, NOTHING
+    c = difference((wide(c0), wide(c1), wide(c2)), scaled(a[0], b))
+    d = difference((wide(d0), wide(d1), wide(d2)), scaled(a[1], b))
+    e = difference((wide(e0), wide(e1), wide(e2)), scaled(a[2], b))
+    variance = total * (k * k * (wide(v) - dot(a, a)))
+    a, b = add(p, scaled(k, a)), add(q, scaled(l, b))
+    factor = total * (k * l)
+    return a, b, scaled(factor, c), scaled(factor, d), scaled(factor, e), variance
+
+
+def to_scale(scratch, first, count, x0, x1, x2):
+    """Make coordinates relative to a centre, and about 1 at most by a power of two, which is returned.
+
+    Nothing is kept where the weight is 0: there, anything may be.
+    """
+    use_widest_vectors()
+    tile = carray(scratch, (7, TILE))
+    largest = NONE
+    for i in range(count):
+        live = tile[6, i] != NONE
+        x = where(live, tile[first, i] - x0, NONE)
+        y = where(live, tile[first + 1, i] - x1, NONE)
+        z = where(live, tile[first + 2, i] - x2, NONE)
+        largest = max(largest, max(absolute(x), max(absolute(y), absolute(z))))
+        tile[first, i], tile[first + 1, i], tile[first + 2, i] = x, y, z
+    size = UNIT
+    while largest * size > DOUBLE and size > BRINK:
+        size *= HALVED
+    while NONE < largest * size < HALVED and size < UNIT / BRINK:
+        size *= DOUBLE
+    for i in range(count):
+        tile[first, i] *= size
+        tile[first + 1, i] *= size
+        tile[first + 2, i] *= size
+    return size
 
 
 def pair_gradients(
@@ -103,28 +189,31 @@ def pair_gradients(
         p, q = pivot(pivots, item)
         n, a, b, c, d, e, v = read_moments(moments, item)
         gn, ga, gb, gc, gd, ge, gv = read_moments(g, item)
-        constant = -(dot(gc, c) + dot(gd, d) + dot(ge, e) + gv * v)
+        inverse = ONE / where(n == ZERO, ONE, n)
+        constant = gn - inverse * (dot(gc, c) + dot(gd, d) + dot(ge, e) + gv * v)
+        size, extent = sizes(c, d, e, v)
+        hc, hd, he = narrowed(gc, extent), narrowed(gd, extent), narrowed(ge, extent)
+        gc, gd, ge, gv = narrowed(gc, size), narrowed(gd, size), narrowed(ge, size), narrow(size * gv)
+        a, b = narrowed(a, ONE / size), narrowed(b, ONE / extent)
+        ga, gb = narrowed(ga, ONE), narrowed(gb, ONE)
         first = (row - item * segments) * length
         last = min(first + length, points)
         for at in range(first, last, TILE):
             live = min(TILE, last - at)
             begin = item * points + at
             fill(x, y, w, weighted, begin, live, scratch)
+            make_relative(scratch, padded(live), p, q, size, extent)
             for i in range(padded(live)):
-                weight, u, z = pair(tile, i, p, q)
-                u, z, s = pair_gradient(weight, u, z, a, b, n, gn, ga, gb, gc, gd, ge, gv, constant)
-                tile[0, i], tile[1, i], tile[2, i] = u
-                tile[3, i], tile[4, i], tile[5, i] = z
-                tile[6, i] = s
-            spill(scratch, 0, gx, begin, live)
-            spill(scratch, 3, gy, begin, live)
-            if weighted:
-                weights, result = carray(w, (begin + live,)), carray(gw, (begin + live,))
-                xs, ys = carray(x, (begin + live, 3)), carray(y, (begin + live, 3))
-                for i in range(live):
-                    u, z = xs[begin + i], ys[begin + i]
-                    ignored = is_ignored(weights[begin + i], u[0] + u[1] + u[2] + z[0] + z[1] + z[2])
-                    result[begin + i] = where(ignored, NONE, tile[6, i])
+                weight = tile[6, i]
+                u, z = coordinates(tile, i, a, b)
+                ignored = (weight == NONE) & ~(absolute(sum_of(u) + sum_of(z)) <= LARGEST)
+                share = narrow(wide(weight) * inverse)
+                u, z, s, t = pair_gradient(share, u, z, ga, gb, gc, gd, ge, gv, hc, hd, he)
+                change = inverse * (size * wide(s) + extent * wide(t)) + constant
+                for k in range(3):
+                    tile[k, i], tile[3 + k, i] = where(ignored, NONE, u[k]), where(ignored, NONE, z[k])
+                tile[6, i] = where(ignored, NONE, narrow(change))
+            spill(scratch, gx, gy, gw, weighted, begin, live)
 
 
 def pair_misfits(
@@ -136,77 +225,170 @@ def pair_misfits(
     for row in range(start, stop):
         item = row // segments
         p, q = pivot(pivots, item)
-        _, a, b, _, _, _, _ = read_moments(moments, item)
+        _, a, b, c, d, e, v = read_moments(moments, item)
+        size, _ = sizes(c, d, e, v)
         m = matrices[item]
         r, s, t = (m[0, 0], m[1, 0], m[2, 0]), (m[0, 1], m[1, 1], m[2, 1]), (m[0, 2], m[1, 2], m[2, 2])
+        r, s, t = narrowed(r, size), narrowed(s, size), narrowed(t, size)
+        a, b = narrowed(a, ONE / size), narrowed(b, ONE)
         first = (row - item * segments) * length
         last = min(first + length, points)
         total = ZERO
         for at in range(first, last, TILE):
             live = min(TILE, last - at)
             fill(x, y, w, weighted, item * points + at, live, scratch)
+            make_relative(scratch, padded(live), p, q, size, ONE)
             for i in range(padded(live)):
-                weight, u, z = pair(tile, i, p, q)
-                total += weight * squared_distance(u, z, a, b, r, s, t)
+                u, z = coordinates(tile, i, a, b)
+                z = difference(apply(r, s, t, u), z)
+                square = wide(z[0]) * wide(z[0]) + wide(z[1]) * wide(z[1]) + wide(z[2]) * wide(z[2])
+                total += where(tile[6, i] == NONE, ZERO, wide(tile[6, i]) * square)
         result[row] = total
 
 
-def fill(x, y, w, weighted, at, live, scratch):
-    """Pairs from `at` on by coordinate, then their weights, zeros past the end and for what is ignored.
+def pair_poses(
+    pivots, moments, nearest, centred, scaled_, rotations, translations, scales, scratch, start, stop
+):
+    """s = <R, C> / v and t = q - s R p, for the centroids p and q."""
+    r = carray(nearest, (stop, 9))
+    rotation, translation = carray(rotations, (stop, 9)), carray(translations, (stop, 3))
+    scale = carray(scales, (stop,))
+    for row in range(start, stop):
+        p, q, c, v = read_pose(pivots, moments, row)
+        s = ONE
+        if scaled_ and v != ZERO:
+            s = ZERO
+            for k in range(9):
+                s += r[row, k] * c[k]
+            s /= v
+        scale[row] = s
+        for k in range(9):
+            rotation[row, k] = r[row, k]
+        for k in range(3):
+            turned = r[row, 3 * k] * p[0] + r[row, 3 * k + 1] * p[1] + r[row, 3 * k + 2] * p[2]
+            translation[row, k] = q[k] - s * turned if centred else ZERO
 
-    A negative weight becomes NaN.
-    """
+
+def pair_pose_gradients(
+    pivots, moments, nearest, centred, scaled_, rotations, translations, scales, covariances,
+    turns, moves, stretches, spreads, of_nearest, of_moments, scratch, start, stop,
+):  # fmt: skip
+    r, g = carray(nearest, (stop, 9)), carray(of_nearest, (stop, 9))
+    result = carray(of_moments, (stop, MOMENTS))
+    rotation, translation = carray(rotations, (stop, 9)), carray(translations, (stop, 3))
+    scale, covariance = carray(scales, (stop,)), carray(covariances, (stop, 9))
+    for row in range(start, stop):
+        p, _, c, v = read_pose(pivots, moments, row)
+        s, gs = ONE, wide(scale[row]) if stretches else ZERO
+        if scaled_ and v != ZERO:
+            s = ZERO
+            for k in range(9):
+                s += r[row, k] * c[k]
+            s /= v
+        for k in range(MOMENTS):
+            result[row, k] = ZERO
+        for k in range(3):
+            gt = wide(translation[row, k]) if moves and centred else ZERO
+            result[row, 4 + k] = gt
+            for l in range(3):
+                result[row, 1 + l] -= s * r[row, 3 * k + l] * gt
+                g[row, 3 * k + l] = -s * gt * p[l] + (wide(rotation[row, 3 * k + l]) if turns else ZERO)
+                gs -= r[row, 3 * k + l] * gt * p[l]
+        share = gs / v if scaled_ and v != ZERO else ZERO
+        result[row, 16] = -share * s
+        for k in range(9):
+            g[row, k] += share * c[k]
+            result[row, 7 + k] = share * r[row, k] + (covariance[row, k] if spreads else ZERO)
+
+
+def read_pose(pivots, moments, row):
+    """Centroids, covariance, variance."""
+    o, m = carray(pivots, (row + 1, 6))[row], carray(moments, (row + 1, MOMENTS))[row]
+    p, q = (o[0] + m[1], o[1] + m[2], o[2] + m[3]), (o[3] + m[4], o[4] + m[5], o[5] + m[6])
+    return p, q, (m[7], m[8], m[9], m[10], m[11], m[12], m[13], m[14], m[15]), m[16]
+
+
+def fill(x, y, w, weighted, at, live, scratch):
+    """Pairs from `at` on by coordinate, then their weights, zeros past the end."""
+    use_widest_vectors()
     tile = carray(scratch, (7, TILE))
     full = live // WIDTH * WIDTH
+    if full < live:
+        for k in range(7):
+            for i in range(WIDTH):
+                tile[k, full + i] = NONE
+        xs, ys = carray(x, (at + live, 3)), carray(y, (at + live, 3))
+        for i in range(full, live):
+            for k in range(3):
+                tile[k, i] = xs[at + i, k]
+                tile[3 + k, i] = ys[at + i, k]
     for i in range(0, full, WIDTH):
         gather(x, 3 * (at + i), scratch, i)
         gather(y, 3 * (at + i), scratch, 3 * TILE + i)
-    xs, ys = carray(x, (at + live, 3)), carray(y, (at + live, 3))
-    for i in range(full, live):
-        for k in range(3):
-            tile[k, i] = xs[at + i, k]
-            tile[3 + k, i] = ys[at + i, k]
     if weighted:
         ws = carray(w, (at + live,))
-        for i in range(live):
-            weight = ws[at + i]
-            tile[6, i] = where(weight >= NONE, weight, NAN)
-            total = tile[0, i] + tile[1, i] + tile[2, i] + tile[3, i] + tile[4, i] + tile[5, i]
-            ignored = is_ignored(weight, total)
-            for k in range(6):
-                tile[k, i] = where(ignored, NONE, tile[k, i])
+        for i in range(0, full, WIDTH):
+            copy(w, at + i, scratch, 6 * TILE + i)
+        for i in range(full, live):
+            tile[6, i] = ws[at + i]
     else:
         for i in range(live):
-            tile[6, i] = ONE
-    for k in range(7):
-        for i in range(live, padded(live)):
-            tile[k, i] = NONE
+            tile[6, i] = UNIT
 
 
-def spill(scratch, first, points, at, live):
-    tile, result = carray(scratch, (7, TILE)), carray(points, (at + live, 3))
+def spill(scratch, x, y, w, weighted, at, live):
+    use_widest_vectors()
+    tile = carray(scratch, (7, TILE))
     full = live // WIDTH * WIDTH
     for i in range(0, full, WIDTH):
-        scatter(scratch, first * TILE + i, points, 3 * (at + i))
-    for i in range(full, live):
-        for k in range(3):
-            result[at + i, k] = tile[first + k, i]
+        scatter(scratch, i, x, 3 * (at + i))
+        scatter(scratch, 3 * TILE + i, y, 3 * (at + i))
+        if weighted:
+            copy_back(scratch, 6 * TILE + i, w, at + i)
+    if full < live:
+        xs, ys = carray(x, (at + live, 3)), carray(y, (at + live, 3))
+        for i in range(full, live):
+            for k in range(3):
+                xs[at + i, k] = tile[k, i]
+                ys[at + i, k] = tile[3 + k, i]
+        if weighted:
+            ws = carray(w, (at + live,))
+            for i in range(full, live):
+                ws[at + i] = tile[6, i]
 
 
-def is_ignored(weight, total):
-    """Whether a pair has weight 0 and coordinates that are not finite."""
-    return (weight == NONE) & ~(absolute(total) <= LARGEST)
+def sum_of(v):
+    return v[0] + v[1] + v[2]
 
 
 def padded(live):
     return (live + WIDTH - 1) // WIDTH * WIDTH
 
 
-def pair(tile, i, p, q):
-    """Weight and coordinates, relative to the pivots, in float64."""
-    x = (wide(tile[0, i]) - p[0], wide(tile[1, i]) - p[1], wide(tile[2, i]) - p[2])
-    y = (wide(tile[3, i]) - q[0], wide(tile[4, i]) - q[1], wide(tile[5, i]) - q[2])
-    return wide(tile[6, i]), x, y
+def make_relative(scratch, count, p, q, size, extent):
+    """Pairs relative to the pivots, over the sizes given.
+
+    Through memory, or LLVM makes (x - p) - a of this and of what follows into x - (p + a), and rounds p + a.
+    """
+    use_widest_vectors()
+    tile = carray(scratch, (7, TILE))
+    k, l, p, q = narrow(ONE / size), narrow(ONE / extent), narrowed(p, ONE), narrowed(q, ONE)
+    for i in range(count):
+        tile[0, i] = k * (tile[0, i] - p[0])
+        tile[1, i] = k * (tile[1, i] - p[1])
+        tile[2, i] = k * (tile[2, i] - p[2])
+        tile[3, i] = l * (tile[3, i] - q[0])
+        tile[4, i] = l * (tile[4, i] - q[1])
+        tile[5, i] = l * (tile[5, i] - q[2])
+
+
+def coordinates(tile, i, a, b):
+    x = tile[0, i] - a[0], tile[1, i] - a[1], tile[2, i] - a[2]
+    return x, (tile[3, i] - b[0], tile[4, i] - b[1], tile[5, i] - b[2])
+
+
+def narrowed(v, size):
+    return narrow(v[0] * size), narrow(v[1] * size), narrow(v[2] * size)
 
 
 def pivot(pivots, item):
@@ -214,8 +396,29 @@ def pivot(pivots, item):
     return (p[0], p[1], p[2]), (p[3], p[4], p[5])
 
 
+def write_six(target, at, a, b):
+    result = carray(target, (at + 6,))
+    for k in range(3):
+        result[at + k], result[at + 3 + k] = a[k], b[k]
+
+
+def sizes(c, d, e, v):
+    """Powers of two near the sizes of x and y: over them, products of coordinates stay within the type."""
+    x = power_near(sqrt(v))
+    return x, power_near(sqrt(dot(c, c) + dot(d, d) + dot(e, e)) / x)
+
+
+def power_near(size):
+    power = ONE
+    while power < size < HUGE:
+        power *= TWO
+    while power > size > TINY:
+        power *= HALF
+    return power
+
+
 def read_moments(moments, item):
-    m = carray(moments, (item + 1, 17))[item]
+    m = carray(moments, (item + 1, MOMENTS))[item]
     c, d, e = (m[7], m[10], m[13]), (m[8], m[11], m[14]), (m[9], m[12], m[15])
     return m[0], (m[1], m[2], m[3]), (m[4], m[5], m[6]), c, d, e, m[16]
 
@@ -224,7 +427,10 @@ def where(condition, x, y):
     return x if condition else y
 
 
-HELPERS = (padded, is_ignored, fill, spill, pair, pivot, read_moments)
+HELPERS = (
+    padded, sum_of, fill, spill, narrowed, make_relative, coordinates, power_near, sizes, pivot, read_moments,
+    write_six, first_that_counts, weight_of, to_scale, moments_of, read_pose,
+)  # fmt: skip
 
 
 def vocabulary(dtype: torch.dtype, scalar: Any, inline: Callable) -> dict[str, Any]:
@@ -233,10 +439,19 @@ def vocabulary(dtype: torch.dtype, scalar: Any, inline: Callable) -> dict[str, A
     from . import _simd
 
     number = {torch.float32: np.float32, torch.float64: np.float64}[dtype]
-    words: dict[str, Any] = {"TILE": TILE, "wide": numba.float64, "NONE": number(0), "NAN": number(np.nan)}
-    words["LARGEST"] = np.finfo(number).max
+    limits = np.finfo(number)
+    words: dict[str, Any] = {"TILE": TILE, "MOMENTS": MOMENTS, "TRIALS": TRIALS, "NOTHING": (0.0, 0.0, 0.0)}
+    words |= {"wide": numba.float64, "narrow": scalar, "as_written": _simd.as_written, "TWO": 2.0}
+    words |= {"NONE": number(0), "UNIT": number(1), "HALVED": number(0.5), "DOUBLE": number(2)}
+    words |= {"LARGEST": limits.max, "BRINK": number(8 * limits.tiny)}
+    # Squares between these lose nothing to the range of the type. Of a centroid's square, four fifths of the
+    # second moment make the variance a fifth: what is subtracted amplifies rounding five times at most.
+    words |= {"SMALL": number(limits.tiny / limits.eps**2), "LARGE": number(limits.max * limits.eps**2)}
+    words["FAR"] = number(0.8)
     words |= _simd.transpositions(scalar, TILE, 3)
-    words |= {"sqrt": math.sqrt, "absolute": abs, "where": inline(where), "NOTHING": (0.0, 0.0, 0.0)}
+    copies = _simd.transpositions(scalar, TILE, 1)
+    words |= {"copy": copies["gather"], "copy_back": copies["scatter"]}
+    words |= {"sqrt": math.sqrt, "absolute": abs, "where": inline(where)}
     words |= {name: np.float64(value) for name, value in so3.constants(torch.float64).items()}
     so3.bind(words, inline, [*so3.FORMULAS, *pairs.FORMULAS])
     return words

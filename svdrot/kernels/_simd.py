@@ -34,6 +34,21 @@ def integers(context, pointer):
     return types.CPointer(types.int64)(pointer), generate
 
 
+@intrinsic
+def as_written(context, x):
+    """x, whose computation LLVM does not mix with what follows: (x - p) + a stays itself, not x + (a - p)."""
+
+    def generate(context, builder, signature, arguments):
+        (x,) = arguments
+        kind = {"float": "f32", "double": "f64"}[str(x.type)]
+        fence = ir.FunctionType(x.type, [x.type])
+        return builder.call(
+            cgutils.get_or_insert_function(builder.module, fence, f"llvm.arithmetic.fence.{kind}"), [x]
+        )
+
+    return x(x), generate
+
+
 def width(scalar: Any) -> int:
     """Lanes of the widest register."""
     return BYTES * 8 // scalar.bitwidth
@@ -46,15 +61,15 @@ def width(scalar: Any) -> int:
 
 
 def transpositions(scalar: Any, lanes: int, entries: int = 9) -> dict[str, Any]:
-    """For `WIDTH` matrices, or points, `gather(m, at, x, to)` and `scatter(x, to, m, at)`.
+    """For `WIDTH` matrices, points or numbers, `gather(m, at, x, to)` and `scatter(x, to, m, at)`.
 
-    They begin at m[at], their lanes at x[to]; `x` has a row of `lanes` numbers for each of 9, or 3, entries.
+    They begin at m[at], their lanes at x[to]; `x` has a row of `lanes` numbers for each of 9, 3 or 1 entries.
     """
     size = scalar.bitwidth // 8
     wide = width(scalar)
     pointer = types.CPointer(scalar)
     signature = types.void(pointer, types.intp, pointer, types.intp)
-    rounds = {3: [POINT], 9: [ROWS, COLUMNS]}[entries]
+    rounds = {1: [], 3: [POINT], 9: [ROWS, COLUMNS]}[entries]
 
     def move(context, builder, arguments, strides, rounds, deal):
         source, first, target, second = arguments

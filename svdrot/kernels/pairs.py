@@ -1,16 +1,15 @@
 # pyright: reportUndefinedVariable=false
 """The arithmetic of one pair of points (x, y) of weight w, on scalars, as in `so3`, with which it is bound.
 
-a and b are centroids of x and y; matrices are three columns; g stands for a gradient with respect to what
-follows it.
+Matrices are three columns; g stands for a gradient with respect to what follows it.
 """
 
 import types
 
 
-def second_moments(w, x, y, a, b):
-    """The columns of w (y - b)(x - a)ᵀ, and w |x - a|²."""
-    x, y = difference(x, a), scaled(w, difference(y, b))
+def second_moments(w, x, y):
+    """The columns of w y xᵀ, and w |x|²."""
+    y = scaled(w, y)
     return scaled(x[0], y), scaled(x[1], y), scaled(x[2], y), w * dot(x, x)
 
 
@@ -32,24 +31,22 @@ def merged(n, a, b, c, d, e, v, total, a2, b2, c2, d2, e2, v2):
     return both, add(a, scaled(share, x)), add(b, scaled(share, y)), c, d, e, v + v2 + n * share * dot(x, x)
 
 
-def pair_gradient(w, x, y, a, b, total, gn, ga, gb, gc, gd, ge, gv, constant):
-    """Gradients with respect to x, y and w of the total weight n, the centroids and the moments over n.
+def pair_gradient(w, x, y, ga, gb, gc, gd, ge, gv, hc, hd, he):
+    """Gradients with respect to x and y, about the centroids, and two parts of that with respect to w.
 
-    The moments are about the centroids, so that these drop out of them to first order. `constant` is what a
-    weight takes from all moments by its part of the total: -<G, C> - gv v, C = (c, d, e).
+    The moments are about the centroids, so that these drop out of them to first order. w is the part of the
+    total weight; what a weight takes from all moments by that is left out. G = (gc, gd, ge), as y needs it,
+    and gv are for the size of x, H, the same as x needs it, for the size of y.
     """
-    inverse = ONE / where(total == ZERO, ONE, total)
-    x, y = difference(x, a), difference(y, b)
-    back = (dot(gc, y), dot(gd, y), dot(ge, y))
-    along = add(ga, add(back, scaled(gv, x)))
-    gw = dot(along, x) + dot(gb, y) + constant
-    gx, gy = add(along, scaled(gv, x)), add(gb, apply(gc, gd, ge, x))
-    return scaled(w * inverse, gx), scaled(w * inverse, gy), inverse * gw + gn
+    spread = scaled(gv, x)
+    along = add(ga, add((dot(hc, y), dot(hd, y), dot(he, y)), spread))
+    gx, gy = add(along, spread), add(gb, apply(gc, gd, ge, x))
+    return scaled(w, gx), scaled(w, gy), dot(along, x), dot(gb, y)
 
 
-def squared_distance(x, y, a, b, r, s, t):
-    """|R (x - a) - (y - b)|² for R = (r, s, t)."""
-    z = difference(apply(r, s, t, difference(x, a)), difference(y, b))
+def squared_distance(x, y, r, s, t):
+    """|R x - y|² for R = (r, s, t)."""
+    z = difference(apply(r, s, t, x), y)
     return dot(z, z)
 
 

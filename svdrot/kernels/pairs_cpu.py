@@ -9,18 +9,12 @@ from ._pair_tiles import MOMENTS, SCRATCH
 SEGMENT = 16384  # most pairs that one call goes over, so that threads can share a large cloud
 
 
-def pivots(x: Tensor, y: Tensor, w: Tensor | None) -> Tensor:
-    _, layout = _layout(x, w)
-    result = torch.empty(len(x), 6, dtype=torch.float64)
-    _run("pair_pivots", x, 1, x, y, _or_null(w), result, *layout)
-    return result
-
-
-def moments(x: Tensor, y: Tensor, w: Tensor | None, pivots: Tensor, centred: bool) -> Tensor:
+def moments(x: Tensor, y: Tensor, w: Tensor | None, centred: bool) -> tuple[Tensor, Tensor]:
     segments, layout = _layout(x, w)
     result = torch.empty(len(x) * segments, MOMENTS, dtype=torch.float64)
-    _run("pair_moments", x, segments, x, y, _or_null(w), pivots, result, int(centred), *layout)
-    return merged(result.unflatten(0, (len(x), segments))) if segments > 1 else result
+    pivots = torch.empty(len(x), 6, dtype=torch.float64)
+    _run("pair_moments", x, segments, x, y, _or_null(w), int(centred), pivots, result, *layout)
+    return merged(result.unflatten(0, (len(x), segments))) if segments > 1 else result, pivots
 
 
 def moments_gradient(
@@ -40,6 +34,27 @@ def misfit(
     result = torch.empty(len(x) * segments, dtype=torch.float64)
     _run("pair_misfits", x, segments, x, y, _or_null(w), pivots, m, scaled_rotation, result, *layout)
     return result.view(len(x), segments).sum(1)
+
+
+def poses(
+    m: Tensor, pivots: Tensor, nearest: Tensor, centred: bool, scaled: bool, dtype: torch.dtype
+) -> tuple[Tensor, Tensor, Tensor]:
+    found = [torch.empty(len(m), *shape, dtype=dtype) for shape in ((3, 3), (3,), ())]
+    arguments = (pivots, m, nearest, int(centred), int(scaled), *found)
+    cpu.run_rows("pair_poses", dtype, len(m), 32, arguments, 1, 1)
+    return found[0], found[1], found[2]
+
+
+def pose_gradients(
+    m: Tensor, pivots: Tensor, nearest: Tensor, centred: bool, scaled: bool, g: tuple[Tensor | None, ...]
+) -> tuple[Tensor, Tensor]:
+    dtype = next((z.dtype for z in g[:3] if z is not None), torch.float64)
+    g = tuple(None if z is None else z.contiguous() for z in g)
+    found = torch.empty_like(nearest), torch.empty_like(m)
+    there = [int(z is not None) for z in g]
+    arguments = (pivots, m, nearest, int(centred), int(scaled), *map(_or_null, g), *there, *found)
+    cpu.run_rows("pair_pose_gradients", dtype, len(m), 64, arguments, 1, 1)
+    return found
 
 
 def _layout(x: Tensor, w: Tensor | None) -> tuple[int, tuple[int, ...]]:

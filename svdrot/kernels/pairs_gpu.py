@@ -12,17 +12,20 @@ from . import gpu, pairs, pairs_reference, so3
 from ._pair_tiles import MOMENTS
 from .pairs_cpu import merged as merged_segments
 
-pivots = pairs_reference.pivots
+poses = pairs_reference.poses
+pose_gradients = pairs_reference.pose_gradients
 
 BLOCK = 256  # pairs at a time
 BLOCKS = 16  # most of them that one program goes over
 
 
-def moments(x: Tensor, y: Tensor, w: Tensor | None, pivots: Tensor, centred: bool) -> Tensor:
+def moments(x: Tensor, y: Tensor, w: Tensor | None, centred: bool) -> tuple[Tensor, Tensor]:
+    pivots = pairs_reference.first_that_counts(x, y, w)
+    pivots = pivots if centred else torch.zeros_like(pivots)
     segments = max(1, triton.cdiv(x.shape[1], BLOCK * BLOCKS))
     m = x.new_empty(len(x), segments, MOMENTS, dtype=torch.float64)
     _launch(_moments, x, y, w, segments, BLOCKS, pivots, m, centred=centred)
-    return merged_segments(m) if segments > 1 else m[:, 0]
+    return merged_segments(m) if segments > 1 else m[:, 0], pivots
 
 
 def moments_gradient(
@@ -67,6 +70,7 @@ def _bound() -> dict[str, Any]:
 
 _WORDS = _bound()
 _dot = _WORDS["dot"]
+_difference = _WORDS["difference"]
 _merged = _WORDS["merged"]
 _second_moments = _WORDS["second_moments"]
 _pair_gradient = _WORDS["pair_gradient"]
@@ -101,7 +105,7 @@ def _moments(
                 tl.sum(weight * z[1]) * inverse,
                 tl.sum(weight * z[2]) * inverse,
             )
-        f, g, h, s = _second_moments(weight, u, z, a, b)
+        f, g, h, s = _second_moments(weight, _difference(u, a), _difference(z, b))
         f = (tl.sum(f[0]), tl.sum(f[1]), tl.sum(f[2]))
         g = (tl.sum(g[0]), tl.sum(g[1]), tl.sum(g[2]))
         h = (tl.sum(h[0]), tl.sum(h[1]), tl.sum(h[2]))
@@ -141,14 +145,18 @@ def _gradients(
     p, q = _pivots(pivots, item)
     n, a, b, c, d, e, v = _read_moments(m, item)
     gn, ga, gb, gc, gd, ge, gv = _read_moments(g, item)
-    constant = -(_dot(gc, c) + _dot(gd, d) + _dot(ge, e) + gv * v)
+    inverse = 1.0 / tl.where(n == 0.0, 1.0, n)
+    constant = gn - inverse * (_dot(gc, c) + _dot(gd, d) + _dot(ge, e) + gv * v)
     place = part * BLOCK + tl.arange(0, BLOCK)
     weight, u, z, ignored = _pairs(x, y, w, item * points, place, points, p, q, weighted)
-    u, z, s = _pair_gradient(weight, u, z, a, b, n, gn, ga, gb, gc, gd, ge, gv, constant)
+    u, z = _difference(u, a), _difference(z, b)
+    u, z, s, t = _pair_gradient(weight * inverse, u, z, ga, gb, gc, gd, ge, gv, gc, gd, ge)
     _write(u, gx, item * points, place, points)
     _write(z, gy, item * points, place, points)
     if weighted:
-        tl.store(gw + item * points + place, tl.where(ignored, 0.0, s), place < points)
+        tl.store(
+            gw + item * points + place, tl.where(ignored, 0.0, inverse * (s + t) + constant), place < points
+        )
 
 
 @triton.jit
@@ -167,7 +175,7 @@ def _misfits(
     for k in range(BLOCKS):
         place = (part * BLOCKS + k) * BLOCK + tl.arange(0, BLOCK)
         weight, u, z, _ignored = _pairs(x, y, w, item * points, place, points, p, q, weighted)
-        total += tl.sum(weight * _squared_distance(u, z, a, b, r, s, t))
+        total += tl.sum(weight * _squared_distance(_difference(u, a), _difference(z, b), r, s, t))
     tl.store(sums + tl.program_id(0), total)
 
 

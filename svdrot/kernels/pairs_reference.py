@@ -1,15 +1,19 @@
 r"""Weighted moments of pairs of points in torch operations, any d; the specification of the other backends.
 
-    pivots(x, y, w) -> (B, 2d)                               x, y (B, N, d), w (B, N) or None
-    moments(x, y, w, pivots, centred) -> m
+    moments(x, y, w, centred) -> (m, pivots)                 x, y (B, N, d), w (B, N) or None
     moments_gradient(x, y, w, pivots, m, g) -> (gx, gy, gw)  m and g (B, K)
     misfit(x, y, w, pivots, m, scaled_rotation) -> sums      (B, d, d) -> (B,)
+    poses(m, pivots, nearest, centred, scaled, dtype) -> (rotation, translation, scale)
+    pose_gradients(m, pivots, nearest, centred, scaled, g) -> (of_nearest, of_m)
 
-A row of m, K = 2 + 2d + d², holds the total weight n, centroids a and b of x and y relative to the pivots,
-and about them, over n, the covariance $\sum w (y - b)(x - a)^\top$ and the variance $\sum w |x - a|^2$. Not
-centred, a and b are 0. Points and weights are float32 or float64, all else float64: of points in float32 the
-moments are exact to rounding. The pivot is the first pair that counts, or 0: nothing cancels far from the
-origin.
+A row of m, K = 2 + 2d + d², holds the total weight n, centroids a and b of x and y relative to the pivots
+(B, 2d), and about them, over n, the covariance $\sum w (y - b)(x - a)^\top$ and the variance
+$\sum w |x - a|^2$. Not centred, a and b are 0. Points and weights are float32 or float64, all else float64;
+the moments are as exact as the points. The pivot is the first pair that counts, or 0: nothing cancels far
+from the origin.
+
+With R the rotation nearest to the covariance C, the scale is s = <R, C> / v, or 1, and the translation t = q
+- s R p for the centroids p and q, or 0 if not centred. g are the gradients of R, t, s and C, or None.
 
 A pair of weight 0 counts for nothing, whatever its coordinates; if they are not finite, the gradient of its
 weight is 0, too. A negative weight is NaN. Without any weight the moments are 0, and so are their gradients.
@@ -19,18 +23,9 @@ import torch
 from torch import Tensor
 
 
-def pivots(x: Tensor, y: Tensor, w: Tensor | None) -> Tensor:
-    if x.shape[1] == 0:
-        return x.new_zeros(len(x), 2 * x.shape[-1], dtype=torch.float64)
-    if w is None:
-        return torch.cat((x[:, 0], y[:, 0]), -1).double()
-    counts = w != 0
-    rows, first = torch.arange(len(w), device=w.device), counts.to(torch.int8).argmax(1)
-    pairs = torch.cat((x[rows, first], y[rows, first]), -1).double()
-    return torch.where(counts[rows, first, None], pairs, 0)
-
-
-def moments(x: Tensor, y: Tensor, w: Tensor | None, pivots: Tensor, centred: bool) -> Tensor:
+def moments(x: Tensor, y: Tensor, w: Tensor | None, centred: bool) -> tuple[Tensor, Tensor]:
+    pivots = first_that_counts(x, y, w)
+    pivots = pivots if centred else pivots * 0
     x, y, w = _relative(x, y, w, pivots)
     n = w.sum(1)
     share = w / torch.where(n == 0, 1, n)[:, None]
@@ -39,7 +34,18 @@ def moments(x: Tensor, y: Tensor, w: Tensor | None, pivots: Tensor, centred: boo
         a, b = a * 0, b * 0
     x, y = x - a[:, None], y - b[:, None]
     covariance, variance = (share * y).mT @ x, (share * x.square()).sum((1, 2))
-    return torch.cat((n, a, b, covariance.flatten(1), variance[:, None]), -1)
+    return torch.cat((n, a, b, covariance.flatten(1), variance[:, None]), -1), pivots
+
+
+def first_that_counts(x: Tensor, y: Tensor, w: Tensor | None) -> Tensor:
+    if x.shape[1] == 0:
+        return x.new_zeros(len(x), 2 * x.shape[-1], dtype=torch.float64)
+    if w is None:
+        return torch.cat((x[:, 0], y[:, 0]), -1).double()
+    counts = w != 0
+    rows, first = torch.arange(len(w), device=w.device), counts.to(torch.int8).argmax(1)
+    pairs = torch.cat((x[rows, first], y[rows, first]), -1).double()
+    return torch.where(counts[rows, first, None], pairs, 0)
 
 
 def moments_gradient(
@@ -90,6 +96,47 @@ def misfit(
     _, a, b, _, _ = split(m)
     left = (x - a[:, None]) @ scaled_rotation.mT - (y - b[:, None])
     return (w * left.square()).sum((1, 2))
+
+
+def poses(
+    m: Tensor, pivots: Tensor, nearest: Tensor, centred: bool, scaled: bool, dtype: torch.dtype
+) -> tuple[Tensor, Tensor, Tensor]:
+    p, q = centroids(m, pivots)
+    s = _scale(m, nearest) if scaled else torch.ones_like(m[:, 0])
+    t = q - s[:, None] * (nearest * p[:, None]).sum(-1) if centred else torch.zeros_like(q)
+    return nearest.to(dtype), t.to(dtype), s.to(dtype)
+
+
+def _scale(m: Tensor, nearest: Tensor) -> Tensor:
+    _, _, _, c, v = split(m)
+    spread = v[:, 0] != 0
+    return torch.where(spread, (nearest * c).sum((-2, -1)) / torch.where(spread, v[:, 0], 1), 1)
+
+
+def pose_gradients(
+    m: Tensor, pivots: Tensor, nearest: Tensor, centred: bool, scaled: bool, g: tuple[Tensor | None, ...]
+) -> tuple[Tensor, Tensor]:
+    p, q = centroids(m, pivots)
+    _, _, _, c, v = split(m)
+    shapes = (nearest, q, m[:, 0], nearest)
+    gr, gt, gs, gc = (
+        torch.zeros_like(z) if h is None else h.double() for h, z in zip(g, shapes, strict=True)
+    )
+    s = _scale(m, nearest) if scaled else torch.ones_like(m[:, 0])
+    gt = gt if centred else torch.zeros_like(gt)
+    of_turned = -gt[:, :, None] * p[:, None]
+    gr, gs = gr + s[:, None, None] * of_turned, gs + (of_turned * nearest).sum((1, 2))
+    spread = (v[:, 0] != 0) if scaled else torch.zeros_like(v[:, 0], dtype=torch.bool)
+    share = torch.where(spread, gs / torch.where(spread, v[:, 0], 1), 0)
+    gp = -s[:, None] * (nearest * gt[:, :, None]).sum(1)
+    gr, gc = gr + share[:, None, None] * c, gc + share[:, None, None] * nearest
+    return gr, torch.cat((torch.zeros_like(v), gp, gt, gc.flatten(1), -(share * s)[:, None]), -1)
+
+
+def centroids(m: Tensor, pivots: Tensor) -> tuple[Tensor, Tensor]:
+    d = pivots.shape[1] // 2
+    p, q = (pivots + m[:, 1 : 1 + 2 * d]).split(d, -1)
+    return p, q
 
 
 def split(m: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:

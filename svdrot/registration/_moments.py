@@ -1,6 +1,6 @@
 """Moments of pairs of points, differentiable: kernels behind one autograd Function. See `pairs_reference`."""
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -9,42 +9,23 @@ from svdrot import _autograd, kernels
 from svdrot.kernels import pairs_reference
 
 
-class Moments(NamedTuple):
-    """Of B clouds of d dimensions: all over the total weight, in float64."""
-
-    mean_x: Tensor  # (B, d)
-    mean_y: Tensor  # (B, d)
-    covariance: Tensor  # (B, d, d), of y by x
-    variance: Tensor  # (B,), of x
-    raw: Tensor  # what the kernels take for them, relative to the pivots
-    pivots: Tensor  # (B, 2d)
+def moments(x: Tensor, y: Tensor, w: Tensor | None, centred: bool) -> tuple[Tensor, Tensor]:
+    """Of pairs (B, N, d), weights (B, N) or none; about the centroids, or else the origin. And the pivots."""
+    return _autograd.pick(_Moments, _MomentsWithJvp).apply(x, y, w, centred)
 
 
-def moments(x: Tensor, y: Tensor, w: Tensor | None, centred: bool) -> Moments:
-    """Of pairs (B, N, d), weights (B, N) or none; about the centroids, or else the origin."""
-    raw, pivots = _autograd.pick(_Moments, _MomentsWithJvp).apply(x, y, w, centred)
-    d = x.shape[-1]
-    _, means, covariance, variance = raw.split((1, 2 * d, d * d, 1), -1)
-    mean_x, mean_y = (pivots + means).split(d, -1)
-    return Moments(mean_x, mean_y, covariance.unflatten(-1, (d, d)), variance[:, 0], raw, pivots)
-
-
-def residual(x: Tensor, y: Tensor, w: Tensor | None, of: Moments, scaled_rotation: Tensor) -> Tensor:
+def residual(
+    x: Tensor, y: Tensor, w: Tensor | None, raw: Tensor, pivots: Tensor, scaled_rotation: Tensor
+) -> Tensor:
     """Root of the weighted mean square of what is left after the rotation about the centroids, (B,)."""
-    w = None if w is None else w.detach()
-    raw = of.raw.detach()
-    of_pairs = _autograd.pick(_Misfit, _EagerMisfit)
-    squares = of_pairs.apply(x.detach(), y.detach(), w, of.pivots, raw, scaled_rotation.detach())
+    squares = _autograd.pick(_Misfit, _EagerMisfit).apply(x, y, w, pivots, raw, scaled_rotation)
     return (squares / raw[:, 0].clamp_min(torch.finfo(raw.dtype).tiny)).sqrt()  # 0 without any weight
 
 
 class _Moments(torch.autograd.Function):
     @staticmethod
     def forward(x, y, w, centred):
-        backend = kernels.select_pairs(x)
-        pivots = backend.pivots(x, y, w)
-        pivots = pivots if centred else torch.zeros_like(pivots)
-        return backend.moments(x, y, w, pivots, centred), pivots
+        return kernels.select_pairs(x).moments(x, y, w, centred)
 
     @staticmethod
     def setup_context(ctx, inputs, output):

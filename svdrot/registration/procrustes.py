@@ -15,8 +15,9 @@ from torch import Tensor
 from torch.utils import _pytree
 
 from svdrot._checks import check_floating, compute_dtype, result_dtype
-from svdrot.projection import orthogonalize, projection_gap, special_orthogonalize
-from svdrot.registration._moments import moments, residual
+from svdrot.projection import projection_gap
+from svdrot.registration._fit import fit
+from svdrot.registration._moments import residual
 from svdrot.registration.transform import Transform
 
 Points = Tensor | Sequence[Tensor]
@@ -27,14 +28,31 @@ class Alignment(Transform):
     """The transform that fits pairs of points best, and how well.
 
     Attributes:
-        residual: root of the weighted mean square of the distances left, shape (...), not differentiable.
-        covariance: $C$, of target by source, shape (..., d, d), float64 where the device has it.
+        covariance: $C$, of target by source, shape (..., d, d), float64.
         reflection: whether reflections were allowed.
+        pairs: what it was fitted to, kept for `residual`.
     """
 
-    residual: Tensor
     covariance: Tensor
     reflection: bool
+    pairs: tuple[Tensor, Tensor, Tensor | None, Tensor, Tensor]
+
+    @property
+    def residual(self) -> Tensor:
+        """Root of the weighted mean square of the distances left, shape (...), not differentiable.
+
+        Computed, in one pass over the pairs, when asked for.
+        """
+        x, y, w, raw, pivots = self.pairs
+        x, y, raw, pivots = x.detach(), y.detach(), raw.detach(), pivots.detach()
+        w = None if w is None else w.detach()
+        turned = self.scale.detach()[..., None, None] * self.rotation.detach()
+        if raw.ndim > 2:  # of `vmap`
+            x, y = x.flatten(0, -3), y.flatten(0, -3)
+            w = None if w is None else w.flatten(0, -2)
+            raw, pivots = raw.flatten(0, -2), pivots.flatten(0, -2)
+        left = residual(x, y, w, raw, pivots, turned.reshape(len(x), *turned.shape[-2:]).to(raw.dtype))
+        return left.to(turned.dtype).reshape(turned.shape[:-2])
 
     @property
     def gap(self) -> Tensor:
@@ -63,7 +81,7 @@ class Alignment(Transform):
 
 _pytree.register_dataclass(
     Alignment,
-    field_names=["rotation", "translation", "scale", "residual", "covariance"],
+    field_names=["rotation", "translation", "scale", "covariance", "pairs"],
     drop_field_names=["reflection"],
 )
 
@@ -173,25 +191,11 @@ def _aligned(
     x, y = (z.to(precision).reshape(size, n, d).contiguous() for z in (x, y))
     w = None if w is None else w.to(precision).reshape(size, n).contiguous()
 
-    m = moments(x, y, w, centred)
-    c = m.covariance.contiguous()
-    rotation = orthogonalize(c) if reflection else special_orthogonalize(c)
-    scale = torch.ones_like(m.variance)
-    if scaled:
-        spread = m.variance != 0
-        scale = torch.where(spread, (rotation * c).sum((-2, -1)) / torch.where(spread, m.variance, 1), scale)
-    turned = scale[:, None, None] * rotation if scaled else rotation
-    if centred:
-        translation = m.mean_y - (turned @ m.mean_x[..., None])[..., 0]
-    else:
-        translation = m.mean_y.new_zeros(size, d)
-    left = residual(x, y, w, m, turned)
-
-    def found(z: Tensor) -> Tensor:
-        return z.to(dtype).reshape(batch + z.shape[1:])
-
-    c = c.reshape(batch + c.shape[1:])
-    return Alignment(found(rotation), found(translation), found(scale), found(left), c, reflection)
+    found = fit(x, y, w, centred, scaled, reflection)
+    rotation, translation, scale = (z.to(dtype).reshape(batch + z.shape[1:]) for z in found[:3])
+    covariance = found.covariance.reshape(*batch, d, d)
+    pairs = (x, y, w, found.raw, found.pivots)
+    return Alignment(rotation, translation, scale, covariance, reflection, pairs)
 
 
 def _pairs(

@@ -46,7 +46,7 @@ class RobustAlignment(Alignment):
 _pytree.register_dataclass(
     RobustAlignment,
     field_names=[
-        *("rotation", "translation", "scale", "residual", "covariance"),
+        *("rotation", "translation", "scale", "covariance", "pairs"),
         *("weights", "inliers", "fitness", "rmse", "iterations", "converged"),
     ],
     drop_field_names=["reflection"],
@@ -183,8 +183,8 @@ def _robust(
         converged = found.settled & determined & (_log_false_alarms(y, live, count, threshold) < 0)
         fitness = count / live.sum(1).clamp_min(1)
     dtype = result_dtype(source.to(torch.promote_types(source.dtype, target.dtype)))
-    floats = (fit.rotation, fit.translation, fit.scale, fit.residual, w * share, fitness, rmse)
-    rotation, translation, scale, residual, w, fitness, rmse = (
+    floats = (fit.rotation, fit.translation, fit.scale, w * share, fitness, rmse)
+    rotation, translation, scale, w, fitness, rmse = (
         part.to(dtype).reshape(batch + part.shape[1:]) for part in floats
     )
     covariance, inliers, iterations, converged = (
@@ -195,9 +195,9 @@ def _robust(
         rotation,
         translation,
         scale,
-        residual,
         covariance,
         False,
+        fit.pairs,
         w,
         inliers,
         fitness,

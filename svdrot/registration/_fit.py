@@ -1,0 +1,81 @@
+r"""The best transform of pairs of points, differentiable: from moments to rotation, scale and translation.
+
+`composed` is made of differentiable functions, and is what `_Fit`, one Function around the kernels, does in
+half the time and a third of the memory. What a backward of `_Fit` has to be differentiable for goes through
+`composed`, too.
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.autograd import forward_ad
+
+from svdrot import _autograd, kernels
+from svdrot.kernels import pairs_reference
+from svdrot.projection import orthogonalize, special_orthogonalize
+from svdrot.registration._moments import moments
+
+DAMPING = 4 * torch.finfo(torch.float64).eps
+
+
+class Fit(NamedTuple):
+    """B transforms of d dimensions, in the type of the points; and float64 what they come from."""
+
+    rotation: Tensor  # (B, d, d)
+    translation: Tensor  # (B, d)
+    scale: Tensor  # (B,)
+    covariance: Tensor  # (B, d, d)
+    raw: Tensor  # moments and pivots as the kernels have them
+    pivots: Tensor
+
+
+def fit(x: Tensor, y: Tensor, w: Tensor | None, centred: bool, scaled: bool, reflection: bool) -> Fit:
+    transformed = torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0
+    if x.shape[-1] != 3 or reflection or transformed or torch.compiler.is_compiling():
+        return composed(x, y, w, centred, scaled, reflection)
+    return Fit(*_Fit.apply(x, y, w, centred, scaled))  # type: ignore[misc]
+
+
+def composed(x: Tensor, y: Tensor, w: Tensor | None, centred: bool, scaled: bool, reflection: bool) -> Fit:
+    m, pivots = moments(x, y, w, centred)
+    covariance = pairs_reference.split(m)[3].contiguous()
+    nearest = orthogonalize(covariance) if reflection else special_orthogonalize(covariance)
+    pose = pairs_reference.poses(m, pivots, nearest, centred, scaled, x.dtype)
+    return Fit(*pose, covariance, m.detach(), pivots)
+
+
+class _Fit(_autograd.Eager, torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x, y, w, centred, scaled):
+        backend = kernels.select_pairs(x)
+        m, pivots = backend.moments(x, y, w, centred)
+        covariance = m[:, 7:16].contiguous().view(-1, 3, 3)
+        nearest = kernels.select(covariance).special_orthogonalize(covariance)
+        pose = backend.poses(m, pivots, nearest, centred, scaled, x.dtype)
+        ctx.how = centred, scaled
+        ctx.save_for_backward(x, y, w, m, pivots, covariance, nearest)
+        ctx.mark_non_differentiable(m, pivots)
+        ctx.set_materialize_grads(False)
+        return *pose, covariance, m, pivots
+
+    @staticmethod
+    def backward(ctx, *g):
+        x, y, w, m, pivots, covariance, nearest = ctx.saved_tensors
+        if any(z is not None and _autograd.is_seen_through(z) for z in g):
+            return *_through(g, x, y, w, *ctx.how), None, None
+        backend, projection = kernels.select_pairs(x), kernels.select(covariance)
+        of_nearest, of_m = backend.pose_gradients(m, pivots, nearest, *ctx.how, g[:4])
+        through = projection.special_orthogonalize_differential(covariance, nearest, of_nearest, DAMPING)
+        of_m[:, 7:16] += through.view(-1, 9)
+        return *backend.moments_gradient(x, y, w, pivots, m, of_m), None, None
+
+
+def _through(g, x, y, w, centred, scaled):
+    """The backward of `_Fit` in operations that autograd knows."""
+    needed = [z for z in (x, y, w) if z is not None and z.requires_grad]
+    with torch.enable_grad():
+        outputs = zip(composed(x, y, w, centred, scaled, reflection=False), g, strict=True)
+        of, along = zip(*((z, h) for z, h in outputs if h is not None and z.requires_grad), strict=True)
+        found = iter(torch.autograd.grad(of, needed, along, create_graph=True, allow_unused=True))
+    return [next(found) if z is not None and z.requires_grad else None for z in (x, y, w)]
