@@ -84,18 +84,14 @@ def first_that_counts(x, y, w, weighted, pair, end):
 
 
 def weight_of(scratch, count):
-    """Of a tile, whose weights become their parts of it; NaN if one is negative."""
+    """Of a tile; NaN if one is negative."""
     use_widest_vectors()
     tile = carray(scratch, (7, TILE))
     total, negative = ZERO, NONE
     for i in range(count):
         total += wide(tile[6, i])
         negative += where(tile[6, i] >= NONE, NONE, UNIT)
-    total = where(negative == NONE, total, ZERO / ZERO)
-    inverse = ONE / total
-    for i in range(count):
-        tile[6, i] = narrow(wide(tile[6, i]) * inverse)
-    return total
+    return where(negative == NONE, total, ZERO / ZERO)
 
 
 def moments_of(scratch, count, total, centred, p, q, a, b):
@@ -109,12 +105,13 @@ def moments_of(scratch, count, total, centred, p, q, a, b):
     x0, x1, x2 = narrow(p[0] + a[0]), narrow(p[1] + a[1]), narrow(p[2] + a[2])
     y0, y1, y2 = narrow(q[0] + b[0]), narrow(q[1] + b[1]), narrow(q[2] + b[2])
     p, q = difference(NOTHING, p), difference(NOTHING, q)
+    inverse = narrow(ONE / total)
     trial = 0
     while True:
         a0, a1, a2, b0, b1, b2, v, u = NONE, NONE, NONE, NONE, NONE, NONE, NONE, NONE
         c0, c1, c2, d0, d1, d2, e0, e1, e2 = NONE, NONE, NONE, NONE, NONE, NONE, NONE, NONE, NONE
         for i in range(count):
-            share = tile[6, i]
+            share = tile[6, i] * inverse
             x = tile[0, i] - x0, tile[1, i] - x1, tile[2, i] - x2
             y = tile[3, i] - y0, tile[4, i] - y1, tile[5, i] - y2
             f, g, h, s = second_moments(share, x, y)
@@ -190,12 +187,13 @@ def pair_gradients(
         n, a, b, c, d, e, v = read_moments(moments, item)
         gn, ga, gb, gc, gd, ge, gv = read_moments(g, item)
         inverse = ONE / where(n == ZERO, ONE, n)
-        constant = gn - inverse * (dot(gc, c) + dot(gd, d) + dot(ge, e) + gv * v)
+        constant = narrow(gn - inverse * (dot(gc, c) + dot(gd, d) + dot(ge, e) + gv * v))
         size, extent = sizes(c, d, e, v)
         hc, hd, he = narrowed(gc, extent), narrowed(gd, extent), narrowed(ge, extent)
         gc, gd, ge, gv = narrowed(gc, size), narrowed(gd, size), narrowed(ge, size), narrow(size * gv)
         a, b = narrowed(a, ONE / size), narrowed(b, ONE / extent)
-        ga, gb = narrowed(ga, ONE), narrowed(gb, ONE)
+        ga, gb, share = narrowed(ga, ONE), narrowed(gb, ONE), narrow(inverse)
+        by_x, by_y = narrow(inverse * size), narrow(inverse * extent)
         first = (row - item * segments) * length
         last = min(first + length, points)
         for at in range(first, last, TILE):
@@ -203,17 +201,30 @@ def pair_gradients(
             begin = item * points + at
             fill(x, y, w, weighted, begin, live, scratch)
             make_relative(scratch, padded(live), p, q, size, extent)
+            check = NONE
             for i in range(padded(live)):
-                weight = tile[6, i]
                 u, z = coordinates(tile, i, a, b)
-                ignored = (weight == NONE) & ~(absolute(sum_of(u) + sum_of(z)) <= LARGEST)
-                share = narrow(wide(weight) * inverse)
-                u, z, s, t = pair_gradient(share, u, z, ga, gb, gc, gd, ge, gv, hc, hd, he)
-                change = inverse * (size * wide(s) + extent * wide(t)) + constant
-                for k in range(3):
-                    tile[k, i], tile[3 + k, i] = where(ignored, NONE, u[k]), where(ignored, NONE, z[k])
-                tile[6, i] = where(ignored, NONE, narrow(change))
+                check += sum_of(u) + sum_of(z)
+                u, z, s, t = pair_gradient(tile[6, i] * share, u, z, ga, gb, gc, gd, ge, gv, hc, hd, he)
+                tile[0, i], tile[1, i], tile[2, i] = u
+                tile[3, i], tile[4, i], tile[5, i] = z
+                tile[6, i] = by_x * s + by_y * t + constant
             spill(scratch, gx, gy, gw, weighted, begin, live)
+            if weighted and not absolute(check) <= LARGEST:
+                blank(x, y, w, gx, gy, gw, begin, live)
+
+
+def blank(x, y, w, gx, gy, gw, at, live):
+    """No gradients to pairs of weight 0 whose coordinates are not finite."""
+    end = at + live
+    xs, ys, ws = carray(x, (end, 3)), carray(y, (end, 3)), carray(w, (end,))
+    us, zs, ts = carray(gx, (end, 3)), carray(gy, (end, 3)), carray(gw, (end,))
+    for i in range(at, end):
+        u, z = xs[i], ys[i]
+        if ws[i] == NONE and not absolute(sum_of(u) + sum_of(z)) <= LARGEST:
+            for k in range(3):
+                us[i, k], zs[i, k] = NONE, NONE
+            ts[i] = NONE
 
 
 def pair_misfits(
@@ -429,7 +440,7 @@ def where(condition, x, y):
 
 HELPERS = (
     padded, sum_of, fill, spill, narrowed, make_relative, coordinates, power_near, sizes, pivot, read_moments,
-    write_six, first_that_counts, weight_of, to_scale, moments_of, read_pose,
+    write_six, first_that_counts, weight_of, to_scale, moments_of, blank, read_pose,
 )  # fmt: skip
 
 

@@ -66,7 +66,8 @@ def _layout(x: Tensor, w: Tensor | None) -> tuple[int, tuple[int, ...]]:
 
 def _run(kernel: str, x: Tensor, segments: int, *arguments: Tensor | float) -> None:
     rows = len(x) * segments
-    cpu.run_rows(kernel, x.dtype, rows, 3 * min(x.shape[1], SEGMENT), arguments, SCRATCH, 1)
+    numbers = min(x.shape[1], SEGMENT)  # not thrice as many: a pair takes as long as a number of a matrix
+    cpu.run_rows(kernel, x.dtype, rows, numbers, arguments, SCRATCH, 1)
 
 
 def _or_null(x: Tensor | None) -> Tensor | int:
