@@ -5,7 +5,7 @@ import math
 import torch
 from torch import Tensor
 
-from svdrot import _autograd
+from svdrot import _autograd, kernels
 from svdrot._checks import check_matrix, check_square, compute_dtype, result_dtype
 
 
@@ -76,7 +76,9 @@ def orthogonalize(matrix: Tensor) -> Tensor:
     rows, columns = matrix.shape[-2:]
     m = _batch(matrix)
     damping = _damping(None, m)
-    if rows == columns == 3:  # -I is a reflection: nearest to M is ± the rotation nearest to ±M
+    if rows == columns in (2, 3) and _autograd.is_constant(m) and kernels.has_loops(m):
+        q = kernels.cpu.orthogonalize(m)
+    elif rows == columns == 3:  # -I is a reflection: nearest to M is ± the rotation nearest to ±M
         sign = _determinant_sign(m.detach())[:, None, None]
         q = sign * _autograd.special_orthogonalize(sign * m, damping)
     elif rows < columns:

@@ -219,11 +219,12 @@ def test_every_backend_has_exactly_the_functions_of_the_contract(backend):
 
 
 def test_select_returns_what_the_contract_says():
-    from svdrot.kernels import cpu
+    from svdrot.kernels import cpu, plane
 
     assert kernels.select(torch.empty(1, 3, 3)) is cpu
     assert kernels.select(torch.empty(1, 3, 3, device="meta")) is reference
-    assert kernels.select(torch.empty(1, 2, 2)) is so2
+    assert kernels.select(torch.empty(1, 2, 2)) is plane
+    assert kernels.select(torch.empty(1, 2, 2, device="meta")) is so2
     assert kernels.select(torch.empty(1, 4, 4)) is general
     assert kernels.differentiable(torch.empty(1, 3, 3)) is reference
 

@@ -401,7 +401,7 @@ def test_larger_matrices_are_as_good_as_by_a_decomposition(n, special):
     assert not special or (torch.linalg.det(q[[0, 1, 7]]) > 0).all()
 
 
-@pytest.mark.parametrize("shape", [(1, 128, 128), (2, 64, 64), (2, 100, 48), (3, 128, 33)], ids=str)
+@pytest.mark.parametrize("shape", [(1, 112, 112), (2, 64, 64), (2, 100, 48), (3, 112, 33)], ids=str)
 def test_a_few_larger_matrices_are_as_good_as_by_a_decomposition(shape):
     m = gaussian(*shape, dtype=torch.float32)
     assert products.serves(m)

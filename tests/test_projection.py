@@ -334,3 +334,36 @@ def test_a_reflection_stays_one_at_any_scale(scale):
     reflection = torch.diag(torch.tensor([1.0, 2.0, -3.0])) * scale
     nearest = svdrot.orthogonalize(reflection)
     torch.testing.assert_close(nearest, torch.diag(torch.tensor([1.0, 1.0, -1.0])))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize("n", [2, 3])
+def test_small_factors_are_those_of_the_decomposition(n, dtype):
+    """Of both orientations and of any size, by the compiled loops and by what autograd sees through."""
+    torch.manual_seed(0)
+    m = torch.randn(1000, n, n, dtype=dtype)
+    m[:100] *= 1e-18
+    m[100:200] *= 1e18
+    u, _, vh = torch.linalg.svd(m.double())
+    sign = torch.ones(1000, n, dtype=torch.float64)
+    sign[:, -1] = torch.linalg.det(u @ vh).sign()
+    # Rounding is amplified by the gap, twice the smallest singular value and more: the tail of 1,000 draws.
+    tolerance = 4000 * torch.finfo(dtype).eps
+    for q in (svdrot.orthogonalize(m), svdrot.orthogonalize(m.clone().requires_grad_()).detach()):
+        torch.testing.assert_close(q.double(), u @ vh, rtol=0, atol=tolerance)
+    for r in (
+        svdrot.special_orthogonalize(m),
+        svdrot.special_orthogonalize(m.clone().requires_grad_()).detach(),
+    ):
+        torch.testing.assert_close(r.double(), u * sign[:, None] @ vh, rtol=0, atol=tolerance)
+
+
+@pytest.mark.parametrize("n", [2, 3])
+@pytest.mark.parametrize("function", [svdrot.orthogonalize, svdrot.special_orthogonalize])
+def test_small_matrices_without_a_factor(function, n):
+    m = torch.randn(5, n, n)
+    m[0], m[1, 0, 0], m[2, 1, 1], m[3] = 0, torch.nan, -torch.inf, 1
+    q = function(m)
+    torch.testing.assert_close(q[0], torch.eye(n))
+    assert q[1:3].isnan().all()
+    torch.testing.assert_close(q[3:].mT @ q[3:], torch.eye(n).expand(2, n, n))

@@ -18,14 +18,21 @@ from types import ModuleType
 import torch
 from torch import Tensor
 
-from . import cpu, general, opaque, pairs_cpu, pairs_reference, reference, so2
+from . import cpu, general, opaque, pairs_cpu, pairs_reference, plane, reference, so2
 
 
 def select(m: Tensor) -> ModuleType:
     """The fastest backend for `m`."""
+    if m.shape[-1] == 2 and has_loops(m):
+        return plane
     if m.shape[-1] != 3 or torch.compiler.is_exporting() or m.device.type not in ("cpu", "cuda"):
         return differentiable(m)
     return opaque if torch.compiler.is_compiling() else compiled(m.device.type)
+
+
+def has_loops(m: Tensor) -> bool:
+    """Whether the loops of `cpu` are open to `m`."""
+    return m.is_cpu and not torch.compiler.is_compiling()
 
 
 def differentiable(m: Tensor) -> ModuleType:

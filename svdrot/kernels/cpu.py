@@ -25,6 +25,22 @@ def special_orthogonalize(m: Tensor) -> Tensor:
     return r
 
 
+def orthogonalize(m: Tensor) -> Tensor:
+    """The nearest orthogonal matrices, of sides 2 and 3."""
+    if m.shape[-1] == 2:
+        return in_plane(m, either=True)
+    q = empty(m.shape, m.dtype)
+    run("project_either", m, q)
+    return q
+
+
+def in_plane(m: Tensor, either: bool) -> Tensor:
+    """The nearest rotations of the plane, or `either` those or reflections."""
+    r = empty(m.shape, m.dtype)
+    run_rows("project_plane", m.dtype, len(m), 4, (m, r, int(either)), 1, 64)
+    return r
+
+
 def special_orthogonalize_differential(m: Tensor, r: Tensor, t: Tensor, damping: float) -> Tensor:
     d = empty(m.shape, m.dtype)
     run("differentiate", m, r, t, d, damping)

@@ -17,7 +17,7 @@ from svdrot.schedules import Schedule, newton_schulz_schedule
 
 from . import _polar_row_tiles, _polar_tiles, cpu, iteration
 
-LARGE = {torch.float32: 160, torch.float64: 96}  # largest side: beyond, the SVD is as fast
+LARGE = {torch.float32: 112, torch.float64: 96}  # largest side: beyond, the SVD is as fast
 SMALL = 24  # largest side in lanes: at 32 five tiles of 16 matrices do not fit the cache
 ALWAYS = ("cuda",)  # devices where products serve every size; not yet measured
 

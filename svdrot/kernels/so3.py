@@ -26,6 +26,14 @@ def nearest_rotation(a, b, c):
     return polished(a, b, c, r, s, t)
 
 
+def nearest_orthonormal(a, b, c):
+    """-I is a reflection: nearest to M is ± the rotation nearest to ±M, by the sign of the determinant."""
+    k = inverse_scale(a, b, c)
+    sign = where(dot(scaled(k, a), cross(scaled(k, b), scaled(k, c))) < ZERO, -ONE, ONE)
+    a, b, c = nearest_rotation(scaled(sign, a), scaled(sign, b), scaled(sign, c))
+    return scaled(sign, a), scaled(sign, b), scaled(sign, c)
+
+
 def nearest_rotation_differential(a, b, c, r, s, t, da, db, dc, damping):
     """Derivative of R(M) along dM, for R = (r, s, t); the VJP too, because the Jacobian is symmetric.
 
