@@ -79,7 +79,7 @@ FACTORS: dict[str, Callable[[Tensor], Tensor]] = {
 
 def rotation_grade(config: Config, side: int, batch: int) -> dict[str, Any]:
     # Of single matrices several, one after the other: those that do not converge take longer.
-    several = max(1, min(16, 512 // side)) if batch == 1 else 1
+    several = min(256, max(1, 2048 // side)) if batch == 1 else 1
     matrices = torch.randn(several, batch, side, side, device=config.device)
     functions = FACTORS | {"svdrot special": lambda m: polar(m, special=True), "SVD special": by_svd_special}
     calls: dict[str, Callable[[], object]] = {
