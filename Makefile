@@ -1,6 +1,6 @@
 # make demo    compare rotation heads on point clouds (CPU, minutes)
 # make test    lint, types, every test
-# make bench   time the projection and the polar factor against their peers
+# make bench   time projection, polar factor and alignments against their peers
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -18,6 +18,8 @@ test: $(INSTALLED)
 bench: $(INSTALLED)
 	$(BIN)/python -m experiments.benchmarks.projection
 	$(BIN)/python -m experiments.benchmarks.polar
+	$(BIN)/python -m experiments.benchmarks.registration
+	$(BIN)/python -m experiments.benchmarks.icp
 
 $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 10) and 'svdrot needs Python 3.10 or newer')"
