@@ -7,8 +7,8 @@
 Inputs are contiguous, float32 or float64, of one dtype and device, unchecked; outputs are new tensors. A
 matrix with a NaN or an infinity gives NaN in its own place and changes no other; nothing raises on data. The
 formulas of 3x3 stand in `so3`, once; `reference` binds them to torch and is the specification of `cpu`, `gpu`
-and `opaque`. `so2` and `general` serve the other sizes. Autograd can see through `reference`, `so2` and
-`general`, which therefore serve higher derivatives.
+and `opaque`. `so2` (on CPUs `plane`) and `general` serve the other sizes. Autograd can see through
+`reference`, `so2` and `general`, which therefore serve higher derivatives.
 """
 
 import warnings
