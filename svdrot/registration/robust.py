@@ -243,12 +243,12 @@ def _checked(
 
 
 def _log_false_alarms(y: Tensor, live: Tensor, count: Tensor, threshold: float) -> Tensor:
-    """Logarithm of how many transforms that fit a sample of three would have `count` inliers by chance, if
-    the targets were uniform in their box, shape (B,).
+    """Logarithm of how many transforms that fit a sample of three would have `count` inliers by chance, (B,).
 
     A contrario: Moisan and Stival, "A probabilistic criterion to detect rigid point matches", IJCV 57
     (2004), equation 10, for points in space. A third point counts as evidence, since the distances to the
-    other two must fit it.
+    other two must fit it. By chance a target is met as often as two targets meet, or as if they were uniform
+    in their box: on surfaces the former is likelier.
     """
     if y.shape[1] == 0:
         return torch.full_like(y[:, 0, 0] if y.shape[1] else y.new_zeros(len(y)), math.inf)
@@ -256,6 +256,11 @@ def _log_false_alarms(y: Tensor, live: Tensor, count: Tensor, threshold: float) 
     high = torch.where(live[..., None], y, -math.inf).amax(1)
     extent = (high - low).clamp_min(0) / threshold + 2
     ball = math.log(4 / 3 * math.pi) - extent.log().sum(1)
+    some = torch.linspace(0, y.shape[1] - 1, min(y.shape[1], 256), device=y.device).long()
+    apart = torch.cdist(torch.where(live[..., None], y, 0)[:, some], torch.where(live[..., None], y, 0))
+    both = live[:, some, None] & live[:, None] & (some[:, None] != torch.arange(y.shape[1], device=y.device))
+    meeting = ((apart <= threshold) & both).sum((1, 2)) / both.sum((1, 2)).clamp_min(1)
+    ball = torch.maximum(ball, meeting.log())
     n, k = live.sum(1).double(), count.double()
 
     def log_choose(n: Tensor, k: Tensor) -> Tensor:
