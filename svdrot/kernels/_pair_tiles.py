@@ -266,12 +266,7 @@ def pair_poses(
     scale = carray(scales, (stop,))
     for row in range(start, stop):
         p, q, c, v = read_pose(pivots, moments, row)
-        s = ONE
-        if scaled_ and v != ZERO:
-            s = ZERO
-            for k in range(9):
-                s += r[row, k] * c[k]
-            s /= v
+        s = scale_of(r[row], c, v, scaled_)
         scale[row] = s
         for k in range(9):
             rotation[row, k] = r[row, k]
@@ -290,12 +285,7 @@ def pair_pose_gradients(
     scale, covariance = carray(scales, (stop,)), carray(covariances, (stop, 9))
     for row in range(start, stop):
         p, _, c, v = read_pose(pivots, moments, row)
-        s, gs = ONE, wide(scale[row]) if stretches else ZERO
-        if scaled_ and v != ZERO:
-            s = ZERO
-            for k in range(9):
-                s += r[row, k] * c[k]
-            s /= v
+        s, gs = scale_of(r[row], c, v, scaled_), wide(scale[row]) if stretches else ZERO
         for k in range(MOMENTS):
             result[row, k] = ZERO
         for k in range(3):
@@ -310,6 +300,16 @@ def pair_pose_gradients(
         for k in range(9):
             g[row, k] += share * c[k]
             result[row, 7 + k] = share * r[row, k] + (covariance[row, k] if spreads else ZERO)
+
+
+def scale_of(r, c, v, scaled_):
+    """<R, C> / v, or 1."""
+    if not scaled_ or v == ZERO:
+        return ONE
+    total = ZERO
+    for k in range(9):
+        total += r[k] * c[k]
+    return total / v
 
 
 def read_pose(pivots, moments, row):
@@ -440,7 +440,7 @@ def where(condition, x, y):
 
 HELPERS = (
     padded, sum_of, fill, spill, narrowed, make_relative, coordinates, power_near, sizes, pivot, read_moments,
-    write_six, first_that_counts, weight_of, to_scale, moments_of, blank, read_pose,
+    write_six, first_that_counts, weight_of, to_scale, moments_of, blank, read_pose, scale_of,
 )  # fmt: skip
 
 
