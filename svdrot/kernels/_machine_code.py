@@ -19,15 +19,25 @@ from . import (
     _pair_tiles,
     _polar_row_tiles,
     _polar_tiles,
+    _pose_tiles,
     _registration_tiles,
     _robust_tiles,
     _step_tiles,
     _tiles,
 )
 
-TILES = (_tiles, _polar_tiles, _polar_row_tiles, _pair_tiles, _registration_tiles, _step_tiles, _robust_tiles)
+TILES = (
+    _tiles,
+    _polar_tiles,
+    _polar_row_tiles,
+    _pair_tiles,
+    _pose_tiles,
+    _registration_tiles,
+    _step_tiles,
+    _robust_tiles,
+)
 MODULES = {kernel: module for module in TILES for kernel in module.KERNELS}
-SOURCES = ("so3", "pairs", "_simd", "_panels", "_numba")
+SOURCES = ("_tiles", "so3", "pairs", "_simd", "_panels", "_numba")
 SHARED = tuple(Path(__file__).with_name(f"{name}.py") for name in SOURCES)
 
 # What numba puts around a kernel names these, for exceptions that no kernel raises. One name that the loader

@@ -29,15 +29,7 @@ KERNELS = {
     "pair_gradients": (*("pointer",) * 3, *("wide",) * 3, *("pointer",) * 3, *LAYOUT),
     # x, y, w, pivots, moments, scaled rotations, sums
     "pair_misfits": (*("pointer",) * 3, *("wide",) * 4, *LAYOUT),
-    # pivots, moments, nearest rotations, centred, scaled, rotations, translations, scales
-    "pair_poses": (*("wide",) * 3, "intp", "intp", *("pointer",) * 4, "intp", "intp"),
-    # pivots, moments, nearest rotations, centred, scaled, gradients of rotations, translations, scales and
-    # covariances, whether there are those, gradients of nearest rotations and moments
-    "pair_pose_gradients": (
-        *("wide",) * 3, "intp", "intp", *("pointer",) * 3, "wide", *("intp",) * 4, *("wide",) * 2,
-        "pointer", "intp", "intp",
-    ),
-}  # fmt: skip
+}
 INTERLEAVE: dict[str, int] = {}
 
 
@@ -204,11 +196,12 @@ def pair_gradients(
             check = NONE
             for i in range(padded(live)):
                 u, z = coordinates(tile, i, a, b)
-                check += sum_of(u) + sum_of(z)
                 u, z, s, t = pair_gradient(tile[6, i] * share, u, z, ga, gb, gc, gd, ge, gv, hc, hd, he)
                 tile[0, i], tile[1, i], tile[2, i] = u
                 tile[3, i], tile[4, i], tile[5, i] = z
-                tile[6, i] = by_x * s + by_y * t + constant
+                s = by_x * s + by_y * t + constant
+                check += s
+                tile[6, i] = s
             spill(scratch, gx, gy, gw, weighted, begin, live)
             if weighted and not absolute(check) <= LARGEST:
                 blank(x, y, w, gx, gy, gw, begin, live)
@@ -255,68 +248,6 @@ def pair_misfits(
                 square = wide(z[0]) * wide(z[0]) + wide(z[1]) * wide(z[1]) + wide(z[2]) * wide(z[2])
                 total += where(tile[6, i] == NONE, ZERO, wide(tile[6, i]) * square)
         result[row] = total
-
-
-def pair_poses(
-    pivots, moments, nearest, centred, scaled_, rotations, translations, scales, scratch, start, stop
-):
-    """s = <R, C> / v and t = q - s R p, for the centroids p and q."""
-    r = carray(nearest, (stop, 9))
-    rotation, translation = carray(rotations, (stop, 9)), carray(translations, (stop, 3))
-    scale = carray(scales, (stop,))
-    for row in range(start, stop):
-        p, q, c, v = read_pose(pivots, moments, row)
-        s = scale_of(r[row], c, v, scaled_)
-        scale[row] = s
-        for k in range(9):
-            rotation[row, k] = r[row, k]
-        for k in range(3):
-            turned = r[row, 3 * k] * p[0] + r[row, 3 * k + 1] * p[1] + r[row, 3 * k + 2] * p[2]
-            translation[row, k] = q[k] - s * turned if centred else ZERO
-
-
-def pair_pose_gradients(
-    pivots, moments, nearest, centred, scaled_, rotations, translations, scales, covariances,
-    turns, moves, stretches, spreads, of_nearest, of_moments, scratch, start, stop,
-):  # fmt: skip
-    r, g = carray(nearest, (stop, 9)), carray(of_nearest, (stop, 9))
-    result = carray(of_moments, (stop, MOMENTS))
-    rotation, translation = carray(rotations, (stop, 9)), carray(translations, (stop, 3))
-    scale, covariance = carray(scales, (stop,)), carray(covariances, (stop, 9))
-    for row in range(start, stop):
-        p, _, c, v = read_pose(pivots, moments, row)
-        s, gs = scale_of(r[row], c, v, scaled_), wide(scale[row]) if stretches else ZERO
-        for k in range(MOMENTS):
-            result[row, k] = ZERO
-        for k in range(3):
-            gt = wide(translation[row, k]) if moves and centred else ZERO
-            result[row, 4 + k] = gt
-            for l in range(3):
-                result[row, 1 + l] -= s * r[row, 3 * k + l] * gt
-                g[row, 3 * k + l] = -s * gt * p[l] + (wide(rotation[row, 3 * k + l]) if turns else ZERO)
-                gs -= r[row, 3 * k + l] * gt * p[l]
-        share = gs / v if scaled_ and v != ZERO else ZERO
-        result[row, 16] = -share * s
-        for k in range(9):
-            g[row, k] += share * c[k]
-            result[row, 7 + k] = share * r[row, k] + (covariance[row, k] if spreads else ZERO)
-
-
-def scale_of(r, c, v, scaled_):
-    """<R, C> / v, or 1."""
-    if not scaled_ or v == ZERO:
-        return ONE
-    total = ZERO
-    for k in range(9):
-        total += r[k] * c[k]
-    return total / v
-
-
-def read_pose(pivots, moments, row):
-    """Centroids, covariance, variance."""
-    o, m = carray(pivots, (row + 1, 6))[row], carray(moments, (row + 1, MOMENTS))[row]
-    p, q = (o[0] + m[1], o[1] + m[2], o[2] + m[3]), (o[3] + m[4], o[4] + m[5], o[5] + m[6])
-    return p, q, (m[7], m[8], m[9], m[10], m[11], m[12], m[13], m[14], m[15]), m[16]
 
 
 def fill(x, y, w, weighted, at, live, scratch):
@@ -383,14 +314,15 @@ def make_relative(scratch, count, p, q, size, extent):
     """
     use_widest_vectors()
     tile = carray(scratch, (7, TILE))
-    k, l, p, q = narrow(ONE / size), narrow(ONE / extent), narrowed(p, ONE), narrowed(q, ONE)
+    k, l = narrow(ONE / size), narrow(ONE / extent)
+    p, q = scaled(k, narrowed(p, ONE)), scaled(l, narrowed(q, ONE))  # powers of two: exact
     for i in range(count):
-        tile[0, i] = k * (tile[0, i] - p[0])
-        tile[1, i] = k * (tile[1, i] - p[1])
-        tile[2, i] = k * (tile[2, i] - p[2])
-        tile[3, i] = l * (tile[3, i] - q[0])
-        tile[4, i] = l * (tile[4, i] - q[1])
-        tile[5, i] = l * (tile[5, i] - q[2])
+        tile[0, i] = k * tile[0, i] - p[0]
+        tile[1, i] = k * tile[1, i] - p[1]
+        tile[2, i] = k * tile[2, i] - p[2]
+        tile[3, i] = l * tile[3, i] - q[0]
+        tile[4, i] = l * tile[4, i] - q[1]
+        tile[5, i] = l * tile[5, i] - q[2]
 
 
 def coordinates(tile, i, a, b):
@@ -440,7 +372,7 @@ def where(condition, x, y):
 
 HELPERS = (
     padded, sum_of, fill, spill, narrowed, make_relative, coordinates, power_near, sizes, pivot, read_moments,
-    write_six, first_that_counts, weight_of, to_scale, moments_of, blank, read_pose, scale_of,
+    write_six, first_that_counts, weight_of, to_scale, moments_of, blank,
 )  # fmt: skip
 
 

@@ -81,6 +81,10 @@ def run_rows(
     kernel = load(name, dtype)
     pointers = [x.data_ptr() if isinstance(x, Tensor) else x for x in arguments]
     threads = min(torch.get_num_threads(), rows * numbers // NUMBERS_PER_THREAD)
+    if threads < 2:  # nor what it takes to share: 5 us
+        tiles = empty((scratch,), dtype)
+        kernel(*pointers, tiles.data_ptr(), 0, rows)
+        return
     chunk = max(1, NUMBERS_PER_CHUNK // (tile * numbers or 1)) * tile
     # They take chunk after chunk, for not all may get a core: the threads of torch spin on for a while.
     chunks = iter(range(0, rows, chunk))

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from . import cpu
+from . import _pose_tiles, cpu
 from ._pair_tiles import MOMENTS, SCRATCH
 
 SEGMENT = 16384  # most pairs that one call goes over, so that threads can share a large cloud
@@ -37,23 +37,31 @@ def misfit(
 
 
 def poses(
-    m: Tensor, pivots: Tensor, nearest: Tensor, centred: bool, scaled: bool, dtype: torch.dtype
-) -> tuple[Tensor, Tensor, Tensor]:
-    found = [torch.empty(len(m), *shape, dtype=dtype) for shape in ((3, 3), (3,), ())]
-    arguments = (pivots, m, nearest, int(centred), int(scaled), *found)
-    cpu.run_rows("pair_poses", dtype, len(m), 32, arguments, 1, 1)
-    return found[0], found[1], found[2]
+    m: Tensor, pivots: Tensor, centred: bool, scaled: bool, dtype: torch.dtype
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    rotation, translation = (torch.empty(len(m), *shape, dtype=dtype) for shape in ((3, 3), (3,)))
+    scale = torch.empty(len(m), dtype=dtype)
+    covariance, nearest = (torch.empty(len(m), 3, 3, dtype=torch.float64) for _ in range(2))
+    found = rotation, translation, scale, covariance, nearest
+    _run_poses("pair_poses", dtype, m, pivots, m, int(centred), int(scaled), *found)
+    return found
 
 
 def pose_gradients(
-    m: Tensor, pivots: Tensor, nearest: Tensor, centred: bool, scaled: bool, g: tuple[Tensor | None, ...]
-) -> tuple[Tensor, Tensor]:
+    m: Tensor,
+    pivots: Tensor,
+    nearest: Tensor,
+    centred: bool,
+    scaled: bool,
+    damping: float,
+    g: tuple[Tensor | None, ...],
+) -> Tensor:
     dtype = next((z.dtype for z in g[:3] if z is not None), torch.float64)
     g = tuple(None if z is None else z.contiguous() for z in g)
-    found = torch.empty_like(nearest), torch.empty_like(m)
     there = [int(z is not None) for z in g]
-    arguments = (pivots, m, nearest, int(centred), int(scaled), *map(_or_null, g), *there, *found)
-    cpu.run_rows("pair_pose_gradients", dtype, len(m), 64, arguments, 1, 1)
+    found = torch.empty_like(m)
+    how = int(centred), int(scaled), damping
+    _run_poses("pair_pose_gradients", dtype, m, pivots, m, nearest, *how, *map(_or_null, g), *there, found)
     return found
 
 
@@ -68,6 +76,10 @@ def _run(kernel: str, x: Tensor, segments: int, *arguments: Tensor | float) -> N
     rows = len(x) * segments
     numbers = min(x.shape[1], SEGMENT)  # not thrice as many: a pair takes as long as a number of a matrix
     cpu.run_rows(kernel, x.dtype, rows, numbers, arguments, SCRATCH, 1)
+
+
+def _run_poses(kernel: str, dtype: torch.dtype, m: Tensor, *arguments: Tensor | float) -> None:
+    cpu.run_rows(kernel, dtype, len(m), 9, arguments, _pose_tiles.SCRATCH, _pose_tiles.LANES)
 
 
 def _or_null(x: Tensor | None) -> Tensor | int:

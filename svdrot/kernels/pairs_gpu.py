@@ -1,6 +1,7 @@
 # pyright: reportArgumentType=false, reportCallIssue=false
 """GPU backend for pairs of points in Triton: a program for each segment of a cloud. See `pairs_reference`."""
 
+from functools import partial
 from typing import Any
 
 import torch
@@ -12,8 +13,8 @@ from . import gpu, pairs, pairs_reference, so3
 from ._pair_tiles import MOMENTS
 from .pairs_cpu import merged as merged_segments
 
-poses = pairs_reference.poses
-pose_gradients = pairs_reference.pose_gradients
+poses = partial(pairs_reference.poses, projection=gpu)
+pose_gradients = partial(pairs_reference.pose_gradients, projection=gpu)
 
 BLOCK = 256  # pairs at a time
 BLOCKS = 16  # most of them that one program goes over

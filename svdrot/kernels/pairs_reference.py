@@ -3,8 +3,8 @@ r"""Weighted moments of pairs of points in torch operations, any d; the specific
     moments(x, y, w, centred) -> (m, pivots)                 x, y (B, N, d), w (B, N) or None
     moments_gradient(x, y, w, pivots, m, g) -> (gx, gy, gw)  m and g (B, K)
     misfit(x, y, w, pivots, m, scaled_rotation) -> sums      (B, d, d) -> (B,)
-    poses(m, pivots, nearest, centred, scaled, dtype) -> (rotation, translation, scale)
-    pose_gradients(m, pivots, nearest, centred, scaled, g) -> (of_nearest, of_m)
+    poses(m, pivots, centred, scaled, dtype) -> (rotation, translation, scale, covariance, nearest)
+    pose_gradients(m, pivots, nearest, centred, scaled, damping, g) -> of_m
 
 A row of m, K = 2 + 2d + d², holds the total weight n, centroids a and b of x and y relative to the pivots
 (B, 2d), and about them, over n, the covariance $\sum w (y - b)(x - a)^\top$ and the variance
@@ -13,7 +13,8 @@ the moments are as exact as the points. The pivot is the first pair that counts,
 from the origin.
 
 With R the rotation nearest to the covariance C, the scale is s = <R, C> / v, or 1, and the translation t = q
-- s R p for the centroids p and q, or 0 if not centred. g are the gradients of R, t, s and C, or None.
+- s R p for the centroids p and q, or 0 if not centred. These are in the type of the points; `nearest` is R in
+float64, which the gradients need. g are the gradients of R, t, s and C, or None. Poses are for d = 3.
 
 A pair of weight 0 counts for nothing, whatever its coordinates; if they are not finite, the gradient of its
 weight is 0, too. A negative weight is NaN. Without any weight the moments are 0, and so are their gradients.
@@ -21,6 +22,8 @@ weight is 0, too. A negative weight is NaN. Without any weight the moments are 0
 
 import torch
 from torch import Tensor
+
+from . import reference
 
 
 def moments(x: Tensor, y: Tensor, w: Tensor | None, centred: bool) -> tuple[Tensor, Tensor]:
@@ -99,8 +102,17 @@ def misfit(
 
 
 def poses(
+    m: Tensor, pivots: Tensor, centred: bool, scaled: bool, dtype: torch.dtype, *, projection=reference
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    covariance = split(m)[3].contiguous()
+    nearest = projection.special_orthogonalize(covariance)
+    return *placed(m, pivots, nearest, centred, scaled, dtype), covariance, nearest
+
+
+def placed(
     m: Tensor, pivots: Tensor, nearest: Tensor, centred: bool, scaled: bool, dtype: torch.dtype
 ) -> tuple[Tensor, Tensor, Tensor]:
+    """Rotation, translation and scale, any d."""
     p, q = centroids(m, pivots)
     s = _scale(m, nearest) if scaled else torch.ones_like(m[:, 0])
     t = q - s[:, None] * (nearest * p[:, None]).sum(-1) if centred else torch.zeros_like(q)
@@ -114,8 +126,16 @@ def _scale(m: Tensor, nearest: Tensor) -> Tensor:
 
 
 def pose_gradients(
-    m: Tensor, pivots: Tensor, nearest: Tensor, centred: bool, scaled: bool, g: tuple[Tensor | None, ...]
-) -> tuple[Tensor, Tensor]:
+    m: Tensor,
+    pivots: Tensor,
+    nearest: Tensor,
+    centred: bool,
+    scaled: bool,
+    damping: float,
+    g: tuple[Tensor | None, ...],
+    *,
+    projection=reference,
+) -> Tensor:
     p, q = centroids(m, pivots)
     _, _, _, c, v = split(m)
     shapes = (nearest, q, m[:, 0], nearest)
@@ -130,7 +150,8 @@ def pose_gradients(
     share = torch.where(spread, gs / torch.where(spread, v[:, 0], 1), 0)
     gp = -s[:, None] * (nearest * gt[:, :, None]).sum(1)
     gr, gc = gr + share[:, None, None] * c, gc + share[:, None, None] * nearest
-    return gr, torch.cat((torch.zeros_like(v), gp, gt, gc.flatten(1), -(share * s)[:, None]), -1)
+    gc = gc + projection.special_orthogonalize_differential(c.contiguous(), nearest, gr, damping)
+    return torch.cat((torch.zeros_like(v), gp, gt, gc.flatten(1), -(share * s)[:, None]), -1)
 
 
 def centroids(m: Tensor, pivots: Tensor) -> tuple[Tensor, Tensor]:

@@ -41,7 +41,7 @@ def composed(x: Tensor, y: Tensor, w: Tensor | None, centred: bool, scaled: bool
     m, pivots = moments(x, y, w, centred)
     covariance = pairs_reference.split(m)[3].contiguous()
     nearest = orthogonalize(covariance) if reflection else special_orthogonalize(covariance)
-    pose = pairs_reference.poses(m, pivots, nearest, centred, scaled, x.dtype)
+    pose = pairs_reference.placed(m, pivots, nearest, centred, scaled, x.dtype)
     return Fit(*pose, covariance, m.detach(), pivots)
 
 
@@ -50,24 +50,20 @@ class _Fit(_autograd.Eager, torch.autograd.Function):
     def forward(ctx, x, y, w, centred, scaled):
         backend = kernels.select_pairs(x)
         m, pivots = backend.moments(x, y, w, centred)
-        covariance = m[:, 7:16].contiguous().view(-1, 3, 3)
-        nearest = kernels.select(covariance).special_orthogonalize(covariance)
-        pose = backend.poses(m, pivots, nearest, centred, scaled, x.dtype)
+        *pose, covariance, nearest = backend.poses(m, pivots, centred, scaled, x.dtype)
         ctx.how = centred, scaled
-        ctx.save_for_backward(x, y, w, m, pivots, covariance, nearest)
+        ctx.save_for_backward(x, y, w, m, pivots, nearest)
         ctx.mark_non_differentiable(m, pivots)
         ctx.set_materialize_grads(False)
         return *pose, covariance, m, pivots
 
     @staticmethod
     def backward(ctx, *g):
-        x, y, w, m, pivots, covariance, nearest = ctx.saved_tensors
+        x, y, w, m, pivots, nearest = ctx.saved_tensors
         if any(z is not None and _autograd.is_seen_through(z) for z in g):
             return *_through(g, x, y, w, *ctx.how), None, None
-        backend, projection = kernels.select_pairs(x), kernels.select(covariance)
-        of_nearest, of_m = backend.pose_gradients(m, pivots, nearest, *ctx.how, g[:4])
-        through = projection.special_orthogonalize_differential(covariance, nearest, of_nearest, DAMPING)
-        of_m[:, 7:16] += through.view(-1, 9)
+        backend = kernels.select_pairs(x)
+        of_m = backend.pose_gradients(m, pivots, nearest, *ctx.how, DAMPING, g[:4])
         return *backend.moments_gradient(x, y, w, pivots, m, of_m), None, None
 
 
