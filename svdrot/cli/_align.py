@@ -18,7 +18,7 @@ from svdrot.registration.files import read_points, read_transform, replacing, wr
 from svdrot.registration.global_registration import automatic_voxel, register
 from svdrot.registration.icp import Iteration, Status, icp
 from svdrot.registration.neighbours import Neighbours
-from svdrot.registration.surfaces import estimate_normals, voxel_downsample
+from svdrot.registration.surfaces import estimate_normals, spacing, voxel_downsample
 from svdrot.registration.transform import Transform
 from svdrot.representations import matrix_to_axis_angle
 from svdrot.rotations import random_rotation
@@ -180,8 +180,7 @@ def _aligned(
 
 def _voxel(source: Tensor, target: Tensor) -> float:
     """At least twice the distance of neighbours: within less, even the same surface has other points."""
-    spacing = [Neighbours(cloud).query(cloud[:: 1 + len(cloud) // 1000], 2)[0] for cloud in (source, target)]
-    return max(automatic_voxel(source, target), *(2 * one[:, -1].median().item() for one in spacing))
+    return max(automatic_voxel(source, target), 2 * spacing(source), 2 * spacing(target))
 
 
 def _refined(

@@ -9,7 +9,7 @@ from torch import Tensor
 from svdrot._checks import result_dtype, to_compute
 from svdrot.metrics import length
 from svdrot.registration import nearest
-from svdrot.registration.pose_metrics import _counted, _displacement, _mean
+from svdrot.registration._displacements import counted, displacement, mean
 from svdrot.registration.transform import Transform
 
 Pose = Transform | tuple[Tensor, Tensor]
@@ -37,8 +37,8 @@ def add(estimate: Pose, truth: Pose, points: Tensor, *, mask: Tensor | None = No
         Hinterstoisser et al., ACCV 2012; as a loss Xiang et al., "PoseCNN", RSS 2018.
     """
     a, b = _transform(estimate), _transform(truth)
-    apart = length(_displacement(_counted(points, mask), a, b))
-    return _mean(apart, mask).to(_result(estimate, points))
+    apart = length(displacement(counted(points, mask), a, b))
+    return mean(apart, mask).to(_result(estimate, points))
 
 
 def _transform(pose: Pose) -> Transform:
@@ -74,8 +74,8 @@ def add_symmetric(estimate: Pose, truth: Pose, points: Tensor, *, mask: Tensor |
     Source:
         Hinterstoisser et al., ACCV 2012; Xiang et al., "PoseCNN", RSS 2018.
     """
-    counted = _counted(points, mask)
-    query, target = (_moved(_transform(pose), counted) for pose in (truth, estimate))
+    valid = counted(points, mask)
+    query, target = (_moved(_transform(pose), valid) for pose in (truth, estimate))
     query, target = torch.broadcast_tensors(query, target)
     ignored = query.new_zeros(()) if mask is None else torch.where(mask, 0.0, torch.nan).to(query)[..., None]
     shape = query.shape
@@ -85,7 +85,7 @@ def add_symmetric(estimate: Pose, truth: Pose, points: Tensor, *, mask: Tensor |
     found = index < shape[-2]
     partner = target.take_along_dim(torch.where(found, index, 0)[..., None], -2)
     distance = torch.where(found, length(query - partner), torch.nan)
-    return _mean(distance, mask).to(_result(estimate, points))
+    return mean(distance, mask).to(_result(estimate, points))
 
 
 def _moved(pose: Transform, points: Tensor) -> Tensor:

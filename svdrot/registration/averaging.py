@@ -302,12 +302,12 @@ def _median_hessian(average: Tensor, r: Tensor, w: Tensor) -> Tensor:
 def _bend(v: Tensor, w: Tensor) -> Tensor:
     axes, angles, c = _polar(v)
     apart = (angles > COINCIDENT)[..., None, None]
-    eye = torch.eye(3).to(v)
-    across = c * (eye - axes[..., :, None] * axes[..., None, :])
-    each = torch.where(apart, across / torch.where(apart, angles[..., None, None], 1), math.inf * eye)
+    across = c * (torch.eye(3).to(v) - axes[..., :, None] * axes[..., None, :])
+    endless = torch.full((3,), math.inf).to(v).diag()
+    each = torch.where(apart, across / torch.where(apart, angles[..., None, None], 1), endless)
     # 0 * inf: what has no weight adds nothing.
     weight = w[..., None, None]
-    return torch.where(weight == 0, 0, weight * each.nan_to_num(nan=0.0, posinf=math.inf)).sum(1)
+    return torch.where((weight == 0) | (each == 0), 0, weight * each).sum(1)
 
 
 @dataclass(frozen=True)

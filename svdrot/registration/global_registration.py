@@ -24,6 +24,7 @@ POINTS, MOST_POINTS = 5000, 20_000  # one in a voxel: of the smaller cloud, and 
 THRESHOLD = 1.5  # voxels, of correspondences
 FACTORS = (1, 2, 4)  # of the voxel, for features: smooth shapes have none that are small
 SCALES = ((1, 1.5, 20), (0.5, 0.5, 30))  # of ICP: voxel and distance, in voxels, and iterations
+LEAST_KEPT = 0.9  # of the fitness of the robust fit, by ICP
 FEWEST = 4  # points of a cloud
 STEPS = 8  # towards the automatic voxel
 
@@ -163,7 +164,8 @@ def _register(
         scales = [(voxel * edge, voxel * distance, steps) for edge, distance, steps in plan]
         local = icp(x, y, init=transform, method=refine, kernel="tukey", scales=scales)
         report("local", local.transform, time.perf_counter() - start)
-    end = stages[-1]
+    # Refined, a little less may lie on the target, but not if it ran away.
+    end = stages[-1] if stages[-1].fitness >= LEAST_KEPT * stages[1].fitness else stages[1]
     return GlobalRegistration(
         end.transform,
         end.fitness,

@@ -8,8 +8,9 @@ element, and a recall takes a NaN for a miss: a method that returns no pose has 
 import torch
 from torch import Tensor
 
-from svdrot._checks import check_floating, check_shape, compute_dtype
-from svdrot.metrics import geodesic_distance
+from svdrot._checks import check_floating, check_shape
+from svdrot.metrics import geodesic_distance, length
+from svdrot.registration._displacements import counted, displacement, mean
 from svdrot.registration.neighbours import nearest
 from svdrot.registration.transform import Transform
 from svdrot.representations import matrix_to_quaternion
@@ -74,43 +75,16 @@ def add(points: Tensor, estimate: Transform, truth: Transform, *, mask: Tensor |
         Hinterstoisser et al., "Model Based Training, Detection and Pose Estimation of Texture-Less 3D Objects
         in Heavily Cluttered Scenes", ACCV 2012.
     """
-    apart = torch.linalg.vector_norm(_displacement(_counted(points, mask), estimate, truth), dim=-1)
-    return _mean(apart, mask)
+    apart = length(displacement(counted(points, mask), estimate, truth))
+    return mean(apart, mask)
 
 
 def point_rmse(
     points: Tensor, estimate: Transform, truth: Transform, *, mask: Tensor | None = None
 ) -> Tensor:
     """Root of the mean square of those distances: as `add`."""
-    squared = _displacement(_counted(points, mask), estimate, truth).square().sum(-1)
-    return _mean(squared, mask).sqrt()
-
-
-def _counted(points: Tensor, mask: Tensor | None) -> Tensor:
-    """Points with 0 in place of what does not count: it may be NaN, and would be in every gradient."""
-    check_shape("points", points, 3)
-    return points if mask is None else torch.where(mask[..., None], points, 0)
-
-
-def _displacement(points: Tensor, estimate: Transform, truth: Transform) -> Tensor:
-    """estimate.apply(points) - truth.apply(points), without the rounding of two large terms."""
-    linear = _scaled(estimate) - _scaled(truth)
-    dtype = torch.promote_types(compute_dtype(points), linear.dtype)
-    x, linear = points.to(dtype), linear.to(dtype)
-    moved = (estimate.translation - truth.translation)[..., None, :]
-    for i in range(3):  # not `@`: TF32 on a GPU, bfloat16 under autocast
-        moved = moved + x[..., i, None] * linear[..., None, :, i]
-    return moved
-
-
-def _scaled(transform: Transform) -> Tensor:
-    return transform.scale[..., None, None] * transform.rotation
-
-
-def _mean(values: Tensor, mask: Tensor | None) -> Tensor:
-    if mask is None:
-        return values.mean(-1)
-    return torch.where(mask, values, 0).sum(-1) / mask.sum(-1)
+    squared = displacement(counted(points, mask), estimate, truth).square().sum(-1)
+    return mean(squared, mask).sqrt()
 
 
 def add_symmetric(
@@ -124,8 +98,8 @@ def add_symmetric(
     Source:
         Hinterstoisser et al., ACCV 2012; Xiang et al., "PoseCNN", RSS 2018.
     """
-    points = _counted(points, mask)
-    return _mean(_distance_to_nearest(truth.apply(points), estimate.apply(points), mask), mask)
+    points = counted(points, mask)
+    return mean(_distance_to_nearest(truth.apply(points), estimate.apply(points), mask), mask)
 
 
 def chamfer_distance(
@@ -321,7 +295,7 @@ def inlier_ratio(
     check_shape("target", target, 3)
     apart = torch.linalg.vector_norm(transform.apply(source) - target, dim=-1)
     inlier = torch.where(apart.isnan(), torch.nan, (apart < distance).to(apart.dtype))
-    return _mean(inlier, mask)
+    return mean(inlier, mask)
 
 
 def feature_matching_recall(ratios: Tensor, *, threshold: float = 0.05, mask: Tensor | None = None) -> Tensor:
@@ -342,4 +316,4 @@ def feature_matching_recall(ratios: Tensor, *, threshold: float = 0.05, mask: Te
 
 
 def _share(hit: Tensor, mask: Tensor | None) -> Tensor:
-    return _mean(hit.to(torch.get_default_dtype()), mask)
+    return mean(hit.to(torch.get_default_dtype()), mask)
