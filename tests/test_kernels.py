@@ -2,6 +2,9 @@
 
 import importlib
 import inspect
+import os
+import subprocess
+import sys
 from functools import cache
 
 import cases
@@ -229,9 +232,14 @@ def test_select_returns_what_the_contract_says():
     assert kernels.differentiable(torch.empty(1, 3, 3)) is reference
 
 
-def test_large_batches_in_threads_give_the_same_bits():
-    from svdrot.kernels import cpu
+@pytest.mark.parametrize("openmp", [True, False])
+def test_large_batches_in_threads_give_the_same_bits(openmp, monkeypatch):
+    from svdrot.kernels import _threads, cpu
 
+    if openmp and _threads._openmp() is None:
+        pytest.skip("torch has loaded no OpenMP library with GOMP_parallel")
+    if not openmp:
+        monkeypatch.setattr(_threads, "_openmp", lambda: None)
     m = torch.randn(3 * cpu.NUMBERS_PER_THREAD // 9 + 17, 3, 3)
     threads = torch.get_num_threads()
     try:
@@ -241,3 +249,34 @@ def test_large_batches_in_threads_give_the_same_bits():
         assert torch.equal(cpu.special_orthogonalize(m), alone)
     finally:
         torch.set_num_threads(threads)
+
+
+def test_every_row_is_taken_once(monkeypatch):
+    """By whichever thread, of more than there are cores."""
+    from svdrot.kernels import cpu, pairs_cpu
+
+    monkeypatch.setattr(cpu, "NUMBERS_PER_THREAD", 64)
+    monkeypatch.setattr(cpu, "NUMBERS_PER_CHUNK", 32)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 7)
+    x = torch.randn(501, 40, 3)
+    m, _ = pairs_cpu.moments(x, x, None, True)
+    monkeypatch.undo()
+    assert torch.equal(m, pairs_cpu.moments(x, x, None, True)[0])
+
+
+FORKED = """
+import os, sys, torch
+from svdrot.kernels import cpu
+torch.set_num_threads(2)
+m = torch.randn(4 * cpu.NUMBERS_PER_THREAD // 9, 3, 3)
+expected = cpu.special_orthogonalize(m).numpy()  # torch itself would wait for threads that the child lacks
+child = os.fork()
+if child == 0:
+    os._exit(0 if (cpu.special_orthogonalize(m).numpy() == expected).all() else 1)
+sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
+def test_forked_processes_have_threads_of_their_own():
+    subprocess.run([sys.executable, "-W", "ignore", "-c", FORKED], check=True, timeout=60)

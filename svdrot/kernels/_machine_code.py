@@ -23,6 +23,7 @@ from . import (
     _registration_tiles,
     _robust_tiles,
     _step_tiles,
+    _threads,
     _tiles,
 )
 
@@ -37,7 +38,7 @@ TILES = (
     _robust_tiles,
 )
 MODULES = {kernel: module for module in TILES for kernel in module.KERNELS}
-SOURCES = ("_tiles", "so3", "pairs", "_simd", "_panels", "_numba")
+SOURCES = ("_tiles", "so3", "pairs", "_simd", "_panels", "_numba", "_threads")
 SHARED = tuple(Path(__file__).with_name(f"{name}.py") for name in SOURCES)
 
 # What numba puts around a kernel names these, for exceptions that no kernel raises. One name that the loader
@@ -50,15 +51,22 @@ for _name in ("NRT_MemInfo_call_dtor", "numba_gil_ensure", "numba_gil_release"):
 
 @cache
 def load(kernel: str, dtype: torch.dtype) -> Callable[..., None]:
-    """A kernel for one dtype, as a C function; the interpreter lock is released while it runs."""
+    """A kernel for one dtype, as a C function; the interpreter lock is released while it runs.
+
+    Its attributes are what `_threads` shares a batch by: `block`, and the function of a block by its address
+    and for Python, `entry` and `work`.
+    """
     code = _read(kernel, dtype)
     engine = llvm.create_mcjit_compiler(llvm.parse_assembly(""), _target_machine())
     engine.add_object_file(llvm.ObjectFileRef.from_data(code))
     engine.finalize_object()
     types = {"pointer": ctypes.c_void_p, "wide": ctypes.c_void_p}
     types |= {"double": ctypes.c_double, "intp": ctypes.c_ssize_t}
-    prototype = ctypes.CFUNCTYPE(None, *(types[kind] for kind in MODULES[kernel].KERNELS[kernel]))
+    kinds = MODULES[kernel].KERNELS[kernel]
+    prototype = ctypes.CFUNCTYPE(None, *(types[kind] for kind in kinds))
     function: Any = prototype(engine.get_function_address(kernel))
+    function.block, function.entry = _threads.block(kinds), engine.get_function_address(f"{kernel}_entry")
+    function.work = ctypes.CFUNCTYPE(None, ctypes.c_void_p)(function.entry)
     function.engine = engine  # which owns the code
     return function
 
@@ -81,8 +89,9 @@ def _read(kernel: str, dtype: torch.dtype) -> bytes:
 def _compile(kernel: str, dtype: torch.dtype) -> bytes:
     from . import _numba  # 0.2 s that a process which finds the machine code on disk does not spend
 
-    name, ir = _numba.compile(MODULES[kernel], kernel, dtype)
-    module = llvm.parse_assembly(ir)
+    name, (code, entry) = _numba.compile(MODULES[kernel], kernel, dtype)
+    module = llvm.parse_assembly(code)
+    module.link_in(llvm.parse_assembly(entry))
     module.get_function(name).name = kernel
     return _target_machine().emit_object(module)
 

@@ -7,15 +7,16 @@ vocabulary, and never called as such.
 # pyright: reportPrivateImportUsage=false
 
 import types
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import llvmlite.binding as llvm
 import numba
 import torch
+from llvmlite import ir
 
-from . import _simd
+from . import _simd, _threads
 
 SCALARS = {torch.float32: numba.float32, torch.float64: numba.float64}
 
@@ -27,8 +28,8 @@ OPTIONS: Any = {"fastmath": {"contract", "nsz", "arcp", "reassoc", "afn"}, "erro
 HELPER_OPTIONS: Any = OPTIONS | {"forceinline": True, "no_cpython_wrapper": True, "no_cfunc_wrapper": True}
 
 
-def compile(module: Any, kernel: str, dtype: torch.dtype) -> tuple[str, str]:
-    """The name that numba gives a kernel of a module, and its LLVM code."""
+def compile(module: Any, kernel: str, dtype: torch.dtype) -> tuple[str, list[str]]:
+    """The name that numba gives a kernel of a module, its LLVM code, and that of its entry for threads."""
     inline = numba.njit(**HELPER_OPTIONS)
     scalar = SCALARS[dtype]
     words = {"__name__": __name__, "carray": numba.carray, "use_widest_vectors": _simd.use_widest_vectors}
@@ -41,7 +42,8 @@ def compile(module: Any, kernel: str, dtype: torch.dtype) -> tuple[str, str]:
     signature = numba.void(*(kinds[kind] for kind in module.KERNELS[kernel]))
     with _interleaving(module.INTERLEAVE.get(kernel, 0)):
         compiled = numba.cfunc(signature, **OPTIONS)(function)
-    return compiled.native_name, compiled.inspect_llvm()
+    name = compiled.native_name
+    return name, [compiled.inspect_llvm(), entry(f"{kernel}_entry", name, module.KERNELS[kernel], dtype)]
 
 
 @contextmanager
@@ -52,3 +54,44 @@ def _interleaving(vectors: int) -> Iterator[None]:
         yield
     finally:
         llvm.set_option("", "-force-vector-interleave=0")
+
+
+def entry(name: str, compiled: str, kinds: Sequence[str], dtype: torch.dtype) -> str:
+    """LLVM code of the function `name` of a block: it calls the compiled kernel as long as rows are left."""
+    word, double = ir.IntType(64), ir.DoubleType()
+    scalar = double if dtype == torch.float64 else ir.FloatType()
+    types = {"pointer": scalar.as_pointer(), "wide": double.as_pointer(), "double": double, "intp": word}
+    module = ir.Module()
+    signature = ir.FunctionType(ir.IntType(8).as_pointer(), [types[kind] for kind in kinds])
+    kernel = ir.Function(module, signature, compiled)
+    function = ir.Function(module, ir.FunctionType(ir.VoidType(), [word.as_pointer()]), name)
+    builder = ir.IRBuilder(function.append_basic_block())
+
+    def place(index: int) -> Any:
+        return builder.gep(function.args[0], [word(index)])
+
+    def advance(index: int, step: Any) -> Any:
+        return builder.atomic_rmw("add", place(index), step, "monotonic")
+
+    def convert(value: Any, kind: str) -> Any:
+        if kind == "intp":
+            return value
+        return (builder.bitcast if kind == "double" else builder.inttoptr)(value, types[kind])
+
+    given = [convert(builder.load(place(_threads.ARGUMENTS + k)), kind) for k, kind in enumerate(kinds[:-3])]
+    chunk, rows = builder.load(place(_threads.CHUNK)), builder.load(place(_threads.ROWS))
+    own = builder.mul(advance(_threads.COME, word(1)), builder.load(place(_threads.BYTES)))
+    scratch = convert(builder.add(builder.load(place(_threads.SCRATCH)), own), kinds[-3])
+    take, work, done = (function.append_basic_block() for _ in range(3))
+    builder.branch(take)
+    builder.position_at_end(take)
+    start = advance(_threads.NEXT, chunk)
+    builder.cbranch(builder.icmp_signed("<", start, rows), work, done)
+    builder.position_at_end(work)
+    end = builder.add(start, chunk)
+    end = builder.select(builder.icmp_signed("<", end, rows), end, rows)
+    builder.call(kernel, [*given, scratch, start, end])
+    builder.branch(take)
+    builder.position_at_end(done)
+    builder.ret_void()
+    return str(module)

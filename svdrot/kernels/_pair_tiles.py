@@ -53,7 +53,10 @@ def pair_moments(x, y, w, centred, pivots, moments, weighted, points, segments, 
             total = weight_of(scratch, padded(live))
             if total != ZERO:  # else whatever the points are
                 a2, b2, c2, d2, e2, v2 = moments_of(scratch, padded(live), total, centred, p, q, a, b)
-                n, a, b, c, d, e, v = merged(n, a, b, c, d, e, v, total, a2, b2, c2, d2, e2, v2)
+                if n == ZERO:
+                    n, a, b, c, d, e, v = total, a2, b2, c2, d2, e2, v2
+                else:
+                    n, a, b, c, d, e, v = merged(n, a, b, c, d, e, v, total, a2, b2, c2, d2, e2, v2)
         inverse = ONE / where(n == ZERO, ONE, n)
         result[row, 0], result[row, 16] = n, inverse * v
         write_six(moments, MOMENTS * row + 1, a, b)

@@ -4,19 +4,16 @@ numba compiles the kernels once per machine. Their machine code is kept on disk,
 without numba, whose import and set-up take longer than half a second.
 """
 
-import os
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from functools import cache
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from . import _tiles
+from . import _threads, _tiles
 
-NUMBERS_PER_THREAD = 73728  # at least: 8,192 matrices of 3 x 3
-NUMBERS_PER_CHUNK = 36864  # but full tiles
+NUMBERS_PER_THREAD = 32768  # at least: 3,641 matrices of 3 x 3, 40 us
+NUMBERS_PER_CHUNK = 16384  # but full tiles
 
 
 def special_orthogonalize(m: Tensor) -> Tensor:
@@ -81,24 +78,15 @@ def run_rows(
     kernel = load(name, dtype)
     pointers = [x.data_ptr() if isinstance(x, Tensor) else x for x in arguments]
     threads = min(torch.get_num_threads(), rows * numbers // NUMBERS_PER_THREAD)
-    if threads < 2:  # nor what it takes to share: 5 us
+    if threads < 2:
         tiles = empty((scratch,), dtype)
         kernel(*pointers, tiles.data_ptr(), 0, rows)
         return
+    # They take chunk after chunk, for not all may get a core at once.
     chunk = max(1, NUMBERS_PER_CHUNK // (tile * numbers or 1)) * tile
-    # They take chunk after chunk, for not all may get a core: the threads of torch spin on for a while.
-    chunks = iter(range(0, rows, chunk))
-
-    def work() -> None:
-        tiles = empty((scratch,), dtype)
-        for start in chunks:
-            kernel(*pointers, tiles.data_ptr(), start, min(start + chunk, rows))
-
-    others = [_pool(threads - 1).submit(work) for _ in range(threads - 1)]
-    work()
-    for other in others:
-        if not other.cancel():  # what did not even get a core has nothing left to do
-            other.result()
+    tiles = empty((threads, scratch), dtype)
+    size = tiles.itemsize * scratch
+    _threads.run(kernel, pointers, tiles.data_ptr(), size, rows, chunk, threads)
 
 
 def load(name: str, dtype: torch.dtype) -> Callable[..., None]:
@@ -106,12 +94,3 @@ def load(name: str, dtype: torch.dtype) -> Callable[..., None]:
     from . import _machine_code  # llvmlite, which `import svdrot` does not load
 
     return _machine_code.load(name, dtype)
-
-
-@cache
-def _pool(threads: int) -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(threads, thread_name_prefix="svdrot")
-
-
-if hasattr(os, "register_at_fork"):  # threads do not survive a fork: the child starts its own
-    os.register_at_fork(after_in_child=_pool.cache_clear)

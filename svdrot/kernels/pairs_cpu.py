@@ -79,7 +79,7 @@ def _run(kernel: str, x: Tensor, segments: int, *arguments: Tensor | float) -> N
 
 
 def _run_poses(kernel: str, dtype: torch.dtype, m: Tensor, *arguments: Tensor | float) -> None:
-    cpu.run_rows(kernel, dtype, len(m), 9, arguments, _pose_tiles.SCRATCH, _pose_tiles.LANES)
+    cpu.run_rows(kernel, dtype, len(m), 64, arguments, _pose_tiles.SCRATCH, _pose_tiles.LANES)
 
 
 def _or_null(x: Tensor | None) -> Tensor | int:

@@ -1,0 +1,71 @@
+"""Several threads for a batch: those of torch, which are awake.
+
+To wake a sleeping thread takes longer than most batches do: a pool of Python's costs 100 us. The OpenMP that
+torch brings keeps its threads spinning for a while, and is asked for them directly. Where it is not found,
+or after a fork, which its threads do not survive, the pool serves.
+
+Threads share one block of 64-bit words: the next row, which each advances by a chunk to take its part until
+none is left, the chunk, the number of rows, how many threads have come, where the scratch of the first is,
+how many bytes each has, and then the arguments of the kernel.
+"""
+
+import ctypes
+import os
+import struct
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+
+NEXT, CHUNK, ROWS, COME, SCRATCH, BYTES, ARGUMENTS = range(7)
+PROCESS = os.getpid()
+
+
+def run(
+    kernel: Any, arguments: Sequence[float], scratch: int, size: int, rows: int, chunk: int, threads: int
+) -> None:
+    """Call `kernel` on all rows, with `size` bytes of scratch for each thread."""
+    block = bytearray(kernel.block.pack(0, chunk, rows, 0, scratch, size, *arguments))
+    address = ctypes.addressof(ctypes.c_char.from_buffer(block))
+    parallel = _openmp() if os.getpid() == PROCESS else None
+    if parallel is not None:
+        parallel(kernel.entry, address, threads, 0)
+        return
+    others = [_pool(threads - 1).submit(kernel.work, address) for _ in range(threads - 1)]
+    kernel.work(address)
+    for other in others:
+        if not other.cancel():  # what did not even get a core has nothing left to do
+            other.result()
+
+
+def block(kinds: Sequence[str]) -> struct.Struct:
+    """Of a kernel with arguments of these kinds, the last three of which each thread finds for itself."""
+    return struct.Struct(f"={ARGUMENTS}q" + "".join("d" if kind == "double" else "q" for kind in kinds[:-3]))
+
+
+@cache
+def _openmp() -> Callable[..., None] | None:
+    """GOMP_parallel(function, data, threads, flags) of the library that torch has loaded, if there is one."""
+    own = Path(torch.__file__).parent / "lib"
+    names = [*map(str, own.glob("libgomp*")), "libgomp.so.1", "libiomp5.so", "libomp.so"]
+    for name in names if hasattr(os, "RTLD_NOLOAD") else []:
+        try:
+            parallel = ctypes.CDLL(name, mode=os.RTLD_NOLOAD).GOMP_parallel
+        except (OSError, AttributeError):
+            continue
+        parallel.argtypes = ctypes.c_void_p, ctypes.c_void_p, ctypes.c_uint, ctypes.c_uint
+        parallel.restype = None
+        return parallel
+    return None
+
+
+@cache
+def _pool(threads: int) -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(threads, thread_name_prefix="svdrot")
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_pool.cache_clear)  # the child starts its own
