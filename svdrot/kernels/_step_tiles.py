@@ -280,7 +280,7 @@ def step_points(sums, segments, origins, rotations, translations, steps, scratch
     work, result = carray(scratch, (4, 7, 7)), carray(steps, (stop, STEP))
     m, h = work[0], work[2]
     for item in range(start, stop):
-        found, squares, used = merge(sums, segments, item, scratch)
+        counted = merge(sums, segments, item, scratch)
         p, q, radius, share = means(m)
         a, b, c = covariance(m, 1, p, q, share), covariance(m, 2, p, q, share), covariance(m, 3, p, q, share)
         a, b, c = nearest_rotation(a, b, c)
@@ -296,57 +296,29 @@ def step_points(sums, segments, origins, rotations, translations, steps, scratch
             h[i, i] -= trace
             h[3 + i, 3 + i] = m[0, 0]
         shift = difference(centre, (dot(r, pivot), dot(s, pivot), dot(t, pivot)))
-        write_step(
-            result[item],
-            found,
-            squares,
-            used,
-            rotations,
-            translations,
-            item,
-            r,
-            s,
-            t,
-            shift,
-            pivot,
-            radius,
-            h,
-        )
+        motion = (r, s, t), shift
+        write_step(result[item], counted, rotations, translations, item, motion, pivot, radius, h)
 
 
 def step_planes(sums, segments, origins, rotations, translations, steps, scratch, start, stop):
     """Of sums over planes or covariances."""
     work, result = carray(scratch, (4, 7, 7)), carray(steps, (stop, STEP))
     for item in range(start, stop):
-        found, squares, used = merge(sums, segments, item, scratch)
+        counted = merge(sums, segments, item, scratch)
         p, _, radius, _ = means(work[0])
         pivot = add(at(origins, item), p)
         omega, u = solution(work, p, (ZERO, ZERO, ZERO), radius)
         r, s, t = exponential(omega)
         shift = difference(add(pivot, u), (dot(r, pivot), dot(s, pivot), dot(t, pivot)))
-        write_step(
-            result[item],
-            found,
-            squares,
-            used,
-            rotations,
-            translations,
-            item,
-            r,
-            s,
-            t,
-            shift,
-            pivot,
-            radius,
-            work[2],
-        )
+        motion = (r, s, t), shift
+        write_step(result[item], counted, rotations, translations, item, motion, pivot, radius, work[2])
 
 
 def step_symmetric(sums, segments, origins, rotations, translations, steps, scratch, start, stop):
     """The two halves of the turn, each by the angle whose tangent was solved for."""
     work, result = carray(scratch, (4, 7, 7)), carray(steps, (stop, STEP))
     for item in range(start, stop):
-        found, squares, used = merge(sums, segments, item, scratch)
+        counted = merge(sums, segments, item, scratch)
         p, q, radius, _ = means(work[0])
         pivot, centre = add(at(origins, item), p), add(at(origins, item), q)
         tangent, u = solution(work, add(p, q), difference(p, q), radius)
@@ -357,22 +329,8 @@ def step_symmetric(sums, segments, origins, rotations, translations, steps, scra
         u = scaled(cosine, (dot(r, u), dot(s, u), dot(t, u)))
         r, s, t = turned(tangent, TWO * cosine * cosine, TWO * cosine * cosine, square)
         shift = difference(add(centre, u), (dot(r, pivot), dot(s, pivot), dot(t, pivot)))
-        write_step(
-            result[item],
-            found,
-            squares,
-            used,
-            rotations,
-            translations,
-            item,
-            r,
-            s,
-            t,
-            shift,
-            pivot,
-            radius,
-            work[2],
-        )
+        motion = (r, s, t), shift
+        write_step(result[item], counted, rotations, translations, item, motion, pivot, radius, work[2])
 
 
 def merge(sums, segments, item, scratch):
@@ -500,15 +458,12 @@ def turned(x, sine, versine, square):
     )
 
 
-def write_step(row, found, squares, used, rotations, translations, item, r, s, t, shift, pivot, radius, h):
+def write_step(row, counted, rotations, translations, item, motion, pivot, radius, h):
+    """Pairs that were `counted`, and the pose after the motion, (rows, shift)."""
     old, way = carray(rotations, (item + 1, 3, 3))[item], at(translations, item)
-    total = (
-        dot(r, (ONE, ONE, ONE))
-        + dot(s, (ONE, ONE, ONE))
-        + dot(t, (ONE, ONE, ONE))
-        + dot(shift, (ONE, ONE, ONE))
-    )
-    finite = total * ZERO == ZERO
+    found, squares, used = counted
+    (r, s, t), shift = motion
+    finite = (sum_of(r) + sum_of(s) + sum_of(t) + sum_of(shift)) * ZERO == ZERO
     moves = finite and used > TWO
     for k in range(3):
         x = old[0, k], old[1, k], old[2, k]
@@ -530,13 +485,17 @@ def write_step(row, found, squares, used, rotations, translations, item, r, s, t
     row[57] = where(finite, ONE, ZERO)
 
 
+def sum_of(x):
+    return x[0] + x[1] + x[2]
+
+
 def at(vectors, item):
     x = carray(vectors, (item + 1, 3))
     return x[item, 0], x[item, 1], x[item, 2]
 
 
 HELPERS = (
-    *(where, where3, difference, norm, less, rsqrt_or_zero, times, turn, at),
+    *(where, where3, difference, norm, less, rsqrt_or_zero, times, turn, sum_of, at),
     *(pair, put, put_plane, points, planes, symmetric, generalized),
     *(segment, read, write_residuals, add_products, sum_pairs),
     *(merge, means, covariance, change, diagonalize, solution, exponential, turned, write_step),
@@ -547,14 +506,9 @@ def vocabulary(dtype: torch.dtype, scalar: Any, inline: Callable) -> dict[str, A
     from ._simd import integers
 
     words = {"TILE": TILE, "ROWS": ROWS, "SUMS": SUMS, "STEP": STEP, "SWEEPS": SWEEPS, "integers": integers}
-    words |= {
-        "RESIDUAL": RESIDUAL,
-        "INFINITY": math.inf,
-        "math_sqrt": math.sqrt,
-        "OBSERVABLE": OBSERVABLE,
-        "LEAST": 1e-12,
-    }
-    words |= {"sqrt": math.sqrt, "absolute": abs, "where": inline(where), "TWO": 2.0, "ROUNDING": 2.0**-106}
+    words |= {"RESIDUAL": RESIDUAL, "INFINITY": math.inf, "OBSERVABLE": OBSERVABLE, "LEAST": 1e-12}
+    words |= {"math_sqrt": math.sqrt, "TWO": 2.0, "ROUNDING": 2.0**-106}
+    words |= {"sqrt": math.sqrt, "absolute": abs, "where": inline(where)}
     words |= {name: np.float64(value) for name, value in so3.constants(torch.float64).items()}
     so3.bind(words, inline, so3.FORMULAS)
     return words
