@@ -2,10 +2,12 @@
 """A tree of boxes over points in space, and the search of nearest neighbours in it, for numba.
 
 The tree is binary and complete: node h has the children 2 h and 2 h + 1, the root is 1, and the leaves are
-2^depth to 2^(depth + 1) - 1. Of n points in the order of the tree, node j of a level of 2^l holds those from
-n j / 2^l to n (j + 1) / 2^l, so that nothing but the box about them is stored. Boxes are tight: where a scan
-leaves space empty, no box reaches, and a query far from the surface looks into four leaves, not into the 170
-that the half-spaces of a k-d tree leave it (two fragments of a kitchen, 50 degrees apart).
+2^depth to 2^(depth + 1) - 1. The depth is even: a search goes down two levels at a time, and the boxes of the
+nodes 4 g to 4 g + 3 lie side by side, each of their bounds in a vector. Of n points in the order of the tree,
+node j of a level of 2^l holds those from n j / 2^l to n (j + 1) / 2^l, so that nothing but the box about them
+is stored. Boxes are tight: where a scan leaves space empty, no box reaches, and a query far from the surface
+looks into four leaves, not into the 170 that the half-spaces of a k-d tree leave it (two fragments of a
+kitchen, 50 degrees apart).
 """
 
 import math
@@ -14,7 +16,7 @@ from typing import Any
 
 import torch
 
-LEAF = 12  # points at most; 8 and 16 are as fast within the noise
+LEAF = 16  # points at most, and a quarter of them at least
 
 KERNELS = {
     "plant": ("pointer", "pointer", "pointer", "intp", "intp"),
@@ -23,8 +25,9 @@ KERNELS = {
         *("pointer", "pointer", "pointer", "intp", "intp"),
     ),
     "follow": (
-        *("pointer", "pointer", "pointer", "intp", "intp", "pointer", "pointer", "pointer", "double"),
-        *("pointer", "pointer", "pointer", "pointer", "pointer", "pointer", "pointer", "intp", "intp"),
+        *("pointer", "pointer", "pointer", "intp", "intp", "pointer", "pointer", "pointer", "pointer"),
+        *("double", "pointer", "pointer", "pointer", "pointer", "pointer", "pointer"),
+        *("pointer", "intp", "intp"),
     ),
 }
 INTERLEAVE: dict[str, int] = {}
@@ -34,7 +37,7 @@ SCRATCH = 2 * LEVELS + 2  # numbers that a search needs
 
 def plant(points, order, boxes, n, depth):
     """Bring points (n, 3) into the order of the tree, `order` with them, and set boxes (2^(depth + 1), 6)."""
-    x, rank, box = carray(points, (n, 3)), carray(integers(order), (n,)), carray(boxes, (2 << depth, 6))
+    x, rank, box = carray(points, (n, 3)), carray(integers(order), (n,)), groups(boxes, depth)
     for level in range(depth):
         for j in range(1 << level):
             start, stop = n * j >> level, n * (j + 1) >> level
@@ -43,12 +46,19 @@ def plant(points, order, boxes, n, depth):
     leaves = 1 << depth
     for j in range(leaves):
         start, stop = n * j >> depth, n * (j + 1) >> depth
+        h = leaves + j
         for a in range(3):
-            box[leaves + j, a], box[leaves + j, a + 3] = extent(x, start, stop, a)
+            box[h >> 2, a, h & 3], box[h >> 2, a + 3, h & 3] = extent(x, start, stop, a)
     for h in range(leaves - 1, 0, -1):
+        g, l = 2 * h >> 2, 2 * h & 3
         for a in range(3):
-            box[h, a] = min(box[2 * h, a], box[2 * h + 1, a])
-            box[h, a + 3] = max(box[2 * h, a + 3], box[2 * h + 1, a + 3])
+            box[h >> 2, a, h & 3] = min(box[g, a, l], box[g, a, l + 1])
+            box[h >> 2, a + 3, h & 3] = max(box[g, a + 3, l], box[g, a + 3, l + 1])
+
+
+def groups(boxes, depth):
+    """Boxes, 6 bounds, four of them; a tree of one node has a group, too."""
+    return carray(boxes, (max(1, (2 << depth) >> 2), 6, 4))
 
 
 def extent(x, start, stop, a):
@@ -100,7 +110,7 @@ def search(points, boxes, order, n, depth, queries, k, limit, distances, indices
 
     A query that is not finite finds nothing.
     """
-    x, box, q = carray(points, (n, 3)), carray(boxes, (2 << depth, 6)), carray(queries, (stop, 3))
+    x, box, q = carray(points, (n, 3)), groups(boxes, depth), carray(queries, (stop, 3))
     rank, stack = carray(integers(order), (n + 1,)), carray(scratch, (2, LEVELS))
     found, at = carray(distances, (stop, k)), carray(integers(indices), (stop, k))
     for i in range(start, stop):
@@ -112,7 +122,7 @@ def search(points, boxes, order, n, depth, queries, k, limit, distances, indices
 
 
 def follow(
-    points, boxes, order, n, depth, queries, rotation, translation, limit,
+    points, boxes, order, n, depth, queries, turns, rotation, translation, limit,
     anchors, bounds, places, moved, distances, indices, scratch, start, stop,
 ):  # fmt: skip
     """Where a motion takes the queries and the point nearest to each there, as `search` finds it with k = 1.
@@ -120,28 +130,31 @@ def follow(
     A query was last searched for at its anchor, where all points but the nearest were farther than its bound:
     nearer to its old neighbour than that, less its way since, it keeps it, and near the end of an alignment
     nearly all do. What must be searched for lies no farther than the two nearest of before, at `places`.
+    Queries take their `turns`: one near the last finds its way in the caches, and its branches predicted.
     """
-    x, box, q = carray(points, (n, 3)), carray(boxes, (2 << depth, 6)), carray(queries, (stop, 3))
+    x, box, q = carray(points, (n, 3)), groups(boxes, depth), carray(queries, (stop, 3))
     r, t, rank = carray(rotation, (3, 3)), carray(translation, (3,)), carray(integers(order), (n + 1,))
     anchor, bound = carray(anchors, (stop, 3)), carray(bounds, (stop,))
     at, index = carray(integers(places), (stop, 2)), carray(integers(indices), (stop,))
     now, distance = carray(moved, (stop, 3)), carray(distances, (stop,))
     stack, found = carray(scratch, (2, LEVELS)), carray(scratch, (LEVELS + 1, 2))[LEVELS]
-    for i in range(start, stop):
+    turn = carray(integers(turns), (stop,))
+    for row in range(start, stop):
+        i = turn[row]
         for k in range(3):
             now[i, k] = r[k, 0] * q[i, 0] + r[k, 1] * q[i, 1] + r[k, 2] * q[i, 2] + t[k]
         a, b, c = now[i, 0], now[i, 1], now[i, 2]
         worst = dtype(limit)
         if at[i, 0] < n:
-            row = at[i, 0]
-            near = squared(x[row, 0] - a, x[row, 1] - b, x[row, 2] - c)
+            place = at[i, 0]
+            near = squared(x[place, 0] - a, x[place, 1] - b, x[place, 2] - c)
             way = squared(anchor[i, 0] - a, anchor[i, 1] - b, anchor[i, 2] - c)
             if near < worst and (math_sqrt(near) + math_sqrt(way)) * SURELY < bound[i]:
-                distance[i], index[i] = math_sqrt(near), rank[row]
+                distance[i], index[i] = math_sqrt(near), rank[place]
                 continue
             if at[i, 1] < n:
-                row = at[i, 1]
-                far = squared(x[row, 0] - a, x[row, 1] - b, x[row, 2] - c)
+                place = at[i, 1]
+                far = squared(x[place, 0] - a, x[place, 1] - b, x[place, 2] - c)
                 worst = min(worst, max(near, far) * SURELY)
         found[0] = found[1] = limit
         at[i, 0] = at[i, 1] = n
@@ -154,7 +167,7 @@ def follow(
 
 def find(x, box, n, depth, a, b, c, k, worst, found, at, stack):
     """Squared distances and places of the k points nearest to (a, b, c)."""
-    leaves = 1 << depth
+    leaves, p = 1 << depth, (a, b, c)
     zero = ONE - ONE
     stack[0, 0], stack[1, 0] = ONE, zero
     top = 1 if a * zero + b * zero + c * zero == zero else 0
@@ -164,15 +177,17 @@ def find(x, box, n, depth, a, b, c, k, worst, found, at, stack):
             continue
         h = int(stack[0, top])
         while h < leaves:
-            h *= 2
-            near, far = outside(box, h, a, b, c), outside(box, h + 1, a, b, c)
-            other = h + 1
-            if far < near:
-                near, far = far, near
-                h, other = h + 1, h
-            if far < worst:
-                stack[0, top], stack[1, top] = other, far
-                top += 1
+            g = box[h]
+            away = outside(g, 0, p), outside(g, 1, p), outside(g, 2, p), outside(g, 3, p)
+            near, nearest = away[0], 0
+            for l in range(1, 4):
+                if away[l] < near:
+                    near, nearest = away[l], l
+            for l in range(4):
+                if l != nearest and away[l] < worst:
+                    stack[0, top], stack[1, top] = 4 * h + l, away[l]
+                    top += 1
+            h = 4 * h + nearest
             if near >= worst:
                 break
         else:
@@ -191,16 +206,16 @@ def squared(u, v, w):
     return u * u + v * v + w * w
 
 
-def outside(box, h, a, b, c):
-    """The square of the distance from a point to a box."""
+def outside(box, l, p):
+    """The square of the distance from a point to the box l of a group."""
     zero = ONE - ONE
-    u = max(max(box[h, 0] - a, a - box[h, 3]), zero)
-    v = max(max(box[h, 1] - b, b - box[h, 4]), zero)
-    w = max(max(box[h, 2] - c, c - box[h, 5]), zero)
+    u = max(max(box[0, l] - p[0], p[0] - box[3, l]), zero)
+    v = max(max(box[1, l] - p[1], p[1] - box[4, l]), zero)
+    w = max(max(box[2, l] - p[2], p[2] - box[5, l]), zero)
     return squared(u, v, w)
 
 
-HELPERS = (extent, widest, part, squared, outside, find)
+HELPERS = (groups, extent, widest, part, squared, outside, find)
 
 
 def vocabulary(dtype: torch.dtype, scalar: Any, inline: Callable) -> dict[str, Any]:

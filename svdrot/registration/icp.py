@@ -353,9 +353,9 @@ class _Aligner:
     limit: float
 
     def __post_init__(self) -> None:
-        self.marked = self.source.marked()
-        points = (self.source.points, self.target.points, self.source.weights)
-        self.differentiable = torch.is_grad_enabled() and any(x.requires_grad for x in points)
+        self.marked, self.points = self.source.marked(), self.source.valid.sum(1)
+        given = (self.source.points, self.target.points, self.source.weights)
+        self.differentiable = torch.is_grad_enabled() and any(x.requires_grad for x in given)
         self.nearest = [Followed(Neighbours(cloud), self.limit) for cloud in self.target.marked()]
 
     def run(
@@ -374,7 +374,7 @@ class _Aligner:
         state.before = state.rotation.clone(), state.translation.clone()
         state.indices = torch.zeros_like(self.source.valid, dtype=torch.long)
         state.weights = torch.zeros_like(self.source.weights)
-        source, marked = self._sources(items)
+        source, marked, points = self._sources(items)
         rotation, translation, pivot = state.rotation[items], state.translation[items], state.pivot[items]
         for number in range(count):
             if not len(items):
@@ -386,9 +386,11 @@ class _Aligner:
             moves = taken.enough & taken.finite
             still = moves & (taken.angle <= angle_tolerance) & (taken.length <= length_tolerance)
             done = still | ~moves if number + 1 < count else torch.ones_like(still)
-            values = torch.full((4, len(self.marked)), torch.nan, dtype=torch.float64, device=items.device)
-            values[:2, items] = _quality(source, taken.found, taken.squares)
-            values[2:, items] = torch.where(moves, torch.stack((taken.angle, taken.length)), torch.nan)
+            way = torch.where(moves, torch.stack((taken.angle, taken.length)), torch.nan)
+            values = torch.cat((_quality(points, taken.found, taken.squares), way))
+            if len(items) < len(self.marked):
+                all_ = torch.full((4, len(self.marked)), torch.nan, dtype=values.dtype, device=values.device)
+                values = all_.index_copy(1, items, values)
             ended = bool(done.any())
             if ended:
                 at = items[done]
@@ -408,7 +410,7 @@ class _Aligner:
                 items, rotation, translation, pivot = (
                     x[~done] for x in (items, rotation, translation, pivot)
                 )
-                source, marked = self._sources(items)
+                source, marked, points = self._sources(items)
         open_ = _steps.eigen(state.normal_matrix)[0]
         flat = open_[:, 0] <= _steps.OBSERVABLE * open_[:, -1]
         stepped = (state.status == Status.CONVERGED) | (state.status == Status.ITERATIONS)
@@ -419,7 +421,7 @@ class _Aligner:
         _, distances, indices = self._search(self.marked, state.rotation, state.translation, items)
         found = distances.isfinite()
         squares = torch.where(found, distances, 0).square().sum(1)
-        fitness, rmse = _quality(self.source, found.sum(1), squares)
+        fitness, rmse = _quality(self.points, found.sum(1), squares)
         return fitness, rmse, indices
 
     def last_step(self, state: _State) -> tuple[Tensor, Tensor]:
@@ -443,11 +445,11 @@ class _Aligner:
             torch.where(stepped[:, None], shift, state.translation),
         )
 
-    def _sources(self, items: Tensor) -> tuple[Clouds, Tensor]:
-        """Those of the items, and their points, NaN where they do not count."""
+    def _sources(self, items: Tensor) -> tuple[Clouds, Tensor, Tensor]:
+        """Those of the items, their points, NaN where they do not count, and how many do."""
         if len(items) == len(self.marked):
-            return self.source, self.marked
-        return self.source.take(items), self.marked[items]
+            return self.source, self.marked, self.points
+        return self.source.take(items), self.marked[items], self.points[items]
 
     def _search(
         self, marked: Tensor, rotation: Tensor, translation: Tensor, items: Tensor
@@ -533,6 +535,6 @@ class _Aligner:
         )
 
 
-def _quality(source: Clouds, found: Tensor, squares: Tensor) -> Tensor:
+def _quality(points: Tensor, found: Tensor, squares: Tensor) -> Tensor:
     """Fitness and rmse, (2, B)."""
-    return torch.stack((found / source.valid.sum(1).clamp(min=1), (squares / found).sqrt()))
+    return torch.stack((found / points.clamp(min=1), (squares / found).sqrt()))

@@ -150,13 +150,20 @@ class _Boxes:
         (order,) = torch.nonzero(finite, as_tuple=True)
         points = points if len(order) == len(points) else points[finite]
         self.points = _in_space(points)
-        self.depth = max(0, math.ceil(math.log2(max(1, len(order)) / LEAF)))
-        self.boxes = cpu.empty((2 << self.depth, 6), torch.float64)
+        self.depth = 2 * max(0, math.ceil(math.log(max(1, len(order)) / LEAF, 4)))
+        self.boxes = cpu.empty((max(4, 2 << self.depth), 6), torch.float64)
         if len(order):
             plant = cpu.load("plant", torch.float64)
             plant(self.points.data_ptr(), order.data_ptr(), self.boxes.data_ptr(), len(order), self.depth)
         order = torch.cat((order, order.new_full((1,), self.size)))  # the last is of what is not found
         self.parts = (self.points, self.boxes, order, len(self.points), self.depth)
+
+    def all_in_order(self) -> Tensor:
+        """Indices of all points, near ones near each other; last what is not finite."""
+        order = self.parts[2][:-1]
+        absent = torch.ones(self.size, dtype=torch.bool)
+        absent[order] = False
+        return torch.cat((order, absent.nonzero()[:, 0]))
 
     def search(self, query: Tensor, k: int, limit: float) -> tuple[Tensor, Tensor]:
         n, shape = len(self.points), (len(query), k)
@@ -179,6 +186,7 @@ class Followed:
     def __init__(self, neighbours: Neighbours, max_distance: float):
         self._neighbours, self._limit = neighbours, max_distance
         self._memory: tuple[Tensor, Tensor, Tensor] | None = None
+        self._turns: Tensor
 
     def query(self, cloud: Tensor, rotation: Tensor, translation: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Where a motion (3, 3), (3,) takes the points of a cloud (N, 3), always the same in float64; the
@@ -190,10 +198,17 @@ class Followed:
         if self._memory is None:
             places = torch.full((len(cloud), 2), len(tree.points))
             self._memory = torch.empty_like(cloud), torch.empty_like(cloud[:, 0]), places
+            self._turns = _Boxes(cloud).all_in_order()
         # One pass of one kernel: between kernels, the threads of torch's operations would keep a core busy
         # for which those of the next kernel wait.
         moved, distances, indices = (torch.empty_like(x) for x in (cloud, cloud[:, 0], self._memory[2][:, 0]))
-        motion = (cloud.contiguous(), rotation.contiguous(), translation.contiguous(), _below(self._limit))
+        motion = (
+            cloud.contiguous(),
+            self._turns,
+            rotation.contiguous(),
+            translation.contiguous(),
+            _below(self._limit),
+        )
         arguments = (*tree.parts, *motion, *self._memory, moved, distances, indices)
         cpu.run_rows("follow", torch.float64, len(cloud), 72, arguments, SCRATCH, 1)
         return moved, distances, indices
