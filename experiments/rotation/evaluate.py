@@ -53,7 +53,8 @@ class Config:
     points: int | None = None
     """Drawn from each cloud; None: as many as in training."""
     other_points: bool = False
-    """Draw other points for the copies, as two scans of an object have. The benchmark has the same."""
+    """Draw other points for the copies, as two scans of an object have. The benchmark has the same, and the
+    checkpoint, trained on those, fails on others."""
     seed: int = 0
     """Of the points that are drawn."""
     threads: int = 2

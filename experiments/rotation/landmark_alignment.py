@@ -12,6 +12,10 @@ M is then positive semi-definite: to turn the copy back by the estimate and to e
 truth exactly, because cloud and copy are the same points, as in the protocol. All pairs among a cloud and
 its copies are learned from, at the cost of one product.
 
+That is the protocol, and no more: what the landmarks hold on to are the very points. Of a copy with other
+points of the same object they are others, and the estimates, 97 degrees off, worthless (`evaluate
+--other-points`). A network for scans must be trained on copies with other points.
+
 Clouds are centred and scaled to a root mean square of 1: the way from the origin to the centre of an
 uncentred cloud, which turns with it, tells of the rotation, and would mean nothing in other clouds.
 
@@ -194,8 +198,9 @@ def verdict(result: dict[str, Any]) -> str:
         f"{result['step']:,} steps in {result['seconds'] / 60:.1f} minutes. One estimate is off by",
         f"{one['mean']:.2f} degrees in the mean and {one['median']:.2f} in the median; expected were 3.",
         f"Repeated estimates: {repeated['mean']:.2f}, and from the best of several starts",
-        f"{best['mean']:.2f}; expected was below 1. Cloud and copy are the same points: two scans of an",
-        "object cannot be aligned as exactly (`experiments.rotation.evaluate --other-points`).",
+        f"{best['mean']:.2f}; expected was below 1. Cloud and copy are the same points, as in the protocol:",
+        "two scans of an object are not aligned by this network (`experiments.rotation.evaluate",
+        "--other-points`).",
     ]
     return " ".join(said)
 
