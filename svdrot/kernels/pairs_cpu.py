@@ -79,7 +79,8 @@ def _run(kernel: str, x: Tensor, segments: int, *arguments: Tensor | float) -> N
 
 
 def _run_poses(kernel: str, dtype: torch.dtype, m: Tensor, *arguments: Tensor | float) -> None:
-    cpu.run_rows(kernel, dtype, len(m), 64, arguments, _pose_tiles.SCRATCH, _pose_tiles.LANES)
+    numbers = 64  # a pose, in float64, takes as long as so many of a matrix in float32
+    cpu.run_rows(kernel, dtype, len(m), numbers, arguments, _pose_tiles.SCRATCH, _pose_tiles.LANES)
 
 
 def _or_null(x: Tensor | None) -> Tensor | int:
