@@ -2,9 +2,6 @@
 
 import importlib
 import inspect
-import os
-import subprocess
-import sys
 from functools import cache
 
 import cases
@@ -262,21 +259,3 @@ def test_every_row_is_taken_once(monkeypatch):
     m, _ = pairs_cpu.moments(x, x, None, True)
     monkeypatch.undo()
     assert torch.equal(m, pairs_cpu.moments(x, x, None, True)[0])
-
-
-FORKED = """
-import os, sys, torch
-from svdrot.kernels import cpu
-torch.set_num_threads(2)
-m = torch.randn(4 * cpu.NUMBERS_PER_THREAD // 9, 3, 3)
-expected = cpu.special_orthogonalize(m).numpy()  # torch itself would wait for threads that the child lacks
-child = os.fork()
-if child == 0:
-    os._exit(0 if (cpu.special_orthogonalize(m).numpy() == expected).all() else 1)
-sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
-"""
-
-
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
-def test_forked_processes_have_threads_of_their_own():
-    subprocess.run([sys.executable, "-W", "ignore", "-c", FORKED], check=True, timeout=60)
