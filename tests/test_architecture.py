@@ -129,9 +129,8 @@ def test_the_floor_test_sees_imports():
 
 
 def python(code: str, **environment: str) -> str:
-    done = subprocess.run(
-        [sys.executable, "-c", code], env=os.environ | environment, capture_output=True, text=True
-    )
+    call, how = [sys.executable, "-c", code], {"capture_output": True, "text": True, "timeout": 300}
+    done = subprocess.run(call, env=os.environ | environment, **how)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
