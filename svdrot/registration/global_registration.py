@@ -157,6 +157,7 @@ def _register(
     robust, factor = fits[best], FACTORS[best]
     transform = Transform(robust.rotation, robust.translation, robust.scale)
     report("robust", transform, time.perf_counter() - start)
+    fitted = stages[-1]
 
     if refine is not None:
         start = time.perf_counter()
@@ -165,7 +166,7 @@ def _register(
         local = icp(x, y, init=transform, method=refine, kernel="tukey", scales=scales)
         report("local", local.transform, time.perf_counter() - start)
     # Refined, a little less may lie on the target, but not if it ran away.
-    end = stages[-1] if stages[-1].fitness >= LEAST_KEPT * stages[1].fitness else stages[1]
+    end = stages[-1] if stages[-1].fitness >= LEAST_KEPT * fitted.fitness else fitted
     return GlobalRegistration(
         end.transform,
         end.fitness,

@@ -199,17 +199,10 @@ class Followed:
             places = torch.full((len(cloud), 2), len(tree.points))
             self._memory = torch.empty_like(cloud), torch.empty_like(cloud[:, 0]), places
             self._turns = _Boxes(cloud).all_in_order()
-        # One pass of one kernel: between kernels, the threads of torch's operations would keep a core busy
-        # for which those of the next kernel wait.
         moved, distances, indices = (torch.empty_like(x) for x in (cloud, cloud[:, 0], self._memory[2][:, 0]))
-        motion = (
-            cloud.contiguous(),
-            self._turns,
-            rotation.contiguous(),
-            translation.contiguous(),
-            _below(self._limit),
-        )
-        arguments = (*tree.parts, *motion, *self._memory, moved, distances, indices)
+        queries = cloud.contiguous(), self._turns
+        motion = rotation.contiguous(), translation.contiguous(), _below(self._limit)
+        arguments = (*tree.parts, *queries, *motion, *self._memory, moved, distances, indices)
         cpu.run_rows("follow", torch.float64, len(cloud), 72, arguments, SCRATCH, 1)
         return moved, distances, indices
 
