@@ -29,9 +29,8 @@ from torch import Generator, Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from experiments import _curves, _run
+from experiments._optimizers import OPTIMIZERS, Decay, relative_rate
 from experiments._run import of_first_process, processes_number, rank
-from svdrot.optim import Muon, split_parameters
-from svdrot.schedules import POLAR_EXPRESS
 
 
 @dataclass(frozen=True)
@@ -46,8 +45,8 @@ class Config:
     """The highest one."""
     warmup: int = 100
     """Steps over which the learning rate rises to it."""
-    decay: Literal["cosine", "none"] = "cosine"
-    """From there to zero at the last step, or constant."""
+    decay: Decay = "cosine"
+    """From there to zero at the last step; to a tenth after a fiftieth of the steps; or not at all."""
     weight_decay: float = 0.0
     """Decoupled."""
     clip: float | None = 1.0
@@ -190,7 +189,7 @@ class Training:
         self.config, self.task = config, task
         parallel = processes_number() > 1
         self.replica = nn.parallel.DistributedDataParallel(task.model) if parallel else task.model
-        self.optimizer = OPTIMIZERS[config.optimizer](config, task)
+        self.optimizer = OPTIMIZERS[config.optimizer](task.model, config.weight_decay, task.adamw)
         device, dtype = torch.device(config.device), getattr(torch, config.precision)
         self.autocast = partial(torch.autocast, device.type, dtype, enabled=dtype != torch.float32)
         self.scaler = torch.amp.GradScaler(device.type, enabled=dtype == torch.float16)
@@ -206,16 +205,18 @@ class Training:
 
     def advance(self) -> None:
         """One step of the optimiser. Every process draws the whole batch, and takes its share."""
+        config = self.config
         batch = [_run.share(items) for items in self.task.draw(self.generator)]
         with self.autocast():
             loss = self.task.loss(self.replica, *batch)
         self.optimizer.zero_grad()
         self.scaler.scale(loss).backward()
         self.scaler.unscale_(self.optimizer)
-        if self.config.clip is not None:
-            nn.utils.clip_grad_norm_(self.task.model.parameters(), self.config.clip)
+        if config.clip is not None:
+            nn.utils.clip_grad_norm_(self.task.model.parameters(), config.clip)
+        rate = config.learning_rate * self.task.relative_rate
         for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate(self.config, self.step) * self.task.relative_rate
+            group["lr"] = rate * relative_rate(self.step, config.steps, config.warmup, config.decay)
         self.scaler.step(self.optimizer)
         self.scaler.update()
         if self.average:
@@ -275,31 +276,6 @@ class Training:
         self.loss_sum.copy_(content["loss_sum"])
         self.loss_steps, self.step = content["loss_steps"], content["step"]
         self.seconds, self.curve = content["seconds"], content["curve"]
-
-
-def learning_rate(config: Config, step: int) -> float:
-    rise = min(1.0, (step + 1) / (config.warmup + 1))
-    fall = (1 + math.cos(math.pi * step / config.steps)) / 2 if config.decay == "cosine" else 1.0
-    return config.learning_rate * rise * fall
-
-
-def adamw(config: Config, task: Task) -> torch.optim.Optimizer:
-    return torch.optim.AdamW(task.model.parameters(), weight_decay=config.weight_decay, fused=True)
-
-
-def muon(config: Config, task: Task) -> torch.optim.Optimizer:
-    return Muon(
-        split_parameters(task.model, adamw=task.adamw),
-        weight_decay=config.weight_decay,
-        schedule=POLAR_EXPRESS[
-            :5
-        ],  # as many steps as Jordan et al. take: small networks spend most time here
-        adjust_lr_fn="match_rms_adamw",
-        process_group=dist.group.WORLD if processes_number() > 1 else None,
-    )
-
-
-OPTIMIZERS = {"adamw": adamw, "muon": muon}
 
 
 # Files of a run folder.

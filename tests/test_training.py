@@ -17,6 +17,7 @@ import training_worker as worker
 from training_worker import Config, prepare
 
 from experiments import _run, _training
+from experiments._optimizers import relative_rate
 
 ROOT = Path(_training.__file__).resolve().parents[1]
 
@@ -140,13 +141,14 @@ def test_training_ends_when_patience_does(tmp_path):
 
 
 def test_learning_rate_rises_and_falls():
-    config = Config(steps=1000, warmup=100, learning_rate=1.0)
-    rates = [_training.learning_rate(config, step) for step in range(1000)]
+    rates = [relative_rate(step, 1000, 100, "cosine") for step in range(1000)]
     assert rates[0] < 0.02 and 0.97 < rates[100] <= 1
     assert rates[500] == pytest.approx(0.5) and rates[-1] < 1e-4
     assert np.argmax(rates) in range(90, 101)
-    constant = replace(config, warmup=0, decay="none")
-    assert {_training.learning_rate(constant, step) for step in range(1000)} == {1.0}
+    assert {relative_rate(step, 1000, 0, "none") for step in range(1000)} == {1.0}
+    # Zhou et al. 2019: 1e-5, and from iteration 10,000 of 500,000 on 1e-6.
+    published = [relative_rate(step, 500_000, 0, "drop") for step in (0, 9_999, 10_000, 499_999)]
+    assert published == [1.0, 1.0, 0.1, 0.1]
 
 
 @pytest.mark.parametrize("options", [{"seeds": ()}, {"steps": 0}, {"patience": 0}, {"average": 1.0}], ids=str)

@@ -9,9 +9,7 @@ The order holds in a short training too, at larger errors; of svd, 10d, 2vec and
 the same is expected as of 6d.
 
     python -m experiments.rotation.sanity_autoencoder                    quick: 4,000 steps
-    python -m experiments.rotation.sanity_autoencoder --full             500,000 steps
-
-The published learning rate falls from 1e-5 to 1e-6 after 10,000 steps; `--full` keeps 1e-5 throughout.
+    python -m experiments.rotation.sanity_autoencoder --full             500,000 steps, as published
 
 Protocol: Zhou et al., "On the Continuity of Rotation Representations in Neural Networks", CVPR 2019, section
 5.1 and the published code.
@@ -64,7 +62,7 @@ class Config(_training.Config):
 FULL = Config(
     steps=500_000,
     learning_rate=1e-5,
-    decay="none",
+    decay="drop",
     warmup=0,
     clip=None,
     evaluations=50,
