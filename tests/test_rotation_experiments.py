@@ -401,37 +401,39 @@ def test_the_report_orders_heads_and_says_what_is_missing(tmp_path, capsys):
     results_of(tmp_path, "inverse_kinematics", svd=(3,) * 5, quaternion=(1,) * 5)
     results_of(tmp_path, "noise_svd_vs_gs")
     results_of(tmp_path, "train_vs_inference", "strategy", "mean deg", inference=(2,) * 5, always=(1,) * 5)
-    run = tmp_path / "runs" / "pointcloud_alignment"
-    run.mkdir(parents=True)
+    runs = [tmp_path / "runs" / name for name in ("pointcloud_alignment", "another", "none")]
     commands = [{"command": "align", "machine": "that one", "commit": "f00"}]
-    (run / "config.json").write_text(
-        json.dumps({"settings": {"steps": 7, "data": "planes"}, "commands": commands})
-    )
-    (run / "metrics.csv").write_text("head,seed,mean,median\nsvd,0,1.5,1\n6d,0,3,2\n")
+    for run, loss in zip(runs[:2], ("chordal", "clouds"), strict=True):
+        run.mkdir(parents=True)
+        settings = {"steps": 7, "data": "planes", "loss": loss}
+        (run / "config.json").write_text(json.dumps({"settings": settings, "commands": commands}))
+        (run / "metrics.csv").write_text("head,seed,mean,median\nsvd,0,1.5,1\n6d,0,3,2\n")
     out = tmp_path / "head_comparison_report"
     for _ in range(2):  # it does not read itself
-        head_comparison_report.main(head_comparison_report.Config(tmp_path, run, out))
+        head_comparison_report.main(head_comparison_report.Config(tmp_path, tuple(runs), out))
     page = (out / "report.md").read_text()
     assert (out / "figure.png").stat().st_size > 10_000
     assert "* sanity_autoencoder: svd ~ 6d < quaternion ~ euler\n" in page
     assert "* inverse_kinematics: quaternion < svd\n" in page
     assert "| svd | quaternion | sanity_autoencoder | inverse_kinematics | - |" in page
-    assert "| svd | 6d | - | - | sanity_autoencoder, pointcloud_alignment |" in page
+    assert "| svd | 6d | - | - | sanity_autoencoder, pointcloud_alignment, another |" in page
     assert "| 6d | quaternion | sanity_autoencoder | - | - |" in page
     assert "* train_vs_inference: always < inference\n" in page
     assert "* pointcloud_alignment: svd ~ 6d\n" in page
-    assert "| svd | 1.00 ± 0.37 (5) | 1.00 (1) | 3.00 ± 0.00 (5) |" in page
-    assert "| euler | 12.5 ± 5.9 (2) | - | - |" in page
+    assert "Trainings of 7 steps on planes, clouds loss, errors in degrees." in page
+    assert "| svd | 1.00 ± 0.37 (5) | 1.00 (1) | 3.00 ± 0.00 (5) | 1.00 (1) |" in page
+    assert "| euler | 12.5 ± 5.9 (2) | - | - | - |" in page
     assert "| always |" not in page
     assert "fewer than 5 seeds of euler." in page
     missing = [line for line in page.splitlines() if line.startswith("* No results of")]
-    assert len(missing) == 2 and "experiments.rotation.cube_image_pose`" in page
+    assert len(missing) == 3 and "experiments.rotation.cube_image_pose`" in page
+    assert "experiments.rotation.pointcloud_alignment --loss clouds`" in page
     assert page.index("So noise_svd_vs_gs.") < page.index("So sanity_autoencoder.")
     assert "(../noise_svd_vs_gs/table.md)" in page and "(../runs/pointcloud_alignment/table.md)" in page
 
 
 def test_the_report_refuses_what_is_no_result(tmp_path):
-    config = head_comparison_report.Config(tmp_path, tmp_path / "none")
+    config = head_comparison_report.Config(tmp_path, (tmp_path / "none",))
     with pytest.raises(FileNotFoundError, match="run the experiments first"):
         head_comparison_report.read(config)
     (tmp_path / "one").mkdir()

@@ -29,8 +29,11 @@ from experiments.rotation import _comparison
 class Config:
     results: Path = Path("experiments/results/rotation")
     """Folder of the experiments' folders."""
-    alignment: Path = Path("experiments/results/pointcloud_alignment")
-    """Run folder of pointcloud_alignment, with config.json and metrics.csv."""
+    alignment: tuple[Path, ...] = (
+        Path("experiments/results/pointcloud_alignment"),
+        Path("experiments/results/pointcloud_alignment_self_supervised"),
+    )
+    """Run folders of pointcloud_alignment, each with config.json and metrics.csv."""
     out: Path = Path("experiments/results/rotation/head_comparison_report")
     """The page, report.md, and its figure go here."""
 
@@ -40,10 +43,12 @@ QUESTIONS = {
     "gradient_conditioning": "what projections do to gradients",
     "sanity_autoencoder": "putting out the rotation that is shown",
     "pointcloud_alignment": "aligning clouds of points",
+    "pointcloud_alignment_self_supervised": "aligning clouds, told by their points alone",
     "train_vs_inference": "projecting in training or at inference only",
     "inverse_kinematics": "the joints of people from where they are",
     "cube_image_pose": "the pose of a cube from its image",
 }
+ARGUMENTS = {"pointcloud_alignment_self_supervised": "pointcloud_alignment --loss clouds"}
 
 
 @dataclass(frozen=True)
@@ -98,14 +103,16 @@ def read(config: Config) -> list[Experiment]:
         ValueError: with the file, if one is not the results of an experiment.
     """
     experiments = [read_results(file) for file in sorted(config.results.glob("*/results.json"))]
-    if (config.alignment / "metrics.csv").exists():
-        experiments.append(read_run_folder(config.alignment))
+    experiments += [read_run_folder(folder) for folder in config.alignment if (folder / METRICS).exists()]
     if not experiments:
         raise FileNotFoundError(
             f"no */results.json in {config.results.resolve()}: run the experiments first."
         )
     order = list(QUESTIONS)
     return sorted(experiments, key=lambda e: (order.index(e.name) if e.name in order else len(order), e.name))
+
+
+METRICS = "metrics.csv"
 
 
 def read_results(file: Path) -> Experiment:
@@ -120,13 +127,14 @@ def read_results(file: Path) -> Experiment:
 def read_run_folder(folder: Path) -> Experiment:
     """Trainings that came with config.json and metrics.csv, by the last command that added to them."""
     made = json.loads((folder / "config.json").read_text())
-    with (folder / "metrics.csv").open(newline="") as stream:
+    with (folder / METRICS).open(newline="") as stream:
         rows = [
             {"head": row["head"], "seed": int(row["seed"]), "mean": float(row["mean"])}
             for row in csv.DictReader(stream)
         ]
     settings, last = made["settings"], made["commands"][-1]
-    verdict = f"Trainings of {settings['steps']:,} steps on {settings['data']}, errors in degrees."
+    trainings = f"Trainings of {settings['steps']:,} steps on {settings['data']}"
+    verdict = f"{trainings}, {settings['loss']} loss, errors in degrees."
     texts = {name: last[name] for name in ("command", "machine", "commit")}
     return Experiment(folder, **texts, verdict=verdict, tables=[rows])
 
@@ -243,8 +251,9 @@ DECIDED = "Two heads are apart where `<` would stand between them."
 
 
 def limits(experiments: list[Experiment], missing: list[str]) -> list[str]:
+    module = "python -m experiments.rotation."
     lines = [
-        f"No results of {name} ({QUESTIONS[name]}) are here: `python -m experiments.rotation.{name}`."
+        f"No results of {name} ({QUESTIONS[name]}) are here: `{module}{ARGUMENTS.get(name, name)}`."
         for name in missing
     ]
     for experiment in experiments:
