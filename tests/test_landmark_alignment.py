@@ -78,10 +78,35 @@ def test_the_loss_is_zero_for_landmarks_that_turn_with_the_cloud(monkeypatch):
     points = landmark_alignment.Clouds(clouds(5, 10), torch.full((5,), 10))
     data = landmark_alignment._clouds.Data(points, points)
     monkeypatch.setattr(landmark_alignment, "load", lambda root: data)
-    config = landmark_alignment.Config(shape=SHAPE, clouds=2, points=7)
+    config = landmark_alignment.Config(shape=SHAPE, clouds=2, points=7, other_points=0)
     task = landmark_alignment.prepare(config, "svd", 0)
     assert task.loss(task.model, *task.draw(torch.Generator().manual_seed(0))) < ROUNDING**2
-    assert task.evaluate(task.model)["one_deg"] < ROUNDING_DEGREES
+    one, repeated, other = task.evaluate(task.model).values()
+    assert one < ROUNDING_DEGREES and repeated < ROUNDING_DEGREES and other > 10
+    *same, _, _, _ = task.examine(task.model).values()
+    assert all(errors.mean() < ROUNDING_DEGREES for errors in same)
+
+
+@pytest.mark.parametrize(("share", "others"), [(0, 0), (0.5, 2), (1, 4)])
+def test_copies_of_a_share_of_the_clouds_have_other_points(monkeypatch, share, others):
+    points = landmark_alignment.Clouds(clouds(5, 1000), torch.full((5,), 1000))
+    data = landmark_alignment._clouds.Data(points, points)
+    monkeypatch.setattr(landmark_alignment, "load", lambda root: data)
+    config = landmark_alignment.Config(shape=SHAPE, clouds=4, copies=3, points=20, other_points=share)
+    views, r = landmark_alignment.prepare(config, "svd", 0).draw(torch.Generator().manual_seed(0))
+    assert views.shape == (4, 4, 20, 3) and r.shape == (4, 3, 3, 3)
+    for k, cloud in enumerate(views):
+        source, *copies = cloud
+        assert len(source.unique(dim=0)) > 15
+        same = [torch.equal(copy, source) for copy in copies]
+        assert all(same) if k < 4 - others else not any(same)
+        # All are points of one cloud.
+        assert any((cloud[:, :, None] == every).all(-1).any(-1).all() for every in data.training.points)
+
+
+def test_the_share_is_checked():
+    with pytest.raises(ValueError, match=r"`other_points` must be in \[0, 1\]; got 2"):
+        landmark_alignment.Config(other_points=2)
 
 
 class Shy(Equivariant):
