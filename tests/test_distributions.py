@@ -534,18 +534,59 @@ def test_half_precision_is_computed_in_float32():
     assert torch.equal(half.log_prob(r), single.log_prob(r))
 
 
-@pytest.mark.parametrize("family", QUADRATIC)
-def test_vmap_agrees_with_the_batch(family):
-    f = with_singular_values(3, 1, -0.5)
-    r = svdrot.random_rotation(len(f), dtype=torch.float64)
+def _bingham(matrix, r):
+    return Bingham(quaternion_form(matrix), validate_args=False), svdrot.matrix_to_quaternion(r)
 
-    def loss(f, r):
-        return -family(f, validate_args=False).log_prob(r)
 
-    torch.testing.assert_close(torch.vmap(loss)(f, r), loss(f, r), rtol=0, atol=1e-12)
-    leaf = f.clone().requires_grad_()
-    (gradient,) = torch.autograd.grad(loss(leaf, r).sum(), leaf)
-    torch.testing.assert_close(torch.vmap(torch.func.grad(loss))(f, r), gradient, rtol=0, atol=1e-12)
+def _gaussian(matrix, r):
+    scale = matrix.square().mean((-2, -1))
+    return IsotropicGaussian(svdrot.special_orthogonalize(matrix), scale, validate_args=False), r
+
+
+# From matrices (..., 3, 3) and rotations: a distribution, and values of its kind.
+BUILT = {
+    "fisher": lambda matrix, r: (MatrixFisher(matrix, validate_args=False), r),
+    "laplace": lambda matrix, r: (RotationLaplace(matrix, validate_args=False), r),
+    "bingham": _bingham,
+    "gaussian": _gaussian,
+}
+LAWS = {
+    "log_prob": lambda distribution, value: distribution.log_prob(value),
+    "entropy": lambda distribution, value: distribution.entropy(),
+    "mean": lambda distribution, value: distribution.mean.sum((-2, -1)),
+    "mode": lambda distribution, value: distribution.mode.sum(-1),
+}
+each_law = [(family, law) for family in BUILT for law in LAWS if (family, law) != ("bingham", "mean")]
+
+
+@pytest.mark.parametrize(("family", "law"), each_law)
+def test_vmap_agrees_with_the_batch(family, law):
+    matrix = with_singular_values(3, 1, -0.5)
+    r = svdrot.random_rotation(len(matrix), dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+
+    def value(matrix, r):
+        return LAWS[law](*BUILT[family](matrix, r))
+
+    torch.testing.assert_close(torch.vmap(value)(matrix, r), value(matrix, r), rtol=0, atol=1e-12)
+    leaf = matrix.clone().requires_grad_()
+    (gradient,) = torch.autograd.grad(value(leaf, r).sum(), leaf)
+    by_row = torch.vmap(torch.func.grad(lambda matrix, r: value(matrix, r).sum()))(matrix, r)
+    torch.testing.assert_close(by_row, gradient, rtol=0, atol=1e-12)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # Dynamo uses what torch 2.13 deprecates
+@pytest.mark.parametrize(("family", "law"), each_law)
+def test_every_law_compiles_whole(family, law):
+    matrix = with_singular_values(3, 1, -0.5).float().requires_grad_()
+    r = svdrot.random_rotation(len(matrix), generator=torch.Generator().manual_seed(1))
+
+    def value(matrix, r):
+        return LAWS[law](*BUILT[family](matrix, r))
+
+    torch._dynamo.reset()
+    values = value(matrix, r), torch.compile(value, fullgraph=True, backend="aot_eager")(matrix, r)
+    torch.testing.assert_close(*values)
+    torch.testing.assert_close(*(torch.autograd.grad(some.sum(), matrix)[0] for some in values))
 
 
 def test_bad_arguments_are_named():

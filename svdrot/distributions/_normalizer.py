@@ -31,9 +31,14 @@ DEPTH = 40.0
 DECAY = 45.0
 
 
-@functools.cache
+@torch.compiler.assume_constant_result
 def gauss_legendre(count: int, device: torch.device) -> tuple[Tensor, Tensor]:
     """Nodes and weights on [0, 1]."""
+    return _gauss_legendre(count, device)
+
+
+@functools.cache
+def _gauss_legendre(count: int, device: torch.device) -> tuple[Tensor, Tensor]:
     nodes, weights = np.polynomial.legendre.leggauss(count)
     return torch.as_tensor((nodes + 1) / 2, device=device), torch.as_tensor(weights / 2, device=device)
 
