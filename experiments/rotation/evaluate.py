@@ -49,12 +49,12 @@ class Config:
     rotations: Path
     """File of them."""
     checkpoint: Path = Path("experiments/results/rotation/landmark_alignment/svd.pth")
-    """Of `landmark_alignment`."""
+    """Of `landmark_alignment`. The one in landmark_alignment_other_points can align scans."""
     points: int | None = None
     """Drawn from each cloud; None: as many as in training."""
     other_points: bool = False
-    """Draw other points for the copies, as two scans of an object have. The benchmark has the same, and the
-    checkpoint, trained on those, fails on others."""
+    """Draw other points for the copies, as two scans of an object have. The benchmark has the same, and a
+    checkpoint trained on those alone fails on others."""
     seed: int = 0
     """Of the points that are drawn."""
     threads: int = 2
