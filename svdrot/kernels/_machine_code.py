@@ -16,13 +16,14 @@ import llvmlite.binding as llvm
 import torch
 
 from . import (
+    _neighbour_tiles,
     _pair_tiles,
     _polar_row_tiles,
     _polar_tiles,
     _pose_tiles,
-    _registration_tiles,
     _robust_tiles,
     _step_tiles,
+    _sum_tiles,
     _threads,
     _tiles,
 )
@@ -33,7 +34,8 @@ TILES = (
     _polar_row_tiles,
     _pair_tiles,
     _pose_tiles,
-    _registration_tiles,
+    _neighbour_tiles,
+    _sum_tiles,
     _step_tiles,
     _robust_tiles,
 )
@@ -115,6 +117,8 @@ def _fingerprint(module: ModuleType) -> str:
     digest = hashlib.sha256()
     for source in (*SHARED, Path(str(module.__file__))):
         digest.update(source.read_bytes())
+    constants = {name: value for name, value in vars(module).items() if isinstance(value, int)}
+    digest.update(repr(constants).encode())  # some of which another module has
     digest.update(f"{llvmlite.__version__} {sys.platform} {llvm.get_host_cpu_name()}".encode())
     digest.update(llvm.get_host_cpu_features().flatten().encode())
     return digest.hexdigest()[:16]

@@ -1,11 +1,12 @@
 """LLVM code of the CPU kernels, by numba.
 
 A module of kernels has their signatures, `KERNELS`, their `HELPERS`, how many vectors their loops take at a
-time, `INTERLEAVE`, and a `vocabulary`. Like the formulas, kernels and helpers are compiled against that
-vocabulary, and never called as such.
+time, `INTERLEAVE`, the `FORMULAS` they use, and a `vocabulary`, against which all of these are compiled: they
+are never called as such.
 """
 # pyright: reportPrivateImportUsage=false
 
+import math
 import types
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -16,7 +17,7 @@ import numba
 import torch
 from llvmlite import ir
 
-from . import _simd, _threads
+from . import _simd, _threads, so3
 
 SCALARS = {torch.float32: numba.float32, torch.float64: numba.float64}
 
@@ -33,7 +34,9 @@ def compile(module: Any, kernel: str, dtype: torch.dtype) -> tuple[str, list[str
     inline = numba.njit(**HELPER_OPTIONS)
     scalar = SCALARS[dtype]
     words = {"__name__": __name__, "carray": numba.carray, "use_widest_vectors": _simd.use_widest_vectors}
-    words |= module.vocabulary(dtype, scalar, inline)
+    words |= {"sqrt": math.sqrt, "absolute": abs, "where": inline(where)}
+    words |= module.vocabulary(dtype, scalar)
+    so3.bind(words, inline, module.FORMULAS)
     for helper in module.HELPERS:
         words[helper.__name__] = inline(types.FunctionType(helper.__code__, words, helper.__name__))
     function = types.FunctionType(getattr(module, kernel).__code__, words, kernel)
@@ -44,6 +47,10 @@ def compile(module: Any, kernel: str, dtype: torch.dtype) -> tuple[str, list[str
         compiled = numba.cfunc(signature, **OPTIONS)(function)
     name = compiled.native_name
     return name, [compiled.inspect_llvm(), entry(f"{kernel}_entry", name, module.KERNELS[kernel], dtype)]
+
+
+def where(condition, x, y):
+    return x if condition else y
 
 
 @contextmanager

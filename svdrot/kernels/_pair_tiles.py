@@ -6,8 +6,6 @@ centroids relative to the pivots, and second moments: 1 + 3 + 3 + 9 + 1 numbers.
 in the type of the points, about a centre near their mean, so that nothing cancels; between tiles in float64.
 """
 
-import math
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -369,17 +367,14 @@ def read_moments(moments, item):
     return m[0], (m[1], m[2], m[3]), (m[4], m[5], m[6]), c, d, e, m[16]
 
 
-def where(condition, x, y):
-    return x if condition else y
-
-
 HELPERS = (
     padded, sum_of, fill, spill, narrowed, make_relative, coordinates, power_near, sizes, pivot, read_moments,
     write_six, first_that_counts, weight_of, to_scale, moments_of, blank,
 )  # fmt: skip
+FORMULAS = (*so3.FORMULAS, *pairs.FORMULAS)
 
 
-def vocabulary(dtype: torch.dtype, scalar: Any, inline: Callable) -> dict[str, Any]:
+def vocabulary(dtype: torch.dtype, scalar: Any) -> dict[str, Any]:
     import numba
 
     from . import _simd
@@ -397,7 +392,4 @@ def vocabulary(dtype: torch.dtype, scalar: Any, inline: Callable) -> dict[str, A
     words |= _simd.transpositions(scalar, TILE, 3)
     copies = _simd.transpositions(scalar, TILE, 1)
     words |= {"copy": copies["gather"], "copy_back": copies["scatter"]}
-    words |= {"sqrt": math.sqrt, "absolute": abs, "where": inline(where)}
-    words |= {name: np.float64(value) for name, value in so3.constants(torch.float64).items()}
-    so3.bind(words, inline, [*so3.FORMULAS, *pairs.FORMULAS])
-    return words
+    return words | {name: np.float64(value) for name, value in so3.constants(torch.float64).items()}

@@ -8,7 +8,6 @@ number to multiples of 8, with zeros, which stay zeros.
 """
 
 import math
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -462,9 +461,10 @@ HELPERS = (
 )
 
 INTERLEAVE: dict[str, int] = {}
+FORMULAS: tuple = ()
 
 
-def vocabulary(dtype: torch.dtype, scalar: Any, inline: Callable) -> dict[str, Any]:
+def vocabulary(dtype: torch.dtype, scalar: Any) -> dict[str, Any]:
     """What the kernels' names mean for a dtype."""
     from . import _panels, _simd
 
@@ -472,7 +472,6 @@ def vocabulary(dtype: torch.dtype, scalar: Any, inline: Callable) -> dict[str, A
     eps, tiny = torch.finfo(dtype).eps, torch.finfo(dtype).tiny
     words: dict[str, Any] = {"LANES": _simd.width(scalar), "PANEL": PANEL, "TILES": TILES}
     words |= {f"panel{vectors}": _panels.panel_product(scalar, vectors) for vectors in (1, 2)}
-    words |= {"sqrt": math.sqrt, "absolute": abs}
     constants = {
         "zero": 0,
         "half": 0.5,

@@ -7,7 +7,6 @@ in blocks of 4 x 4 entries, 16 registers. Sides are padded to multiples of 4 wit
 """
 
 import math
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -334,9 +333,10 @@ HELPERS = (
 )
 
 INTERLEAVE: dict[str, int] = {}
+FORMULAS: tuple = ()
 
 
-def vocabulary(dtype: torch.dtype, scalar: Any, inline: Callable) -> dict[str, Any]:
+def vocabulary(dtype: torch.dtype, scalar: Any) -> dict[str, Any]:
     """What the kernels' names mean for a dtype."""
     from . import _simd
 
@@ -347,7 +347,6 @@ def vocabulary(dtype: torch.dtype, scalar: Any, inline: Callable) -> dict[str, A
         **_simd.block_product(scalar),
         **_simd.elimination(scalar),
     }
-    words |= {"sqrt": math.sqrt, "absolute": abs}
     constants = {
         "zero": 0,
         "half": 0.5,

@@ -4,8 +4,6 @@
 Moments are those of `_pair_tiles`. All is float64; what users see has the type of the points.
 """
 
-import math
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -13,7 +11,7 @@ import torch
 
 from . import so3
 from ._pair_tiles import MOMENTS
-from ._tiles import columns, put, where
+from ._tiles import columns, put
 
 LANES = 16  # transforms in a tile, always computed whole
 SCRATCH = 2 * 27 * LANES  # in numbers of the points: room for as many of float64
@@ -137,13 +135,11 @@ def read_pose(pivots, moments, row):
 
 
 HELPERS = (clear, columns, put, scale_of, read_pose)
+FORMULAS = so3.FORMULAS
 
 
-def vocabulary(dtype: torch.dtype, scalar: Any, inline: Callable) -> dict[str, Any]:
+def vocabulary(dtype: torch.dtype, scalar: Any) -> dict[str, Any]:
     import numba
 
     words: dict[str, Any] = {"LANES": LANES, "MOMENTS": MOMENTS, "wide": numba.float64}
-    words |= {"sqrt": math.sqrt, "absolute": abs, "where": inline(where)}
-    words |= {name: np.float64(value) for name, value in so3.constants(torch.float64).items()}
-    so3.bind(words, inline)
-    return words
+    return words | {name: np.float64(value) for name, value in so3.constants(torch.float64).items()}

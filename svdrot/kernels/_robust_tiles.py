@@ -4,7 +4,6 @@
 Correspondences are seven rows of n numbers: the source's coordinates, the target's, and weights.
 """
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -123,7 +122,8 @@ def agree(p, i, q, j, limit):
 
 
 HELPERS = (agree,)
+FORMULAS: tuple = ()
 
 
-def vocabulary(dtype: torch.dtype, scalar: Any, inline: Callable) -> dict[str, Any]:
+def vocabulary(dtype: torch.dtype, scalar: Any) -> dict[str, Any]:
     return {"dtype": scalar, "AGREEING": AGREEING, "GENERATIONS": GENERATIONS}

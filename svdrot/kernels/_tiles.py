@@ -1,8 +1,6 @@
 # pyright: reportUndefinedVariable=false, reportPrivateImportUsage=false
 """The loops of the CPU backend, for numba: transpose a tile, one SIMD loop over its lanes, transpose back."""
 
-import math
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -144,20 +142,14 @@ def put(a, b, c, x, i):
     x[2, i], x[5, i], x[8, i] = c
 
 
-def where(condition, x, y):
-    return x if condition else y
-
-
 HELPERS = (read, write, columns, put)
+FORMULAS = so3.FORMULAS
 
 
-def vocabulary(dtype: torch.dtype, scalar: Any, inline: Callable) -> dict[str, Any]:
+def vocabulary(dtype: torch.dtype, scalar: Any) -> dict[str, Any]:
     """What the kernels' names mean for a dtype."""
     from . import _simd
 
     number = {torch.float32: np.float32, torch.float64: np.float64}[dtype]
     words: dict[str, Any] = {"LANES": LANES, "dtype": scalar, **_simd.transpositions(scalar, LANES)}
-    words |= {"sqrt": math.sqrt, "absolute": abs, "where": inline(where)}
-    words |= {name: number(value) for name, value in so3.constants(dtype).items()}
-    so3.bind(words, inline)
-    return words
+    return words | {name: number(value) for name, value in so3.constants(dtype).items()}

@@ -17,8 +17,8 @@ from dataclasses import dataclass, fields
 import torch
 from torch import Tensor
 
-from svdrot.kernels import cpu
-from svdrot.kernels._step_tiles import OBSERVABLE, SCRATCH, STEP, SUMS
+from svdrot.kernels import _step_tiles, _sum_tiles, cpu
+from svdrot.kernels._step_tiles import OBSERVABLE
 from svdrot.registration.procrustes import kabsch
 from svdrot.representations import axis_angle_to_matrix
 
@@ -82,13 +82,15 @@ class Method:
     Attributes:
         residual: of pairs, (B, N): what the robust kernels weigh.
         step: of pairs.
-        kernels: that sum over pairs, and that take the same step from the sums.
+        residuals: the same for the kernel of the sums over pairs.
+        stepping: the kernel that takes the same step from the sums.
         source, target: what it must know of each cloud, "normals", "covariances" or nothing.
     """
 
     residual: Callable[[Pairs], Tensor]
     step: Callable[[Pairs], Step]
-    kernels: tuple[str, str]
+    residuals: int
+    stepping: str
     source: str | None = None
     target: str | None = None
 
@@ -320,10 +322,11 @@ def take(
     residuals = torch.empty((size, n), dtype=torch.float64)
 
     def sum_up(weights: Tensor) -> Tensor:
-        sums = torch.zeros(size * segments, SUMS, dtype=torch.float64)
+        sums = torch.zeros(size * segments, _sum_tiles.SUMS, dtype=torch.float64)
         pairs = (source, indices, weights, items, rotation, origin, target, counts, own, theirs, residuals)
-        arguments = (*pairs, sums, n, m, segments, SEGMENT)
-        cpu.run_rows(method.kernels[0], torch.float64, len(sums), 9 * SEGMENT, arguments, SCRATCH, 1)
+        arguments = (*pairs, sums, n, m, segments, SEGMENT, method.residuals)
+        cost, scratch = 9 * SEGMENT, _sum_tiles.SCRATCH
+        cpu.run_rows("sum_pairs", torch.float64, len(sums), cost, arguments, scratch, 1)
         return sums
 
     weights = weights.contiguous()
@@ -331,9 +334,9 @@ def take(
     if kernel != "none":
         weights = weights * robust_weights(kernel, residuals, residuals.isfinite(), parameter)
         sums = sum_up(weights)
-    steps = torch.empty(size, STEP, dtype=torch.float64)
+    steps = torch.empty(size, _step_tiles.STEP, dtype=torch.float64)
     poses = (sums, segments, origin, rotation, translation.contiguous(), steps)
-    cpu.run_rows(method.kernels[1], torch.float64, size, 1000, poses, SCRATCH, 1)
+    cpu.run_rows(method.stepping, torch.float64, size, 1000, poses, _step_tiles.SCRATCH, 1)
     rotation, translation, matrix, pivot, rest = steps.split((9, 3, 36, 3, 7), 1)
     radius, found, squares, used, chord, length, finite = rest.unbind(1)
     rotation, matrix = rotation.unflatten(1, (3, 3)), matrix.unflatten(1, (6, 6))
@@ -374,15 +377,15 @@ def _angle(chord: Tensor) -> Tensor:
 
 
 METHODS = {
-    "point_to_point": Method(_distance, _point_to_point, ("sum_points", "step_points")),
+    "point_to_point": Method(_distance, _point_to_point, _sum_tiles.POINTS, "step_points"),
     "point_to_plane": Method(
-        _plane_distance, _point_to_plane, ("sum_planes", "step_planes"), target="normals"
+        _plane_distance, _point_to_plane, _sum_tiles.PLANES, "step_planes", target="normals"
     ),
     "symmetric": Method(
-        _symmetric_distance, _symmetric, ("sum_symmetric", "step_symmetric"), "normals", "normals"
+        _symmetric_distance, _symmetric, _sum_tiles.SYMMETRIC, "step_symmetric", "normals", "normals"
     ),
     "generalized": Method(
-        _mahalanobis, _generalized, ("sum_covariances", "step_planes"), "covariances", "covariances"
+        _mahalanobis, _generalized, _sum_tiles.COVARIANCES, "step_planes", "covariances", "covariances"
     ),
 }
 

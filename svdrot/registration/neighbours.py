@@ -8,7 +8,7 @@ from torch import Tensor
 
 from svdrot._checks import check_floating
 from svdrot.kernels import cpu
-from svdrot.kernels._registration_tiles import LEAF, SCRATCH
+from svdrot.kernels._neighbour_tiles import LEAF, SCRATCH
 
 
 def nearest(
@@ -142,7 +142,7 @@ def _differentiable(x: Tensor, y: Tensor, distances: Tensor, indices: Tensor) ->
 
 
 class _Boxes:
-    """The tree of `svdrot.kernels._registration_tiles`, of the finite points."""
+    """The tree of `svdrot.kernels._neighbour_tiles`, of the finite points."""
 
     def __init__(self, points: Tensor):
         self.size = len(points)

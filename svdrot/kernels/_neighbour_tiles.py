@@ -11,7 +11,6 @@ kitchen, 50 degrees apart).
 """
 
 import math
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -118,7 +117,7 @@ def search(points, boxes, order, n, depth, queries, k, limit, distances, indices
             found[i, slot], at[i, slot] = INFINITY, n
         find(x, box, n, depth, q[i, 0], q[i, 1], q[i, 2], k, dtype(limit), found[i], at[i], stack)
         for slot in range(k):
-            found[i, slot], at[i, slot] = math_sqrt(found[i, slot]), rank[at[i, slot]]
+            found[i, slot], at[i, slot] = sqrt(found[i, slot]), rank[at[i, slot]]
 
 
 def follow(
@@ -149,8 +148,8 @@ def follow(
             place = at[i, 0]
             near = squared(x[place, 0] - a, x[place, 1] - b, x[place, 2] - c)
             way = squared(anchor[i, 0] - a, anchor[i, 1] - b, anchor[i, 2] - c)
-            if near < worst and (math_sqrt(near) + math_sqrt(way)) * SURELY < bound[i]:
-                distance[i], index[i] = math_sqrt(near), rank[place]
+            if near < worst and (sqrt(near) + sqrt(way)) * SURELY < bound[i]:
+                distance[i], index[i] = sqrt(near), rank[place]
                 continue
             if at[i, 1] < n:
                 place = at[i, 1]
@@ -160,8 +159,8 @@ def follow(
         at[i, 0] = at[i, 1] = n
         find(x, box, n, depth, a, b, c, 2, worst, found, at[i], stack)
         anchor[i, 0], anchor[i, 1], anchor[i, 2] = a, b, c
-        bound[i] = math_sqrt(found[1])
-        distance[i] = math_sqrt(found[0]) if at[i, 0] < n else INFINITY
+        bound[i] = sqrt(found[1])
+        distance[i] = sqrt(found[0]) if at[i, 0] < n else INFINITY
         index[i] = rank[at[i, 0]]
 
 
@@ -216,15 +215,11 @@ def outside(box, l, p):
 
 
 HELPERS = (groups, extent, widest, part, squared, outside, find)
+FORMULAS: tuple = ()
 
 
-def vocabulary(dtype: torch.dtype, scalar: Any, inline: Callable) -> dict[str, Any]:
+def vocabulary(dtype: torch.dtype, scalar: Any) -> dict[str, Any]:
     from ._simd import integers
 
-    words = {
-        "LEVELS": LEVELS,
-        "INFINITY": math.inf,
-        "SURELY": 1 + 1e-12,
-        "math_sqrt": math.sqrt,
-    }  # SURELY covers the rounding
+    words = {"LEVELS": LEVELS, "INFINITY": math.inf, "SURELY": 1 + 1e-12}  # which covers the rounding
     return words | {"dtype": scalar, "ONE": scalar(1), "integers": integers}
