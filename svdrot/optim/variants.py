@@ -1,0 +1,239 @@
+"""Relatives of Muon, which differ from it in their direction."""
+
+import math
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.functional import pad
+
+from svdrot._checks import check_matrix, compute_dtype
+from svdrot.schedules import Schedule, newton_schulz_schedule
+
+from .muon import Muon
+
+
+class MuonEq(Muon):
+    r"""Muon of momenta whose rows, columns, or both are `equilibrate`d first.
+
+    That makes them better conditioned, and another direction: it is not the polar factor of the momentum. The
+    authors keep the momentum $\sum \mu^k G$ and orthogonalize $G + \mu M$; Muon's, which is kept here, is
+    that times $1 - \mu$, which the normalization takes away again.
+
+    Args:
+        mode: "r" (the authors' default), "c" or "rc".
+        options: of `Muon`. The step size is theirs, 0.2 sqrt(max(m, n)).
+
+    Source: "MuonEq", arXiv 2603.28254.
+    """
+
+    def __init__(
+        self,
+        params: Iterable[Any],
+        lr: float | Tensor = 1e-3,
+        *,
+        mode: str = "r",
+        adjust_lr_fn: str | None = "match_rms_adamw",
+        **options: Any,
+    ):
+        super().__init__(params, lr, adjust_lr_fn=adjust_lr_fn, _own={"mode": mode}, **options)
+
+    def _check_group(self, group: dict[str, Any]) -> None:
+        super()._check_group(group)
+        _check_mode(group["mode"])
+
+    def direction(self, update: Tensor, group: dict[str, Any]) -> Tensor:
+        return super().direction(equilibrate(update, group["mode"]), group)
+
+
+class MiMuon(Muon):
+    r"""Muon where the singular values of a momentum are `tau` or more apart, momentum descent elsewhere.
+
+    The momentum step has no step size but the learning rate. For `tau=0` this is Muon, for infinity gradient
+    descent with momentum. The authors' beta multiplies the new gradient: `momentum` is 1 - beta.
+
+    Args:
+        tau: smallest `singular_gap` of a momentum to orthogonalize. No default, for it has the unit of the
+            gradients, and gaps shrink with the size: of Gaussian matrices of norm 1, the median is 3e-2 for
+            8x8 and 1e-4 for 128x128.
+        relative: whether `tau` is in units of the largest singular value instead.
+        options: of `Muon`. No Nesterov momentum unless asked for.
+
+    Source: Huang, Luo, Chen, "MiMuon", arXiv 2605.19619.
+    """
+
+    def __init__(
+        self,
+        params: Iterable[Any],
+        lr: float | Tensor = 1e-3,
+        *,
+        tau: float,
+        relative: bool = False,
+        nesterov: bool = False,
+        **options: Any,
+    ):
+        super().__init__(params, lr, nesterov=nesterov, _own={"tau": tau, "relative": relative}, **options)
+
+    def _check_group(self, group: dict[str, Any]) -> None:
+        super()._check_group(group)
+        if not group["tau"] >= 0:
+            raise ValueError(f"`tau` must not be negative; got {group['tau']}.")
+
+    def direction(self, update: Tensor, group: dict[str, Any]) -> Tensor:
+        wide = singular_gap(update, group["relative"]) >= group["tau"]
+        return torch.where(wide[:, None, None], super().direction(update, group), update)
+
+
+def shape_schedule(rows: int, columns: int) -> Schedule:
+    """A convergent schedule for the singular values that matrices of this shape have, if random."""
+    longer, shorter = max(rows, columns), min(rows, columns)
+    return newton_schulz_schedule(1e-3, safety=1.01, tolerance=1e-3, aspect=longer / shorter)
+
+
+class ROOT(Muon):
+    """Muon of momenta whose outliers are clipped, with a schedule for each shape.
+
+    In place of the authors' table of four shapes, schedules are generated, by `shape_schedule`.
+
+    Args:
+        quantile: see `clip_outliers`, also for what the authors' 0.9 costs without outliers; 1 clips nothing.
+        options: of `Muon`. The step size is theirs, 0.2 sqrt(max(m, n)).
+
+    Source: "ROOT", arXiv 2511.20626.
+    """
+
+    def __init__(
+        self,
+        params: Iterable[Any],
+        lr: float | Tensor = 1e-3,
+        *,
+        quantile: float = 0.9,
+        schedule: Schedule | Callable[[int, int], Schedule] = shape_schedule,
+        schatten: int = 8,
+        adjust_lr_fn: str | None = "match_rms_adamw",
+        **options: Any,
+    ):
+        super().__init__(
+            params,
+            lr,
+            schedule=schedule,
+            schatten=schatten,
+            adjust_lr_fn=adjust_lr_fn,
+            _own={"quantile": quantile},
+            **options,
+        )
+
+    def _check_group(self, group: dict[str, Any]) -> None:
+        super()._check_group(group)
+        _check_quantile(group["quantile"])
+
+    def direction(self, update: Tensor, group: dict[str, Any]) -> Tensor:
+        return super().direction(clip_outliers(update, group["quantile"]), group)
+
+
+EQUILIBRATED = {"r": (-1,), "c": (-2,), "rc": (-1, -2)}  # axes of the sums of squares
+
+
+def equilibrate(matrix: Tensor, mode: str, eps: float = 1e-8) -> Tensor:
+    r"""$r_i^{-1/2} x_{ij}$, $x_{ij} c_j^{-1/2}$ or $r_i^{-1/2} x_{ij} c_j^{-1/2}$ for the sums r and c of the
+    squares in a row and in a column of $x$.
+
+    Args:
+        matrix: shape (..., m, n), any scale.
+        mode: "r", "c" or "rc". Both sums of "rc" are of the matrix that comes in.
+        eps: what is added to each sum, in units of the mean sum, so that rows of rounding errors stay small.
+
+    Returns:
+        Shape (..., m, n): rows of norm 1 ("r"), columns of norm 1 ("c"), or ("rc") the above of the matrix
+        over its largest entry. Zero rows and columns stay zero.
+
+    Raises:
+        ValueError: if `matrix` is not (..., m, n), or `mode` not one of the three.
+        TypeError: if `matrix` is not floating point.
+
+    Source: "MuonEq", arXiv 2603.28254.
+    """
+    check_matrix("matrix", matrix)
+    _check_mode(mode)
+    x = matrix.to(compute_dtype(matrix))
+    x = x / _one_for_zero(x.abs().amax((-2, -1), keepdim=True))
+    result = x
+    for axis in EQUILIBRATED[mode]:
+        sums = x.square().sum(axis, keepdim=True)
+        result = result * _one_for_zero(sums + eps * sums.mean((-2, -1), keepdim=True)).rsqrt()
+    return result.to(matrix.dtype)
+
+
+def _check_mode(mode: str) -> None:
+    if mode not in EQUILIBRATED:
+        raise ValueError(f"`mode` must be one of {', '.join(map(repr, EQUILIBRATED))}; got {mode!r}.")
+
+
+def clip_outliers(matrix: Tensor, quantile: float) -> Tensor:
+    """A matrix with its entries clamped to [-q, q], q the quantile of their absolute values.
+
+    It pays where some entries are wrong by much, and costs where none is. Cosines of the polar factor with
+    that of the clean matrix, 128x256 of rank 8 and noise, of which a part of the entries is hit:
+
+        quantile   none   0.1%   0.3%     1%
+               1   1.00   0.76   0.50   0.12
+            0.99   0.98   0.94   0.85   0.53
+             0.9   0.87   0.85   0.83   0.73
+
+    Args:
+        matrix: shape (..., m, n). Each matrix has its own q.
+        quantile: fraction in (0, 1] of the entries that stay as they are; the next larger count of entries.
+
+    Raises:
+        ValueError: if `matrix` is not (..., m, n), or `quantile` not in (0, 1].
+        TypeError: if `matrix` is not floating point.
+
+    Source: "ROOT", arXiv 2511.20626.
+    """
+    check_matrix("matrix", matrix)
+    _check_quantile(quantile)
+    size = matrix.abs().flatten(-2)
+    limit = size.kthvalue(math.ceil(quantile * size.shape[-1])).values[..., None, None]
+    return matrix.clamp(-limit, limit)
+
+
+def _check_quantile(quantile: float) -> None:
+    if not 0 < quantile <= 1:
+        raise ValueError(f"`quantile` must be in (0, 1]; got {quantile}.")
+
+
+def _one_for_zero(value: Tensor) -> Tensor:
+    return torch.where(value == 0, 1, value)
+
+
+def singular_gap(matrix: Tensor, relative: bool = False) -> Tensor:
+    r"""The smallest difference between two singular values of a matrix that are not zero.
+
+    From the eigenvalues of the Gram matrix of the shorter side, in float64, which resolves differences of
+    1e-15 between large singular values, and 1e-8 between small ones, of the largest.
+
+    Args:
+        matrix: shape (..., m, n), any scale.
+        relative: whether to divide by the largest singular value.
+
+    Returns:
+        Shape (...), in the dtype of `matrix`; infinity where fewer than two singular values are not zero up
+        to rounding.
+
+    Raises:
+        ValueError: if `matrix` is not (..., m, n).
+        TypeError: if `matrix` is not floating point.
+    """
+    check_matrix("matrix", matrix)
+    m, n = matrix.shape[-2:]
+    x = matrix.double() if m >= n else matrix.double().mT
+    largest = _one_for_zero(x.abs().amax((-2, -1), keepdim=True))
+    x = x / largest
+    s = torch.linalg.eigvalsh(x.mT @ x).clamp(min=0).sqrt()  # ascending
+    # As torch.linalg.matrix_rank has it, but not below the root of what rounding does to the Gram matrix.
+    zero = max(max(m, n) * torch.finfo(matrix.dtype).eps, math.sqrt(min(m, n) * torch.finfo(x.dtype).eps))
+    differences = torch.where(s[..., :-1] > zero * s[..., -1:], s.diff(), torch.inf)
+    gap = pad(differences, (0, 1), value=torch.inf).amin(-1)
+    scale = 1 / _one_for_zero(s[..., -1]) if relative else largest[..., 0, 0]
+    return (gap * scale).to(matrix.dtype)
