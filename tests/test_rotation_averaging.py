@@ -9,8 +9,9 @@ import torch
 import svdrot
 from datasets.pose_graphs import read_pose_graph
 from experiments.registration import rotation_averaging as experiment
-from svdrot.registration import synchronization
 from svdrot.registration._cycles import best_cycles
+from svdrot.registration._rotation_descent import Descent, absolute, geman_mcclure
+from svdrot.registration._rotation_graph import Graph, relaxation
 from svdrot.registration.synchronization import LOSSES, chordal_relaxation, synchronize_rotations
 
 REAL = Path(__file__).resolve().parents[2] / "shared" / "data" / "posegraph"
@@ -226,9 +227,7 @@ def test_the_best_cycles_tell_wrong_edges():
     assert best_cycles(*edges[:0].unbind(1), relative[:0], weights[:0]).shape == (0,)
 
 
-@pytest.mark.parametrize(
-    "loss", [synchronization._geman_mcclure(0.7), synchronization._absolute(torch.tensor(0.01).double())]
-)
+@pytest.mark.parametrize("loss", [geman_mcclure(0.7), absolute(torch.tensor(0.01).double())])
 def test_trust_is_the_slope_of_the_cost(loss):
     squared = torch.logspace(-6, 3, 50, dtype=torch.float64, requires_grad=True)
     cost, trust = loss(squared)
@@ -238,11 +237,11 @@ def test_trust_is_the_slope_of_the_cost(loss):
 
 def test_a_step_too_long_is_shortened(monkeypatch):
     edges, relative, _ = ring(20, 0.3)
-    graph = synchronization._Graph.of(edges, relative, None, None)
-    turn = synchronization._Descent._turn
-    monkeypatch.setattr(synchronization._Descent, "_turn", lambda self: 10 * turn(self))
-    start = svdrot.special_orthogonalize(synchronization._relax(graph))
-    descent = synchronization._Descent(graph, start, 1, None)
+    graph = Graph.of(edges, relative, None, None)
+    turn = Descent._turn
+    monkeypatch.setattr(Descent, "_turn", lambda self: 10 * turn(self))
+    start = svdrot.special_orthogonalize(relaxation(graph))
+    descent = Descent(graph, start, 1, None)
     before = descent.squared.sum()
     assert descent.step(lambda squared: (squared, torch.ones_like(squared))) > 0
     assert descent.squared.sum() < before
