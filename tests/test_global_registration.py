@@ -1,6 +1,7 @@
 """Clouds from any position: the scans at hand, generated surfaces, and clouds that determine nothing."""
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -8,8 +9,9 @@ import torch
 
 import svdrot
 from datasets.registration_pairs import read_pair
-from svdrot.registration import Transform
+from svdrot.registration import Transform, global_registration
 from svdrot.registration.global_registration import automatic_voxel, register
+from svdrot.registration.icp import icp
 
 SCANS = Path(__file__).resolve().parents[2] / "shared" / "data" / "registration"
 # Degrees and metres that must be reached. The truths themselves are good to about 0.2 to 1 degree.
@@ -123,6 +125,26 @@ def test_degenerate_clouds_are_defined(name):
         assert 0 <= found.fitness <= 1 and (found.rmse >= 0 or math.isnan(found.rmse))
         if name in ("none", "one", "three", "point", "nan", "line"):
             assert not found.converged
+
+
+@pytest.mark.parametrize(("runs_away", "end"), [(False, "local"), (True, "robust")])
+def test_a_refinement_that_runs_away_is_not_taken(monkeypatch, runs_away, end):
+    x, truth = landscape(1500), rigid(8)
+    y = truth.apply(landscape(1500, seed=1))
+
+    def away(source, target, **options):
+        """Half of the cloud to the side: half of the points then lie on nothing."""
+        found = icp(source, target, **options)
+        shift = torch.tensor([1.0, 0, 0], dtype=torch.float64) if runs_away else torch.zeros(3).double()
+        moved = found.transform.translation + found.transform.rotation @ shift
+        return replace(found, transform=replace(found.transform, translation=moved))
+
+    monkeypatch.setattr(global_registration, "icp", away)
+    found = register(x, y, generator=seeded())
+    assert [stage.name for stage in found.stages] == ["features", "robust", "local"]
+    (taken,) = (stage for stage in found.stages if stage.name == end)
+    assert torch.equal(found.transform.matrix, taken.transform.matrix) and found.fitness == taken.fitness
+    assert off(found.transform, truth)[0] < 3
 
 
 @pytest.mark.parametrize("seed", range(4))
