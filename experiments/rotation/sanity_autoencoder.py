@@ -16,7 +16,6 @@ Protocol: Zhou et al., "On the Continuity of Rotation Representations in Neural 
 """
 
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -131,9 +130,10 @@ def run(config: Config) -> _comparison.Rows:
         f"{config.steps:,} steps of {config.batch} uniform rotations, {config.loss} loss, learning rate"
         f" {config.learning_rate:g}, decay {config.decay}; {config.tests:,} others tested."
     )
-    folder = config.out / "sanity_autoencoder"
-    write = partial(_comparison.write, folder, config, results, unit="degrees", expected=EXPECTED)
-    return write(setting=setting, note=about_the_worst(results))
+    folder, note = config.out / "sanity_autoencoder", about_the_worst(results)
+    return _comparison.write(
+        folder, config, results, unit="degrees", expected=EXPECTED, setting=setting, note=note
+    )
 
 
 def about_the_worst(results: _comparison.Results) -> str:
