@@ -239,7 +239,7 @@ def verdict(result: dict[str, Any]) -> str:
 
 
 def figure(result: dict[str, Any]) -> Figure:
-    panels = Figure(figsize=(11, 5), layout="constrained")
+    panels = Figure(figsize=(12, 5), layout="constrained")
     curve, spread = panels.subplots(1, 2)
     minutes = [point["seconds"] / 60 for point in result["curve"]]
     for (name, label), colour in zip(CURVES.items(), COLOURS, strict=True):
@@ -256,7 +256,7 @@ def figure(result: dict[str, Any]) -> Figure:
         axes.yaxis.set_major_formatter("{x:g}")
         axes.yaxis.set_minor_formatter("")
         axes.grid(alpha=0.3, which="both")
-        axes.legend(frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.13), ncols=2)
+        axes.legend(frameon=False, fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.13), ncols=2)
     return panels
 
 
