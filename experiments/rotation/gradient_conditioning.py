@@ -366,7 +366,7 @@ def figure(results: dict[str, Any]) -> Figure:
     gaps.hist(gap.clamp(max=5).numpy(), bins=100, range=(0, 5), density=True, color="#0072B2")
     gaps.axvspan(0, 0.1, color="#D55E00", alpha=0.4, lw=0)
     small = 100 * (gap < 0.1).double().mean().item()
-    gaps.annotate(f"below 0.1: {small:.2f} %", (0.1, 0.5), color="#D55E00")
+    gaps.annotate(f"below 0.1: {small:.2f} %", (2.6, 0.4), color="#D55E00")
     gaps.set(xlabel="gap s₂ + s₃ of a normal 3x3 matrix", ylabel="density", xlim=(0, 5))
     for name, condition in results["conditions"].items():
         descending = condition.sort(descending=True).values
