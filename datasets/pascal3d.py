@@ -102,7 +102,7 @@ def read(path: Path) -> list[Object]:
     try:
         record: Any = loadmat(path, squeeze_me=True, struct_as_record=False)["record"]
         objects = np.atleast_1d(record.objects)
-    # What scipy raises of files that are cut or are others: found by cutting one at every byte.
+    # What scipy raises of files that are cut or changed: found by doing both at every byte.
     except (
         MatReadError,
         AttributeError,
@@ -112,7 +112,9 @@ def read(path: Path) -> list[Object]:
         NotImplementedError,
         OSError,
         TypeError,
+        UnboundLocalError,
         ValueError,
+        ZeroDivisionError,
         zlib.error,
     ) as error:
         raise ValueError(f"{path} cannot be read as `record.objects` of a MATLAB file: {error!r}.") from error

@@ -75,15 +75,16 @@ class PackedClouds:
                 f"{self.path} lacks the arrays {sorted(missing)}; it has {sorted(arrays)}.{SOURCE}"
             )
         lo, hi, offsets, ids = (arrays[name] for name in ("lo", "hi", "offsets", "ids"))
-        if lo.shape != (len(lo), 3) or hi.shape != lo.shape or lo.dtype != np.uint16 or hi.dtype != np.int8:
+        if lo.shape[1:] != (3,) or hi.shape != lo.shape or lo.dtype != np.uint16 or hi.dtype != np.int8:
             raise ValueError(
                 f"{self.path}: wanted `lo` (P, 3) of uint16 and `hi` (P, 3) of int8; got {lo.shape} of "
                 f"{lo.dtype} and {hi.shape} of {hi.dtype}."
             )
-        whole = offsets.shape == (len(ids) + 1,) and offsets.dtype.kind in "iu" and ids.dtype.kind == "U"
+        whole = ids.ndim == 1 and offsets.shape == (ids.size + 1,)
+        whole = whole and offsets.dtype.kind in "iu" and ids.dtype.kind == "U"
         if not whole or offsets[0] != 0 or offsets[-1] != len(lo) or (np.diff(offsets) <= 0).any():
             raise ValueError(
-                f"{self.path}: wanted `offsets` that rise from 0 to {len(lo)}, one more than the {len(ids)} "
+                f"{self.path}: wanted `offsets` that rise from 0 to {len(lo)}, one more than the {ids.size} "
                 f"names in `ids`; got {offsets.shape} of {offsets.dtype}."
             )
         return arrays

@@ -34,7 +34,7 @@ def check_square(name: str, value: Tensor) -> None:
 
 
 def check_positive(name: str, value: float) -> None:
-    if not 0 < value < math.inf:
+    if (isinstance(value, Tensor) and value.numel() != 1) or not 0 < value < math.inf:
         raise ValueError(f"`{name}` must be positive and finite; got {value}.")
 
 

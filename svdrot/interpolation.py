@@ -102,10 +102,11 @@ def interpolate_rotations(rotations: Tensor, at: Tensor, times: Tensor | None = 
         rotations: knots, shape (..., N, 3, 3), N >= 2, neighbours less than half a turn apart: otherwise the
             shorter way is taken.
         at: times asked for, shape (T,).
-        times: of the knots, ascending, shape (N,); 0, 1, ... if None.
+        times: of the knots, each later than the one before, shape (N,); 0, 1, ... if None.
 
     Returns:
-        Rotations, shape (..., T, 3, 3), differentiable in everything. NaN outside the times of the knots.
+        Rotations, shape (..., T, 3, 3), differentiable in everything. NaN outside the times of the knots, and
+        everywhere if these do not ascend.
 
     Raises:
         ValueError: if shapes do not fit.
@@ -131,7 +132,8 @@ def interpolate_rotations(rotations: Tensor, at: Tensor, times: Tensor | None = 
     r = to_compute(rotations, 2)
     i = (torch.searchsorted(times.detach(), at.detach(), right=True) - 1).clamp(0, n - 2)
     step = times.diff()
-    t = torch.where((at >= times[0]) & (at <= times[-1]), (at - times[i]) / step[i], torch.nan).to(r)[:, None]
+    inside = (at >= times[0]) & (at <= times[-1]) & (step > 0).all()
+    t = torch.where(inside, (at - times[i]) / step[i], torch.nan).to(r)[:, None]
     h = step.to(r)[:, None]
     velocity = _velocities(_log(r[..., :-1, :, :], r[..., 1:, :, :]) / h, h)
     third = h / 3

@@ -89,8 +89,8 @@ class PercentileDegrees(AngleStatistic):
         degrees = torch.where(degrees.isnan(), torch.inf, degrees)
         place = self.percent / 100 * (len(degrees) - 1)
         below, share = int(place), place - int(place)
-        low = degrees[below]
-        return low if share == 0 else low + share * (degrees[below + 1] - low)
+        low, high = degrees[below], degrees[min(below + 1, len(degrees) - 1)]
+        return low if share == 0 or low == high else low + share * (high - low)  # both may be infinite
 
 
 class MedianDegrees(PercentileDegrees):

@@ -27,10 +27,10 @@ def cyclic(order: int, axis: Tensor | tuple[float, float, float] = Z_AXIS) -> Te
         Rotations, shape (order, 3, 3), float64 unless `axis` is a tensor.
 
     Raises:
-        ValueError: if `order` is less than 1, or `axis` is not one nonzero vector.
+        ValueError: if `order` is no whole number or less than 1, or `axis` is not one nonzero vector.
     """
-    if order < 1:
-        raise ValueError(f"`order` must be at least 1; got {order}.")
+    if order < 1 or order != int(order):
+        raise ValueError(f"`order` must be a whole number, at least 1; got {order}.")
     unit = _unit("axis", axis)
     angles = 2 * math.pi / order * torch.arange(order, dtype=torch.float64, device=unit.device)
     return _of(unit, angles[:, None] * unit.double())

@@ -559,6 +559,24 @@ LAWS = {
 each_law = [(family, law) for family in BUILT for law in LAWS if (family, law) != ("bingham", "mean")]
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+def test_a_location_in_half_precision_is_the_rotation_nearest_to_it(dtype):
+    r = svdrot.random_rotation(4, generator=torch.Generator().manual_seed(1))
+    gaussian = IsotropicGaussian(r.to(dtype), torch.full((4,), 0.3))
+    assert gaussian.mode.dtype == torch.float32 and svdrot.is_rotation(gaussian.mode).all()
+    assert (svdrot.geodesic_distance(gaussian.mode, r) < 2 * torch.finfo(dtype).eps).all()
+    with pytest.raises(ValueError, match="parameter location"):
+        IsotropicGaussian(2 * r.to(dtype), torch.full((4,), 0.3))
+
+
+@pytest.mark.parametrize("family", BUILT)
+def test_empty_batches_are_distributions(family):
+    distribution, value = BUILT[family](torch.zeros(0, 3, 3), torch.zeros(0, 3, 3))
+    validated = distribution.expand((0,))
+    assert validated.log_prob(value).shape == validated.entropy().shape == (0,)
+    assert type(distribution)(*([distribution.matrix] if family != "gaussian" else [value, value[:, 0, 0]]))
+
+
 @pytest.mark.parametrize(("family", "law"), each_law)
 def test_vmap_agrees_with_the_batch(family, law):
     matrix = with_singular_values(3, 1, -0.5)

@@ -20,7 +20,7 @@ REGISTRATION = Path(__file__).parents[2] / "shared/data/registration"
 
 # float32 keeps 24 bits of each coordinate.
 ROUNDING = {".pcd": 2**-24, ".bin": 2**-24}
-SUFFIXES = (".ply", ".pcd", ".obj", ".off", ".npy", ".npz", ".xyz", ".txt", ".csv", ".bin")
+SUFFIXES = (".ply", ".pcd", ".obj", ".off", ".npy", ".npz", ".xyz", ".pts", ".txt", ".csv", ".bin")
 
 
 def cloud(n=50, seed=0):
@@ -366,15 +366,27 @@ def test_files_of_something_else(suffix, content, tmp_path):
         read_points(tmp_path / f"a{suffix}")
 
 
+def test_pts_may_begin_with_the_number_of_points(tmp_path):
+    file = tmp_path / "a.pts"
+    for text in ("2\n1 2 3 -50 9 9 9\n4 5 6 -50 9 9 9\n", "1 2 3\n4 5 6\n"):
+        file.write_text(text)
+        assert read_points(file).tolist() == [[1, 2, 3], [4, 5, 6]]
+    file.write_text("# a scan\n3\n1 2 3\n4 5 6\n")
+    with pytest.raises(ValueError, match=r"a\.pts, line 2: wanted 3 points; got 2"):
+        read_points(file)
+
+
 @pytest.mark.parametrize("suffix", SUFFIXES)
 def test_a_file_under_the_name_of_another_format(suffix, tmp_path):
     for other in SUFFIXES:
-        same = suffix == other or {suffix, other} <= {".xyz", ".txt"}
+        same = suffix == other or {suffix, other} <= {".xyz", ".pts", ".txt"}
         if not same and (suffix, other) not in {
             (".txt", ".csv"),
             (".xyz", ".csv"),
+            (".pts", ".csv"),
             (".csv", ".txt"),
             (".csv", ".xyz"),
+            (".csv", ".pts"),
         }:
             write_points(tmp_path / f"a{other}", cloud(7))
             (tmp_path / f"a{other}").rename(tmp_path / f"b{suffix}")

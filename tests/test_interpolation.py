@@ -195,6 +195,12 @@ def test_batches_transforms_and_precisions():
     )
 
 
+@pytest.mark.parametrize("times", [[4.0, 3, 2, 1, 0], [0, 1, 1, 2, 4]])
+def test_times_that_do_not_ascend_have_no_curve(times):
+    knots = random_rotation(5, generator=torch.Generator().manual_seed(0))
+    assert interpolate_rotations(knots, torch.linspace(0, 4, 9), torch.tensor(times)).isnan().all()
+
+
 def test_wrong_arguments_are_named():
     eye, at = torch.eye(3), torch.zeros(2)
     with pytest.raises(ValueError, match=r"`rotations` must have shape \(\.\.\., N, 3, 3\) with N >= 2"):

@@ -1,6 +1,7 @@
 """The network of landmarks, how it aligns, its checkpoint, and `evaluate` on the files of others."""
 
 import math
+import subprocess
 import sys
 
 import numpy as np
@@ -246,14 +247,41 @@ def test_clouds_that_cannot_be_used_are_named(tmp_path):
     with pytest.raises(FileNotFoundError, match="no files that end in"):
         evaluate.read_clouds(tmp_path)
     np.save(tmp_path / "point.npy", np.ones((4, 3)))
-    with pytest.raises(ValueError, match=r"point\.npy: the 4 points are none, not finite, or all the same"):
+    with pytest.raises(ValueError, match=r"point\.npy: the 4 points are all the same"):
         evaluate.read_clouds(tmp_path)
     (tmp_path / "a.pts").write_text("")
-    with pytest.raises(ValueError, match=r"a\.pts: the 0 points"):
+    with pytest.raises(ValueError, match=r"a\.pts holds no points"):
         evaluate.read_clouds(tmp_path)
     (tmp_path / "a.pts").write_text("1 2 3\n4 5\n")
     with pytest.raises(ValueError, match=r"a\.pts, line 2"):
         evaluate.read_clouds(tmp_path)
+    (tmp_path / "a.pts").write_text("1 2 3\nnan 4 5\n")
+    with pytest.raises(ValueError, match=r"a\.pts: 1 of 2 points are not finite, the first of them number 2"):
+        evaluate.read_clouds(tmp_path)
+
+
+def test_hidden_files_and_the_rotations_are_no_clouds(tmp_path):
+    np.save(tmp_path / "cloud.npy", clouds(9).numpy())
+    (tmp_path / "._cloud.pts").write_text("of another system")
+    rotation = tmp_path / "rotations.txt"
+    np.savetxt(rotation, rotations(7).flatten(1).numpy())
+    assert len(evaluate.read_clouds(tmp_path, rotation)) == 1
+    assert len(evaluate.read_clouds(tmp_path)) == 2
+
+
+def test_bad_arguments_of_evaluate_are_named(tmp_path):
+    for name in ("points", "threads"):
+        with pytest.raises(ValueError, match=f"`{name}` must be at least 1; got 0"):
+            evaluate.Config(tmp_path, tmp_path, **{name: 0})
+    command = [sys.executable, "-m", "experiments.rotation.evaluate"]
+    run = subprocess.run(
+        [*command, "--clouds", "none", "--rotations", "none.npy"],
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert run.returncode == 1
+    assert run.stderr == "evaluate: `clouds` must be a folder; there is none at none.\n"
 
 
 @pytest.mark.parametrize(
@@ -266,8 +294,10 @@ def test_clouds_that_cannot_be_used_are_named(tmp_path):
         (np.full((1, 3, 3), np.nan), "number 1 of 1"),
         (np.array([[1.0, 0, 0, 0], [2.0, 0, 0, 0]]), "number 2 of 2 is no rotation: it is off by 1"),
         (np.array(["a", "b"]), "wanted an array of numbers"),
+        (np.eye(3) + 0j, "wanted an array of numbers"),
+        (np.eye(4), "got a transform, of homogeneous coordinates"),
     ],
-    ids=["shape", "none", "reflection", "scaled", "nan", "quaternion", "words"],
+    ids=["shape", "none", "reflection", "scaled", "nan", "quaternion", "words", "complex", "transform"],
 )
 def test_what_is_no_rotation_is_named(array, message, tmp_path):
     np.save(tmp_path / "r.npy", array)
@@ -279,10 +309,14 @@ def test_files_of_rotations_that_cannot_be_read(tmp_path):
     with pytest.raises(FileNotFoundError, match="`rotations` must be a file"):
         evaluate.read_rotations(tmp_path / "none.npy")
     (tmp_path / "r.json").write_text("[]")
-    with pytest.raises(ValueError, match=r"suffix must be \.npy or \.txt"):
+    with pytest.raises(ValueError, match=r"suffix must be \.npy, \.txt or \.csv"):
         evaluate.read_rotations(tmp_path / "r.json")
     (tmp_path / "r.txt").write_text("1 0 0 0\n1 0 0\n")
     with pytest.raises(ValueError, match="wanted an array of numbers"):
         evaluate.read_rotations(tmp_path / "r.txt")
-    (tmp_path / "one.txt").write_text("1 0 0\n0 1 0\n0 0 1\n")
-    assert torch.equal(evaluate.read_rotations(tmp_path / "one.txt"), torch.eye(3)[None])
+    (tmp_path / "empty.txt").write_text("\n")
+    with pytest.raises(ValueError, match="holds no rotations"):
+        evaluate.read_rotations(tmp_path / "empty.txt")
+    for name, text in (("one.txt", "1 0 0\n0 1 0\n0 0 1\n"), ("one.csv", "1,0,0,0,1,0,0,0,1\n")):
+        (tmp_path / name).write_text(text)
+        assert torch.equal(evaluate.read_rotations(tmp_path / name), torch.eye(3)[None])

@@ -175,7 +175,7 @@ def test_wrong_arguments_are_named():
         losses.axial(eye, eye, torch.ones(2))
     with pytest.raises(ValueError, match=r"`reduction` must be 'mean', 'sum' or 'none'; got 'median'"):
         losses.ReducedLoss(losses.geodesic, "median")
-    with pytest.raises(ValueError, match=r"`order` must be at least 1; got 0"):
+    with pytest.raises(ValueError, match=r"`order` must be a whole number, at least 1; got 0"):
         symmetries.cyclic(0)
     with pytest.raises(ValueError, match="`axis` must be a finite nonzero vector"):
         symmetries.cyclic(2, (0.0, 0.0, 0.0))

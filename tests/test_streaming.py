@@ -85,6 +85,10 @@ def test_misses_are_above_everything():
     close(value["median_deg"], degrees[1:3].mean())
     assert value["p75_deg"].isinf() and value["p100_deg"].isinf()
     close(value["auc_180_deg"], (1 - degrees[:3] / 180).sum() / 4)
+    estimate[1, 0, 0] = torch.nan  # between two misses
+    metrics.reset()
+    metrics.update(estimate.repeat(2, 1, 1), truth.repeat(2, 1, 1))
+    assert metrics.compute()["p75_deg"].isinf()
 
 
 def test_nothing_seen_is_nan():

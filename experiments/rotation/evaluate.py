@@ -7,12 +7,13 @@ of errors below 5 and 10 degrees.
 
     python -m experiments.rotation.evaluate --clouds FOLDER --rotations FILE
 
-Clouds are the files of the folder that end in pts (lines `x y z`) or in what `svdrot.registration.files`
-reads: ply, pcd, obj, off, stl, npy, npz, xyz, txt, csv, bin; of meshes the vertices. Rotations are a npy or
-txt file: matrices (K, 3, 3), or K rows of 9 (the rows of a matrix), or of 4 (a quaternion w x y z).
+Clouds are the files of the folder that `svdrot.registration.files` reads: pts, ply, pcd, obj, off, stl, npy,
+npz, xyz, txt, csv, bin; of meshes the vertices. Hidden ones, and that of the rotations, are left out.
+Rotations are a npy, txt or csv file: matrices (K, 3, 3), or K rows of 9 (the rows of a matrix), or of 4 (a
+quaternion w x y z).
 """
 
-from collections.abc import Callable
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,19 +28,7 @@ from experiments import _results
 from experiments.rotation._alignment_report import metrics
 from experiments.rotation._landmarks import normalised
 from experiments.rotation.landmark_alignment import errors, estimators, restore
-from svdrot.registration import _formats
-from svdrot.registration.files import read_points
-
-
-def read_pts(path: Path) -> Tensor:
-    """As xyz; `datasets.planes.read_pts` is float32, and would round what lies far from the origin."""
-    return torch.from_numpy(_formats.xyz(path, path.read_bytes()))
-
-
-READERS: dict[str, Callable[[Path], Tensor]] = {
-    ".pts": read_pts,
-    **dict.fromkeys(".ply .pcd .obj .off .stl .npy .npz .xyz .txt .csv .bin".split(), read_points),
-}
+from svdrot.registration.files import SUFFIXES, read_points
 
 
 @dataclass(frozen=True)
@@ -48,7 +37,7 @@ class Config:
     """Folder of them."""
     rotations: Path
     """File of them."""
-    checkpoint: Path = Path("experiments/results/rotation/landmark_alignment/svd.pth")
+    checkpoint: Path = Path(__file__).parents[1] / "results/rotation/landmark_alignment/svd.pth"
     """Of `landmark_alignment`. The one in landmark_alignment_other_points can align scans."""
     points: int | None = None
     """Drawn from each cloud; None: as many as in training."""
@@ -59,11 +48,16 @@ class Config:
     """Of the points that are drawn."""
     threads: int = 2
 
+    def __post_init__(self):
+        for name in ("points", "threads"):
+            if (value := getattr(self, name)) is not None and value < 1:
+                raise ValueError(f"`{name}` must be at least 1; got {value}.")
+
 
 def main(config: Config) -> None:
     torch.set_num_threads(config.threads)
     model, settings = restore(config.checkpoint)
-    clouds, rotations = read_clouds(config.clouds), read_rotations(config.rotations)
+    clouds, rotations = read_clouds(config.clouds, config.rotations), read_rotations(config.rotations)
     points = config.points or settings["points"]
     rows = []
     for name, passes, starts in estimators(settings["passes"], settings["starts"]):
@@ -92,8 +86,8 @@ def drawn(cloud: Tensor, points: int, seed: int, other: bool) -> tuple[Tensor, T
     return source, target if other else source
 
 
-def read_clouds(folder: Path) -> list[Tensor]:
-    """The clouds (points, 3) of a folder, float64, in the order of their names.
+def read_clouds(folder: Path, rotations: Path | None = None) -> list[Tensor]:
+    """The clouds (points, 3) of a folder, but for the file `rotations`, float64, in the order of their names.
 
     Raises:
         FileNotFoundError: if there is no such folder, or no file of a cloud in it.
@@ -101,13 +95,15 @@ def read_clouds(folder: Path) -> list[Tensor]:
     """
     if not folder.is_dir():
         raise FileNotFoundError(f"`clouds` must be a folder; there is none at {folder}.")
-    paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in READERS)
+    other = None if rotations is None else rotations.resolve()
+    visible = (path for path in folder.iterdir() if not path.name.startswith(".") and path.resolve() != other)
+    paths = sorted(path for path in visible if path.suffix.lower() in SUFFIXES)
     if not paths:
-        raise FileNotFoundError(f"{folder} has no files that end in {' '.join(READERS)}.")
-    clouds = [READERS[path.suffix.lower()](path) for path in paths]
+        raise FileNotFoundError(f"{folder} has no files that end in {' '.join(SUFFIXES)}.")
+    clouds = [read_points(path) for path in paths]
     for path, cloud in zip(paths, clouds, strict=True):
-        if not len(cloud) or not normalised(cloud).isfinite().all():
-            raise ValueError(f"{path}: the {len(cloud)} points are none, not finite, or all the same.")
+        if not normalised(cloud).isfinite().all():
+            raise ValueError(f"{path}: the {len(cloud)} points are all the same.")
     return clouds
 
 
@@ -123,13 +119,9 @@ def read_rotations(path: Path) -> Tensor:
     """
     if not path.is_file():
         raise FileNotFoundError(f"`rotations` must be a file; there is none at {path}.")
-    if path.suffix.lower() not in (".npy", ".txt"):
-        raise ValueError(f"{path}: the suffix must be .npy or .txt; got {path.suffix!r}.")
-    read = np.load if path.suffix.lower() == ".npy" else np.loadtxt
-    try:
-        array = torch.from_numpy(np.asarray(read(path), np.float64))
-    except (ValueError, TypeError, EOFError) as error:
-        raise ValueError(f"{path}: wanted an array of numbers: {error}") from error
+    array = torch.from_numpy(_numbers(path))
+    if array.shape == (4, 4) and array[3].tolist() == [0, 0, 0, 1]:
+        raise ValueError(f"{path}: wanted rotations; got a transform, of homogeneous coordinates.")
     if array.ndim < 3 and array.shape[-1:] == (4,):
         quaternions = array.reshape(-1, 4)
         matrix = svdrot.quaternion_to_matrix(quaternions)
@@ -149,5 +141,21 @@ def read_rotations(path: Path) -> Tensor:
     return svdrot.special_orthogonalize(matrix).float()
 
 
+def _numbers(path: Path) -> np.ndarray:
+    suffix = path.suffix.lower()
+    if suffix not in (".npy", ".txt", ".csv"):
+        raise ValueError(f"{path}: the suffix must be .npy, .txt or .csv; got {path.suffix!r}.")
+    try:
+        if suffix == ".npy":
+            return np.load(path).astype(np.float64, casting="same_kind")
+        lines = path.read_text().replace(",", " ").splitlines()
+        return np.loadtxt(lines) if any(map(str.strip, lines)) else np.empty((0, 9))
+    except (ValueError, TypeError, EOFError) as error:
+        raise ValueError(f"{path}: wanted an array of numbers: {error}") from error
+
+
 if __name__ == "__main__":
-    main(tyro.cli(Config, description=__doc__))
+    try:
+        main(tyro.cli(Config, description=__doc__))
+    except (ValueError, OSError) as error:
+        sys.exit(f"evaluate: {error}")

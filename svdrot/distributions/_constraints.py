@@ -28,5 +28,15 @@ class _UnitQuaternion(constraints.Constraint):
         return ((value * value).sum(-1) - 1).abs() <= _tolerance(value)
 
 
+class _Matrix(constraints.Constraint):
+    """As `independent(real, 2)`, which takes no empty batches."""
+
+    event_dim = 2
+
+    def check(self, value: Tensor) -> Tensor:
+        return ~value.isnan().any(-1).any(-1)
+
+
+matrix = _Matrix()
 rotation = _Rotation()
 unit_quaternion = _UnitQuaternion()

@@ -4,16 +4,18 @@ from typing import ClassVar
 
 import torch
 from torch import Tensor
-from torch.distributions import Distribution, constraints
+from torch.distributions import Distribution
 
 from svdrot._checks import check_shape, compute_dtype
+
+from . import _constraints
 
 
 class MatrixDistribution(Distribution):
     """A distribution of `event` with a square matrix of its last size, (..., n, n), for parameter."""
 
     event: ClassVar[tuple[int, ...]]
-    arg_constraints: ClassVar = {"matrix": constraints.independent(constraints.real, 2)}  # pyright: ignore
+    arg_constraints: ClassVar = {"matrix": _constraints.matrix}  # pyright: ignore
 
     def __init__(self, matrix: Tensor, *, validate_args: bool | None = None) -> None:
         check_shape("matrix", matrix, self.event[-1], self.event[-1])

@@ -9,6 +9,7 @@ from torch.distributions import Distribution, constraints
 
 from svdrot._checks import check_floating, check_shape, compute_dtype
 from svdrot.metrics import geodesic_distance
+from svdrot.projection import special_orthogonalize
 from svdrot.representations import axis_angle_to_matrix
 
 from . import _constraints
@@ -101,6 +102,9 @@ class IsotropicGaussian(Distribution):
                 f"{tuple(location.shape[:-2])}; got {tuple(scale.shape)}."
             ) from None
         dtype = torch.promote_types(compute_dtype(location), compute_dtype(scale))
+        if location.dtype.itemsize < 4:  # a rotation to its own rounding, not to that of float32
+            near = _constraints.rotation.check(location)[..., None, None]
+            location = torch.where(near, special_orthogonalize(location.float()), location.float())
         self.location = location.to(dtype).expand(*batch_shape, 3, 3)
         self.scale = scale.to(dtype).expand(batch_shape)
         super().__init__(batch_shape, torch.Size((3, 3)), validate_args=validate_args)

@@ -6,7 +6,7 @@ A pose is a `svdrot.registration.Transform`, or a pair of a rotation (..., 3, 3)
 import torch
 from torch import Tensor
 
-from svdrot._checks import result_dtype, to_compute
+from svdrot._checks import check_shape, result_dtype, to_compute
 from svdrot.metrics import length
 from svdrot.registration import nearest
 from svdrot.registration._displacements import counted, displacement, mean
@@ -46,6 +46,8 @@ def _transform(pose: Pose) -> Transform:
         rotation, translation, scale = pose.rotation, pose.translation, pose.scale
     else:
         rotation, translation = pose
+        check_shape("rotation", rotation, 3, 3)
+        check_shape("translation", translation, 3)
         scale = torch.ones_like(translation[..., 0])
     return Transform(
         to_compute(rotation, 2), to_compute(translation, 1), to_compute(scale[..., None], 1)[..., 0]

@@ -56,7 +56,7 @@ def _alike(pose: Tensor | Pose, symmetries: Tensor, dims: int) -> Tensor | Pose:
     """The poses of a whole group, its dimension before the `dims` of the batch."""
     if isinstance(pose, Transform):
         return Transform(_alike(pose.rotation, symmetries, dims), pose.translation, pose.scale)  # pyright: ignore
-    if isinstance(pose, tuple):
+    if isinstance(pose, tuple | list):
         return _alike(pose[0], symmetries, dims), pose[1]  # pyright: ignore[reportReturnType]
     pose = pose.to(compute_dtype(pose))
     s = symmetries.to(pose).reshape(-1, *[1] * dims, 3, 3)

@@ -106,6 +106,17 @@ def xyz(path: Path, data: bytes) -> NDArray:
     return table(path, rows[1:], [len(names)], delimiter)[:, [names.index(axis) for axis in "xyz"]]
 
 
+def pts(path: Path, data: bytes) -> NDArray:
+    """As `xyz`; scanners put the number of points before them."""
+    rows = lines(data)
+    if not rows or not rows[0][1].isdecimal():
+        return xyz(path, data)
+    (number, count), *rows = rows
+    if int(count) != len(rows):
+        raise ValueError(f"{path}, line {number}: wanted {int(count)} points; got {len(rows)}.")
+    return table(path, rows, COLUMNS)[:, :3]
+
+
 def npy(path: Path, data: bytes) -> NDArray:
     array = load_numpy(path, data)
     if not isinstance(array, np.ndarray):
@@ -127,13 +138,17 @@ def npz(path: Path, data: bytes) -> NDArray:
     return _xyz_columns(path, arrays[name])
 
 
+# What zipfile raises of files with wrong bytes.
+_BROKEN = (zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError)
+
+
 def load_numpy(path: Path, data: bytes) -> NDArray | Mapping[str, NDArray]:
     """What `numpy.save` or `numpy.savez` wrote."""
     # A pickle would run code of the file; without one, that is an error like any other.
     try:
         loaded = np.load(io.BytesIO(data), allow_pickle=False)
         return loaded if isinstance(loaded, np.ndarray) else {name: loaded[name] for name in loaded.files}
-    except (ValueError, OSError, EOFError, MemoryError, KeyError, zipfile.BadZipFile, zlib.error) as error:
+    except (ValueError, OSError, EOFError, MemoryError, KeyError, *_BROKEN) as error:
         raise ValueError(f"{path} cannot be read as a file of numpy: {error}") from error
 
 

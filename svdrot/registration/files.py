@@ -26,10 +26,12 @@ _READERS: dict[str, Callable[[Path, bytes], NDArray]] = {
     ".npy": _formats.npy,
     ".npz": _formats.npz,
     ".xyz": _formats.xyz,
+    ".pts": _formats.pts,
     ".txt": _formats.xyz,
     ".csv": _formats.xyz,
     ".bin": _formats.kitti,
 }
+SUFFIXES = tuple(_READERS)
 _MESHES = (".ply", ".obj", ".off", ".stl")
 
 
@@ -40,8 +42,9 @@ def read_points(
 
     By the suffix of the file: PLY (text and binary, of either byte order), PCD (text, binary, compressed),
     OBJ, OFF, STL (where each corner counts once), npy, npz (its array `points`, its only one, or that of
-    `FILE.npz:NAME`), KITTI's bin (float32 x y z intensity), and xyz, txt, csv: lines `x y z`, which may go on
-    with an intensity, a normal, a colour. Without a header nothing tells of a cut between two points.
+    `FILE.npz:NAME`), KITTI's bin (float32 x y z intensity), and xyz, pts, txt, csv: lines `x y z`, which may
+    go on with an intensity, a normal, a colour; pts may begin with the number of points. Without a header
+    nothing tells of a cut between two points.
 
     Args:
         path: of the file.
@@ -101,7 +104,7 @@ def _sampled(file: Path, samples: int, seed: int) -> NDArray:
 def write_points(path: str | Path, points: Tensor) -> None:
     """Write a cloud, whole or not at all.
 
-    What `read_points` gives back is exact for ply (float64), npy, npz, xyz, txt, csv, obj and off, and
+    What `read_points` gives back is exact for ply (float64), npy, npz, xyz, pts, txt, csv, obj and off, and
     rounded to float32, 6e-8 of a coordinate, in pcd and bin, as other programs read them.
 
     Args:
@@ -165,6 +168,7 @@ _WRITERS: dict[str, Callable[[Path, NDArray], object]] = {
     ".npy": np.save,
     ".npz": lambda path, points: np.savez(path, points=points),
     ".xyz": _write_text,
+    ".pts": _write_text,
     ".txt": _write_text,
     ".csv": lambda path, points: _write_text(path, points, "%.17g,%.17g,%.17g", "x,y,z"),
     ".bin": lambda path, points: path.write_bytes(np.pad(points, ((0, 0), (0, 1))).astype("<f4").tobytes()),
