@@ -195,7 +195,7 @@ def test_batches_transforms_and_precisions():
     )
 
 
-@pytest.mark.parametrize("times", [[4.0, 3, 2, 1, 0], [0, 1, 1, 2, 4]])
+@pytest.mark.parametrize("times", [[4.0, 3, 2, 1, 0], [0.0, 1, 1, 2, 4]])
 def test_times_that_do_not_ascend_have_no_curve(times):
     knots = random_rotation(5, generator=torch.Generator().manual_seed(0))
     assert interpolate_rotations(knots, torch.linspace(0, 4, 9), torch.tensor(times)).isnan().all()

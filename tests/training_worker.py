@@ -91,6 +91,7 @@ def exit_code(child: int) -> int:
 
 def kills(root: Path, number: int) -> None:
     """Runs are killed at random moments; whatever they had done, the next ends as if nothing had been."""
+    root.mkdir(parents=True, exist_ok=True)
     start = time.monotonic()
     assert exit_code(fork(root / "undisturbed")) == 0
     seconds = time.monotonic() - start
