@@ -1,6 +1,6 @@
 # make demo    compare rotation heads on point clouds (CPU, minutes)
 # make test    lint, types, every test
-# make bench   time projection, polar factor and alignments against their peers
+# make bench   time projection, polar factor, alignments and heads against their peers
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -20,6 +20,7 @@ bench: $(INSTALLED)
 	$(BIN)/python -m experiments.benchmarks.polar
 	$(BIN)/python -m experiments.benchmarks.registration
 	$(BIN)/python -m experiments.benchmarks.icp
+	$(BIN)/python -m experiments.benchmarks.heads
 
 $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 10) and 'svdrot needs Python 3.10 or newer')"

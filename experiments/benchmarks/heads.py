@@ -1,0 +1,101 @@
+"""What does a head cost a training?
+
+The whole step of the quick network of `experiments.rotation.pointcloud_alignment`, forward, backward and the
+optimiser, with each head; raw is svd that learns nine numbers, and projects at inference only. All take turns
+within each round, on one thread, as the trainings run; medians.
+
+Expected: with svd at most 3 % more than with raw numbers.
+
+    python -m experiments.benchmarks.heads            a minute
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from matplotlib.figure import Figure
+from torch import nn
+
+import svdrot
+from experiments import _optimizers, _results, _run
+from experiments.benchmarks._timing import medians
+from experiments.rotation import pointcloud_alignment as alignment
+from experiments.rotation._comparison import HEADS, STYLES
+
+TARGET = 1.03  # of the step with raw numbers
+
+
+@dataclass(frozen=True)
+class Config:
+    heads: tuple[str, ...] = ("raw", "svd", "6d", "10d", "quaternion", "axis_angle", "euler")
+    rounds: int = 500
+    seconds: float = 120.0
+    """After which no new round begins; there are at least three."""
+    threads: int = 1
+    out: Path = Path("experiments/results")
+    """The results go into a folder heads_cpu in it."""
+
+
+def step(head: str, settings: alignment.Config) -> Callable[[], object]:
+    """A step of training on clouds that stay the same."""
+    representation, strategy = HEADS[head]
+    generator = torch.Generator().manual_seed(0)
+    source = torch.randn(settings.clouds, settings.points, 3, generator=generator)
+    rotation = svdrot.random_rotation(settings.clouds, settings.copies, generator=generator)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = alignment.SiamesePointNet(
+            representation, settings.widths, settings.hidden, settings.slope, strategy
+        )
+    optimizer = _optimizers.OPTIMIZERS[settings.optimizer](model, settings.weight_decay, ())
+
+    def take() -> None:
+        loss = alignment.LOSSES[settings.loss](model(source, rotation), rotation, source).mean()
+        optimizer.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_(model.parameters(), settings.clip or torch.inf)
+        optimizer.step()
+
+    return take
+
+
+def run(config: Config) -> tuple[list[dict[str, Any]], int]:
+    torch.set_num_threads(config.threads)
+    steps = {head: step(head, alignment.Config()) for head in config.heads}
+    times, rounds = medians(steps, "cpu", config.rounds, config.seconds)
+    raw = times["raw"]
+    rows = [
+        {"head": head, "step ms": 1e3 * t, "over raw µs": 1e6 * (t - raw), "over raw %": 100 * (t / raw - 1)}
+        for head, t in times.items()
+    ]
+    return rows, rounds
+
+
+def verdict(rows: list[dict[str, Any]]) -> str:
+    (share,) = (row["over raw %"] for row in rows if row["head"] == "svd")
+    holds = "holds" if 1 + share / 100 <= TARGET else "does not hold"
+    return (
+        f"With svd a step takes {share:.2g} % longer than with raw numbers, expected at most 3: **{holds}**."
+    )
+
+
+def figure(rows: list[dict[str, Any]]) -> Figure:
+    panel = Figure(figsize=(7, 3.4), layout="constrained")
+    axis = panel.subplots()
+    for place, row in enumerate(rows):
+        axis.barh(place, row["over raw %"], color=STYLES[row["head"]][0])
+    axis.axvline(100 * (TARGET - 1), color="#444444", lw=0.8, ls="--")
+    axis.set_yticks(range(len(rows)), [row["head"] for row in rows])
+    axis.invert_yaxis()
+    axis.set(xlabel="longer than with raw numbers, %", title="a step of training")
+    axis.grid(alpha=0.3, axis="x")
+    return panel
+
+
+if __name__ == "__main__":
+    config = _run.parse(Config(), __doc__)
+    rows, rounds = run(config)
+    tables = {f"Medians of {rounds} rounds, {config.threads} thread": rows}
+    _results.write(config.out / "heads_cpu", config, tables, figure(rows), verdict(rows))
