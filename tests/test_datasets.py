@@ -214,6 +214,7 @@ def test_packing_keeps_every_decimal(both_forms, tmp_path):
         ({"hi": None, "offsets": None, "ids": None}, "lacks the arrays .*'hi', 'ids', 'offsets'"),
         ({"lo": np.zeros((4, 2), np.uint16)}, r"wanted `lo` \(P, 3\) of uint16 .*\(4, 2\)"),
         ({"lo": np.zeros((4, 3), np.int32)}, "of int32"),
+        ({"lo": np.zeros((), np.uint16)}, r"wanted `lo` \(P, 3\) of uint16 .*\(\)"),
         ({"hi": np.zeros((3, 3), np.int8)}, r"and \(3, 3\) of int8"),
         ({"offsets": np.array([0, 2])}, "wanted `offsets` that rise from 0 to 4"),
         ({"offsets": np.array([0, 2, 5])}, "wanted `offsets`"),
@@ -222,6 +223,7 @@ def test_packing_keeps_every_decimal(both_forms, tmp_path):
         ({"offsets": np.array([0.0, 2, 4])}, "wanted `offsets`"),
         ({"ids": np.array(["a"])}, "the 1 names"),
         ({"ids": np.array([1, 2])}, "wanted `offsets`"),
+        ({"ids": np.array("a")}, "wanted `offsets`"),
     ],
 )
 def test_broken_packs_are_named(tmp_path, changed, message):

@@ -571,10 +571,10 @@ def test_a_location_in_half_precision_is_the_rotation_nearest_to_it(dtype):
 
 @pytest.mark.parametrize("family", BUILT)
 def test_empty_batches_are_distributions(family):
-    distribution, value = BUILT[family](torch.zeros(0, 3, 3), torch.zeros(0, 3, 3))
-    validated = distribution.expand((0,))
-    assert validated.log_prob(value).shape == validated.entropy().shape == (0,)
-    assert type(distribution)(*([distribution.matrix] if family != "gaussian" else [value, value[:, 0, 0]]))
+    built, value = BUILT[family](torch.zeros(0, 3, 3), torch.zeros(0, 3, 3))
+    parameters = [getattr(built, name) for name in built.arg_constraints]
+    distribution = type(built)(*parameters, validate_args=True)
+    assert distribution.log_prob(value).shape == distribution.entropy().shape == (0,)
 
 
 @pytest.mark.parametrize(("family", "law"), each_law)

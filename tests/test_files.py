@@ -317,6 +317,17 @@ def test_every_kind_of_text(name, text, tmp_path):
     assert read_points(tmp_path / name).tolist() == [[1, 2, 3], [4, 5, 6]]
 
 
+def test_a_compression_that_does_not_exist_is_named(tmp_path):
+    file = tmp_path / "a.npz"
+    np.savez(file, points=np.ones((2, 3)))
+    data = bytearray(file.read_bytes())
+    for header, place in ((b"PK\x03\x04", 8), (b"PK\x01\x02", 10)):
+        data[data.index(header) + place] = 77
+    file.write_bytes(data)
+    with pytest.raises(ValueError, match=r"a\.npz cannot be read as a file of numpy"):
+        read_points(file)
+
+
 def test_numpy_arrays_of_other_kinds(tmp_path):
     np.save(tmp_path / "a.npy", np.arange(8, dtype=np.uint8).reshape(2, 4))
     assert read_points(tmp_path / "a.npy").tolist() == [[0, 1, 2], [4, 5, 6]]

@@ -175,6 +175,12 @@ def test_wrong_arguments_are_named():
         losses.axial(eye, eye, torch.ones(2))
     with pytest.raises(ValueError, match=r"`reduction` must be 'mean', 'sum' or 'none'; got 'median'"):
         losses.ReducedLoss(losses.geodesic, "median")
+    with pytest.raises(ValueError, match=r"`order` must be a whole number, at least 1; got 1\.5"):
+        symmetries.cyclic(1.5)  # pyright: ignore
+    with pytest.raises(ValueError, match="`threshold` must be positive and finite"):
+        losses.huber_geodesic(torch.eye(3), torch.eye(3), torch.tensor([0.1, 0.2]))  # pyright: ignore
+    with pytest.raises(ValueError, match=r"`rotation` must have shape \(\.\.\., 3, 3\); got \(4, 4\)"):
+        losses.add((torch.eye(4), torch.zeros(3)), (torch.eye(3), torch.zeros(3)), torch.zeros(5, 3))
     with pytest.raises(ValueError, match=r"`order` must be a whole number, at least 1; got 0"):
         symmetries.cyclic(0)
     with pytest.raises(ValueError, match="`axis` must be a finite nonzero vector"):

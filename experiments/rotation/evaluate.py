@@ -38,7 +38,7 @@ class Config:
     rotations: Path
     """File of them."""
     checkpoint: Path = Path(__file__).parents[1] / "results/rotation/landmark_alignment/svd.pth"
-    """Of `landmark_alignment`. The one in landmark_alignment_other_points can align scans."""
+    """Of `landmark_alignment`. That in landmark_alignment_other_points knows copies with other points."""
     points: int | None = None
     """Drawn from each cloud; None: as many as in training."""
     other_points: bool = False

@@ -31,7 +31,7 @@ DEPTH = 40.0
 DECAY = 45.0
 
 
-@torch.compiler.assume_constant_result
+@torch.compiler.assume_constant_result  # which does not look into a cache
 def gauss_legendre(count: int, device: torch.device) -> tuple[Tensor, Tensor]:
     """Nodes and weights on [0, 1]."""
     return _gauss_legendre(count, device)

@@ -6,7 +6,7 @@ from typing import Any
 from torch import Tensor
 
 
-def equal(keys: Sequence[Hashable]) -> list[list[int]]:
+def grouped(keys: Sequence[Hashable]) -> list[list[int]]:
     """The indices of equal keys, together."""
     groups: dict[Hashable, list[int]] = {}
     for i, key in enumerate(keys):

@@ -18,7 +18,7 @@ from svdrot._checks import check_floating, compute_dtype
 from svdrot.polar import newton_schulz
 from svdrot.schedules import POLAR_EXPRESS, Schedule
 
-from ._tensors import equal, gradient, local, owners, portions, shard, whole
+from ._tensors import gradient, grouped, local, owners, portions, shard, whole
 from .views import MatrixView, viewed
 
 # Over the learning rate, of a matrix of m rows and n columns; names of torch.optim.Muon. The first is from
@@ -216,7 +216,7 @@ class Muon(Optimizer):
     ) -> list[Tensor]:
         """For the local updates of parameters, the local directions, in memory of their own."""
         view = group["view"] or MatrixView()
-        alike = equal([(p.shape, p.dtype, p.device) for p in params])
+        alike = grouped([(p.shape, p.dtype, p.device) for p in params])
         stacks = [view.matrices(torch.stack([whole(updates[i], params[i]) for i in same])) for same in alike]
         found = self._shared(stacks, group) if group["process_group"] else self._alone(stacks, group)
         directions = list(updates)
@@ -242,7 +242,7 @@ class Muon(Optimizer):
         owner = [o.tolist() for o in torch.tensor(owners(costs, size)).split([len(x) for x in stacks])]
         own = [[[i for i, o in enumerate(os) if o == r] for os in owner] for r in range(size)]
         found = [torch.empty_like(x) for x in stacks]
-        for alike in equal([(x.dtype, x.device) for x in stacks]):
+        for alike in grouped([(x.dtype, x.device) for x in stacks]):
             sizes = [[len(own[r][s]) * stacks[s].shape[1:].numel() for s in alike] for r in range(size)]
             mine = self._alone([stacks[s][own[rank][s]] for s in alike], group)
             sent = torch.cat([x.flatten() for x in mine])
