@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from . import nn as nn
 from . import optim as optim
 from . import polar as polar
+from . import representations as representations
 from . import schedules as schedules
 from .interpolation import exp_map as exp_map
 from .interpolation import interpolate_rotations as interpolate_rotations
@@ -63,6 +64,8 @@ _LAZY = ("distributions", "losses", "registration", "streaming", "symmetries")  
 def __getattr__(name: str):
     if name in _LAZY:
         return import_module(f"svdrot.{name}")
+    if "_to_" in name:  # from any representation to any other
+        return getattr(representations, name)
     raise AttributeError(f"module 'svdrot' has no attribute {name!r}")
 
 
@@ -104,6 +107,7 @@ __all__ = [
     "random_rotation_within",
     "random_small_rotation",
     "registration",
+    "representations",
     "rotation_2vec_to_matrix",
     "rotation_5d_to_matrix",
     "rotation_6d_to_matrix",

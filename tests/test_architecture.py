@@ -77,6 +77,7 @@ PUBLIC = [
     "random_rotation_within",
     "random_small_rotation",
     "registration",
+    "representations",
     "rotation_2vec_to_matrix",
     "rotation_5d_to_matrix",
     "rotation_6d_to_matrix",

@@ -1,7 +1,8 @@
 """Maps between representations: round trips, independent references, derivatives at the singular spots."""
 
+import pickle
 from functools import partial
-from itertools import product
+from itertools import permutations, product
 from pathlib import Path
 
 import numpy as np
@@ -14,11 +15,11 @@ from mpmath import mp
 from rotation_cases import HARD
 from scipy.spatial.transform import Rotation
 
+import svdrot
 from svdrot import representations as rep
 from svdrot.metrics import geodesic_distance
+from svdrot.representations._named import KINDS
 from svdrot.rotations import is_rotation
-
-# torch.func and forward-mode AD import torch's own decompositions, which still call torch.jit.script (2.13).
 
 SEQUENCES = ["".join(s) for axes in ("xyz", "XYZ") for s in product(axes, repeat=3) if s[0] != s[1] != s[2]]
 NAMES = ["matrix", "quaternion", "axis_angle", "mrp", "2vec", "5d", "6d", "9d", "10d"]
@@ -296,6 +297,24 @@ def test_conversion_keeps_float32_until_the_end_and_its_argument_is_checked():
         rep.convert_rotation(half, "axis_angle", "quat")
     with pytest.raises(ValueError, match=r"`value` must have shape \(\.\.\., 4\); got \(32, 3\)"):
         rep.convert_rotation(half, "quaternion", "6d")
+
+
+def test_every_pair_has_a_function_of_its_name():
+    kinds = {kind: name.format("ZYX") for kind, (name, _) in KINDS.items()}
+    assert set(kinds.values()) == {name for name in NAMES if "euler" not in name} | {"euler_ZYX"}
+    for (source, start), (target, end) in permutations(kinds.items(), 2):
+        function = getattr(rep, f"{source}_to_{target}")
+        assert function is getattr(svdrot, f"{source}_to_{target}")
+        assert pickle.loads(pickle.dumps(function)) is function
+        assert function.__name__ == f"{source}_to_{target}" and function.__doc__
+        value = rep.convert_rotation(EVERY_CASE[::11], "matrix", start)
+        sequence = ("ZYX",) if "euler" in (source, target) else ()
+        expected = rep.convert_rotation(value, start, end)
+        assert largest(function(value, *sequence) - expected) < 16 * ONE_MAP[torch.float64], (source, target)
+    with pytest.raises(ValueError, match=r"`sequence` must be three axes, .*got 'XXY'"):
+        rep.rotation_6d_to_euler(torch.randn(2, 6), "XXY")
+    with pytest.raises(AttributeError, match="rotation_7d_to_matrix"):
+        _ = svdrot.rotation_7d_to_matrix
 
 
 def test_conversion_to_itself_normalizes():

@@ -121,8 +121,17 @@ def learning_curves(results: Results) -> Figure:
         shortest = min(curves, key=len)
         seeds = [[point["mean_deg"] for point in curve[: len(shortest)]] for curve in curves]
         _line(axes, head, [point["step"] for point in shortest], np.array(seeds))
+    minutes_axis(axes, results.values())
     axes.legend(frameon=False, loc="lower left")
     return figure
+
+
+def minutes_axis(axes: Any, results: Iterable[dict[str, Any]]) -> None:
+    """Above an axis of steps the time they take: of every head about the same, so one median serves all."""
+    minutes = float(np.median([result["seconds"] / result["step"] for result in results])) / 60
+    top = axes.secondary_xaxis("top", functions=(lambda step: step * minutes, lambda time: time / minutes))
+    top.set_xlabel("minutes of one training", fontsize="small")
+    top.tick_params(labelsize="small")
 
 
 def percentiles(errors: dict[tuple[str, int], NDArray]) -> Figure:

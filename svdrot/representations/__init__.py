@@ -1,4 +1,4 @@
-"""Rotation representations: `X_to_matrix`, `matrix_to_X`, and `convert_rotation` from any to any other.
+"""Rotation representations: `X_to_Y` from any to any other, and `convert_rotation` by their names.
 
 Rotations act on column vectors, quaternions are w x y z, angles are radians. Every map takes any batch shape,
 computes half precision in float32 and gives it back as it came (float32 under autocast), and answers an
@@ -12,7 +12,15 @@ elementwise: `@` would fall to bfloat16 under autocast and to TF32 on a GPU.
 | euler, all 24 sequences | 3 | `_euler` |
 | 6d (Gram-Schmidt), 5d (the same, projected), 2vec (bisector) | 6, 5, 6 | `_frames` |
 | 9d (nearest rotation), 10d (eigenvector) | 9, 10 | `_linear` |
+
+The maps from and to the matrix, and those that meet in the quaternion, are written out; `_named` makes the
+others. In names of functions 6d is rotation_6d, and so on, and 10d symmetric_10d.
 """
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from torch import Tensor
 
 from ._convert import REPRESENTATIONS as REPRESENTATIONS
 from ._convert import convert_rotation as convert_rotation
@@ -31,6 +39,7 @@ from ._linear import matrix_to_rotation_9d as matrix_to_rotation_9d
 from ._linear import matrix_to_symmetric_10d as matrix_to_symmetric_10d
 from ._linear import rotation_9d_to_matrix as rotation_9d_to_matrix
 from ._linear import symmetric_10d_to_matrix as symmetric_10d_to_matrix
+from ._named import named_conversions
 from ._quaternions import axis_angle_to_matrix as axis_angle_to_matrix
 from ._quaternions import axis_angle_to_quaternion as axis_angle_to_quaternion
 from ._quaternions import matrix_to_axis_angle as matrix_to_axis_angle
@@ -41,3 +50,9 @@ from ._quaternions import mrp_to_quaternion as mrp_to_quaternion
 from ._quaternions import quaternion_to_axis_angle as quaternion_to_axis_angle
 from ._quaternions import quaternion_to_matrix as quaternion_to_matrix
 from ._quaternions import quaternion_to_mrp as quaternion_to_mrp
+
+globals().update({name: made for name, made in named_conversions().items() if name not in globals()})
+
+if TYPE_CHECKING:
+
+    def __getattr__(name: str) -> Callable[..., Tensor]: ...

@@ -43,12 +43,16 @@ def euler_to_matrix(angles: Tensor, sequence: str) -> Tensor:
     return (ab[..., None] * c[..., None, :, :]).sum(-2).to(result_dtype(angles))
 
 
-def _axes(sequence: str) -> tuple[int, ...]:
+def check_sequence(sequence: str) -> None:
     if sequence not in SEQUENCES:
         raise ValueError(
             '`sequence` must be three axes, neighbours different, such as "XYZ" (intrinsic) '
             f'or "zxz" (extrinsic); got {sequence!r}.'
         )
+
+
+def _axes(sequence: str) -> tuple[int, ...]:
+    check_sequence(sequence)
     return tuple(map("xyz".find, sequence.lower()))
 
 
