@@ -2,6 +2,7 @@
 
 import itertools
 import math
+from functools import partial
 
 import mpmath
 import pytest
@@ -16,11 +17,11 @@ from svdrot.distributions import (
     MatrixFisher,
     RotationLaplace,
     UniformRotation,
-    isotropic_gaussian,
     rotation_laplace,
 )
 from svdrot.distributions import _normalizer as normalizer
 from svdrot.distributions._form import matrix_of_form, quaternion_form
+from svdrot.distributions._heat_kernel import log_heat_kernel
 
 # The promise is 1e-5; the quadratures keep 1e-9 (matrix Fisher, Bingham) and 1e-7 (Laplace) in float64, and
 # the result is rounded to float32: a log density of up to 20 has a unit of rounding of 1e-6.
@@ -306,7 +307,7 @@ def test_heat_kernel_agrees_with_its_series_in_many_digits(tau):
                 )
             )
         x = torch.tensor([angle, tau], dtype=torch.float64)
-        assert abs(isotropic_gaussian.log_heat_kernel(x[0], x[1]).item() - float(truth)) < 1e-11
+        assert abs(log_heat_kernel(x[0], x[1]).item() - float(truth)) < 1e-11
 
 
 @pytest.mark.parametrize("scale", [1e-4, 1e-2, 0.3, 1.41, 1.42, 3.0, 20.0])
@@ -314,7 +315,7 @@ def test_isotropic_gaussian_has_mass_one_and_its_mean_and_entropy(scale):
     x, weight = normalizer.gauss_legendre(300, torch.device("cpu"))
     end = min(math.pi, 14 * scale)
     angle, tau = end * x, torch.tensor(scale**2 / 2, dtype=torch.float64)
-    log_f = isotropic_gaussian.log_heat_kernel(angle, tau)
+    log_f = log_heat_kernel(angle, tau)
     mass = end * weight * 2 / math.pi * (angle / 2).sin() ** 2 * log_f.exp()
     ours = IsotropicGaussian(torch.eye(3), torch.tensor(scale))
     assert abs(mass.sum().item() - 1) < 1e-10
@@ -358,7 +359,7 @@ def test_angles_of_isotropic_samples_follow_the_heat_kernel(scale):
     angle = svdrot.geodesic_distance(gaussian.sample((100_000,)), gaussian.location).sort().values
     grid = torch.linspace(0, math.pi, 4001, dtype=torch.float64)
     density = 2 / math.pi * (grid / 2).sin() ** 2
-    density = density * isotropic_gaussian.log_heat_kernel(grid, gaussian.scale**2 / 2).exp()
+    density = density * log_heat_kernel(grid, gaussian.scale**2 / 2).exp()
     expected = torch.cat((grid[:1], torch.cumulative_trapezoid(density, grid)))
     empirical = torch.searchsorted(angle, grid, right=True) / len(angle)
     assert (expected - empirical).abs().max() < 2.6 / len(angle) ** 0.5  # Kolmogorov: 1 in 370,000
@@ -605,6 +606,52 @@ def test_every_law_compiles_whole(family, law):
     values = value(matrix, r), torch.compile(value, fullgraph=True, backend="aot_eager")(matrix, r)
     torch.testing.assert_close(*values)
     torch.testing.assert_close(*(torch.autograd.grad(some.sum(), matrix)[0] for some in values))
+
+
+def drawn(family: str, matrix: torch.Tensor) -> torch.Tensor:
+    built, _ = BUILT[family](matrix, matrix)
+    return (built.rsample if built.has_rsample else built.sample)((7,))
+
+
+@pytest.mark.parametrize("family", BUILT)
+def test_samples_under_vmap_are_those_of_its_randomness(family):
+    draw = partial(drawn, family)
+    matrix = with_singular_values(3, 1, -0.5)[:4]
+    generator_seed(2)
+    same = torch.vmap(draw, randomness="same")(matrix)
+    for one, by_vmap in zip(matrix, same, strict=True):
+        generator_seed(2)
+        torch.testing.assert_close(by_vmap, draw(one), rtol=0, atol=1e-12)
+    for given, dims in ((matrix[:1].expand(4, 3, 3), 0), (matrix[0], None)):
+        apart = torch.vmap(lambda m, _: draw(m), (dims, 0), randomness="different")(given, torch.arange(4))
+        pairs = itertools.combinations(apart.flatten(0, 1), 2)
+        assert min((a - b).abs().max() for a, b in pairs) > 1e-6
+    with pytest.raises(RuntimeError, match="randomness"):
+        torch.vmap(draw)(matrix)
+
+
+def test_reparameterised_samples_under_vmap_have_their_gradient():
+    def turned(scale):
+        return IsotropicGaussian(torch.eye(3, dtype=torch.float64), scale).rsample()[..., 0, 1].sum()
+
+    for scale in torch.tensor([0.3, 1.3, 1.7], dtype=torch.float64):
+        generator_seed(3)
+        by_vmap = torch.vmap(torch.func.grad(turned), randomness="same")(scale[None])
+        generator_seed(3)
+        leaf = scale.clone().requires_grad_()
+        torch.testing.assert_close(by_vmap[0], torch.autograd.grad(turned(leaf), leaf)[0])
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.parametrize("family", BUILT)
+def test_drawing_compiles_whole(family):
+    matrix = with_singular_values(3, 1, -0.5)[:4]
+    torch._dynamo.reset()
+    draw = torch.compile(partial(drawn, family), fullgraph=True, backend="aot_eager")
+    first, second = draw(matrix), draw(matrix)
+    assert first.shape == drawn(family, matrix).shape and not torch.equal(first, second)
+    r = svdrot.quaternion_to_matrix(first) if family == "bingham" else first
+    assert svdrot.is_rotation(r).all()
 
 
 def test_bad_arguments_are_named():

@@ -22,6 +22,8 @@ import torch
 from torch import Tensor
 from torch.autograd import Function
 
+from ._sampling import bingham, draw
+
 # Relative error of the normaliser at most 3e-10 over all combinations of the gaps 0, 1e-6, 1e-3, 0.3, 5, 200,
 # 1e4 and 1e8, with 64 nodes 3e-7. Fourth moments need more: 1e-7 with 96 nodes.
 NODES = 128
@@ -264,35 +266,5 @@ def entropy(a: Tensor) -> Tensor:
 def sample(a: Tensor, count: int) -> Tensor:
     """Unit quaternions (count, B, 4) with density exp(q^T A q) / c(A), A of shape (B, 4, 4), in float64."""
     _, gaps, vectors = eigen(a)
-    q = sample_diagonal(gaps.expand(count, *gaps.shape).reshape(-1, 3)).reshape(count, len(gaps), 4)
+    q = draw(bingham, gaps.expand(count, *gaps.shape).reshape(-1, 3)).reshape(count, len(gaps), 4)
     return (vectors * q[..., None, :]).sum(-1)
-
-
-def sample_diagonal(gaps: Tensor) -> Tensor:
-    """Unit quaternions (N, 4) in the eigenbasis, from the gaps (N, 3), NaN for NaN.
-
-    Rejection from the angular central Gaussian distribution: at worst about half of the proposals are taken.
-
-    Source: Kent, Ganeiber and Mardia, "A New Unified Approach for the Simulation of a Wide Class of
-    Directional Distributions", J. Comput. Graph. Stat. 27 (2018), section 3.
-    """
-    d = torch.cat((torch.zeros_like(gaps[..., :1]), gaps), -1)
-    # sum 1 / (b + 2 d) = 1 is convex and decreasing in b: from b = 1, left of the root, Newton is monotone.
-    b = torch.ones_like(d[..., :1])
-    for _ in range(20):
-        inverse = 1 / (b + 2 * d)
-        b = b + (inverse.sum(-1, keepdim=True) - 1) / inverse.square().sum(-1, keepdim=True)
-    b = b.clamp(1, 4)
-    omega = 1 + 2 * d / b
-    log_bound = (b[..., 0] - 4) / 2 + 2 * (4 / b[..., 0]).log()
-    q = torch.full_like(d, torch.nan)
-    pending = d.isfinite().all(-1).nonzero()[:, 0]
-    while len(pending):
-        y = torch.randn(len(pending), 4, dtype=d.dtype, device=d.device) * omega[pending].rsqrt()
-        y = y / torch.linalg.vector_norm(y, dim=-1, keepdim=True)
-        y2 = y * y
-        log_ratio = 2 * (y2 * omega[pending]).sum(-1).log() - (y2 * d[pending]).sum(-1) - log_bound[pending]
-        taken = torch.rand_like(log_ratio).log() < log_ratio
-        q[pending[taken]] = y[taken]
-        pending = pending[~taken]
-    return q

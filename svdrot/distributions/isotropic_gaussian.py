@@ -13,53 +13,9 @@ from svdrot.projection import special_orthogonalize
 from svdrot.representations import axis_angle_to_matrix
 
 from . import _constraints
+from ._heat_kernel import log_heat_kernel
 from ._normalizer import gauss_legendre
-
-# Where the two series change over. At tau = 1 the first term left out of either is below 1e-22.
-SWITCH = 1.0
-HARMONICS = 6
-IMAGES = 2
-
-
-def log_heat_kernel(angle: Tensor, tau: Tensor) -> Tensor:
-    r"""ln f, $f(\omega) = \sum_l (2l + 1) e^{-l(l + 1) \tau} \sin((l + 1/2) \omega) / \sin(\omega / 2)$, the
-    density against the uniform measure after the time tau of the heat equation $\partial_\tau f = \Delta f$.
-
-    For small tau its Poisson sum, over images at $\omega - 2 \pi k$, the terms of k and -k taken together:
-    $\sqrt\pi \tau^{-3/2} e^{\tau / 4} \frac{\omega / 2}{\sin(\omega / 2)} e^{-\omega^2 / 4 \tau} (1 + \sum_{k
-    > 0} (-1)^k 2 e^{-\pi^2 k^2 / \tau} [\cosh z_k - \frac{2 \pi^2 k^2}{\tau} \frac{\sinh z_k}{z_k}])$ with
-    $z_k = \pi k \omega / \tau$. Source: Nikolayev and Savyolova, Textures and Microstructures 29 (1997);
-    Leach et al., "Denoising Diffusion Probabilistic Models on SO(3) for Rotational Alignment" (2022), tau =
-    epsilon^2.
-    """
-    small = tau < SWITCH
-    t = torch.where(small, tau, SWITCH / 2)
-    gaussian = 0.5 * math.log(math.pi) - 1.5 * t.log() + t / 4 - angle**2 / (4 * t)
-    near = gaussian - torch.sinc(angle / (2 * math.pi)).log() + _images(angle, t).log()
-
-    t = torch.where(small, 2 * SWITCH, tau)
-    character, series = torch.ones_like(angle), torch.ones_like(angle * t)
-    for l in range(1, HARMONICS + 1):
-        character = character + 2 * torch.cos(l * angle)
-        series = series + (2 * l + 1) * torch.exp(-l * (l + 1) * t) * character
-    return torch.where(small, near, series.log())
-
-
-def _images(angle: Tensor, t: Tensor) -> Tensor:
-    """The sum over images, over its first term: 1 near zero, 2 at pi, for small t."""
-    total = torch.ones_like(angle * t)
-    for k in range(1, IMAGES + 1):
-        z = math.pi * k * angle / t
-        # exp(-z) sinh(z) / z
-        small = z < 0.5
-        x = torch.where(small, z, 0.5)
-        x2 = x * x
-        series = 1 + x2 / 6 * (1 + x2 / 20 * (1 + x2 / 42 * (1 + x2 / 72 * (1 + x2 / 110))))
-        y = torch.where(small, 0.5, z)
-        sinhc = torch.where(small, torch.exp(-x) * series, -torch.expm1(-2 * y) / (2 * y))
-        scale = (-1) ** k * torch.exp(z - (math.pi * k) ** 2 / t)
-        total = total + scale * (1 + torch.exp(-2 * z) - (2 * math.pi * k) ** 2 / t * sinhc)
-    return total
+from ._sampling import draw, heat_angle
 
 
 class IsotropicGaussian(Distribution):
@@ -131,14 +87,11 @@ class IsotropicGaussian(Distribution):
         shape = self._extended_shape(torch.Size(sample_shape))[:-2]
         tau = self._tau()
         with torch.no_grad():
-            angle = _sample_angle(tau.expand(shape).reshape(-1)).reshape(shape)
+            angle = draw(heat_angle, tau.expand(shape).reshape(-1)).reshape(shape)
             axis = torch.randn(*shape, 3, dtype=tau.dtype, device=tau.device)
             axis = axis / torch.linalg.vector_norm(axis, dim=-1, keepdim=True)
-        if tau.requires_grad:
-            with torch.enable_grad():
-                at = angle.detach().requires_grad_()
-                (score,) = torch.autograd.grad(log_heat_kernel(at, tau.detach().expand(shape)).sum(), at)
-            angle = angle - score * (tau - tau.detach())
+            score = torch.func.grad(lambda at: log_heat_kernel(at, tau).sum())(angle)
+        angle = angle - score * (tau - tau.detach())
         step = axis_angle_to_matrix(angle[..., None] * axis)
         r = (self.location.double()[..., :, :, None] * step[..., None, :, :]).sum(-2)
         return r.to(self.location.dtype)
@@ -160,26 +113,3 @@ class IsotropicGaussian(Distribution):
         # The measure of the angle is (2 / pi) sin^2(omega / 2).
         measure = 2 / math.pi * torch.sin(angle / 2) ** 2 * end * weight
         return -(measure * log_f.exp() * log_f).sum(-1).to(self.scale.dtype)
-
-
-def _sample_angle(tau: Tensor) -> Tensor:
-    """Angles (N,) from the times (N,), by rejection: for small tau from the length of a normal vector, whose
-    density the angle's exceeds by the factor sinc(omega / 2) times `_images`, at most 4 / pi; for large from
-    the uniform rotations, by f at most f(0)."""
-    small = tau < SWITCH
-    angle = torch.full_like(tau, torch.nan)
-    pending = (tau > 0).nonzero()[:, 0]
-    while len(pending):
-        t, near = tau[pending], small[pending]
-        normal = torch.randn(len(pending), 4, dtype=tau.dtype, device=tau.device)
-        length = torch.linalg.vector_norm(normal[:, 1:], dim=-1)
-        proposal = torch.where(near, (2 * t).sqrt() * length, 2 * torch.atan2(length, normal[:, 0].abs()))
-        inside = proposal <= math.pi
-        x = proposal.clamp(max=math.pi)
-        t_near = torch.where(near, t, SWITCH / 2)
-        by_images = torch.sinc(x / (2 * math.pi)) * _images(x, t_near) * math.pi / 4
-        by_peak = torch.exp(log_heat_kernel(x, t) - log_heat_kernel(torch.zeros_like(x), t))
-        taken = inside & (torch.rand_like(x) < torch.where(near, by_images, by_peak))
-        angle[pending[taken]] = proposal[taken]
-        pending = pending[~taken]
-    return angle

@@ -30,10 +30,10 @@ from ._normalizer import (
     gauss_legendre,
     last_derivative,
     moments,
-    sample_diagonal,
     scaled_normalizer,
     spectral,
 )
+from ._sampling import bingham, draw
 
 # 5e-8 and 2e-8 of the normaliser over all combinations of the gaps 0, 1e-6, 1e-3, 0.3, 5, 200, 1e4 and 1e8.
 NODES = 128
@@ -303,9 +303,11 @@ class RotationLaplace(MatrixDistribution):
             # The quadrature, exact to 1e-7, is itself a mixture: of the distributions of its nodes.
             u, du = _nodes(gaps)
             p = _density(u) * du * _normalizers(u, gaps)
-            drawn = u.gather(-1, torch.multinomial(p, count, replacement=True)) if count else u[..., :0]
+            below = p.cumsum(-1)
+            chosen = torch.searchsorted(below, below[:, -1:] * torch.rand_like(p[:, :1].expand(-1, count)))
+            drawn = u.gather(-1, chosen.clamp(max=NODES - 1))
             scaled = torch.where(defined[:, None], gaps, torch.nan) * drawn.mT[..., None]
-            q = sample_diagonal(scaled.reshape(-1, 3)).reshape(count, len(gaps), 4)
+            q = draw(bingham, scaled.reshape(-1, 3)).reshape(count, len(gaps), 4)
             q = (vectors * q[..., None, :]).sum(-1)
             return quaternion_to_matrix(q).to(self.matrix.dtype).reshape(shape)
 

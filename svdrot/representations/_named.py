@@ -40,7 +40,7 @@ def _named(source: str, target: str) -> Callable[..., Tensor]:
 
     function = convert_euler if "euler" in (source, target) else convert
     function.__name__ = function.__qualname__ = f"{source}_to_{target}"
-    function.__module__ = __package__
+    function.__module__ = "svdrot.representations"
     function.__doc__ = (
         f"{wanted[0].upper()}{wanted[1:]} from {given}.\n\n"
         f'`convert_rotation(value, "{start}", "{end}")`, which see.'.replace("{}", "<sequence>")
