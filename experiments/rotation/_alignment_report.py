@@ -121,16 +121,16 @@ def learning_curves(results: Results) -> Figure:
         shortest = min(curves, key=len)
         seeds = [[point["mean_deg"] for point in curve[: len(shortest)]] for curve in curves]
         _line(axes, head, [point["step"] for point in shortest], np.array(seeds))
-    minutes_axis(axes, results.values())
-    axes.legend(frameon=False, loc="lower left")
+    seconds_axis(axes, results.values())
+    figure.legend(frameon=False, loc="outside right center")
     return figure
 
 
-def minutes_axis(axes: Any, results: Iterable[dict[str, Any]]) -> None:
+def seconds_axis(axes: Any, results: Iterable[dict[str, Any]]) -> None:
     """Above an axis of steps the time they take: of every head about the same, so one median serves all."""
-    minutes = float(np.median([result["seconds"] / result["step"] for result in results])) / 60
-    top = axes.secondary_xaxis("top", functions=(lambda step: step * minutes, lambda time: time / minutes))
-    top.set_xlabel("minutes of one training", fontsize="small")
+    a_step = float(np.median([result["seconds"] / result["step"] for result in results]))
+    top = axes.secondary_xaxis("top", functions=(lambda step: step * a_step, lambda time: time / a_step))
+    top.set_xlabel("seconds of one training", fontsize="small")
     top.tick_params(labelsize="small")
 
 
@@ -141,7 +141,7 @@ def percentiles(errors: dict[tuple[str, int], NDArray]) -> Figure:
         seeds = [np.percentile(values, q) for (other, _), values in errors.items() if other == head]
         _line(axes, head, q, np.array(seeds))
     axes.set_xlim(0, 100)
-    axes.legend(frameon=False)
+    figure.legend(frameon=False, loc="outside right center")
     return figure
 
 

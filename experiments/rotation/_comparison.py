@@ -12,7 +12,7 @@ from torch import Tensor
 
 from experiments import _results, _training
 from experiments.rotation._alignment_report import STYLES as HEAD_STYLES
-from experiments.rotation._alignment_report import minutes_axis
+from experiments.rotation._alignment_report import seconds_axis
 from svdrot.nn import REPRESENTATIONS
 
 # Names of heads: a representation and a strategy. "raw" learns nine numbers and projects at inference only.
@@ -178,6 +178,6 @@ def figure(results: Results, unit: str) -> Figure:
         axis.yaxis.set_major_formatter("{x:g}")
         axis.yaxis.set_minor_locator(NullLocator())
         axis.grid(which="major", alpha=0.3)
-    minutes_axis(left, results.values())
+    seconds_axis(left, results.values())
     right.legend(fontsize=8, ncols=2)
     return panels
