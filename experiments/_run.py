@@ -92,9 +92,8 @@ def environment() -> dict[str, str]:
     git = ["git", "-C", str(ROOT)]
     try:
         head = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True)
-        changes = subprocess.run(
-            [*git, "status", "--porcelain"], capture_output=True, text=True
-        ).stdout.strip()
+        of_code = [*git, "status", "--porcelain", "--", ".", ":!experiments/results"]
+        changes = subprocess.run(of_code, capture_output=True, text=True).stdout.strip()
         commit = "none" if head.returncode else head.stdout.strip() + (" with changes" if changes else "")
     except FileNotFoundError:
         commit = "unknown: git is not installed"
