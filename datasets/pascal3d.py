@@ -88,6 +88,9 @@ class Object:
 def read(path: Path) -> list[Object]:
     """The objects of one annotation, in the order of the file.
 
+    Of files that are damaged within, scipy's reader may end the process (2 % of changed bytes did): compare
+    the checksum of the download.
+
     Raises:
         FileNotFoundError: if there is no file.
         ValueError: with the file, and the number of the object from 1, if it is no such annotation, a number

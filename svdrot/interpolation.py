@@ -23,6 +23,10 @@ def exp_map(base: Tensor, vector: Tensor) -> Tensor:
     Raises:
         ValueError: if the last dimensions are not (3, 3) and 3.
         TypeError: if an argument is not floating point.
+
+    Source:
+        Solà, Deray and Atchuthan, "A Micro Lie Theory for State Estimation in Robotics", arXiv 1812.01537,
+        equation 25.
     """
     check_shape("base", base, 3, 3)
     check_shape("vector", vector, 3)
@@ -32,9 +36,8 @@ def exp_map(base: Tensor, vector: Tensor) -> Tensor:
 
 
 def _product(a: Tensor, b: Tensor) -> Tensor:
-    return (a[..., :, :, None] * b[..., None, :, :]).sum(
-        -2
-    )  # not `@`: bfloat16 under autocast, TF32 on a GPU
+    # Not `@`: bfloat16 under autocast, TF32 on a GPU.
+    return (a[..., :, :, None] * b[..., None, :, :]).sum(-2)
 
 
 def log_map(base: Tensor, rotation: Tensor) -> Tensor:
@@ -51,6 +54,10 @@ def log_map(base: Tensor, rotation: Tensor) -> Tensor:
     Raises:
         ValueError: if the last two dimensions of an argument are not (3, 3).
         TypeError: if an argument is not floating point.
+
+    Source:
+        Solà, Deray and Atchuthan, "A Micro Lie Theory for State Estimation in Robotics", arXiv 1812.01537,
+        equation 26.
     """
     base, rotation, result = promote(base, rotation, ("base", "rotation"))
     return _log(base, rotation).to(result)

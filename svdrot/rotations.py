@@ -67,6 +67,10 @@ def random_small_rotation(
 
     Raises:
         TypeError: if `dtype` is not floating point.
+
+    Source:
+        Barfoot and Furgale, "Associating Uncertainty With Three-Dimensional Poses for Use in Estimation
+        Problems", IEEE Trans. Robot. 30 (2014).
     """
     dtype, drawn = _dtypes(dtype)
     vector = torch.randn(*shape, 3, dtype=drawn, device=device, generator=generator)
@@ -97,6 +101,9 @@ def random_rotation_within(
     Raises:
         ValueError: if `angle` is not in [0, pi].
         TypeError: if `dtype` is not floating point.
+
+    Source:
+        Miles, "On Random Rotations in R^3", Biometrika 52 (1965), the law of the angle.
     """
     if not 0 <= angle <= math.pi:
         raise ValueError(f"`angle` must be in [0, pi]; got {angle}.")

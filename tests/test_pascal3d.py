@@ -145,6 +145,17 @@ def test_files_cut_anywhere_are_named(tmp_path, compress):
             pascal3d.read(file)
 
 
+# For each kind of exception that scipy raises a byte that makes it do so.
+@pytest.mark.parametrize("at, byte", [(127, 0), (144, 0), (160, 0), (176, 0), (188, 0), (200, 255), (466, 0)])
+def test_files_with_a_changed_byte_are_named(tmp_path, at, byte):
+    file = write(tmp_path / "a.mat", thing(), compress=False)
+    content = bytearray(file.read_bytes())
+    content[at] = byte
+    file.write_bytes(content)
+    with pytest.raises(ValueError, match=r"a\.mat cannot be read"):
+        pascal3d.read(file)
+
+
 def test_other_files_are_named(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"none\.mat"):
         pascal3d.read(tmp_path / "none.mat")

@@ -21,6 +21,9 @@ class UniformRotation(Distribution):
 
     Raises:
         TypeError: if `dtype` is not floating point.
+
+    Source:
+        Miles, "On Random Rotations in R^3", Biometrika 52 (1965).
     """
 
     arg_constraints: ClassVar = {}  # pyright: ignore

@@ -50,6 +50,9 @@ def squared_geodesic(estimate: Tensor, truth: Tensor) -> Tensor:
 
     Returns:
         Radians squared, shape (...), in [0, pi^2]. The gradient at exactly pi is zero.
+
+    Source:
+        Hartley et al., "Rotation Averaging", Int. J. Comput. Vis. 103 (2013), section 4.
     """
     estimate, truth, result = promote(estimate, truth, NAMES)
     return _squared_angle(estimate, truth).to(result)
@@ -147,7 +150,16 @@ def huber_chordal(estimate: Tensor, truth: Tensor, threshold: float) -> Tensor:
 
     Args:
         estimate, truth: as for `chordal`.
-        threshold: in [0, 2 sqrt 2] to tell rotations apart; the largest length of the gradient.
+        threshold: positive; beyond 2 sqrt 2 it tells no rotations apart. The largest length of the gradient.
+
+    Returns:
+        Shape (...), at least 0. Smooth where the two are equal.
+
+    Raises:
+        ValueError: if `threshold` is not positive and finite; otherwise as `chordal`.
+
+    Source:
+        Huber, Ann. Math. Statist. 35 (1964).
     """
     check_positive("threshold", threshold)
     estimate, truth, result = promote(estimate, truth, NAMES)
@@ -176,6 +188,10 @@ def laplace_geodesic(estimate: Tensor, truth: Tensor, scale: Tensor) -> Tensor:
 
     Raises:
         TypeError: if `scale` is not floating point; otherwise as `geodesic`.
+
+    Source:
+        Kendall and Gal, "What Uncertainties Do We Need in Bayesian Deep Learning for Computer Vision?",
+        NeurIPS 2017, here with the normaliser of SO(3).
     """
     check_floating("scale", scale)
     estimate, truth, result = promote(estimate, truth, NAMES)

@@ -38,6 +38,10 @@ def minimum_over_symmetries(
 
     Raises:
         ValueError: if `symmetries` has not that shape or is empty.
+
+    Source:
+        Wang et al., "Normalized Object Coordinate Space for Category-Level 6D Object Pose and Size
+        Estimation", CVPR 2019, the loss of symmetric categories.
     """
     check_shape("symmetries", symmetries, 3, 3)
     if symmetries.ndim != 3 or len(symmetries) == 0:
@@ -83,6 +87,10 @@ def axial(estimate: Tensor, truth: Tensor, axis: Tensor, *, undirected: bool = F
     Raises:
         ValueError: if a shape is wrong.
         TypeError: if an argument is not floating point.
+
+    Source:
+        Brégier et al., "Defining the Pose of Any 3D Rigid Object and an Associated Distance", Int. J. Comput.
+        Vis. 126 (2018), objects of revolution.
     """
     estimate, truth, result = promote(estimate, truth, NAMES)
     check_shape("axis", axis, 3)
