@@ -10,7 +10,7 @@ import torch
 
 import svdrot
 from datasets.trajectories import read_kitti
-from svdrot.registration import Transform, trajectories
+from svdrot.registration import Transform, _pose_pairs
 from svdrot.registration.trajectories import (
     absolute_pose_error,
     align_origins,
@@ -269,7 +269,7 @@ def test_overlapping_path_pairs_are_the_nearest_of_all():
 
 
 def test_angle_pairs_are_turned_as_far_as_asked(monkeypatch):
-    monkeypatch.setattr(trajectories, "_CHUNK", 300)  # seven rows of forty poses at a time
+    monkeypatch.setattr(_pose_pairs, "_CHUNK", 300)  # seven rows of forty poses at a time
     angles = torch.arange(9, dtype=torch.float64) * 0.25
     about_z = torch.stack((angles * 0, angles * 0, angles), 1)
     turning = poses(svdrot.axis_angle_to_matrix(about_z), torch.zeros(9, 3, dtype=torch.float64))

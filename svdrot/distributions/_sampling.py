@@ -99,14 +99,11 @@ def _(tau, seed):
 
 def _batched(sampler: Any, info: Any, in_dims: tuple[int | None, ...], parameters: Tensor, seed: Tensor):
     at, seeded_at = in_dims
+    batch = parameters.expand(info.batch_size, *parameters.shape) if at is None else parameters.movedim(at, 0)
     if seeded_at is None:  # the same draws for all
-        return torch.stack([sampler(one, seed) for one in parameters.unbind(at)]), 0
-    if at is None:
-        parameters = parameters.expand(info.batch_size, *parameters.shape)
-    else:
-        parameters = parameters.movedim(at, 0)
-    drawn = sampler(parameters.flatten(0, 1), seed.select(seeded_at, 0))
-    return drawn.unflatten(0, parameters.shape[:2]), 0
+        return torch.stack([sampler(one, seed) for one in batch]), 0
+    drawn = sampler(batch.flatten(0, 1), seed.select(seeded_at, 0))
+    return drawn.unflatten(0, batch.shape[:2]), 0
 
 
 for each in (bingham, heat_angle):

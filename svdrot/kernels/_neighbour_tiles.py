@@ -29,7 +29,6 @@ KERNELS = {
         *("pointer", "intp", "intp"),
     ),
 }
-INTERLEAVE: dict[str, int] = {}
 LEVELS = 64  # of the tree at most
 SCRATCH = 2 * LEVELS + 2  # numbers that a search needs
 
@@ -215,7 +214,6 @@ def outside(box, l, p):
 
 
 HELPERS = (groups, extent, widest, part, squared, outside, find)
-FORMULAS: tuple = ()
 
 
 def vocabulary(dtype: torch.dtype, scalar: Any) -> dict[str, Any]:

@@ -1,8 +1,8 @@
 """LLVM code of the CPU kernels, by numba.
 
-A module of kernels has their signatures, `KERNELS`, their `HELPERS`, how many vectors their loops take at a
-time, `INTERLEAVE`, the `FORMULAS` they use, and a `vocabulary`, against which all of these are compiled: they
-are never called as such.
+A module of kernels has their signatures, `KERNELS`, their `HELPERS`, and a `vocabulary`, against which all of
+these are compiled: they are never called as such. If need be it has the `FORMULAS` they use, and how many
+vectors their loops take at a time, `INTERLEAVE`.
 """
 # pyright: reportPrivateImportUsage=false
 
@@ -36,14 +36,14 @@ def compile(module: Any, kernel: str, dtype: torch.dtype) -> tuple[str, list[str
     words = {"__name__": __name__, "carray": numba.carray, "use_widest_vectors": _simd.use_widest_vectors}
     words |= {"sqrt": math.sqrt, "absolute": abs, "where": inline(where)}
     words |= module.vocabulary(dtype, scalar)
-    so3.bind(words, inline, module.FORMULAS)
+    so3.bind(words, inline, getattr(module, "FORMULAS", ()))
     for helper in module.HELPERS:
         words[helper.__name__] = inline(types.FunctionType(helper.__code__, words, helper.__name__))
     function = types.FunctionType(getattr(module, kernel).__code__, words, kernel)
     kinds = {"pointer": numba.types.CPointer(scalar), "wide": numba.types.CPointer(numba.float64)}
     kinds |= {"double": numba.float64, "intp": numba.intp}
     signature = numba.void(*(kinds[kind] for kind in module.KERNELS[kernel]))
-    with _interleaving(module.INTERLEAVE.get(kernel, 0)):
+    with _interleaving(getattr(module, "INTERLEAVE", {}).get(kernel, 0)):
         compiled = numba.cfunc(signature, **OPTIONS)(function)
     name = compiled.native_name
     return name, [compiled.inspect_llvm(), entry(f"{kernel}_entry", name, module.KERNELS[kernel], dtype)]

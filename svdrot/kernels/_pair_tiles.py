@@ -28,7 +28,6 @@ KERNELS = {
     # x, y, w, pivots, moments, scaled rotations, sums
     "pair_misfits": (*("pointer",) * 3, *("wide",) * 4, *LAYOUT),
 }
-INTERLEAVE: dict[str, int] = {}
 
 
 def pair_moments(x, y, w, centred, pivots, moments, weighted, points, segments, length, scratch, start, stop):

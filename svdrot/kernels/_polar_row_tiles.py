@@ -460,9 +460,6 @@ HELPERS = (
     iterate,
 )
 
-INTERLEAVE: dict[str, int] = {}
-FORMULAS: tuple = ()
-
 
 def vocabulary(dtype: torch.dtype, scalar: Any) -> dict[str, Any]:
     """What the kernels' names mean for a dtype."""

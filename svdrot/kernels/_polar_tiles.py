@@ -332,9 +332,6 @@ HELPERS = (
     product,
 )
 
-INTERLEAVE: dict[str, int] = {}
-FORMULAS: tuple = ()
-
 
 def vocabulary(dtype: torch.dtype, scalar: Any) -> dict[str, Any]:
     """What the kernels' names mean for a dtype."""

@@ -21,8 +21,6 @@ KERNELS = {
     ),
 }
 
-INTERLEAVE: dict[str, int] = {}
-
 
 def scratch(size: int) -> int:
     """Numbers: coordinates, place and votes of what agrees with a seed, and the agreement within a set."""
@@ -122,7 +120,6 @@ def agree(p, i, q, j, limit):
 
 
 HELPERS = (agree,)
-FORMULAS: tuple = ()
 
 
 def vocabulary(dtype: torch.dtype, scalar: Any) -> dict[str, Any]:

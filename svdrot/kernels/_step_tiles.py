@@ -15,7 +15,6 @@ from ._sum_tiles import SUMS
 # Sums, segments, origins, rotations and translations of before, steps.
 STEPS = ("pointer", "intp", "pointer", "pointer", "pointer", "pointer", "pointer", "intp", "intp")
 KERNELS = {"step_points": STEPS, "step_planes": STEPS, "step_symmetric": STEPS}
-INTERLEAVE: dict[str, int] = {}
 
 # Numbers of a step: the rotation and translation after it, H, pivot, radius, what was counted, the chord of
 # its angle, the way of the pivot, and whether it is finite.

@@ -32,7 +32,6 @@ POINTS, PLANES, SYMMETRIC, COVARIANCES = range(4)
 # of source and target, unused where the method needs none; residuals and sums; n, points of a target,
 # segments, length, and the method.
 KERNELS = {"sum_pairs": (*("pointer",) * 12, *("intp",) * 5, "pointer", "intp", "intp")}
-INTERLEAVE: dict[str, int] = {}
 
 
 def sum_pairs(
