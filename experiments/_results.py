@@ -42,6 +42,16 @@ def write(folder: Path, config: Any, tables: Mapping[str, Rows], figure: Figure,
     print(f"In {folder}: table.md, figure.png, results.json.")
 
 
+def holds(yes: bool) -> str:
+    """What a verdict says of an expectation."""
+    return "**Holds.**" if yes else "**Does not hold.**"
+
+
+def met(yes: bool) -> str:
+    """The same, within a sentence."""
+    return "as expected" if yes else "**not** as expected"
+
+
 def _finite(value: Any) -> Any:
     """JSON has no NaN and no infinity."""
     return str(value) if isinstance(value, float) and not math.isfinite(value) else value

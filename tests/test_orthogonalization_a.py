@@ -157,12 +157,13 @@ def test_orthogonalized_members_are_the_nearest_orthonormal_ones():
 @pytest.mark.parametrize("name", REDUCED)
 def test_main_leaves_rows_table_and_figure(name, tmp_path, monkeypatch):
     experiment, config = REDUCED[name]
-    monkeypatch.setattr(experiment, "run", lambda _: result(name))
+    rows = result(name)
+    monkeypatch.setattr(experiment, "run", lambda _: rows)
     experiment.main(type(config)(out=tmp_path))
     folder = tmp_path / name
     assert {file.name for file in folder.iterdir()} == {"results.json", "table.md", "figure.png"}
     written = json.loads((folder / "results.json").read_text())
-    assert written["verdict"] == experiment.verdict(result(name))
+    assert written["verdict"] == experiment.verdict(rows)
     assert "**Holds.**" in written["verdict"] and written["verdict"] in (folder / "table.md").read_text()
     assert all(written["tables"].values())
     assert (folder / "figure.png").read_bytes().startswith(b"\x89PNG")

@@ -29,6 +29,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from experiments import _results, _run
+from experiments._results import holds
 from svdrot.polar import newton_schulz
 from svdrot.schedules import newton_schulz_schedule
 
@@ -183,13 +184,13 @@ def verdict(rows: Rows) -> str:
     uniform, rising, falling, stack, orthogonal = (error[main, ensemble] for ensemble in COLOURS)
     text = [
         f"For the {main}, rising Fibonacci weights have {rising:.3f}, uniform ones {uniform:.3f}.",
-        _holds(rising < uniform),
+        holds(rising < uniform),
         f"That is {rising / falling:.2f} of the falling weights; below 0.7 expected.",
-        _holds(rising < 0.7 * falling),
+        holds(rising < 0.7 * falling),
         f"The orthogonalized stack has {orthogonal:.3f}: below all fixed weights.",
-        _holds(orthogonal < min(uniform, rising, falling)),
+        holds(orthogonal < min(uniform, rising, falling)),
         f"The plain stack has {stack:.3f}; the orthogonalized one, best of all five:",
-        _holds(orthogonal <= min(error[main, ensemble] for ensemble in COLOURS)),
+        holds(orthogonal <= min(error[main, ensemble] for ensemble in COLOURS)),
     ]
     wins = [name for name in functions if error[name, "Fibonacci, rising"] < error[name, "uniform"]]
     text.append(f"Rising weights are below uniform ones on {len(wins)} of {len(functions)} functions")
@@ -198,10 +199,6 @@ def verdict(rows: Rows) -> str:
     text.append(f"the orthogonalized stack is below the plain one on {len(wins)}")
     text[-1] += f" ({', '.join(wins) or 'none'})."
     return " ".join(text)
-
-
-def _holds(yes: bool) -> str:
-    return "**Holds.**" if yes else "**Does not hold.**"
 
 
 def main(config: Config) -> None:

@@ -35,6 +35,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from experiments import _results, _run
+from experiments._results import met
 from svdrot.optim import MatrixView, MiMuon, Muon, singular_gap
 
 SHAPE = (16, 10)
@@ -335,11 +336,11 @@ def verdict(rows: dict[str, Any]) -> str:
         f"The part of orthogonalized steps {'falls' if falls else 'does **not** fall'} from 1 to 0 with τ,"
         f" and the ends {'are' if ends else 'are **not**'} Muon and momentum descent bit for bit. {near} of"
         f" {len(rows['gaps'])} median gaps are within a quarter of the trial's. MiMuon's distance goes with"
-        f" N^{slopes['MiMuon']:.2f} ({_met(-1.25 < slopes['MiMuon'] < -0.75)}, -1 within 0.25), Muon's with"
+        f" N^{slopes['MiMuon']:.2f} ({met(-1.25 < slopes['MiMuon'] < -0.75)}, -1 within 0.25), Muon's with"
         f" N^{slopes['Muon']:.2f}, momentum descent's with N^{slopes['momentum']:.2f}. {_why(rows)} Muon's"
         f" distance grows {min(growth):.2f} to {max(growth):.2f} times over the last three quarters of the"
-        f" steps ({_met(min(growth) > 1)}). Its correlation with the smallest gap on the way is {gap:.2f} ±"
-        f" {error:.2f} ({_met(gap < -2 * error)}, below 0), with the two smallest singular values {two:.2f}."
+        f" steps ({met(min(growth) > 1)}). Its correlation with the smallest gap on the way is {gap:.2f} ±"
+        f" {error:.2f} ({met(gap < -2 * error)}, below 0), with the two smallest singular values {two:.2f}."
         f" The response of the polar factor itself correlates {response['gap']:.2f} with the gap and"
         f" {response['two smallest']:.2f} with the sum of the two smallest singular values."
     )
@@ -356,10 +357,6 @@ def _why(rows: dict[str, Any]) -> str:
         f" runs of a pair are on different branches in {mimuon['branches differ']:.1%} of the steps there, in"
         f" each of which the change of one sample, however small, is a jump."
     )
-
-
-def _met(holds: bool) -> str:
-    return "as expected" if holds else "**not** as expected"
 
 
 def main(config: Config) -> None:

@@ -35,6 +35,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from experiments import _results, _run
+from experiments._results import holds
 from svdrot.polar import newton_schulz
 from svdrot.schedules import kim_oh_step
 
@@ -289,17 +290,17 @@ def verdict(rows: dict[str, Rows]) -> str:
     violations, cells = sum(row["violations"] for row in law), sum(row["matrices"] for row in law)
     text = [
         f"The residual law is violated {violations} times in {cells} checks ({len(law)} cells)."
-        f" {_holds(violations == 0)}"
+        f" {holds(violations == 0)}"
     ]
 
     near = [abs(by_name[name]["over exact"] - 1) for name in ("q = 2", "q = 3")]
     one, sgd = by_name["q = 1"], by_name["SGD-M"]
     text.append(
         f"Network: q = 2 and 3 end {near[0]:.1%} and {near[1]:.1%} from the exact polar factor; 2 % were"
-        f" expected. {_holds(max(near) <= 0.02)} q = 1 ends at {one['loss']:.4f} and SGD-M at"
+        f" expected. {holds(max(near) <= 0.02)} q = 1 ends at {one['loss']:.4f} and SGD-M at"
         f" {sgd['loss']:.4f}; relative to the exact factor, seed by seed, {one['over exact']:.4f} (sd"
         f" {one['sd']:.4f}) and {sgd['over exact']:.4f} (sd {sgd['sd']:.4f})."
-        f" {_holds(one['loss'] < sgd['loss'])}"
+        f" {holds(one['loss'] < sgd['loss'])}"
     )
     if not all(row["inside the grid"] for row in rows["network"]):
         text.append("A best step of the network lies at the edge of its grid.")
@@ -310,8 +311,8 @@ def verdict(rows: dict[str, Rows]) -> str:
         muon = max(slope.values(), key=abs)
         text.append(
             f"Rank, steps {steps}: slope {sgd_slope:+.3f} for SGD-M, above 0.2 expected;"
-            f" {_holds(sgd_slope > 0.2)} {muon:+.3f} or nearer to 0 for Muon, within 0.1 of 0 expected."
-            f" {_holds(abs(muon) < 0.1)}"
+            f" {holds(sgd_slope > 0.2)} {muon:+.3f} or nearer to 0 for Muon, within 0.1 of 0 expected."
+            f" {holds(abs(muon) < 0.1)}"
         )
     last = {row["optimizer"]: row for row in rows["rank"]}  # the largest rank, best step
     text.append(
@@ -320,10 +321,6 @@ def verdict(rows: dict[str, Rows]) -> str:
         " with the exact factor."
     )
     return " ".join(text)
-
-
-def _holds(yes: bool) -> str:
-    return "**Holds.**" if yes else "**Does not hold.**"
 
 
 def main(config: Config) -> None:

@@ -39,11 +39,11 @@ from time import perf_counter
 from typing import Any
 
 import torch
-from matplotlib.figure import Figure
 from torch import Tensor
 
 from datasets import shapes
 from experiments import _results, _run, _training
+from experiments.orthogonalization import _muon_pose_report as report
 from experiments.rotation import pointcloud_alignment as alignment
 from experiments.rotation._clouds import Clouds, Data
 from svdrot.optim import ROOT, MiMuon, Muon, MuonEq, split_parameters
@@ -72,16 +72,6 @@ OPTIMIZERS: dict[str, tuple[Callable[..., torch.optim.Optimizer], range]] = {
     "MiMuon, tau 1e-6": (partial(CountedMiMuon, tau=1e-6, relative=True), range(-4, 0)),
     "MiMuon, tau 1e-4": (partial(CountedMiMuon, tau=1e-4, relative=True), range(-3, 1)),
     "ROOT": (ROOT, range(-7, -3)),
-}
-TWICE = "AdamW, twice the steps"
-COLOURS = {
-    "AdamW": "#000000",
-    "Muon": "#D55E00",
-    "MuonEq": "#E69F00",
-    "MiMuon, tau 1e-6": "#0072B2",
-    "MiMuon, tau 1e-4": "#56B4E9",
-    "ROOT": "#009E73",
-    TWICE: "#777777",
 }
 
 
@@ -338,7 +328,7 @@ def run(config: Config) -> dict[str, Any]:
     ]
 
     trainings = {name: (name, config.steps) for name in config.optimizers}
-    trainings[TWICE] = ("AdamW", 2 * config.steps)
+    trainings[report.TWICE] = ("AdamW", 2 * config.steps)
     runs = {
         (label, seed): Run(name, best(errors[name]), best(errors["AdamW"]), seed, steps, False)
         for seed in config.seeds
@@ -389,115 +379,6 @@ def summary(label: str, results: list[Result], reference: list[Result]) -> dict[
     }
 
 
-# The report.
-
-
-def comparison(row: dict[str, Any], other: dict[str, Any]) -> str:
-    """better, worse or undecided: by all seeds of one against all of the other."""
-    if row["highest"] < other["lowest"]:
-        return "better"
-    if row["lowest"] > other["highest"]:
-        return "worse"
-    return "undecided"
-
-
-def verdict(rows: dict[str, Any]) -> str:
-    by_name = {row["optimizer"]: row for row in rows["final"]}
-    adamw, twice = by_name["AdamW"], by_name[TWICE]
-    text = [
-        f"AdamW ends at a mean error of {adamw['mean deg']:.2f} degrees"
-        f" ({adamw['lowest']:.2f} to {adamw['highest']:.2f})."
-    ]
-    others = [row for row in rows["final"] if row is not adamw]
-    for row in others:
-        said, cost = comparison(row, adamw), row["ms per step"] / adamw["ms per step"]
-        text.append(
-            f"{row['optimizer']}: {row['mean deg']:.2f} ({row['lowest']:.2f} to {row['highest']:.2f}),"
-            f" {row['over AdamW']:.2f} of AdamW's seed by seed (sd {row['sd']:.2f}), **{said}**"
-            f" {'against' if said == 'undecided' else 'than'} AdamW"
-            f"{'' if row is twice else f', at {cost:.1f} times the time a step'}."
-        )
-    if "Muon" in by_name:
-        muon = by_name["Muon"]
-        ahead = muon["over AdamW"] <= 0.9 and comparison(muon, adamw) == "better"
-        text.append(f"Expected Muon ahead of AdamW by 10 % or more: {_holds(ahead)}")
-        for row in others:
-            name, ratio, said = row["optimizer"], row["mean deg"] / muon["mean deg"], comparison(row, muon)
-            if name == "MuonEq":
-                text.append(
-                    f"MuonEq within 10 % of Muon: the ratio of their means is {ratio:.2f} ({said})."
-                    f" {_holds(abs(ratio - 1) <= 0.1)}"
-                )
-            if name.startswith("MiMuon"):
-                between = sorted([muon["mean deg"], adamw["mean deg"]])
-                text.append(
-                    f"{name} between Muon and AdamW, with {row['orthogonalized']:.0%} of its matrix steps"
-                    f" orthogonalized: {_holds(between[0] <= row['mean deg'] <= between[1])}"
-                )
-            if name == "ROOT":
-                text.append(
-                    f"ROOT not ahead of Muon: the ratio is {ratio:.2f} ({said}). {_holds(said != 'better')}"
-                )
-    for said in ("better", "worse"):
-        names = [row["optimizer"] for row in others if comparison(row, twice) == said]
-        text.append(f"{said.capitalize()} than AdamW with twice the steps: {', '.join(names) or 'none'}.")
-    edge = sorted({row["optimizer"] for row in rows["tuning"] if not row["inside the grid"]})
-    if edge:
-        text.append(f"The best rate lies at the edge of the grid for {', '.join(edge)}.")
-    return " ".join(text)
-
-
-def _holds(yes: bool) -> str:
-    return "**Holds.**" if yes else "**Does not hold.**"
-
-
-def figure(rows: dict[str, Any]) -> Figure:
-    panels = Figure(figsize=(15, 4.6), layout="constrained")
-    grid, curves, final = panels.subplots(1, 3)
-
-    for name in dict.fromkeys(row["optimizer"] for row in rows["tuning"]):
-        tried = [row for row in rows["tuning"] if row["optimizer"] == name]
-        rates, errors = [row["rate"] for row in tried], [row["mean deg"] for row in tried]
-        grid.plot(rates, errors, "o-", ms=4, color=COLOURS[name])
-        for row in tried:
-            if row["chosen"]:
-                grid.plot(row["rate"], row["mean deg"], "o", ms=10, mfc="none", color=COLOURS[name])
-    grid.set(xscale="log", yscale="log", xlabel="learning rate", ylabel="mean error, degrees")
-    grid.set_title("learning rates, short training; ring: chosen")
-
-    for name, of_seeds in rows["curves"].items():
-        shortest = min(map(len, of_seeds))
-        if not shortest:
-            continue
-        loss = torch.tensor([[point["loss"] for point in curve[:shortest]] for curve in of_seeds])
-        steps = [point["step"] for point in of_seeds[0][:shortest]]
-        style, colour = ":" if name == TWICE else "-", COLOURS[name]
-        curves.plot(steps, loss.mean(0).tolist(), style, color=colour, label=name)
-        curves.fill_between(
-            steps, loss.amin(0).tolist(), loss.amax(0).tolist(), color=colour, alpha=0.15, lw=0
-        )
-    curves.set(xlabel="step", ylabel="training loss", yscale="log")
-    curves.set_title("training loss: mean and range over seeds")
-    curves.legend(fontsize=8)
-
-    for i, row in enumerate(rows["final"]):
-        name = row["optimizer"]
-        errors = [other["mean deg"] for other in rows["seeds"] if other["optimizer"] == name]
-        final.plot(errors, [i] * len(errors), "o", color=COLOURS[name], mfc="none")
-        final.plot(row["mean deg"], i, "|", ms=18, mew=2.5, color=COLOURS[name])
-    labels = [f"{row['optimizer']}\n{row['ms per step']:.1f} ms a step" for row in rows["final"]]
-    final.set_yticks(range(len(labels)), labels)
-    final.set_ylim(len(labels) - 0.5, -0.5)
-    final.set(xlabel="mean error, degrees")
-    final.set_title("held out: seeds and mean")
-    for axis in (grid, curves):
-        axis.yaxis.set_major_formatter("{x:g}")
-        axis.yaxis.set_minor_formatter("{x:g}")
-    for axis in (grid, curves, final):
-        axis.grid(alpha=0.3, which="both")
-    return panels
-
-
 def main(config: Config) -> None:
     rows = run(config)
     tables = {
@@ -505,7 +386,7 @@ def main(config: Config) -> None:
         "Every training": rows["seeds"],
         f"Learning rates, {config.tuning_steps:,} steps, another seed": rows["tuning"],
     }
-    _results.write(config.out / "muon_pose", config, tables, figure(rows), verdict(rows))
+    _results.write(config.out / "muon_pose", config, tables, report.figure(rows), report.verdict(rows))
 
 
 if __name__ == "__main__":

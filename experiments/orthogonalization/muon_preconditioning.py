@@ -36,6 +36,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from experiments import _results, _run
+from experiments._results import holds
 from svdrot.polar import newton_schulz
 from svdrot.schedules import KELLER_JORDAN, POLAR_EXPRESS, newton_schulz_schedule
 
@@ -307,7 +308,7 @@ def verdict(rows: dict[str, Any]) -> str:
             stalled = all(row["fewest"] == "-" for row in named[method] if row["condition"] >= 100)
             where = ", ".join(f"{row['failed']} at {row['condition']}" for row in failed)
             text.append(f"{method}: seeds that stall: {where or 'none'}; all expected from 100 on.")
-            text.append(_holds(stalled))
+            text.append(holds(stalled))
             continue
         low = min((row["fewest"] for row in done), default="-")
         high = max((row["most"] for row in done), default="-")
@@ -315,7 +316,7 @@ def verdict(rows: dict[str, Any]) -> str:
         if failed:
             where = ", ".join(f"{row['failed']} at {row['condition']}" for row in failed)
             line += f"; seeds that do not: {where}"
-        text += [line + ".", _holds(inside and not failed)]
+        text += [line + ".", holds(inside and not failed)]
 
     for method in ("GD", "Adam"):
         easy, *_, hard = named[method]
@@ -335,17 +336,13 @@ def verdict(rows: dict[str, Any]) -> str:
         else:
             near = [row for row in chosen if row["condition"] in (10, 100)]
             good = all(not row["failed"] and row["iterations"] <= 25 for row in near)
-            text += [line + "; at most 25 expected at 10 and 100.", _holds(good)]
+            text += [line + "; at most 25 expected at 10 and 100.", holds(good)]
 
     lost = [row for row in rows["decay"] if row["failed"]]
     if lost:
         where = ", ".join(f"{r['failed']} at ratio {r['ratio']:g}, condition {r['condition']}" for r in lost)
         text.append(f"The decay matters, with the exact factor as well; seeds that fail: {where}.")
     return " ".join(text)
-
-
-def _holds(yes: bool) -> str:
-    return "**Holds.**" if yes else "**Does not hold.**"
 
 
 def main(config: Config) -> None:

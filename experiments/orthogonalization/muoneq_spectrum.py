@@ -37,6 +37,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from experiments import _results, _run
+from experiments._results import met
 from svdrot.optim import STEP_SIZES, equilibrate
 from svdrot.polar import newton_schulz
 from svdrot.schedules import KELLER_JORDAN, POLAR_EXPRESS_5
@@ -273,22 +274,18 @@ def verdict(rows: dict[str, Any]) -> str:
     shown = "" if abs(mean) > 2 * error else ", though within twice the error: no difference is shown"
     return (
         f"Rows equilibrated, medians of the ratios: stable rank {rank['median']:.3g} times up"
-        f" ({_met(rank['median'] > 10)}, above 10; from {rank['smallest']:.3g} to {rank['largest']:.3g}, as"
+        f" ({met(rank['median'] > 10)}, above 10; from {rank['smallest']:.3g} to {rank['largest']:.3g}, as"
         f" the few largest scales happen to be), condition {condition['median']:.3g} times down"
-        f" ({_met(condition['median'] > 100)}, above 100), Jordan's rms {jordan['median']:.2f} times down"
-        f" ({_met(1.6 < jordan['median'] < 2.6)}, about 2). Columns alone: {alone[0]:.2f}, {alone[1]:.2f} and"
-        f" {alone[2]:.2f} times ({_met(max(alone) < 3)}, little). Cosine with the polar factor of the matrix"
+        f" ({met(condition['median'] > 100)}, above 100), Jordan's rms {jordan['median']:.2f} times down"
+        f" ({met(1.6 < jordan['median'] < 2.6)}, about 2). Columns alone: {alone[0]:.2f}, {alone[1]:.2f} and"
+        f" {alone[2]:.2f} times ({met(max(alone) < 3)}, little). Cosine with the polar factor of the matrix"
         f" itself: {r['cosine']:.3f} for r, {rc['cosine']:.3f} for rc, {aol['cosine']:.3f} for aol, so these"
         f" are other directions, not the same one faster. Training: r ends at {row['loss']:.4f} (rate"
         f" {row['rate']:g}), Muon at {muon['loss']:.4f} (rate {muon['rate']:g}); r is lower by {mean:.4f} ±"
-        f" {error:.4f} in {len(seeds)} pairs ({_met(mean >= 0)}, not above in the mean{shown}). In a task"
+        f" {error:.4f} in {len(seeds)} pairs ({met(mean >= 0)}, not above in the mean{shown}). In a task"
         f" where it is columns that differ, c ends at {best(rows, 'c')['loss']:.4f}, rc at"
         f" {best(rows, 'rc')['loss']:.4f}."
     )
-
-
-def _met(holds: bool) -> str:
-    return "as expected" if holds else "**not** as expected"
 
 
 def main(config: Config) -> None:

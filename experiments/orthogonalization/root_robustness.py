@@ -34,6 +34,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from experiments import _results, _run
+from experiments._results import holds
 from svdrot.polar import newton_schulz
 from svdrot.schedules import (
     KELLER_JORDAN,
@@ -359,15 +360,15 @@ def verdict(rows: dict[str, Rows]) -> str:
         "ROOT's mean square is below Keller Jordan's by factors of "
         + ", ".join(f"{a / b:.3g}" for a, b in zip(kj, root, strict=True))
         + f" ({', '.join(names)}).",
-        _holds(all(a > b for a, b in zip(kj, root, strict=True))),
+        holds(all(a > b for a, b in zip(kj, root, strict=True))),
         "The schedule of You, the same for all shapes, is below ROOT's on "
         + f"{sum(a > b for a, b in zip(root, you, strict=True))} of {len(names)}.",
         "The generated one, at most five steps, has "
         + ", ".join(f"{a:.2g} against {b:.2g}" for a, b in zip(ours, root, strict=True))
         + " of ROOT.",
-        _holds(all(a < b for a, b in zip(ours, root, strict=True))),
+        holds(all(a < b for a, b in zip(ours, root, strict=True))),
         f"On the rectangular shapes it is at most {max(rectangular):.2g}; 3e-4 expected.",
-        _holds(max(rectangular) <= 3e-4),
+        holds(max(rectangular) <= 3e-4),
     ]
     square = names[0]
     text.append(
@@ -383,10 +384,10 @@ def verdict(rows: dict[str, Rows]) -> str:
         clean = next(r for r in rows["outliers"] if r["signal variance"] == variance and r["fraction"] == 0)
         line = f"Signal of variance {variance:g}: clipping takes a clean matrix to {clean['clipped']:.3f} and"
         if crossover is None:
-            text += [line + " pays nowhere.", _holds(False)]
+            text += [line + " pays nowhere.", holds(False)]
         else:
             text.append(line + f" pays from {crossover:.2%} of outliers on; 0.1 to 1 % expected.")
-            text.append(_holds(0.001 <= crossover <= 0.01))
+            text.append(holds(0.001 <= crossover <= 0.01))
 
     for row in rows["network"]:
         if row["momentum"] == "clipped":
@@ -396,12 +397,8 @@ def verdict(rows: dict[str, Rows]) -> str:
                 f" final loss by {change:+.2f} (standard error {error:.2f});"
             )
             text.append("lower expected." if row["noise"] else "not lower expected.")
-            text.append(_holds(change < -2 * error if row["noise"] else change > -2 * error))
+            text.append(holds(change < -2 * error if row["noise"] else change > -2 * error))
     return " ".join(text)
-
-
-def _holds(yes: bool) -> str:
-    return "**Holds.**" if yes else "**Does not hold.**"
 
 
 def main(config: Config) -> None:

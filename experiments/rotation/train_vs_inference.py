@@ -37,6 +37,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from experiments import _results, _run, _training
+from experiments._results import holds
 from experiments.rotation import pointcloud_alignment as alignment
 from experiments.rotation._alignment_report import metrics
 from experiments.rotation._clouds import Clouds, Data
@@ -199,16 +200,16 @@ def verdict(rows: dict[str, Any]) -> str:
         for name, other in by_name.items():
             ratio, said = other["mean deg"] / always["mean deg"], comparison(always, other)
             if name == "inference":
-                holds = ratio >= 1.1 and said == "ahead"
+                enough = ratio >= 1.1 and said == "ahead"
                 text.append(
-                    f"Expected always ahead of inference by 10 %: {said}, ratio {ratio:.2f}. {_holds(holds)}"
+                    f"Expected always ahead of inference by 10 %: {said}, ratio {ratio:.2f}. {holds(enough)}"
                 )
             if name == "after_warmup":
-                holds = abs(ratio - 1) <= 0.1
-                text.append(f"after_warmup within 10 % of always: {said}, ratio {ratio:.2f}. {_holds(holds)}")
+                near = abs(ratio - 1) <= 0.1
+                text.append(f"after_warmup within 10 % of always: {said}, ratio {ratio:.2f}. {holds(near)}")
             if name == "manifold_gradient":
                 text.append(
-                    f"manifold_gradient not behind always: ratio {ratio:.2f}. {_holds(said != 'ahead')}"
+                    f"manifold_gradient not behind always: ratio {ratio:.2f}. {holds(said != 'ahead')}"
                 )
     edges = [
         name
@@ -219,10 +220,6 @@ def verdict(rows: dict[str, Any]) -> str:
     if edges:
         text.append(f"The best learning rate is the first or the last of those tried for {', '.join(edges)}.")
     return " ".join(text)
-
-
-def _holds(yes: bool) -> str:
-    return "**Holds.**" if yes else "**Does not hold.**"
 
 
 def figure(rows: dict[str, Any]) -> Figure:
