@@ -96,7 +96,8 @@ def axis_angle_to_matrix(axis_angle: Tensor) -> Tensor:
         axis_angle: rotation vectors in radians, shape (..., 3).
 
     Returns:
-        Rotations, shape (..., 3, 3). Zero is regular: the identity, and the derivatives of the exponential.
+        Rotations, shape (..., 3, 3). Zero is regular: the identity, and the derivatives of the exponential. A
+        length whose square overflows (1e19 in float32) gives NaN in its place.
 
     Raises:
         ValueError: if the last dimension is not 3.
@@ -169,7 +170,7 @@ def axis_angle_to_quaternion(axis_angle: Tensor) -> Tensor:
 
     Returns:
         Unit quaternions w x y z, shape (..., 4). The map is smooth: w is negative for an angle between pi and
-        3 pi.
+        3 pi. A length whose square overflows (1e19 in float32) gives NaN in its place.
 
     Raises:
         ValueError: if the last dimension is not 3.
