@@ -14,21 +14,26 @@ from svdrot.kernels import general
 
 
 def special_orthogonalize(m: Tensor, damping: float) -> Tensor:
-    if torch.compiler.is_exporting():  # into plain operations: an exported program has no autograd
-        return kernels.select(m).special_orthogonalize(m)
-    if is_constant(m):
+    if is_constant(m) or is_recorded():
         return kernels.select(m).special_orthogonalize(m)
     return pick(_SpecialOrthogonalize, _SpecialOrthogonalizeWithJvp).apply(m, damping)
 
 
 def orthogonalize(m: Tensor, damping: float) -> Tensor:
-    if is_constant(m):
+    if is_constant(m) or is_recorded():
         return general.orthogonalize(m)
     return pick(_Orthogonalize, _OrthogonalizeWithJvp).apply(m, damping)
 
 
 def projection_gap(m: Tensor) -> Tensor:
+    if is_recorded():
+        return kernels.select(m).projection_gap(m)[0]
     return pick(_ProjectionGap, _ProjectionGapWithJvp).apply(m)[0]
+
+
+def is_recorded() -> bool:
+    """Whether operations are written down for a program that knows no autograd: exported or traced."""
+    return torch.compiler.is_exporting() or torch.jit.is_tracing()  # pyright: ignore
 
 
 def is_constant(m: Tensor) -> bool:
@@ -52,7 +57,7 @@ def pick(plain, with_jvp):
 
 
 def _differential(m: Tensor, r: Tensor, t: Tensor, damping: float) -> Tensor:
-    backend = kernels.differentiable(m) if is_seen_through(t) else kernels.select(m)
+    backend = kernels.differentiable(m) if is_seen_through(t) else kernels.select(m, t)
     return backend.special_orthogonalize_differential(m, r, t.contiguous(), damping)
 
 

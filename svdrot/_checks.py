@@ -45,7 +45,12 @@ def compute_dtype(value: Tensor) -> torch.dtype:
 
 def result_dtype(value: Tensor) -> torch.dtype:
     """Half precision leaves as it came, except under autocast, whose rule for such functions is float32."""
-    return compute_dtype(value) if torch.is_autocast_enabled(device_type(value)) else value.dtype
+    return compute_dtype(value) if is_autocast(value) else value.dtype
+
+
+def is_autocast(value: Tensor) -> bool:
+    """Whether autocast is on for the device of `value`; "meta" has none."""
+    return not value.is_meta and torch.is_autocast_enabled(device_type(value))
 
 
 def device_type(value: Tensor) -> str:

@@ -18,21 +18,27 @@ from types import ModuleType
 import torch
 from torch import Tensor
 
+from svdrot._checks import device_type
+
 from . import cpu, general, opaque, pairs_cpu, pairs_reference, plane, reference, so2
+from ._memory import in_memory as in_memory
 
 
-def select(m: Tensor) -> ModuleType:
-    """The fastest backend for `m`."""
-    if m.shape[-1] == 2 and has_loops(m):
+def select(m: Tensor, *others: Tensor) -> ModuleType:
+    """The fastest backend for `m`, and for what else it gets."""
+    n, device = m.shape[-1], device_type(m)
+    if n == 2 and has_loops(m, *others):
         return plane
-    if m.shape[-1] != 3 or torch.compiler.is_exporting() or m.device.type not in ("cpu", "cuda"):
+    if n != 3 or device not in ("cpu", "cuda"):
         return differentiable(m)
-    return opaque if torch.compiler.is_compiling() else compiled(m.device.type)
+    if in_memory(m, *others):
+        return compiled(device)
+    return opaque if torch.compiler.is_compiling() and not torch.compiler.is_exporting() else reference
 
 
-def has_loops(m: Tensor) -> bool:
+def has_loops(m: Tensor, *others: Tensor) -> bool:
     """Whether the loops of `cpu` are open to `m`."""
-    return m.is_cpu and not torch.compiler.is_compiling()
+    return m.is_cpu and in_memory(m, *others)
 
 
 def differentiable(m: Tensor) -> ModuleType:
@@ -40,9 +46,9 @@ def differentiable(m: Tensor) -> ModuleType:
     return {2: so2, 3: reference}.get(m.shape[-1], general)
 
 
-def select_pairs(x: Tensor) -> ModuleType:
+def select_pairs(x: Tensor, *others: Tensor | None) -> ModuleType:
     """The fastest backend for pairs of points (B, N, d), by the contract of `pairs_reference`."""
-    if x.shape[-1] != 3 or torch.compiler.is_compiling() or x.device.type not in ("cpu", "cuda"):
+    if x.shape[-1] != 3 or x.device.type not in ("cpu", "cuda") or not in_memory(x, *others):
         return pairs_reference
     return compiled_pairs(x.device.type)
 

@@ -13,9 +13,10 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from svdrot._checks import device_type
+from svdrot._checks import device_type, is_autocast
 
 from . import products
+from ._memory import in_memory
 
 
 def in_full_precision(function):
@@ -23,9 +24,8 @@ def in_full_precision(function):
 
     @functools.wraps(function)
     def wrapped(m: Tensor, *arguments):
-        device = device_type(m)
-        if torch.is_autocast_enabled(device):
-            with torch.autocast(device, enabled=False):
+        if is_autocast(m):
+            with torch.autocast(device_type(m), enabled=False):
                 return wrapped(m, *arguments)
         if not _in_tf32(m):
             return function(m, *arguments)
@@ -104,7 +104,7 @@ def _by_decomposition(m: Tensor) -> Tensor:
 
 def _singular_vectors(m: Tensor) -> tuple[Tensor, Tensor]:
     """U, Vᵀ; U is NaN for matrices that are not finite, which LAPACK refuses."""
-    if m.device.type == "cpu" and not torch.compiler.is_compiling() and math.isfinite(m.sum().item()):
+    if m.is_cpu and in_memory(m) and math.isfinite(m.sum().item()):
         u, _, vh = torch.linalg.svd(m, full_matrices=False)
         return u, vh
     ok = _finite(m)

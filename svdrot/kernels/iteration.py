@@ -13,6 +13,8 @@ from torch.autograd import forward_ad
 from svdrot._checks import compute_dtype
 from svdrot.schedules import Schedule, Step
 
+from ._memory import in_memory
+
 
 def over_frobenius(m: Tensor) -> Tensor:
     """By the largest entry first: squares of tiny or huge numbers would leave the range of the dtype."""
@@ -71,7 +73,7 @@ def _has_tiles() -> bool:
 
 def is_opaque(*tensors: Tensor) -> bool:
     """Whether nobody asks for derivatives of what is computed, nor looks inside."""
-    if torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active():
+    if not in_memory(*tensors) or torch._C._are_functorch_transforms_active():
         return False
     if forward_ad._current_level >= 0:
         return False

@@ -20,6 +20,8 @@ A pair of weight 0 counts for nothing, whatever its coordinates; if they are not
 weight is 0, too. A negative weight is NaN. Without any weight the moments are 0, and so are their gradients.
 """
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -162,7 +164,7 @@ def centroids(m: Tensor, pivots: Tensor) -> tuple[Tensor, Tensor]:
 
 def split(m: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """n (B, 1), a (B, d), b (B, d), covariance (B, d, d), variance (B, 1)."""
-    d = round((m.shape[1] - 1) ** 0.5) - 1
+    d = math.isqrt(int(m.shape[1]) - 1) - 1
     n, a, b, c, v = m.split((1, d, d, d * d, 1), -1)
     return n, a, b, c.unflatten(-1, (d, d)), v
 

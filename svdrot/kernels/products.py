@@ -16,6 +16,7 @@ from svdrot._checks import compute_dtype, device_type
 from svdrot.schedules import Schedule, newton_schulz_schedule
 
 from . import _polar_row_tiles, _polar_tiles, cpu, iteration
+from ._memory import in_memory
 
 LARGE = {torch.float32: 112, torch.float64: 96}  # largest side: beyond, the SVD is as fast
 SMALL = 24  # largest side in lanes: at 32 five tiles of 16 matrices do not fit the cache
@@ -23,9 +24,9 @@ ALWAYS = ("cuda",)  # devices where products serve every size; not yet measured
 
 
 def serves(m: Tensor) -> bool:
-    """Whether it is the faster way, and open: compiled and exported programs know no kernels of ours."""
+    """Whether it is the faster way, and open."""
     rows, columns = m.shape[1:]
-    if not 1 < columns <= rows or m.dtype not in LARGE or torch.compiler.is_compiling():
+    if not 1 < columns <= rows or m.dtype not in LARGE or not in_memory(m):
         return False
     return _always(m) or (m.is_cpu and rows <= LARGE[m.dtype])
 
@@ -51,7 +52,7 @@ def special_orthogonalize(m: Tensor) -> tuple[Tensor, Tensor | None]:
 
 def iterates(m: Tensor, schedule: Schedule) -> bool:
     """Whether `iterate` is open: for steps up to quintics, with nobody who differentiates or looks inside."""
-    if type(m) not in (Tensor, torch.nn.Parameter) or not iteration.is_opaque(m):
+    if not iteration.is_opaque(m):
         return False
     return m.is_cpu and not _always(m) and max(m.shape[-2:]) <= LARGE[compute_dtype(m)] and _quintic(schedule)
 
@@ -110,7 +111,7 @@ def solves(p: Tensor, c: Tensor, damping: float) -> bool:
     smallest pair sums for which they converge.
     """
     n = p.shape[-1]
-    if not _always(p) or p.dtype not in LARGE or n == 1:
+    if not _always(p) or p.dtype not in LARGE or n == 1 or not in_memory(p, c):
         return False
     wrapped = torch._C._functorch.is_legacy_batchedtensor  # pyright: ignore
     return damping**2 <= 2 * _lower(n) * torch.finfo(p.dtype).eps and not (wrapped(p) or wrapped(c))

@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor, nn
 
+from svdrot._checks import is_autocast
+
 from .representations import REPRESENTATIONS
 from .strategies import STRATEGIES, Strategy
 
@@ -91,7 +93,7 @@ def _shrink(linear: nn.Linear, bias: Tensor) -> None:
 def _precise(linear: nn.Linear, features: Tensor) -> Tensor:
     """`linear`, not in half precision under autocast: the gradient of a map is as large as its raw numbers
     are small, and leaves float16 (beyond 65,504) for raw numbers that training meets."""
-    if not torch.is_autocast_enabled(features.device.type):
+    if not is_autocast(features):
         return linear(features)
     with torch.autocast(features.device.type, enabled=False):
         return linear(features.to(linear.weight.dtype))

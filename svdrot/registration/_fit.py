@@ -32,7 +32,7 @@ class Fit(NamedTuple):
 
 def fit(x: Tensor, y: Tensor, w: Tensor | None, centred: bool, scaled: bool, reflection: bool) -> Fit:
     transformed = torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0
-    if x.shape[-1] != 3 or reflection or transformed or torch.compiler.is_compiling():
+    if x.shape[-1] != 3 or reflection or transformed or not kernels.in_memory(x, y, w):
         return composed(x, y, w, centred, scaled, reflection)
     return Fit(*_Fit.apply(x, y, w, centred, scaled))  # type: ignore[misc]
 
@@ -48,7 +48,7 @@ def composed(x: Tensor, y: Tensor, w: Tensor | None, centred: bool, scaled: bool
 class _Fit(_autograd.Eager, torch.autograd.Function):
     @staticmethod
     def forward(ctx, x, y, w, centred, scaled):
-        backend = kernels.select_pairs(x)
+        backend = kernels.select_pairs(x, y, w)
         m, pivots = backend.moments(x, y, w, centred)
         *pose, covariance, nearest = backend.poses(m, pivots, centred, scaled, x.dtype)
         ctx.how = centred, scaled
@@ -62,7 +62,7 @@ class _Fit(_autograd.Eager, torch.autograd.Function):
         x, y, w, m, pivots, nearest = ctx.saved_tensors
         if any(z is not None and _autograd.is_seen_through(z) for z in g):
             return *_through(g, x, y, w, *ctx.how), None, None
-        backend = kernels.select_pairs(x)
+        backend = kernels.select_pairs(x, y, w, *g)
         of_m = backend.pose_gradients(m, pivots, nearest, *ctx.how, DAMPING, g[:4])
         return *backend.moments_gradient(x, y, w, pivots, m, of_m), None, None
 

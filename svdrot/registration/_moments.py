@@ -11,6 +11,8 @@ from svdrot.kernels import pairs_reference
 
 def moments(x: Tensor, y: Tensor, w: Tensor | None, centred: bool) -> tuple[Tensor, Tensor]:
     """Of pairs (B, N, d), weights (B, N) or none; about the centroids, or else the origin. And the pivots."""
+    if _autograd.is_recorded():
+        return pairs_reference.moments(x, y, w, centred)
     return _autograd.pick(_Moments, _MomentsWithJvp).apply(x, y, w, centred)
 
 
@@ -18,14 +20,17 @@ def residual(
     x: Tensor, y: Tensor, w: Tensor | None, raw: Tensor, pivots: Tensor, scaled_rotation: Tensor
 ) -> Tensor:
     """Root of the weighted mean square of what is left after the rotation about the centroids, (B,)."""
-    squares = _autograd.pick(_Misfit, _EagerMisfit).apply(x, y, w, pivots, raw, scaled_rotation)
+    if _autograd.is_recorded():
+        squares = pairs_reference.misfit(x, y, w, pivots, raw, scaled_rotation)
+    else:
+        squares = _autograd.pick(_Misfit, _EagerMisfit).apply(x, y, w, pivots, raw, scaled_rotation)
     return (squares / raw[:, 0].clamp_min(torch.finfo(raw.dtype).tiny)).sqrt()  # 0 without any weight
 
 
 class _Moments(torch.autograd.Function):
     @staticmethod
     def forward(x, y, w, centred):
-        return kernels.select_pairs(x).moments(x, y, w, centred)
+        return kernels.select_pairs(x, y, w).moments(x, y, w, centred)
 
     @staticmethod
     def setup_context(ctx, inputs, output):
@@ -42,7 +47,7 @@ class _Moments(torch.autograd.Function):
             centroids = 2 * x.shape[-1]
             total, _, second = g.split((1, centroids, g.shape[-1] - 1 - centroids), -1)
             g = torch.cat((total, g.new_zeros(len(g), centroids), second), -1)
-        backend = pairs_reference if _autograd.is_seen_through(g) else kernels.select_pairs(x)
+        backend = pairs_reference if _autograd.is_seen_through(g) else kernels.select_pairs(x, y, w, g)
         return *backend.moments_gradient(x, y, w, pivots, m, g.contiguous()), None
 
     @staticmethod
@@ -74,8 +79,8 @@ class _Misfit(torch.autograd.Function):
 
     @staticmethod
     def forward(x, y, w, pivots, m, scaled_rotation):
-        rotation = scaled_rotation.contiguous()
-        return kernels.select_pairs(x).misfit(x, y, w, pivots, m.contiguous(), rotation)
+        rotation, m = scaled_rotation.contiguous(), m.contiguous()
+        return kernels.select_pairs(x, y, w, rotation, m).misfit(x, y, w, pivots, m, rotation)
 
     @staticmethod
     def setup_context(ctx, inputs, output):

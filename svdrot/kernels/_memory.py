@@ -1,0 +1,24 @@
+"""Whether a tensor is memory that a kernel may read."""
+
+import torch
+from torch import Tensor
+
+ORDINARY = (Tensor, torch.nn.Parameter)
+# Modes that write operations down, or put tensors without memory in place of others. (Others only look on.)
+RECORDERS = (torch._C._TorchDispatchModeKey.PROXY, torch._C._TorchDispatchModeKey.FAKE)  # pyright: ignore
+BEFORE_AUTOGRAD = torch._C.DispatchKey.PreDispatch  # where some of them are
+
+
+def in_memory(*tensors: Tensor | None) -> bool:
+    """Whether tensors are what lies in their memory, and nobody writes operations down or stands for them: no
+    compiler, exporter or tracer, no fake tensor or other subclass, no sign still to be taken."""
+    if torch.compiler.is_compiling() or torch._C._is_tracing():
+        return False
+    if torch._C._dispatch_tls_is_dispatch_key_included(BEFORE_AUTOGRAD):
+        return False
+    if torch._C._len_torch_dispatch_stack() and any(map(torch._C._get_dispatch_mode, RECORDERS)):
+        return False
+    for x in tensors:  # not `all`, of a generator: 0.4 us of the 14 of a projection
+        if x is not None and (type(x) not in ORDINARY or x.is_neg()):
+            return False
+    return True
