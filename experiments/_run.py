@@ -43,17 +43,23 @@ def parse(default: Config, description: str | None, presets: Mapping[str, Config
         if flag in arguments:
             arguments.remove(flag)
             default = preset
-    return tyro.cli(type(default), default=default, args=arguments, description=description)
+    return tyro.cli(
+        type(default), default=default, args=arguments, description=description, prog=shlex.join(_launched())
+    )
 
 
 def command() -> str:
     """The command line of this process, to be printed beside what it made."""
+    return shlex.join([*_launched(), *sys.argv[1:]])
+
+
+def _launched() -> list[str]:
+    """What stands before the arguments."""
     module = getattr(sys.modules["__main__"], "__spec__", None)
     script = ["-m", module.name] if module else sys.argv[:1]
-    launcher = ["python"]
     if dist.is_torchelastic_launched():
-        launcher = ["torchrun", "--nproc_per_node", os.environ["LOCAL_WORLD_SIZE"]]
-    return shlex.join([*launcher, *script, *sys.argv[1:]])
+        return ["torchrun", "--nproc_per_node", os.environ["LOCAL_WORLD_SIZE"], *script]
+    return ["python", *script]
 
 
 def open_folder(folder: Path, config: Any, *, free: Iterable[str], data: str) -> None:
@@ -74,11 +80,12 @@ def open_folder(folder: Path, config: Any, *, free: Iterable[str], data: str) ->
     file = folder / "config.json"
     now = json.loads(json.dumps({**asdict(config), "data_sha256": data}, default=str))
     before = json.loads(file.read_text()) if file.exists() else {"settings": now, "commands": []}
+    flag = "--run-folder" if "run_folder" in now else "--out"
     for name in [name for name in now | before["settings"] if name not in set(free)]:
         if before["settings"].get(name) != now.get(name):
             raise ValueError(
                 f"{folder} was made with `{name}` = {before['settings'].get(name)!r}; this command has "
-                f"{now.get(name)!r}. Give it another folder by --out, or delete this one."
+                f"{now.get(name)!r}. Give it another folder by {flag}, or delete this one."
             )
     here = {"command": command(), **environment()}
     commands = before["commands"] if here in before["commands"][-1:] else [*before["commands"], here]

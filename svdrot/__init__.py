@@ -51,6 +51,7 @@ from .rotations import random_rotation_within as random_rotation_within
 from .rotations import random_small_rotation as random_small_rotation
 
 if TYPE_CHECKING:
+    from . import conventions as conventions
     from . import distributions as distributions
     from . import losses as losses
     from . import registration as registration
@@ -58,21 +59,24 @@ if TYPE_CHECKING:
     from . import symmetries as symmetries
 
 
-_LAZY = ("distributions", "losses", "registration", "streaming", "symmetries")  # half of the import
+# Half of the import.
+_LAZY = ("conventions", "distributions", "losses", "registration", "streaming", "symmetries")
 
 
 def __getattr__(name: str):
     if name in _LAZY:
         return import_module(f"svdrot.{name}")
-    if "_to_" in name:  # from any representation to any other
-        return getattr(representations, name)
-    raise AttributeError(f"module 'svdrot' has no attribute {name!r}")
+    if name in representations.NAMED:
+        return representations.NAMED[name]
+    known = f"; it has X_to_Y of {', '.join(representations.KINDS)}" if "_to_" in name else ""
+    raise AttributeError(f"module 'svdrot' has no attribute {name!r}{known}")
 
 
 __all__ = [
     "axis_angle_to_matrix",
     "axis_angle_to_quaternion",
     "chordal_distance",
+    "conventions",
     "convert_rotation",
     "distributions",
     "euler_to_matrix",

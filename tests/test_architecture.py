@@ -43,6 +43,7 @@ PUBLIC = [
     "axis_angle_to_matrix",
     "axis_angle_to_quaternion",
     "chordal_distance",
+    "conventions",
     "convert_rotation",
     "distributions",
     "euler_to_matrix",

@@ -16,7 +16,7 @@ from stones import moved, stone
 
 import svdrot
 from svdrot import cli
-from svdrot.registration.files import read_points, read_transform, write_points, write_transform
+from svdrot.registration.files import SUFFIXES, read_points, read_transform, write_points, write_transform
 
 ROOT = Path(__file__).parents[1]
 DATA = ROOT.parent / "shared/data"
@@ -43,6 +43,11 @@ def test_help_gives_one_example(arguments, capsys):
     printed = capsys.readouterr()
     assert ended.value.code == 0 and not printed.err
     assert printed.out.count("example:\n  svdrot ") == 1
+
+
+def test_help_tells_of_every_format():
+    for suffix in SUFFIXES:
+        assert suffix.removeprefix(".") in re.findall(r"\w+", cli.ALIGN)
 
 
 def test_info(capsys):

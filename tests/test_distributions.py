@@ -661,8 +661,9 @@ def test_bad_arguments_are_named():
             family(torch.zeros(4, 3))
         with pytest.raises(TypeError, match="`matrix` must be floating point"):
             family(torch.zeros(3, 3, dtype=torch.int64))
-        with pytest.raises(ValueError, match="parameter matrix"):
-            family(eye * torch.nan)
+        for bad in (torch.nan, torch.inf):
+            with pytest.raises(ValueError, match="parameter matrix"):
+                family(bad + torch.zeros(3, 3))
     with pytest.raises(ValueError, match=r"`matrix` must have shape \(..., 4, 4\)"):
         Bingham(eye)
     with pytest.raises(ValueError, match="`location` must have shape"):

@@ -175,8 +175,9 @@ def test_other_files_are_no_checkpoints(content, tmp_path):
         file.write_bytes(content)
     else:
         torch.save(content, file)
-    with pytest.raises(ValueError, match="not a checkpoint of landmark_alignment"):
+    with pytest.raises(ValueError, match="not a checkpoint of landmark_alignment") as raised:
         landmark_alignment.restore(file)
+    assert "weights_only" not in str(raised.value)
 
 
 @pytest.fixture
@@ -255,9 +256,16 @@ def test_clouds_that_cannot_be_used_are_named(tmp_path):
     (tmp_path / "a.pts").write_text("1 2 3\n4 5\n")
     with pytest.raises(ValueError, match=r"a\.pts, line 2"):
         evaluate.read_clouds(tmp_path)
-    (tmp_path / "a.pts").write_text("1 2 3\nnan 4 5\n")
-    with pytest.raises(ValueError, match=r"a\.pts: 1 of 2 points are not finite, the first of them number 2"):
+    (tmp_path / "a.pts").write_text("nan 2 3\nnan 4 5\n")
+    with pytest.raises(ValueError, match=r"a\.pts holds no points"):
         evaluate.read_clouds(tmp_path)
+
+
+def test_points_that_are_not_finite_and_folders_are_left_out(tmp_path):
+    (tmp_path / "a.pts").write_text("1 2 3\nnan 4 5\n6 7 8\n")
+    (tmp_path / "b.ply").mkdir()
+    (cloud,) = evaluate.read_clouds(tmp_path)
+    assert cloud.tolist() == [[1, 2, 3], [6, 7, 8]]
 
 
 def test_hidden_files_and_the_rotations_are_no_clouds(tmp_path):
@@ -295,9 +303,10 @@ def test_bad_arguments_of_evaluate_are_named(tmp_path):
         (np.array([[1.0, 0, 0, 0], [2.0, 0, 0, 0]]), "number 2 of 2 is no rotation: it is off by 1"),
         (np.array(["a", "b"]), "wanted an array of numbers"),
         (np.eye(3) + 0j, "wanted an array of numbers"),
-        (np.eye(4), "got a transform, of homogeneous coordinates"),
+        (np.eye(4), "got transforms, of homogeneous coordinates"),
+        (np.eye(4)[None].repeat(3, 0), "got transforms, of homogeneous coordinates"),
     ],
-    ids=["shape", "none", "reflection", "scaled", "nan", "quaternion", "words", "complex", "transform"],
+    ids="shape none reflection scaled nan quaternion words complex transform transforms".split(),
 )
 def test_what_is_no_rotation_is_named(array, message, tmp_path):
     np.save(tmp_path / "r.npy", array)
@@ -312,11 +321,27 @@ def test_files_of_rotations_that_cannot_be_read(tmp_path):
     with pytest.raises(ValueError, match=r"suffix must be \.npy, \.txt or \.csv"):
         evaluate.read_rotations(tmp_path / "r.json")
     (tmp_path / "r.txt").write_text("1 0 0 0\n1 0 0\n")
-    with pytest.raises(ValueError, match="wanted an array of numbers"):
+    with pytest.raises(ValueError, match=r"r\.txt, line 2: wanted 4 numbers; got '1 0 0'"):
         evaluate.read_rotations(tmp_path / "r.txt")
     (tmp_path / "empty.txt").write_text("\n")
     with pytest.raises(ValueError, match="holds no rotations"):
         evaluate.read_rotations(tmp_path / "empty.txt")
-    for name, text in (("one.txt", "1 0 0\n0 1 0\n0 0 1\n"), ("one.csv", "1,0,0,0,1,0,0,0,1\n")):
-        (tmp_path / name).write_text(text)
-        assert torch.equal(evaluate.read_rotations(tmp_path / name), torch.eye(3)[None])
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "0 -1 0\n1 0 0\n0 0 1\n",
+        "0,-1,0,1,0,0,0,0,1\n",
+        "# a quarter turn about z\n0.70710678 0 0 0.70710678",
+        "w,x,y,z\n0.70710678,0,0,0.70710678\n",
+        "qx;qy;qz;qw\r\n0;0;0.70710678;0.70710678\r\n",
+        '"r11", "r12", "r13", "r21", "r22", "r23", "r31", "r32", "r33"\n0, -1, 0, 1, 0, 0, 0, 0, 1',
+    ],
+    ids=["matrix", "row", "comment", "header", "order", "quotes"],
+)
+@pytest.mark.parametrize("suffix", ["txt", "csv"])
+def test_texts_of_rotations(text, suffix, tmp_path):
+    (tmp_path / f"r.{suffix}").write_text(text)
+    found = evaluate.read_rotations(tmp_path / f"r.{suffix}")
+    torch.testing.assert_close(found, torch.tensor([[[0.0, -1, 0], [1, 0, 0], [0, 0, 1]]]))

@@ -413,6 +413,24 @@ def test_point_matching_agrees_with_the_metrics(masked):
     assert losses.add_symmetric(a, b, points).isnan().all() and losses.add(a, b, points).isnan().all()
 
 
+@pytest.mark.parametrize("loss", [losses.add, losses.add_symmetric])
+def test_a_model_without_points_has_no_distance(loss):
+    a = poses(1)
+    for none in (torch.zeros(0, 3), torch.zeros(5, 0, 3)):
+        value = loss(a, poses(2), none)
+        assert value.shape == loss(a, a, POINTS).shape and value.isnan().all()
+
+
+@pytest.mark.parametrize("loss", [losses.add, losses.add_symmetric])
+def test_a_rotation_alone_is_no_pose(loss):
+    r = drawn(2)  # not even two of them, which might be taken for a pair
+    for estimate, truth, name in ((r, r, "estimate"), (poses(1), r, "truth")):
+        with pytest.raises(TypeError, match=rf"`{name}` must be a Transform or a pair .*got a tensor"):
+            loss(estimate, truth, POINTS)
+    with pytest.raises(TypeError, match="`estimate` must be a Transform or a pair"):
+        losses.minimum_over_symmetries(r, r, torch.eye(3)[None], loss, points=POINTS)
+
+
 def test_point_matching_of_scaled_poses():
     a, b = poses(1), poses(2)
     a = Transform(a.rotation, a.translation, 2 * a.scale)

@@ -313,7 +313,7 @@ def test_every_pair_has_a_function_of_its_name():
         assert largest(function(value, *sequence) - expected) < 16 * ONE_MAP[torch.float64], (source, target)
     with pytest.raises(ValueError, match=r"`sequence` must be three axes, .*got 'XXY'"):
         rep.rotation_6d_to_euler(torch.randn(2, 6), "XXY")
-    with pytest.raises(AttributeError, match="rotation_7d_to_matrix"):
+    with pytest.raises(AttributeError, match="rotation_7d_to_matrix'; it has X_to_Y of matrix, "):
         _ = svdrot.rotation_7d_to_matrix
 
 

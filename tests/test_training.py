@@ -7,7 +7,7 @@ same with more kills.
 import os
 import subprocess
 import sys
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -176,3 +176,23 @@ def test_a_model_is_evaluated_in_eval_mode_and_trained_in_training_mode(tmp_path
         config = Config(steps=20, average=average)
         _training.run(config, tmp_path / str(average), ["svd"], spying, data="none", free=())
     assert modes == {"loss": {True}, "evaluate": {False}, "examine": {False}}
+
+
+@dataclass(frozen=True)
+class ByOut:
+    out: str = "a"
+    steps: int = 1
+
+
+@dataclass(frozen=True)
+class ByRunFolder(ByOut):
+    run_folder: str = "b"
+
+
+@pytest.mark.parametrize(("config", "flag"), [(ByOut(), "--out"), (ByRunFolder(), "--run-folder")])
+def test_another_setting_names_the_flag_that_helps(config, flag, tmp_path):
+    _run.open_folder(tmp_path, config, free=(), data="")
+    with pytest.raises(
+        ValueError, match=f"`steps` = 1; this command has 2. Give it another folder by {flag},"
+    ):
+        _run.open_folder(tmp_path, replace(config, steps=2), free=(), data="")

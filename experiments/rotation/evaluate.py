@@ -8,11 +8,12 @@ of errors below 5 and 10 degrees.
     python -m experiments.rotation.evaluate --clouds FOLDER --rotations FILE
 
 Clouds are the files of the folder that `svdrot.registration.files` reads: pts, ply, pcd, obj, off, stl, npy,
-npz, xyz, txt, csv, bin; of meshes the vertices. Hidden ones, and that of the rotations, are left out.
-Rotations are a npy, txt or csv file: matrices (K, 3, 3), or K rows of 9 (the rows of a matrix), or of 4 (a
-quaternion w x y z).
+npz, xyz, txt, csv, bin; of meshes the vertices. Hidden ones, and that of the rotations, are left out, and so
+are points that are not finite. Rotations are a npy, txt or csv file: matrices (K, 3, 3), or K rows of 9 (the
+rows of a matrix), or of 4 (a quaternion, w x y z unless the first line says otherwise).
 """
 
+import re
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +29,7 @@ from experiments import _results
 from experiments.rotation._alignment_report import metrics
 from experiments.rotation._landmarks import normalised
 from experiments.rotation.landmark_alignment import errors, estimators, restore
+from svdrot.registration._formats import is_number, lines, table
 from svdrot.registration.files import SUFFIXES, read_points
 
 
@@ -97,10 +99,10 @@ def read_clouds(folder: Path, rotations: Path | None = None) -> list[Tensor]:
         raise FileNotFoundError(f"`clouds` must be a folder; there is none at {folder}.")
     other = None if rotations is None else rotations.resolve()
     visible = (path for path in folder.iterdir() if not path.name.startswith(".") and path.resolve() != other)
-    paths = sorted(path for path in visible if path.suffix.lower() in SUFFIXES)
+    paths = sorted(path for path in visible if path.suffix.lower() in SUFFIXES and path.is_file())
     if not paths:
         raise FileNotFoundError(f"{folder} has no files that end in {' '.join(SUFFIXES)}.")
-    clouds = [read_points(path) for path in paths]
+    clouds = [read_points(path, drop_nan=True) for path in paths]
     for path, cloud in zip(paths, clouds, strict=True):
         if not normalised(cloud).isfinite().all():
             raise ValueError(f"{path}: the {len(cloud)} points are all the same.")
@@ -120,8 +122,8 @@ def read_rotations(path: Path) -> Tensor:
     if not path.is_file():
         raise FileNotFoundError(f"`rotations` must be a file; there is none at {path}.")
     array = torch.from_numpy(_numbers(path))
-    if array.shape == (4, 4) and array[3].tolist() == [0, 0, 0, 1]:
-        raise ValueError(f"{path}: wanted rotations; got a transform, of homogeneous coordinates.")
+    if array.shape[-2:] == (4, 4) and (array[..., 3, :] == array.new_tensor([0, 0, 0, 1])).all():
+        raise ValueError(f"{path}: wanted rotations; got transforms, of homogeneous coordinates.")
     if array.ndim < 3 and array.shape[-1:] == (4,):
         quaternions = array.reshape(-1, 4)
         matrix = svdrot.quaternion_to_matrix(quaternions)
@@ -148,14 +150,20 @@ def _numbers(path: Path) -> np.ndarray:
     try:
         if suffix == ".npy":
             return np.load(path).astype(np.float64, casting="same_kind")
-        lines = path.read_text().replace(",", " ").splitlines()
-        return np.loadtxt(lines) if any(map(str.strip, lines)) else np.empty((0, 9))
     except (ValueError, TypeError, EOFError) as error:
         raise ValueError(f"{path}: wanted an array of numbers: {error}") from error
+    rows = [(number, re.sub("[,;]", " ", line)) for number, line in lines(path.read_bytes())]
+    if not rows:
+        return np.empty((0, 9))
+    names = [word.strip("\"'").lower().removeprefix("q") for word in rows[0][1].split()]
+    if any(map(is_number, names)):
+        return table(path, rows)
+    order = [names.index(axis) for axis in "wxyz"] if {*"wxyz"} == {*names} else slice(None)
+    return table(path, rows[1:], [len(names)])[:, order]
 
 
 if __name__ == "__main__":
     try:
-        main(tyro.cli(Config, description=__doc__))
+        main(tyro.cli(Config, description=__doc__, prog="python -m experiments.rotation.evaluate"))
     except (ValueError, OSError) as error:
         sys.exit(f"evaluate: {error}")

@@ -219,7 +219,9 @@ def restore(file: Path) -> tuple[LandmarkPointNet, dict[str, Any]]:
         model = LandmarkPointNet(Shape(**content["config"]["shape"]))
         model.load_state_dict(content["state_dict"])
         return model.eval(), content["config"]
-    except (pickle.UnpicklingError, EOFError, KeyError, TypeError, RuntimeError) as error:
+    except (pickle.UnpicklingError, UnicodeDecodeError) as error:  # torch advises to load it nevertheless
+        raise ValueError(f"{file} is not a checkpoint of landmark_alignment: it holds no tensors.") from error
+    except (EOFError, KeyError, TypeError, RuntimeError) as error:
         raise ValueError(f"{file} is not a checkpoint of landmark_alignment: {error}") from error
 
 

@@ -13,9 +13,9 @@ INTERRUPTED = 130  # as shells tell of Ctrl-C
 ALIGN = """\
 Align SOURCE with TARGET: globally, from features, wherever they lie, and then locally, by ICP.
 
-Clouds are ply, pcd, obj, off, stl, npy, npz (FILE.npz:NAME names an array), xyz, txt, csv or KITTI's bin,
-in any unit, but both in the same. Prints the transform, which takes points of SOURCE to TARGET, and writes
-result.json, aligned.ply and picture.png."""
+Clouds are ply, pcd, obj, off, stl, npy, npz (FILE.npz:NAME names an array), xyz, pts, txt, csv or KITTI's
+bin, in any unit, but both in the same. Prints the transform, which takes points of SOURCE to TARGET, and
+writes result.json, aligned.ply and picture.png."""
 
 EXIT = """\
 example:

@@ -29,12 +29,12 @@ class _UnitQuaternion(constraints.Constraint):
 
 
 class _Matrix(constraints.Constraint):
-    """As `independent(real, 2)`, which takes no empty batches."""
+    """Finite entries: as `independent(real, 2)`, which takes infinity and no empty batches."""
 
     event_dim = 2
 
     def check(self, value: Tensor) -> Tensor:
-        return ~value.isnan().any(-1).any(-1)
+        return value.isfinite().all(-1).all(-1)
 
 
 matrix = _Matrix()

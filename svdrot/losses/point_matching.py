@@ -31,19 +31,22 @@ def add(estimate: Pose, truth: Pose, points: Tensor, *, mask: Tensor | None = No
 
     Raises:
         ValueError: if a shape is wrong.
-        TypeError: if `points` is not floating point.
+        TypeError: if `points` is not floating point, or a pose is one tensor: a rotation needs a translation.
 
     Source:
         Hinterstoisser et al., ACCV 2012; as a loss Xiang et al., "PoseCNN", RSS 2018.
     """
-    a, b = _transform(estimate), _transform(truth)
+    a, b = _transform("estimate", estimate), _transform("truth", truth)
     apart = length(displacement(counted(points, mask), a, b))
     return mean(apart, mask).to(_result(estimate, points))
 
 
-def _transform(pose: Pose) -> Transform:
+def _transform(name: str, pose: Pose) -> Transform:
     if isinstance(pose, Transform):
         rotation, translation, scale = pose.rotation, pose.translation, pose.scale
+    elif not isinstance(pose, tuple | list) or len(pose) != 2:
+        got = f"a tensor {tuple(pose.shape)}" if isinstance(pose, Tensor) else type(pose).__name__
+        raise TypeError(f"`{name}` must be a Transform or a pair of rotation and translation; got {got}.")
     else:
         rotation, translation = pose
         check_shape("rotation", rotation, 3, 3)
@@ -77,13 +80,13 @@ def add_symmetric(estimate: Pose, truth: Pose, points: Tensor, *, mask: Tensor |
         Hinterstoisser et al., ACCV 2012; Xiang et al., "PoseCNN", RSS 2018.
     """
     valid = counted(points, mask)
-    query, target = (_moved(_transform(pose), valid) for pose in (truth, estimate))
-    query, target = torch.broadcast_tensors(query, target)
+    target = _moved(_transform("estimate", estimate), valid)
+    query, target = torch.broadcast_tensors(_moved(_transform("truth", truth), valid), target)
     ignored = query.new_zeros(()) if mask is None else torch.where(mask, 0.0, torch.nan).to(query)[..., None]
     shape = query.shape
-    index = _nearest_index(
-        query.detach().reshape(-1, *shape[-2:]), (target + ignored).detach().reshape(-1, *shape[-2:])
-    ).reshape(shape[:-1])
+    one_batch = shape[:-2].numel(), *shape[-2:]
+    near = (target + ignored).detach().reshape(one_batch)
+    index = _nearest_index(query.detach().reshape(one_batch), near).reshape(shape[:-1])
     found = index < shape[-2]
     partner = target.take_along_dim(torch.where(found, index, 0)[..., None], -2)
     distance = torch.where(found, length(query - partner), torch.nan)

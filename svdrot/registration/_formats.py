@@ -62,7 +62,7 @@ def table(path: Path, rows: Rows, widths: Sequence[int] = (), delimiter: str | N
         width = widths[0]
     for number, line in rows:
         words = line.split(delimiter)
-        if len(words) != width or not all(map(_is_number, words)):
+        if len(words) != width or not all(map(is_number, words)):
             wanted = _WANTED if widths == COLUMNS and number == rows[0][0] else f"{width} numbers"
             raise ValueError(f"{path}, line {number}: wanted {wanted}; got {_shown(line)}.")
     if rows:
@@ -70,7 +70,7 @@ def table(path: Path, rows: Rows, widths: Sequence[int] = (), delimiter: str | N
     return np.empty((0, width))
 
 
-def _is_number(word: str) -> bool:
+def is_number(word: str) -> bool:
     try:
         float(word)
     except ValueError:
@@ -97,7 +97,7 @@ def xyz(path: Path, data: bytes) -> NDArray:
     number, first = rows[0]
     delimiter = next((sign for sign in ";," if sign in first), None)
     names = [name.strip(" \"'").lower() for name in first.split(delimiter)]
-    if path.suffix.lower() != ".csv" or any(map(_is_number, names)):
+    if path.suffix.lower() != ".csv" or any(map(is_number, names)):
         return table(path, rows, COLUMNS, delimiter)[:, :3]
     if not {"x", "y", "z"} <= {*names}:
         raise ValueError(

@@ -39,6 +39,7 @@ from ._linear import matrix_to_rotation_9d as matrix_to_rotation_9d
 from ._linear import matrix_to_symmetric_10d as matrix_to_symmetric_10d
 from ._linear import rotation_9d_to_matrix as rotation_9d_to_matrix
 from ._linear import symmetric_10d_to_matrix as symmetric_10d_to_matrix
+from ._named import KINDS as KINDS
 from ._named import named_conversions
 from ._quaternions import axis_angle_to_matrix as axis_angle_to_matrix
 from ._quaternions import axis_angle_to_quaternion as axis_angle_to_quaternion
@@ -51,7 +52,8 @@ from ._quaternions import quaternion_to_axis_angle as quaternion_to_axis_angle
 from ._quaternions import quaternion_to_matrix as quaternion_to_matrix
 from ._quaternions import quaternion_to_mrp as quaternion_to_mrp
 
-globals().update({name: made for name, made in named_conversions().items() if name not in globals()})
+NAMED = {name: made for name, made in named_conversions().items() if name not in globals()}
+globals().update(NAMED)
 
 if TYPE_CHECKING:
 
