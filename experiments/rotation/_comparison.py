@@ -12,7 +12,7 @@ from torch import Tensor
 
 from experiments import _results, _training
 from experiments.rotation._alignment_report import STYLES as HEAD_STYLES
-from experiments.rotation._alignment_report import seconds_axis
+from experiments.rotation._alignment_report import seconds_axis, spread
 from svdrot.nn import REPRESENTATIONS
 
 # Names of heads: a representation and a strategy. "raw" learns nine numbers and projects at inference only.
@@ -92,12 +92,6 @@ def summary(rows: Rows) -> Rows:
             line[name] = spread([row[name] for row in trainings])
         lines.append((sum(row["mean"] for row in trainings) / len(trainings), line))
     return [line for _, line in sorted(lines, key=lambda pair: pair[0])]
-
-
-def spread(values: list[float]) -> str:
-    mean = sum(values) / len(values)
-    digits = 0 if mean >= 100 else 1 if mean >= 10 else 2
-    return f"{mean:.{digits}f}" + (f" ± {deviation(values):.{digits}f}" if len(values) > 1 else "")
 
 
 def deviation(values: list[float]) -> float:

@@ -30,6 +30,7 @@ import svdrot
 from datasets import cubes
 from experiments import _run, _training
 from experiments.rotation import _comparison
+from experiments.rotation._alignment_report import spread
 from svdrot import losses
 
 EPOCH = 64  # steps: 2,048 images, 32 at a time
@@ -159,7 +160,7 @@ def about_training(results: _comparison.Results) -> str:
     found: dict[str, list[float]] = {}
     for (head, _), result in results.items():
         found.setdefault(head, []).append(result["examined"]["training_deg"])
-    told = ", ".join(f"{head} {_comparison.spread(values)}" for head, values in found.items())
+    told = ", ".join(f"{head} {spread(values)}" for head, values in found.items())
     return f"On the images of the training itself the mean errors are, in degrees: {told}."
 
 

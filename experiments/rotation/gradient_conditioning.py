@@ -45,6 +45,7 @@ from torch.func import jacrev, vmap
 
 import svdrot
 from experiments import _results, _run
+from experiments.rotation._alignment_report import STYLES
 from svdrot.nn import REPRESENTATIONS
 
 
@@ -371,7 +372,7 @@ def figure(results: dict[str, Any]) -> Figure:
     for name, condition in results["conditions"].items():
         descending = condition.sort(descending=True).values
         share = torch.arange(1, len(descending) + 1) / len(descending)
-        tails.loglog(descending, share, color=COLOURS[name], ls=DASHES[name], label=name)
+        tails.loglog(descending, share, color=STYLES[name][0], ls=STYLES[name][1], label=name)
     tails.set(xlabel="condition of the Jacobian, normal raw numbers", ylabel="share above", xlim=(0.9, 1e3))
     tails.set_ylim(1e-4, 1.5)
     tails.legend(fontsize=8, loc="upper right", ncols=2)
@@ -384,7 +385,7 @@ def figure(results: dict[str, Any]) -> Figure:
     columns.axhline(1, color="#999999", lw=0.8)
     columns.set(yscale="log", ylabel="gradient norms of two columns, ratio", xlabel="5, 25, 50, 75, 95 %")
     columns.tick_params(axis="x", labelrotation=20)
-    for (code, errors), style in zip(results["approach"].items(), STYLES, strict=True):
+    for (code, errors), style in zip(results["approach"].items(), LINES, strict=True):
         near.loglog(DIFFERENCES, errors, style, label=code, ms=4)
     near.set(xlabel="d, singular values 1, 1 - d/2, 1/2 - d/4", ylabel="median relative error, float32")
     near.invert_xaxis()
@@ -392,15 +393,7 @@ def figure(results: dict[str, Any]) -> Figure:
     return panels
 
 
-COLOURS = dict(
-    zip(
-        REPRESENTATIONS,
-        "#D55E00 #0072B2 #CC79A7 #E69F00 #444444 #009E73 #56B4E9 #882255 #999933".split(),
-        strict=True,
-    )
-)
-DASHES = {name: "--" if REPRESENTATIONS[name].features < 5 else "-" for name in REPRESENTATIONS}
-STYLES = ("k-o", "k--", "C7:s", "C2-^", "C3-o", "C3:")
+LINES = ("k-o", "k--", "C7:s", "C2-^", "C3-o", "C3:")
 
 
 def verdict(results: dict[str, Any]) -> str:

@@ -23,6 +23,7 @@ from matplotlib.ticker import LogLocator, NullLocator
 
 from experiments import _results, _run
 from experiments.rotation import _comparison
+from experiments.rotation._alignment_report import spread
 
 
 @dataclass(frozen=True)
@@ -173,7 +174,7 @@ def ratios(experiments: list[Experiment]) -> _results.Rows:
             heads = experiment.heads
             best = _mean(next(iter(heads.values())))
             values = [value / best for value in heads.get(head, [])]
-            row[experiment.name] = f"{_comparison.spread(values)} ({len(values)})" if values else "-"
+            row[experiment.name] = f"{spread(values)} ({len(values)})" if values else "-"
         rows.append(row)
     return rows
 
