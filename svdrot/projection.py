@@ -22,7 +22,8 @@ def special_orthogonalize(matrix: Tensor, *, damping: float | None = None) -> Te
     The smallest sum is the gap (`projection_gap`); where it vanishes (rank n - 2, or $\det M < 0$ with equal
     smallest singular values) several rotations are nearest, one of them is returned, and the gradient is
     finite, zero along what is undefined. The zero matrix gives the identity and a zero gradient. NaN or
-    infinity in a matrix gives NaN for that matrix only.
+    infinity in a matrix gives NaN for that matrix only. Programs of `torch.jit.trace` are made of plain
+    operations: their gradient is the same, but NaN where the gap vanishes.
 
     Args:
         matrix: shape (..., n, n), any floating dtype. Half precision is computed in float32 and returned as

@@ -61,6 +61,13 @@ def test_traced_programs_compute(name, n):
         assert_same(traced(other), f(other))
 
 
+def test_traced_programs_have_the_gradient_where_it_is_unique():
+    traced = torch.jit.trace(FUNCTIONS["special_orthogonalize"], matrices(3, 1), check_trace=False)
+    m = torch.cat((matrices(3, 2), torch.eye(3, dtype=torch.float64)[None]))  # whose singular values repeat
+    found = [torch.func.grad(weighted(f))(m) for f in (FUNCTIONS["special_orthogonalize"], traced)]
+    assert_same(*found)
+
+
 @pytest.mark.parametrize("name", [name for name in FUNCTIONS if name != "residual"])  # not differentiable
 @each_size
 def test_linearized_programs_are_forward_mode(name, n):
