@@ -28,6 +28,17 @@ def read(path: Path) -> str:
         raise ValueError(f"{path} is not a text file: byte {error.start} is not UTF-8.") from error
 
 
+def real(word: str) -> float:
+    """As `float`, but for the underscores of Python.
+
+    Raises:
+        ValueError: if it is no number.
+    """
+    if "_" in word:
+        raise ValueError(f"wanted a number; got {word!r}")
+    return float(word)
+
+
 def numbers(path: Path, number: int, line: str, count: int, wanted: str) -> list[float]:
     """The `count` finite numbers of a line, as `wanted` calls them.
 
@@ -35,7 +46,7 @@ def numbers(path: Path, number: int, line: str, count: int, wanted: str) -> list
         ValueError: with the file and the line, if it holds anything else.
     """
     try:
-        row = [float(word) for word in line.split()]
+        row = [real(word) for word in line.split()]
     except ValueError:
         row = []
     if len(row) != count or not all(map(isfinite, row)):

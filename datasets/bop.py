@@ -84,14 +84,21 @@ def _row(path: Path, number: int, line: str) -> tuple[list[int], list[float]]:
     fields = line.split(",")
     try:
         scene, image, thing, score, rotation, translation, time = fields
-        key = [int(scene), int(image), int(thing)]
-        value = [float(word) for part in (score, rotation, translation, time) for word in part.split()]
+        key = [_key(scene), _key(image), _key(thing)]
+        value = [_text.real(word) for part in (score, rotation, translation, time) for word in part.split()]
         widths = [len(part.split()) for part in (score, rotation, translation, time)]
     except ValueError:
         key, value, widths = [], [], []
     if widths != [1, 9, 3, 1] or not all(map(isfinite, value)):
         raise ValueError(f"{path}, line {number}: wanted `{NAMES}`, R of 9, t of 3 numbers; got {line!r}.")
     return key, value
+
+
+def _key(word: str) -> int:
+    key = int(word)
+    if "_" in word or not -(2**63) <= key < 2**63:
+        raise ValueError
+    return key
 
 
 def single_instances(estimates: Poses, truth: Poses) -> tuple[Tensor, Tensor]:

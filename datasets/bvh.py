@@ -137,7 +137,7 @@ class _Lines:
 def _finite(words: list[str]) -> list[float]:
     """The numbers that words are, none if any is not a finite one."""
     try:
-        numbers = [float(word) for word in words]
+        numbers = [_text.real(word) for word in words]
     except ValueError:
         return []
     return numbers if all(map(isfinite, numbers)) else []

@@ -273,6 +273,9 @@ class Clouds:
     @cached_property
     def _arrays(self) -> tuple[Tensor, Tensor]:
         parts = [self._read(file) for file in self.files]
+        for file, (points, _) in zip(self.files, parts, strict=True):
+            if points.shape[1] != (count := parts[0][0].shape[1]):
+                raise ValueError(f"{file}: wanted {count} points a cloud, as before; got {points.shape[1]}.")
         points, labels = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
         return torch.from_numpy(points), torch.from_numpy(labels)
 
@@ -292,6 +295,8 @@ class Clouds:
             raise ValueError(f"{path}: wanted {wanted}; got `data` {points.shape}, {points.dtype}.")
         if labels.shape != (len(points), 1) or labels.dtype.kind not in "iu":
             raise ValueError(f"{path}: wanted {wanted}; got `label` {labels.shape}, {labels.dtype}.")
+        with np.errstate(over="ignore"):
+            points = points.astype(np.float32)
         broken = (
             ~np.isfinite(points).all((1, 2)) | (labels[:, 0] < 0) | (labels[:, 0] >= len(self.categories))
         )
@@ -299,7 +304,7 @@ class Clouds:
             raise ValueError(
                 f"{path}: wanted {wanted}; cloud {broken.argmax()} is not so, of {broken.sum()} such clouds."
             )
-        return points.astype(np.float32), labels[:, 0].astype(np.int64)
+        return points, labels[:, 0].astype(np.int64)
 
 
 def load_clouds(root: Path, *, test: bool = False) -> Clouds:

@@ -125,7 +125,9 @@ def load(root: Path) -> Clips:
     packed: Mapping[str, NDArray] = {}
     if not files and (root / PACKED).is_file():
         arrays = load_numpy(root / PACKED, (root / PACKED).read_bytes())
-        packed = {"/".join(name.rsplit("_", 1)): array for name, array in dict(arrays).items()}
+        if isinstance(arrays, np.ndarray):
+            raise ValueError(f"{root / PACKED} is one array, not an npz of clips.")
+        packed = {"/".join(name.rsplit("_", 1)): array for name, array in arrays.items()}
         files = dict.fromkeys(packed, root / PACKED)
     if not files:
         found = sorted(path for path in root.rglob("*.bvh") if path.name != SKELETON)

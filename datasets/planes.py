@@ -19,7 +19,6 @@ within 0.5 of the origin, about which they are rotated.
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from math import isfinite
 from pathlib import Path
 
 import numpy as np
@@ -82,7 +81,8 @@ class PackedClouds:
             )
         whole = ids.ndim == 1 and offsets.shape == (ids.size + 1,)
         whole = whole and offsets.dtype.kind in "iu" and ids.dtype.kind == "U"
-        if not whole or offsets[0] != 0 or offsets[-1] != len(lo) or (np.diff(offsets) <= 0).any():
+        whole = whole and offsets[0] == 0 and offsets[-1] == len(lo)
+        if not whole or (np.diff(offsets.astype(np.int64)) <= 0).any():
             raise ValueError(
                 f"{self.path}: wanted `offsets` that rise from 0 to {len(lo)}, one more than the {ids.size} "
                 f"names in `ids`; got {offsets.shape} of {offsets.dtype}."
@@ -148,6 +148,9 @@ def split(clouds: PackedClouds | TextClouds, validation: int = VALIDATION) -> tu
     return np.sort(by_name[order[validation:]]), np.sort(by_name[order[:validation]])
 
 
+LARGEST = float(np.finfo(np.float32).max)
+
+
 def read_pts(path: Path) -> NDArray:
     """The points of one text file, shape (points, 3), float32.
 
@@ -157,10 +160,10 @@ def read_pts(path: Path) -> NDArray:
     rows = []
     for number, line in enumerate(_text.read(path).splitlines(), 1):
         try:
-            row = [float(word) for word in line.split()]
+            row = [_text.real(word) for word in line.split()]
         except ValueError:
             row = []
-        if len(row) != 3 or not all(map(isfinite, row)):
+        if len(row) != 3 or not all(abs(number) <= LARGEST for number in row):
             raise ValueError(f"{path}, line {number}: wanted three finite numbers `x y z`; got {line!r}.")
         rows.append(row)
     if not rows:

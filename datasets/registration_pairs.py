@@ -26,6 +26,7 @@ from torch import Tensor
 
 from datasets import _text
 from datasets.trajectories import check_rotations
+from svdrot.registration._formats import load_numpy
 from svdrot.registration.files import read_points, read_transform
 from svdrot.registration.transform import Transform
 from svdrot.representations import quaternion_to_matrix
@@ -73,8 +74,10 @@ def _held(folder: Path) -> dict[str, Path]:
     """Paths by the names of files without their suffix, and of arrays in npz, as `read_points` takes them."""
     held: dict[str, Path] = {}
     for file in sorted(folder.glob("*.npz")):
-        with np.load(file, allow_pickle=False) as arrays:
-            held |= {name: Path(f"{file}:{name}") for name in arrays.files}
+        arrays = load_numpy(file, file.read_bytes())
+        if isinstance(arrays, np.ndarray):
+            raise ValueError(f"{file} is one array, not an npz: name it .npy.")
+        held |= {name: Path(f"{file}:{name}") for name in arrays}
     files = [file for file in sorted(folder.glob("*")) if file.is_file() and file.suffix.lower() != ".npz"]
     return held | {file.stem: file for file in files}
 
@@ -162,7 +165,7 @@ def _blocks(path: Path, size: int) -> tuple[FragmentPairs, list[int]]:
                 f"{path}, line {block[-1][0]}: the file ends within the {size} rows of the pair at line "
                 f"{block[0][0]}."
             )
-        if not all(number.is_integer() for number in head):
+        if not all(number.is_integer() and abs(number) < 2**53 for number in head):
             raise ValueError(
                 f"{path}, line {block[0][0]}: wanted integers `i j fragments`; got {block[0][1]!r}."
             )

@@ -64,12 +64,7 @@ def newton_schulz(
         TypeError: if `matrix` is not a floating-point tensor.
     """
     check_matrix("matrix", matrix)
-    if not schedule or min(map(len, schedule)) < 2:
-        raise ValueError(
-            f"`schedule` must be a tuple of steps of at least two coefficients; got {schedule!r}."
-        )
-    if schatten not in (2, 8):
-        raise ValueError(f"`schatten` must be 2 or 8; got {schatten!r}.")
+    check_steps(schedule, schatten)
     x = matrix.reshape(-1, *matrix.shape[-2:]).to(compute_dtype(matrix))
     asked = dtype or x.dtype
     if schatten == 2 and asked != torch.float64 and products.iterates(x, schedule):
@@ -77,6 +72,15 @@ def newton_schulz(
     else:
         x = _iterated(x, schedule, x.dtype if iteration.is_faster_in_full(x, asked) else asked, schatten)
     return x.to(asked).to(matrix.dtype).reshape(matrix.shape)
+
+
+def check_steps(schedule: Schedule, schatten: int) -> None:
+    if not schedule or min(map(len, schedule)) < 2:
+        raise ValueError(
+            f"`schedule` must be a tuple of steps of at least two coefficients; got {schedule!r}."
+        )
+    if schatten not in (2, 8):
+        raise ValueError(f"`schatten` must be 2 or 8; got {schatten!r}.")
 
 
 def _iterated(x: Tensor, schedule: Schedule, dtype: torch.dtype, schatten: int) -> Tensor:

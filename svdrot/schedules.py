@@ -151,7 +151,7 @@ def newton_schulz_schedule(
         Steps of three coefficients. Equal arguments give the same object.
 
     Raises:
-        ValueError: if an argument is outside its range.
+        ValueError: if an argument is outside its range, or `cap` and `safety` leave no step that gains.
 
     Source:
         Amsel et al., arXiv 2505.16932, theorem 3.1 (minimax composition); Chen and Chow, "A stable scaling of
@@ -173,7 +173,10 @@ def newton_schulz_schedule(
     low, high = lower, 1.0
     steps: list[Step] = []
     while max(1 - low, high - 1) > CLOSE:
-        step, low, high = _capped(low / safety, high, cap)
+        step, least, high = _capped(low / safety, high, cap)
+        if least <= low:
+            raise ValueError(f"With `cap` {cap} and `safety` {safety} no step gains: lower one of them.")
+        low = least
         steps.append(_shrunk(step, safety))
     error = max(1 - low, high - 1)
     while error > tolerance or not steps:

@@ -38,6 +38,8 @@ def test_rows_are_read(tmp_path, head):
         (GOOD.replace("10 -20.5 1000", "10 -20.5 1000 3"), "R of 9, t of 3"),
         (GOOD.replace("1000", "nan"), "wanted `scene_id"),
         (GOOD.replace("2,3,1", "2,3.5,1"), "wanted `scene_id"),
+        (GOOD.replace("2,3,1", "2,3_0,1"), "wanted `scene_id"),
+        (GOOD.replace("2,3,1", f"2,{10**20},1"), "wanted `scene_id"),
         (GOOD.replace("0.5", "high"), "wanted `scene_id"),
         (GOOD.replace("1 0 0 0 1 0 0 0 1", "1 0 0 0 1 0 0 0 1.1"), "is off by 0.21"),
         (GOOD.replace("1 0 0 0 1 0 0 0 1", "1 0 0 0 1 0 0 0 -1"), "is a reflection"),

@@ -170,7 +170,7 @@ def test_missing_clouds_are_named_with_their_source(both_forms, tmp_path, option
             planes.load(both_forms[1], **options)
 
 
-@pytest.mark.parametrize("line", ["0.1 0.2", "0.1 0.2 0.3 0.4", "0.1 0.2 x", "0.1 nan 0.3", ""])
+@pytest.mark.parametrize("line", ["0.1 0.2", "0 0 0 0.4", "0 0 x", "0 nan 0", "1e300 0 0", "1_0 0 0", ""])
 def test_malformed_text_is_named_by_file_and_line(tmp_path, line):
     file = tmp_path / "bad.pts"
     file.write_text(f"0.1 0.2 0.3\n{line}\n0.1 0.2 0.3\n")
@@ -221,6 +221,7 @@ def test_packing_keeps_every_decimal(both_forms, tmp_path):
         ({"offsets": np.array([1, 2, 4])}, "wanted `offsets`"),
         ({"offsets": np.array([0, 4, 4])}, "wanted `offsets`"),
         ({"offsets": np.array([0.0, 2, 4])}, "wanted `offsets`"),
+        ({"offsets": np.array([0, 5, 4], np.uint32)}, "wanted `offsets`"),
         ({"ids": np.array(["a"])}, "the 1 names"),
         ({"ids": np.array([1, 2])}, "wanted `offsets`"),
         ({"ids": np.array("a")}, "wanted `offsets`"),

@@ -550,6 +550,7 @@ def test_an_array_larger_than_any_memory(tmp_path):
         ("a.pcd", PCD.replace("POINTS 3", "POINTS")),
         ("a.pcd", PCD.replace("COUNT 1 3 1 1 1", "COUNT 1 3 1")),
         ("a.pcd", PCD.replace("COUNT 1 3 1 1 1", "COUNT 1 three 1 1 1")),
+        ("a.pcd", PCD.replace("COUNT 1 3 1 1 1", "COUNT 2 3 0 1 1")),
         ("a.stl", STL.replace("  vertex 1 1 0\n", "", 1)),
         ("a.csv", "a,b,c\n1,2,3\n"),
         ("a.csv", "x,y,z\n"),

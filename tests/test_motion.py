@@ -367,6 +367,10 @@ def test_broken_clips_are_named(tmp_path):
         (tmp_path / motion.PACKED).write_bytes(broken)
         with pytest.raises(ValueError, match=r"every2nd\.npz cannot be read"):
             motion.load(tmp_path)
+    with (tmp_path / motion.PACKED).open("wb") as file:
+        np.save(file, np.zeros((3, 8)))
+    with pytest.raises(ValueError, match=r"every2nd\.npz is one array, not an npz of clips"):
+        motion.load(tmp_path)
     (tmp_path / motion.PUBLISHED[0]).mkdir()
     np.save(tmp_path / motion.PUBLISHED[0] / "cut.npy", np.zeros((3, 10)))
     with pytest.raises(ValueError, match=r"cut\.npy.*\(frames, 15\)"):

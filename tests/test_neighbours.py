@@ -246,3 +246,13 @@ def test_the_gpu_finds_the_neighbours_of_the_cpu(gpu):
     assert torch.equal(there[1].cpu(), indices)
     single = Neighbours(points[0].to(gpu)).query(query[0].to(gpu), 1)
     assert torch.equal(single[1].cpu(), nearest(query[0], points[0])[1])
+
+
+@pytest.mark.parametrize("d", [2, 3, 5])
+def test_the_limit_is_included_and_what_is_beyond_is_not(d):
+    points = torch.zeros(1, d, dtype=torch.float64)
+    query = torch.zeros(3, d, dtype=torch.float64)
+    query[1, 0], query[2, 0] = 1, 1 + 2**-52
+    for limit, found in ((0.0, [0, 1, 1]), (1.0, [0, 0, 1])):
+        distances, indices = nearest(query, points, 1, limit)
+        assert indices.tolist() == found and distances.isfinite().tolist() == [i == 0 for i in found]

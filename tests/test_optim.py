@@ -2,6 +2,7 @@
 
 import copy
 import io
+import math
 import subprocess
 import sys
 from pathlib import Path
@@ -612,6 +613,45 @@ def test_nan_makes_no_plausible_matrix(mode):
     assert equilibrate(x, mode).isnan().all()
 
 
+@pytest.mark.parametrize("make", [Muon, MuonEq, ROOT, lambda p: MiMuon(p, tau=1e-3)])
+def test_a_gradient_that_is_not_finite_spoils_its_parameter_alone(make):
+    good, bad = (torch.nn.Parameter(gaussian(6, 4).float()) for _ in range(2))
+    optimizer = make([good, bad])
+    good.grad, bad.grad = gaussian(6, 4, seed=1).float(), torch.full((6, 4), torch.nan)
+    optimizer.step()
+    assert good.isfinite().all() and bad.isnan().all()
+
+
+@pytest.mark.parametrize("size", [(6, 4), (20, 20), (64, 64)], ids=str)
+def test_a_momentum_that_dies_out_stays_a_number(size):
+    p = torch.nn.Parameter(torch.zeros(size))
+    optimizer = Muon([p], lr=0.01, momentum=0.5)
+    p.grad = gaussian(*size).float()
+    optimizer.step()
+    p.grad = torch.zeros(size)
+    for _ in range(160):  # 2^-149 is the least number of float32
+        optimizer.step()
+        assert p.isfinite().all()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"schatten": 3}, "`schatten` must be 2 or 8"),
+        ({"schedule": ()}, "`schedule` must be a tuple of steps"),
+        ({"schedule": "polar_express"}, "`schedule` must be a tuple of steps"),
+        ({"schedule": lambda m, n: ()}, "`schedule` must be a tuple of steps"),
+        ({"dtype": torch.int32}, "`dtype` must be floating point"),
+        ({"lr": math.inf}, "`lr` must be finite"),
+        ({"algorithm": "adamw", "betas": (2.0, 3.0)}, r"`betas` must be in \[0, 1\)"),
+        ({"algorithm": "adamw", "eps": -1}, "`eps` must not be negative"),
+    ],
+)
+def test_options_are_checked_before_the_first_step(options, message):
+    with pytest.raises(ValueError, match=message):
+        Muon([{"params": [torch.nn.Parameter(torch.zeros(3, 3))], **options}])
+
+
 def test_equilibration_improves_the_condition():
     """Table of the paper's setting: log-normal rows, lesser log-normal columns."""
     x = gaussian(64, 128) * (1.5 * gaussian(64, 1, seed=1)).exp() * (0.5 * gaussian(1, 128, seed=2)).exp()
@@ -660,6 +700,8 @@ def test_gap_counts_no_zeros():
     assert singular_gap(x[:1]) == torch.inf
     assert singular_gap(torch.zeros(4, 4)) == torch.inf
     assert singular_gap(torch.eye(4)) == 0
+    batch = torch.stack((x[:, :2], torch.full_like(x[:, :2], torch.nan), 2 * x[:, :2]))
+    assert singular_gap(batch).isnan().tolist() == [False, True, False]
 
 
 @pytest.mark.parametrize(

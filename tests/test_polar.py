@@ -9,7 +9,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from svdrot import schedules
 from svdrot.kernels import general, products
 from svdrot.polar import lyapunov_skew, newton_schulz, polar, polar_certificate, polar_refinement
-from svdrot.schedules import SCHEDULES, newton_schulz_schedule
+from svdrot.schedules import POLAR_EXPRESS, SCHEDULES, newton_schulz_schedule
 
 ROTATION_GRADE = newton_schulz_schedule(1e-3)
 DTYPES = [torch.float32, torch.float64]
@@ -690,3 +690,13 @@ def test_wrong_arguments_are_named():
         lyapunov_skew(m, m[..., :3, :3])
     with pytest.raises(ValueError, match="`matrix`"):
         polar(torch.randn(3))
+
+
+@pytest.mark.parametrize("n, batch", [(4, 1), (4, 40), (16, 1), (16, 40), (64, 1)])
+def test_numbers_whose_inverses_are_none(n, batch):
+    m = torch.randn(batch, n, n, generator=torch.Generator().manual_seed(n)).clamp(-1, 1)
+    for scale in (1e-38, 1e-40, 1e-44, 0.0):
+        assert newton_schulz(m * scale, POLAR_EXPRESS).isfinite().all()
+        assert polar(m * scale).isfinite().all()
+    near = newton_schulz(m * 2.0**-130, POLAR_EXPRESS)
+    torch.testing.assert_close(near, newton_schulz(m, POLAR_EXPRESS), rtol=0, atol=0.05)

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import svdrot
-from svdrot.registration import Transform
+from svdrot.registration import Transform, pose_metrics
 from svdrot.registration.pose_metrics import (
     add,
     add_symmetric,
@@ -325,3 +325,11 @@ def test_wrong_arguments_are_named():
         chamfer_distance(points(5), points(5)[:, :2])
     with pytest.raises(TypeError, match="`errors` must be floating point"):
         recall_curve(torch.ones(3, dtype=torch.int64), torch.ones(1))
+
+
+def test_recall_of_many_errors_in_half_precision():
+    errors = torch.full((100_000,), 0.125, dtype=torch.float16)
+    thresholds = torch.tensor([0.1, 0.2, torch.nan])
+    recall = pose_metrics.recall_curve(errors, thresholds)
+    assert recall.dtype == torch.float16 and recall[:2].tolist() == [0, 1] and recall[2].isnan()
+    assert pose_metrics.area_under_recall(errors, 0.25) == 0.5

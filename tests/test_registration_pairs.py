@@ -286,3 +286,10 @@ def test_surfaces_of_meshes():
     assert first.surface.mean(0).abs().max() < ROUNDING
     (again,) = object_pairs(few, PROTOCOLS["DCP"], [2])
     assert torch.equal(again.source, third.source)
+
+
+@pytest.mark.parametrize("content", [b"", b"PK no archive", b"\x93NUMPY"])
+def test_a_broken_npz_is_named(content, tmp_path):
+    (tmp_path / "both.npz").write_bytes(content)
+    with pytest.raises(ValueError, match=r"both\.npz"):
+        read_pair(tmp_path)

@@ -364,3 +364,11 @@ def test_bad_arguments_are_refused():
     ):
         with pytest.raises(error, match=message):
             call()
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_two_pairs_are_fitted_as_by_least_squares(method):
+    x = torch.randn(2, 3, dtype=torch.float64, generator=seeded(1))
+    y = x @ svdrot.random_rotation(dtype=torch.float64, generator=seeded(2)).mT + 5
+    found = run(method, x, y, THRESHOLD)
+    torch.testing.assert_close(found.apply(x), y, rtol=0, atol=EXACT)

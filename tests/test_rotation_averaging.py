@@ -154,12 +154,15 @@ def test_bad_data_stays_in_its_component(loss):
     edges, relative, _ = ring(10, 0.05)
     both, twice = torch.cat((edges, edges + 10)), torch.cat((relative, relative))
     alone = synchronize_rotations(edges, relative, loss=loss)
-    for spoil in ("rotation", "weight"):
+    eye = torch.eye(3, dtype=torch.float64)
+    bad = {"rotation": None, "weight": -eye, "trace": 1 - eye, "signs": 5 - 4 * eye, "nan": torch.nan * eye}
+    for spoil, information in bad.items():
         weights, spoiled = torch.ones(60, dtype=torch.float64), twice.clone()
         if spoil == "rotation":
             spoiled[40, 1, 1] = torch.nan
         else:
-            weights[40] = -1.0
+            weights = eye.repeat(60, 1, 1)
+            weights[40] = information
         found = synchronize_rotations(both, spoiled, weights, loss=loss)
         assert found.rotations[10:].isnan().all() and found.residual[30:].isnan().all()
         assert angles(found.rotations[:10], alone.rotations).max() < 1e-6

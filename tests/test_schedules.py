@@ -114,3 +114,8 @@ def test_wrong_arguments_are_named(wrong):
         newton_schulz_schedule(**{"lower": 0.1, **wrong})
     with pytest.raises(ValueError, match="`kappa`"):
         kim_oh_step(0)
+
+
+def test_a_schedule_that_would_not_end_is_refused():
+    with pytest.raises(ValueError, match=r"`cap` 0\.9 and `safety` 1\.5 no step gains"):
+        newton_schulz_schedule(0.5, cap=0.9, safety=1.5)

@@ -433,3 +433,8 @@ def test_wrong_arguments_are_named():
     both = poses(ten.rotation[None], ten.translation[None])
     with pytest.raises(ValueError, match="Wanted one trajectory"):
         kitti_segment_errors(both, both)
+
+
+def test_statistics_of_half_precision_are_computed_in_float32():
+    found = statistics(torch.full((5,), 300.0, dtype=torch.float16))
+    assert found.rmse == 300 and found.sse == 450_000 and found.rmse.dtype == torch.float32

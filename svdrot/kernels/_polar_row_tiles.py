@@ -238,7 +238,7 @@ def normalise(scratch, at, entries, line):
     largest = zero
     for l in range(LANES):
         largest = largest if largest >= sizes[l] else sizes[l]
-    first = one / (largest if largest != 0 else one)
+    first = one / (tiny if largest < tiny else largest)  # below it the inverse may not be a number
     for i in range(entries):
         x[i] *= first
     square = sum_of_squares(scratch, at, entries, line)

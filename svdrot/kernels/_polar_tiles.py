@@ -215,7 +215,7 @@ def normalise(x, entries, lines):
             size = absolute(x[i, l])
             scale[l] = scale[l] if scale[l] >= size else size  # takes NaN, and keeps it
     for l in range(LANES):
-        scale[l] = one / (scale[l] if scale[l] != 0 else one)
+        scale[l] = one / (tiny if scale[l] < tiny else scale[l])  # below it the inverse may not be a number
     squares = lines[1]
     for l in range(LANES):
         squares[l] = 0

@@ -15,7 +15,7 @@ from torch.optim import Optimizer
 from torch.optim.adamw import adamw
 
 from svdrot._checks import check_floating, compute_dtype
-from svdrot.polar import newton_schulz
+from svdrot.polar import check_steps, newton_schulz
 from svdrot.schedules import POLAR_EXPRESS, Schedule
 
 from ._tensors import gradient, grouped, local, owners, portions, shard, whole
@@ -161,8 +161,8 @@ class Muon(Optimizer):
         if isinstance(lr, Tensor) and lr.ndim:
             raise ValueError(f"`lr` must be a number or a tensor of shape (); got shape {tuple(lr.shape)}.")
         for option in ("lr", "weight_decay"):
-            if not group[option] >= 0:
-                raise ValueError(f"`{option}` must not be negative; got {group[option]}.")
+            if not 0 <= group[option] < math.inf:
+                raise ValueError(f"`{option}` must be finite and not negative; got {group[option]}.")
         if not 0 <= group["momentum"] < 1:
             raise ValueError(f"`momentum` must be in [0, 1); got {group['momentum']}.")
         if (group["adjust_lr_fn"] or "original") not in STEP_SIZES:
@@ -172,10 +172,19 @@ class Muon(Optimizer):
         if group["algorithm"] == "adamw":
             for option, value in ADAMW.items():
                 group.setdefault(option, value)
+            if not all(0 <= beta < 1 for beta in group["betas"]):
+                raise ValueError(f"`betas` must be in [0, 1); got {group['betas']}.")
+            if not group["eps"] >= 0:
+                raise ValueError(f"`eps` must not be negative; got {group['eps']}.")
             return
+        if group["dtype"] is not None and not group["dtype"].is_floating_point:
+            raise ValueError(f"`dtype` must be floating point; got {group['dtype']}.")
         shapes = {viewed(_name(group, i), p, group["view"]) for i, p in enumerate(group["params"])}
         if callable(group["schedule"]):
             group["schedule"] = {shape: group["schedule"](*shape) for shape in shapes}
+        schedules: Any = group["schedule"]
+        for schedule in schedules.values() if isinstance(schedules, dict) else [schedules]:
+            check_steps(schedule, group["schatten"])
 
     def state_dict(self) -> dict[str, Any]:
         """As of any optimizer, without `view`, `schedule` and `process_group`: these stay as constructed."""

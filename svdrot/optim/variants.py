@@ -219,7 +219,7 @@ def singular_gap(matrix: Tensor, relative: bool = False) -> Tensor:
 
     Returns:
         Shape (...), in the dtype of `matrix`; infinity where fewer than two singular values are not zero up
-        to rounding.
+        to rounding, NaN for a matrix that is not finite.
 
     Raises:
         ValueError: if `matrix` is not (..., m, n).
@@ -228,6 +228,8 @@ def singular_gap(matrix: Tensor, relative: bool = False) -> Tensor:
     check_matrix("matrix", matrix)
     m, n = matrix.shape[-2:]
     x = matrix.double() if m >= n else matrix.double().mT
+    finite = x.isfinite().all(-1).all(-1)
+    x = torch.where(finite[..., None, None], x, 0)  # LAPACK refuses all for one
     largest = _one_for_zero(x.abs().amax((-2, -1), keepdim=True))
     x = x / largest
     s = torch.linalg.eigvalsh(x.mT @ x).clamp(min=0).sqrt()  # ascending
@@ -236,4 +238,4 @@ def singular_gap(matrix: Tensor, relative: bool = False) -> Tensor:
     differences = torch.where(s[..., :-1] > zero * s[..., -1:], s.diff(), torch.inf)
     gap = pad(differences, (0, 1), value=torch.inf).amin(-1)
     scale = 1 / _one_for_zero(s[..., -1]) if relative else largest[..., 0, 0]
-    return (gap * scale).to(matrix.dtype)
+    return torch.where(finite, gap * scale, torch.nan).to(matrix.dtype)

@@ -314,6 +314,8 @@ def _ply_row(body: bytes, offset: int, element: _Element, order: str) -> tuple[l
     for p in element.properties:
         if p.length:
             length = np.frombuffer(body, order + p.length, 1, offset)
+            if not np.isfinite(length[0]):
+                raise ValueError
             lengths.append(int(length[0]))
             offset += length.itemsize
         offset += np.dtype(p.type).itemsize * (lengths[-1] if p.length else 1)
@@ -339,6 +341,8 @@ def pcd(path: Path, data: bytes) -> NDArray:
         if len(repeats) != len(fields) or not all(word.isdecimal() for word in repeats):
             raise ValueError(f"{path}: wanted a COUNT for each of FIELDS {fields}; got {repeats}.")
         columns = np.repeat(fields, [*map(int, repeats)]).tolist()
+        if not {"x", "y", "z"} <= {*columns}:
+            raise ValueError(f"{path}: wanted a COUNT of x, y and z; got {repeats} of {fields}.")
         return table(path, rows, [len(columns)])[:, [columns.index(axis) for axis in "xyz"]]
     found = _pcd_by_open3d(path, data)
     _check_count(path, len(found), int(count[0]), "points")

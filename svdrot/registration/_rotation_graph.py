@@ -43,7 +43,7 @@ class Graph:
         relative = relative.detach().to("cpu", torch.float64)
         information = _information(weights, len(i))
         unused = (information == 0).all(-1).all(-1)
-        sound = (information.diagonal(dim1=-2, dim2=-1) >= 0).all(-1) & information.isfinite().all(-1).all(-1)
+        sound = _is_semidefinite(information)
         sound = unused | (sound & relative.isfinite().all(-1).all(-1))
         used = (~unused).numpy()
         adjacency = coo_matrix((np.ones(used.sum()), (i.numpy()[used], j.numpy()[used])), (count, count))
@@ -135,6 +135,13 @@ def _check_edges(edges: Tensor, count: int | None) -> tuple[Tensor, Tensor, int]
     for edge in (i == j).nonzero()[:1, 0].tolist():
         raise ValueError(f"`edges` must join different nodes; edge {edge} joins {int(i[edge])} to itself.")
     return i, j, count
+
+
+def _is_semidefinite(information: Tensor) -> Tensor:
+    """Whether each (..., 3, 3) is finite, and its least eigenvalue not negative, up to rounding: (...)."""
+    finite = information.isfinite().all(-1).all(-1)
+    eigenvalues = torch.linalg.eigvalsh(torch.where(finite[..., None, None], information, 0))
+    return finite & (eigenvalues[..., 0] >= -64 * torch.finfo(torch.float64).eps * eigenvalues[..., -1].abs())
 
 
 def _information(weights: Tensor | None, edges: int) -> Tensor:

@@ -233,13 +233,14 @@ def _halves(points: Tensor):
         distances = torch.full((len(query), k), math.inf, dtype=torch.float64)
         places = torch.full((len(query), k), len(order) - 1)
         if len(order) > 1 and live.any():
-            bound = math.inf if math.isinf(limit) else float(np.nextafter(limit, math.inf))
+            bound = 2 * limit + 1e-150  # which the tree excludes, and whose square must not be 0
             workers = torch.get_num_threads()
             near, at = tree.query(
                 query[live].double().numpy(), k, distance_upper_bound=bound, workers=workers
             )
-            distances[live] = torch.from_numpy(near).view(-1, k)
-            places[live] = torch.from_numpy(at).view(-1, k)
+            within = near <= limit
+            distances[live] = torch.from_numpy(np.where(within, near, math.inf)).view(-1, k)
+            places[live] = torch.from_numpy(np.where(within, at, len(order) - 1)).view(-1, k)
         return distances, order[places]
 
     return search

@@ -8,7 +8,7 @@ element, and a recall takes a NaN for a miss: a method that returns no pose has 
 import torch
 from torch import Tensor
 
-from svdrot._checks import check_floating, check_shape
+from svdrot._checks import check_floating, check_shape, compute_dtype
 from svdrot.metrics import geodesic_distance, length
 from svdrot.registration._displacements import counted, displacement, mean
 from svdrot.registration.neighbours import nearest
@@ -160,7 +160,9 @@ def recall_curve(errors: Tensor, thresholds: Tensor, *, mask: Tensor | None = No
     live = _live(errors, mask)
     counted = torch.where(live & ~errors.isnan(), errors, torch.inf).detach().sort(-1).values
     wanted = thresholds.to(counted.dtype).expand(*errors.shape[:-1], -1).contiguous()
-    return torch.searchsorted(counted, wanted) / live.sum(-1, keepdim=True).to(errors.dtype)
+    counts = live.sum(-1, keepdim=True).to(compute_dtype(errors))  # beyond 65,504 is no number in float16
+    share = torch.searchsorted(counted, wanted) / counts
+    return torch.where(wanted.isnan(), torch.nan, share).to(errors.dtype)
 
 
 def area_under_recall(errors: Tensor, maximum: float, *, mask: Tensor | None = None) -> Tensor:
@@ -184,8 +186,8 @@ def area_under_recall(errors: Tensor, maximum: float, *, mask: Tensor | None = N
     if not maximum > 0:
         raise ValueError(f"`maximum` must be positive; got {maximum}.")
     live = _live(errors, mask)
-    kept = torch.where(live & ~errors.isnan(), errors, torch.inf)
-    return (1 - kept / maximum).clamp_min(0).sum(-1) / live.sum(-1)
+    kept = torch.where(live & ~errors.isnan(), errors, torch.inf).to(compute_dtype(errors))
+    return ((1 - kept / maximum).clamp_min(0).sum(-1) / live.sum(-1)).to(errors.dtype)
 
 
 def _live(errors: Tensor, mask: Tensor | None) -> Tensor:

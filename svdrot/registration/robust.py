@@ -124,6 +124,8 @@ def _one_by_one(method: Callable[[Pairs, torch.Generator | None], Selection]) ->
                 pairs = Pairs(x[k, live], y[k, live], w[k, live], threshold[k].item(), scaled)
                 found = method(pairs, generator)
                 weights[k, live], iterations[k], settled[k] = found.weights, found.iterations, found.settled
+            else:  # nothing to select from
+                weights[k] = w[k]
         return Selection(weights, iterations, settled)
 
     return batched
@@ -251,7 +253,7 @@ def _log_false_alarms(y: Tensor, live: Tensor, count: Tensor, threshold: float) 
     in their box: on surfaces the former is likelier.
     """
     if y.shape[1] == 0:
-        return torch.full_like(y[:, 0, 0] if y.shape[1] else y.new_zeros(len(y)), math.inf)
+        return y.new_full((len(y),), math.inf)
     low = torch.where(live[..., None], y, math.inf).amin(1)
     high = torch.where(live[..., None], y, -math.inf).amax(1)
     extent = (high - low).clamp_min(0) / threshold + 2

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from svdrot._checks import to_compute
+from svdrot._checks import compute_dtype, to_compute
 from svdrot.metrics import chordal_distance, geodesic_distance
 from svdrot.registration._pose_pairs import angle_pairs as angle_pairs
 from svdrot.registration._pose_pairs import check_one, finite
@@ -281,8 +281,10 @@ def statistics(errors: Tensor, mask: Tensor | None = None) -> Statistics:
         mask: boolean, shape (..., N): errors that count. Without it a NaN makes every statistic NaN.
 
     Returns:
-        `Statistics` (...); the median of an even number of errors is between the two in the middle.
+        `Statistics` (...), in float32 or float64; the median of an even number of errors is between the two
+        in the middle.
     """
+    errors = errors.to(compute_dtype(errors))
     live = torch.ones_like(errors, dtype=torch.bool) if mask is None else mask.expand(errors.shape)
     count = live.sum(-1)
     e = torch.where(live, errors, 0)
