@@ -33,6 +33,25 @@ def check_square(name: str, value: Tensor) -> None:
         raise ValueError(f"`{name}` must have shape (..., n, n) with n >= 1; got {tuple(value.shape)}.")
 
 
+def check_mask(name: str, value: object, n: int) -> Tensor:
+    """`value`, which is a boolean tensor of shape (..., n)."""
+    if not isinstance(value, Tensor) or value.dtype != torch.bool:
+        kind = value.dtype if isinstance(value, Tensor) else type(value).__name__
+        raise TypeError(f"`{name}` must be a boolean tensor; got {kind}.")
+    if value.shape[-1:] != (n,):
+        raise ValueError(f"`{name}` must have shape (..., {n}); got {tuple(value.shape)}.")
+    return value
+
+
+def common_batch(**batches: torch.Size) -> torch.Size:
+    """What the batch dimensions of arguments broadcast to."""
+    try:
+        return torch.broadcast_shapes(*batches.values())
+    except RuntimeError as error:
+        shapes = ", ".join(f"{tuple(batch)} of `{name}`" for name, batch in batches.items())
+        raise ValueError(f"Batch dimensions must broadcast; got {shapes}.") from error
+
+
 def check_positive(name: str, value: float) -> None:
     if (isinstance(value, Tensor) and value.numel() != 1) or not 0 < value < math.inf:
         raise ValueError(f"`{name}` must be positive and finite; got {value}.")

@@ -621,7 +621,7 @@ def test_refusals():
         "`max_distance`": {"max_distance": math.nan},
         "`max_iterations`": options | {"max_iterations": -1},
         "`weights`": options | {"weights": torch.ones(49)},
-        "`source_mask`": options | {"source_mask": torch.ones(50)},
+        "`source_mask`": options | {"source_mask": torch.ones(49, dtype=torch.bool)},
         "`target_normals`": options | {"target_normals": torch.ones(50, 2)},
         "`init`": options | {"init": torch.eye(3)},
         "rotation": options | {"init": Transform.identity(2)},
@@ -630,10 +630,39 @@ def test_refusals():
             icp(source, source, **arguments)
     with pytest.raises(ValueError, match="broadcast"):
         icp(source.expand(2, 50, 3), source.expand(3, 50, 3), **options)
-    with pytest.raises(ValueError, match="lists"):
+    with pytest.raises(ValueError, match="list"):
         icp([source], [source], weights=torch.ones(1, 50), **options)
-    with pytest.raises(TypeError, match="`source`"):
-        icp(source.long(), source, **options)
+    with pytest.raises(ValueError, match=r"\(2,\) of `source_mask`, \(3,\) of `weights`"):
+        mask = torch.ones(2, 50, dtype=torch.bool)
+        icp(source, source, source_mask=mask, weights=torch.ones(3, 50), **options)
+    for words, arguments in {
+        "`source`": {"source": source.long()},
+        "`target` must be a tensor or a list": {"target": None},
+        "`target_mask` must be a boolean": {"target_mask": torch.ones(50)},
+        "`source_normals` must be a tensor": {"source_normals": [source]},
+        "`init` must be a transform": {"init": np.eye(4)},
+    }.items():
+        with pytest.raises(TypeError, match=words):
+            icp(**({"source": source, "target": source} | options | arguments))
+
+
+def test_what_belongs_to_a_cloud_may_have_more_batch_dimensions():
+    source, normals = surface(300)
+    target = motion().apply(source)
+    weights = torch.rand(2, 300, generator=generator(), **double)
+    turned = (normals @ motion().rotation.mT).expand(3, 1, 300, 3)
+    together = icp(source, target, max_distance=0.5, weights=weights, target_normals=turned)
+    assert together.transform.rotation.shape == (3, 2, 3, 3)
+    for k in range(2):
+        one = icp(source, target, max_distance=0.5, weights=weights[k], target_normals=turned[0, 0])
+        torch.testing.assert_close(together.transform.matrix[2, k], one.transform.matrix)
+
+
+@pytest.mark.parametrize("weight", [-1.0, 0.0, math.nan])
+def test_points_without_weight_do_not_count(weight):
+    source, _ = surface(50)
+    result = icp(source, source, max_distance=1.0, weights=torch.full((50,), weight))
+    assert result.status == Status.EMPTY and result.reasons == ["a cloud has no finite point that counts"]
 
 
 def test_single_precision_comes_back_as_it_came():

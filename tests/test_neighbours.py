@@ -155,6 +155,10 @@ def test_refusals(arguments, words):
         nearest(*arguments)
     with pytest.raises(ValueError, match="`mask`"):
         nearest(torch.zeros(3, 3), torch.zeros(3, 3), mask=torch.ones(2, dtype=torch.bool))
+    with pytest.raises(TypeError, match="`mask`"):
+        nearest(torch.zeros(3, 3), torch.zeros(3, 3), mask=[True] * 3)  # pyright: ignore[reportArgumentType]
+    with pytest.raises(ValueError, match=r"\(2,\) of `query`, \(4,\) of `points`"):
+        nearest(torch.zeros(2, 3, 3), torch.zeros(4, 3, 3))
     with pytest.raises(TypeError, match="`query`"):
         nearest(torch.zeros(3, 3, dtype=torch.long), torch.zeros(3, 3))
 

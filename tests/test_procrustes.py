@@ -316,6 +316,35 @@ def test_bad_numbers_stay_in_their_cloud(fit, bad):
     assert found.rank.tolist() == [3, 0, 0, 0]
 
 
+def test_gap_and_rank_at_any_scale():
+    source, target, _ = noisy_pairs(1, 30)
+    wanted = kabsch(source, target)
+    for size in (1e-150, 1e-100, 1e100, 1e150):
+        found = kabsch(size * source, size * target)
+        torch.testing.assert_close(found.gap, wanted.gap)
+        assert torch.equal(found.rank, wanted.rank)
+
+
+def test_weights_of_any_total():
+    source, target, weights = noisy_pairs(1, 30, dtype=torch.float32)
+    wanted = kabsch(source, target, weights)
+    for total in (1e-37, 1e-20, 1e30):
+        torch.testing.assert_close(kabsch(source, target, total * weights).rotation, wanted.rotation)
+    none = kabsch(source, target, torch.full_like(weights, 1e-42))  # whose sum has no reciprocal
+    assert torch.equal(none.rotation, torch.eye(3)[None]) and none.gap == 0
+    assert none.translation.isfinite().all()
+
+
+def test_on_a_line_nothing_turns_and_no_scale_is_negative():
+    x = normal(1, 10, 1)
+    found = umeyama(x, -2 * x + 3)
+    assert found.rotation == 1 and found.scale == 0
+    torch.testing.assert_close(found.translation, (3 - 2 * x).mean(1))
+    mirrored = umeyama(x, -2 * x + 3, reflection=True)
+    assert mirrored.rotation == -1
+    torch.testing.assert_close(mirrored.apply(x), -2 * x + 3)
+
+
 def test_gap_and_rank_show_what_is_ambiguous():
     source = normal(3, 40, 3)
     source[1, :, 2] = 0
@@ -340,6 +369,13 @@ def test_half_precision_leaves_as_it_came(dtype):
         assert kabsch(source, target).rotation.dtype == torch.float32
 
 
+def test_lists_of_mixed_dtypes_are_promoted():
+    x = normal(6, 3)
+    found = kabsch([x.float(), x[:4]], [x, x[:4].float()])
+    assert found.rotation.dtype == torch.float64
+    torch.testing.assert_close(found.rotation, torch.eye(3).double().expand(2, 3, 3), rtol=0, atol=1e-6)
+
+
 def test_batch_dimensions_broadcast():
     source, target, weights = noisy_pairs(6, 9)
     found = kabsch(source.view(2, 3, 9, 3), target.view(2, 3, 9, 3), weights.view(2, 3, 9))
@@ -359,13 +395,25 @@ def test_batch_dimensions_broadcast():
         (ValueError, r"`target` must have shape \(..., 5, 3\)", {"target": torch.zeros(4, 3)}),
         (ValueError, r"`weights` must have shape \(..., 5\)", {"weights": torch.zeros(5, 1)}),
         (ValueError, "`mask`", {"mask": torch.zeros(4, dtype=torch.bool)}),
-        (TypeError, "`mask` must be boolean", {"mask": torch.zeros(5)}),
+        (TypeError, "`mask` must be a boolean tensor; got torch.float32", {"mask": torch.zeros(5)}),
+        (TypeError, "`mask` must be a boolean tensor; got list", {"mask": [True] * 5}),
+        (TypeError, "`source` must be a tensor or a list of tensors; got ndarray",
+         {"source": torch.zeros(5, 3).numpy()}),
+        (TypeError, "`source` must be a tensor or a list of tensors; got NoneType", {"source": None}),
+        (TypeError, "`target` must be a tensor or a list of tensors; got NoneType",
+         {"source": [torch.zeros(5, 3)], "target": None}),
+        (ValueError, r"Tensors of `source` must differ .* got \(5, 3\), \(5, 2\)",
+         {"source": [torch.zeros(5, 3), torch.zeros(5, 2)], "target": [torch.zeros(5, 3)] * 2}),
+        (ValueError, "`target` must be a list of as many",
+         {"source": [torch.zeros(5, 3)] * 2, "target": [torch.zeros(5, 3)]}),
+        (ValueError, r"got \(2,\) of `weights`, \(4,\) of `mask`",
+         {"weights": torch.ones(2, 5), "mask": torch.ones(4, 5, dtype=torch.bool)}),
         (TypeError, "`weights` must be floating", {"weights": torch.ones(5, dtype=torch.int64)}),
         (TypeError, "`target` must be a tensor", {"target": [torch.zeros(5, 3)]}),
         (ValueError, "`target` must be a list", {"source": [torch.zeros(5, 3)]}),
         (ValueError, "`weights` must be a list",
          {"source": [torch.zeros(5, 3)], "target": [torch.zeros(5, 3)], "weights": torch.zeros(1, 5)}),
-        (ValueError, "at least one cloud", {"source": [], "target": []}),
+        (ValueError, "`source` must hold at least one", {"source": [], "target": []}),
         (ValueError, r"broadcast; got \(2,\) of `source`, \(3,\) of `target`",
          {"source": torch.zeros(2, 5, 3), "target": torch.zeros(3, 5, 3)}),
     ],

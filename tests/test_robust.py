@@ -256,6 +256,17 @@ def test_degenerate_pairs_are_defined_and_not_converged(method):
 
 
 @pytest.mark.parametrize("method", SAMPLING)
+def test_pairs_on_a_line_are_told_apart(method):
+    x = torch.linspace(-1, 1, 40, dtype=torch.float64)[:, None] * torch.tensor([1, 2, 3.0]).double()
+    y = x @ svdrot.random_rotation(generator=seeded(), dtype=torch.float64).mT + 1
+    wrong = torch.arange(40) < 10
+    y[wrong] = torch.randn(10, 3, dtype=torch.float64, generator=seeded(1))
+    found = run(method, x, y, THRESHOLD)
+    assert torch.equal(found.inliers, ~wrong) and not found.converged
+    torch.testing.assert_close(found.apply(x)[~wrong], y[~wrong], rtol=0, atol=EXACT)
+
+
+@pytest.mark.parametrize("method", SAMPLING)
 def test_no_pose_is_claimed_for_pairs_that_are_all_wrong(method):
     for seed in range(6 if method == "consistency" else 2):
         x, y, _, _ = problem(200, 1, seed)
@@ -358,7 +369,8 @@ def test_bad_arguments_are_refused():
         (ValueError, "`source` must have shape", lambda: robust_kabsch(x[:, :2], x, 1.0)),
         (ValueError, "`target` must have shape", lambda: robust_kabsch(x, x[:4], 1.0)),
         (ValueError, "`weights` must have shape", lambda: robust_kabsch(x, x, 1.0, torch.ones(4))),
-        (ValueError, "`mask` must be boolean", lambda: robust_kabsch(x, x, 1.0, mask=torch.ones(5))),
+        (TypeError, "`mask` must be a boolean", lambda: robust_kabsch(x, x, 1.0, mask=torch.ones(5))),
+        (TypeError, "`mask` must be a boolean", lambda: robust_kabsch(x, x, 1.0, mask=[True] * 5)),
         (ValueError, "must broadcast", lambda: robust_kabsch(x.expand(2, 5, 3), x.expand(3, 5, 3), 1.0)),
         (TypeError, "`source` must be floating point", lambda: robust_kabsch(x.int(), x, 1.0)),
     ):

@@ -76,14 +76,14 @@ def first_that_counts(x, y, w, weighted, pair, end):
 
 
 def weight_of(scratch, count):
-    """Of a tile; NaN if one is negative."""
+    """Of a tile; NaN if one is negative, 0 if it has no reciprocal."""
     use_widest_vectors()
     tile = carray(scratch, (7, TILE))
     total, negative = ZERO, NONE
     for i in range(count):
         total += wide(tile[6, i])
         negative += where(tile[6, i] >= NONE, NONE, UNIT)
-    return where(negative == NONE, total, ZERO / ZERO)
+    return where(negative == NONE, where(total < LEAST, ZERO, total), ZERO / ZERO)
 
 
 def moments_of(scratch, count, total, centred, p, q, a, b):
@@ -383,7 +383,7 @@ def vocabulary(dtype: torch.dtype, scalar: Any) -> dict[str, Any]:
     words: dict[str, Any] = {"TILE": TILE, "MOMENTS": MOMENTS, "TRIALS": TRIALS, "NOTHING": (0.0, 0.0, 0.0)}
     words |= {"wide": numba.float64, "narrow": scalar, "as_written": _simd.as_written, "TWO": 2.0}
     words |= {"NONE": number(0), "UNIT": number(1), "HALVED": number(0.5), "DOUBLE": number(2)}
-    words |= {"LARGEST": limits.max, "BRINK": number(8 * limits.tiny)}
+    words |= {"LARGEST": limits.max, "BRINK": number(8 * limits.tiny), "LEAST": float(limits.tiny)}
     # Squares between these lose nothing to the range of the type. Of a centroid's square, four fifths of the
     # second moment make the variance a fifth: what is subtracted amplifies rounding five times at most.
     words |= {"SMALL": number(limits.tiny / limits.eps**2), "LARGE": number(limits.max * limits.eps**2)}

@@ -124,7 +124,10 @@ def placed(
 def _scale(m: Tensor, nearest: Tensor) -> Tensor:
     _, _, _, c, v = split(m)
     spread = v[:, 0] != 0
-    return torch.where(spread, (nearest * c).sum((-2, -1)) / torch.where(spread, v[:, 0], 1), 1)
+    along = (nearest * c).sum((-2, -1))
+    if c.shape[-1] == 1:  # whose only rotation may point the wrong way
+        along = along.clamp_min(0)
+    return torch.where(spread, along / torch.where(spread, v[:, 0], 1), 1)
 
 
 def pose_gradients(

@@ -2,6 +2,7 @@
 
 from . import pose_metrics as pose_metrics
 from . import trajectories as trajectories
+from ._points import pad as pad
 from .averaging import average_curvature as average_curvature
 from .averaging import average_rotations as average_rotations
 from .features import fpfh as fpfh
@@ -19,7 +20,6 @@ from .neighbours import Neighbours as Neighbours
 from .neighbours import nearest as nearest
 from .procrustes import Alignment as Alignment
 from .procrustes import kabsch as kabsch
-from .procrustes import pad as pad
 from .procrustes import procrustes as procrustes
 from .procrustes import umeyama as umeyama
 from .robust import RobustAlignment as RobustAlignment

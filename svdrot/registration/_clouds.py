@@ -6,9 +6,9 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from svdrot._checks import check_shape
+from svdrot._checks import check_mask, check_shape, common_batch
 from svdrot.registration import _steps
-from svdrot.registration.procrustes import Points, pad
+from svdrot.registration._points import Points, as_tensor, pad, padded
 from svdrot.registration.surfaces import estimate_normals, plane_covariances, spacing, voxel_downsample
 
 
@@ -31,40 +31,29 @@ class Clouds:
         normals: Points | None,
         covariances: Points | None,
     ) -> "Clouds":
+        mask_, normals_, covariances_ = (f"{name}_{part}" for part in ("mask", "normals", "covariances"))
         if not isinstance(points, Tensor):
-            lengths = [len(cloud) for cloud in points]
-            for other in (mask, weights, normals, covariances):
-                if isinstance(other, Tensor) or (other is not None and [*map(len, other)] != lengths):
-                    raise ValueError(f"What belongs to `{name}` must be lists of tensors as long as its own.")
-            points, inside = pad(points)
-            mask = inside if mask is None else pad([*mask])[0]
-            weights, normals, covariances = (
-                None if other is None else pad([*other])[0] for other in (weights, normals, covariances)
-            )
+            given = {mask_: mask, "weights": weights, normals_: normals, covariances_: covariances}
+            lists, inside = padded({name: points}, given)
+            points, mask = lists[name], lists.get(mask_, inside)
+            weights, normals, covariances = map(lists.get, ("weights", normals_, covariances_))
         check_shape(name, points, 3)
         if points.ndim < 2:
             raise ValueError(f"`{name}` must have shape (..., N, 3); got {tuple(points.shape)}.")
         n = points.shape[-2]
-        valid = points.isfinite().all(-1)
-        if mask is not None:
-            if not isinstance(mask, Tensor) or mask.dtype != torch.bool or mask.shape[-1:] != (n,):
-                raise ValueError(f"`{name}_mask` must be a boolean tensor of shape (..., {n}).")
-            valid = valid & mask
-        weight = torch.ones_like(points[..., 0])
-        if weights is not None:
-            check_shape("weights", _tensor("weights", weights), n)
-            weight = weight * _tensor("weights", weights)
-            valid = valid & (weight > 0)
-        for label, value, trailing in (("normals", normals, (3,)), ("covariances", covariances, (3, 3))):
-            if value is not None:
-                check_shape(f"{name}_{label}", _tensor(label, value), n, *trailing)
-        return Clouds(
-            points,
-            valid,
-            weight,
-            None if normals is None else _tensor("normals", normals),
-            None if covariances is None else _tensor("covariances", covariances),
-        )
+        inside = points.isfinite().all(-1) if mask is None else check_mask(mask_, mask, n)
+        weights = points.new_ones(n) if weights is None else as_tensor("weights", weights, n)
+        normals = None if normals is None else as_tensor(normals_, normals, n, 3)
+        covariances = None if covariances is None else as_tensor(covariances_, covariances, n, 3, 3)
+        batches = {name: points.shape[:-2], mask_: inside.shape[:-1], "weights": weights.shape[:-1]}
+        if normals is not None:
+            batches[normals_] = normals.shape[:-2]
+        if covariances is not None:
+            batches[covariances_] = covariances.shape[:-3]
+        batch = common_batch(**batches)
+        valid = points.isfinite().all(-1) & inside & (weights > 0)
+        points, valid = points.expand(*batch, n, 3), valid.expand(*batch, n)
+        return Clouds(points, valid, weights.expand(*batch, n), normals, covariances)
 
     def flattened(self, batch: torch.Size) -> "Clouds":
         n, size = self.points.shape[-2], math.prod(batch)
@@ -161,9 +150,3 @@ class Clouds:
                 for value in (self.points, self.valid, self.weights, self.normals, self.covariances)
             )  # pyright: ignore[reportArgumentType]
         )
-
-
-def _tensor(name: str, value: Points) -> Tensor:
-    if not isinstance(value, Tensor):
-        raise TypeError(f"`{name}` must be a tensor, as the points are; got {type(value).__name__}.")
-    return value

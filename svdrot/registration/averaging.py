@@ -22,7 +22,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from svdrot._checks import check_floating, check_shape, result_dtype
+from svdrot._checks import check_mask, check_shape, common_batch, result_dtype
 from svdrot.projection import special_orthogonalize
 from svdrot.representations import axis_angle_to_matrix, matrix_to_axis_angle
 
@@ -123,18 +123,10 @@ class _Items:
             raise ValueError(f"`rotations` must have shape (..., N, 3, 3); got {tuple(rotations.shape)}.")
         n = rotations.shape[-3]
         w = rotations.new_ones(n) if weights is None else weights
-        check_floating("weights", w)
-        _check_count("weights", w, n)
+        check_shape("weights", w, n)
         counts = torch.ones(n, dtype=torch.bool, device=rotations.device) if mask is None else mask
-        if not isinstance(counts, Tensor) or counts.dtype != torch.bool:
-            raise TypeError(f"`mask` must be a boolean tensor; got {getattr(counts, 'dtype', type(counts))}.")
-        _check_count("mask", counts, n)
-        shapes = rotations.shape[:-3], w.shape[:-1], counts.shape[:-1]
-        try:
-            batch = torch.broadcast_shapes(*shapes)
-        except RuntimeError as error:
-            shown = ", ".join(str(tuple(shape)) for shape in shapes)
-            raise ValueError(f"Batch dimensions must broadcast; got {shown}.") from error
+        check_mask("mask", counts, n)
+        batch = common_batch(rotations=rotations.shape[:-3], weights=w.shape[:-1], mask=counts.shape[:-1])
         size = math.prod(batch)
         r = rotations.double().expand(*batch, n, 3, 3).reshape(size, n, 3, 3)
         w = torch.where(counts, w.double(), 0).expand(*batch, n).reshape(size, n)
@@ -151,13 +143,6 @@ class _Items:
         total = torch.where(broken, 1, w.sum(1))
         return _Items(
             r, w / torch.where(total == 0, 1, total)[:, None], total == 0, batch, result_dtype(rotations)
-        )
-
-
-def _check_count(name: str, value: Tensor, n: int) -> None:
-    if value.ndim < 1 or value.shape[-1] != n:
-        raise ValueError(
-            f"`{name}` must have shape (..., {n}), as many as `rotations`; got {tuple(value.shape)}."
         )
 
 

@@ -8,11 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from svdrot._checks import check_positive, check_shape, result_dtype
+from svdrot._checks import check_positive, check_shape, common_batch, result_dtype
 from svdrot.registration import _steps
 from svdrot.registration._clouds import Clouds
 from svdrot.registration._iterations import Aligner, State, Status
-from svdrot.registration.procrustes import Points
+from svdrot.registration._points import Points
 from svdrot.registration.transform import Transform
 
 METHODS = tuple(_steps.METHODS)
@@ -24,7 +24,7 @@ REASONS = {
     Status.ITERATIONS: "the last iteration still moved the cloud",
     Status.UNOBSERVABLE: "the pairs do not determine some directions, along which nothing was moved",
     Status.NO_OVERLAP: "fewer than three points have a usable neighbour within the distance",
-    Status.EMPTY: "a cloud has no finite point",
+    Status.EMPTY: "a cloud has no finite point that counts",
     Status.NOT_FINITE: "the initial transform or a step is not finite",
 }
 
@@ -211,11 +211,7 @@ def icp(
         Clouds.of("source", source, source_mask, weights, source_normals, source_covariances),
         Clouds.of("target", target, target_mask, None, target_normals, target_covariances),
     )
-    try:
-        batch = torch.broadcast_shapes(*(cloud.points.shape[:-2] for cloud in given))
-    except RuntimeError as error:
-        shapes = " and ".join(str(tuple(cloud.points.shape)) for cloud in given)
-        raise ValueError(f"Batch dimensions must broadcast; got {shapes}.") from error
+    batch = common_batch(source=given[0].points.shape[:-2], target=given[1].points.shape[:-2])
     dtype = result_dtype(given[0].points.to(torch.promote_types(*(cloud.points.dtype for cloud in given))))
     start = _initial(init, batch, given[0].points)
     size = start.scale[:, None, None]
@@ -284,6 +280,8 @@ def _initial(init: Transform | Tensor | None, batch: torch.Size, like: Tensor) -
     elif isinstance(init, Tensor):
         check_shape("init", init, 4, 4)
         init = Transform.from_matrix(init.double())
+    elif not isinstance(init, Transform):
+        raise TypeError(f"`init` must be a transform or a tensor; got {type(init).__name__}.")
     parts = (("rotation", (3, 3)), ("translation", (3,)), ("scale", ()))
     values = []
     for part, trailing in parts:

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from svdrot._checks import check_floating
+from svdrot._checks import check_floating, check_mask, common_batch
 from svdrot.kernels import cpu
 from svdrot.kernels._neighbour_tiles import LEAF, SCRATCH
 
@@ -47,12 +47,11 @@ def nearest(
         shapes = f"{tuple(query.shape)} and {tuple(points.shape)}"
         raise ValueError(f"`query` and `points` must have shapes (..., N, d) and (..., M, d); got {shapes}.")
     if mask is not None:
-        if mask.dtype != torch.bool or mask.shape[-1:] != points.shape[-2:-1]:
-            wanted = f"boolean of shape (..., {points.shape[-2]})"
-            raise ValueError(f"`mask` must be {wanted}; got {mask.dtype}, {tuple(mask.shape)}.")
+        check_mask("mask", mask, points.shape[-2])
+        common_batch(points=points.shape[:-2], mask=mask.shape[:-1])
         points = torch.where(mask[..., None], points, torch.nan)
     dtype = torch.promote_types(query.dtype, points.dtype)
-    batch = torch.broadcast_shapes(query.shape[:-2], points.shape[:-2])
+    batch = common_batch(query=query.shape[:-2], points=points.shape[:-2])
     size, (n, d), m = math.prod(batch), query.shape[-2:], points.shape[-2]
     x = query.to(dtype).expand(*batch, n, d).reshape(size, n, d)
     y = points.to(dtype).expand(*batch, m, d).reshape(size, m, d)

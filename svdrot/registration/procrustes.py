@@ -7,20 +7,18 @@ enter once in each sum.
 """
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 from torch.utils import _pytree
 
-from svdrot._checks import check_floating, compute_dtype, result_dtype
+from svdrot._checks import check_floating, check_mask, common_batch, compute_dtype, result_dtype
 from svdrot.projection import projection_gap
 from svdrot.registration._fit import fit
 from svdrot.registration._moments import residual
+from svdrot.registration._points import Points, as_tensor, padded
 from svdrot.registration.transform import Transform
-
-Points = Tensor | Sequence[Tensor]
 
 
 @dataclass(frozen=True)
@@ -62,21 +60,18 @@ class Alignment(Transform):
         clouds of rotational symmetry have gap 0; errors of the points are amplified by 2 / gap.
         """
         c = self.covariance.detach()
+        largest = c.abs().amax((-2, -1), keepdim=True)  # whose square may be 0
+        c = c / torch.where(largest > 0, largest, 1)
         norm = torch.linalg.matrix_norm(c)
-        gap = 2 * self._singular_values()[..., -1] if self.reflection else projection_gap(c)
+        gap = 2 * _singular_values(c)[..., -1] if self.reflection else projection_gap(c)
         return torch.where(norm > 0, gap.clamp_min(0) / torch.where(norm > 0, norm, 1), gap * 0)
 
     @property
     def rank(self) -> Tensor:
         """Of C, up to rounding of the points: d - 1 is enough for a rotation, d for reflections. Integers."""
-        s = self._singular_values()
+        s = _singular_values(self.covariance.detach())
         tolerance = 8 * s.shape[-1] * torch.finfo(self.rotation.dtype).eps
         return (s > tolerance * s[..., :1]).sum(-1)
-
-    def _singular_values(self) -> Tensor:
-        c = self.covariance.detach()
-        finite = c.isfinite().all(-1, keepdim=True).all(-2, keepdim=True)
-        return torch.where(finite[..., 0], torch.linalg.svdvals(torch.where(finite, c, 0)), torch.nan)
 
 
 _pytree.register_dataclass(
@@ -162,19 +157,6 @@ def umeyama(
     return _aligned(source, target, weights, mask, reflection, centred=True, scaled=True)
 
 
-def pad(clouds: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-    """Clouds (N_i, d), or weights (N_i,), as one tensor (B, max N, ...), zero past the ends, and its mask.
-
-    Raises:
-        ValueError: if there is none.
-    """
-    if not clouds:
-        raise ValueError("`clouds` must hold at least one cloud; got none.")
-    lengths = torch.tensor([len(cloud) for cloud in clouds], device=clouds[0].device)
-    padded = torch.nn.utils.rnn.pad_sequence([*clouds], batch_first=True)
-    return padded, torch.arange(padded.shape[1], device=padded.device) < lengths[:, None]
-
-
 def _aligned(
     source: Points,
     target: Points,
@@ -197,6 +179,11 @@ def _aligned(
     return Alignment(*pose, reflection, (x, y, w, found.raw, found.pivots))
 
 
+def _singular_values(c: Tensor) -> Tensor:
+    finite = c.isfinite().all(-1, keepdim=True).all(-2, keepdim=True)
+    return torch.where(finite[..., 0], torch.linalg.svdvals(torch.where(finite, c, 0)), torch.nan)
+
+
 def _flat(z: Tensor, dtype: torch.dtype, item: torch.Size) -> Tensor:
     """`z` with one batch dimension; untouched where possible, for each operation costs autograd 5 us."""
     if z.dtype != dtype:
@@ -211,55 +198,30 @@ def _pairs(
 ) -> tuple[Tensor, Tensor, Tensor | None]:
     """Checked, padded, of one dtype and batch shape; the mask is in the weights, as zeros."""
     if not isinstance(source, Tensor):
-        source, target, weights, mask = _padded(source, target, weights, mask)
+        optional = {"weights": weights, "mask": mask}
+        lists, inside = padded({"source": source, "target": target}, optional)
+        source, target, weights = lists["source"], lists["target"], lists.get("weights")
+        mask = lists.get("mask", inside)
     check_floating("source", source)
     if source.ndim < 2 or source.shape[-1] == 0:
         raise ValueError(f"`source` must have shape (..., N, d); got {tuple(source.shape)}.")
     n, d = source.shape[-2:]
-    target = _checked("target", target, n, d)
+    target = as_tensor("target", target, n, d)
     if target.dtype != source.dtype:
         dtype = torch.promote_types(source.dtype, target.dtype)
         source, target = source.to(dtype), target.to(dtype)
     if weights is not None:
-        weights = _checked("weights", weights, n)
+        weights = as_tensor("weights", weights, n)
     if mask is not None:
-        mask = _checked("mask", mask, n)
-        weights = mask.to(source.dtype) if weights is None else torch.where(mask, weights, 0)
+        mask = check_mask("mask", mask, n)
+        ones = source.new_ones(()) if weights is None else weights
+        common_batch(weights=ones.shape[:-1], mask=mask.shape[:-1])
+        weights = torch.where(mask, ones, 0)
     batches = {"source": source.shape[:-2], "target": target.shape[:-2]}
     if weights is not None:
         batches["weights or mask"] = weights.shape[:-1]
     if len(set(batches.values())) == 1:
         return source, target, weights
-    try:
-        batch = torch.broadcast_shapes(*batches.values())
-    except RuntimeError as error:
-        shapes = ", ".join(f"{tuple(shape)} of `{name}`" for name, shape in batches.items())
-        raise ValueError(f"Batch dimensions must broadcast; got {shapes}.") from error
+    batch = common_batch(**batches)
     weights = None if weights is None else weights.expand(*batch, n)
     return source.expand(*batch, n, d), target.expand(*batch, n, d), weights
-
-
-def _padded(
-    source: Sequence[Tensor], target: Points, weights: Points | None, mask: Points | None
-) -> tuple[Tensor, Tensor, Tensor | None, Tensor]:
-    for name, value in (("target", target), ("weights", weights), ("mask", mask)):
-        if isinstance(value, Tensor) or (value and [*map(len, value)] != [*map(len, source)]):
-            raise ValueError(f"`{name}` must be a list of as many and as long tensors as `source`.")
-    points, inside = pad(source)
-    if mask is not None:
-        inside = pad([*mask])[0]
-    return points, pad([*target])[0], None if weights is None else pad([*weights])[0], inside
-
-
-def _checked(name: str, value: Points, *trailing: int) -> Tensor:
-    """`value`, a tensor (..., *trailing), boolean if it is the mask."""
-    if not isinstance(value, Tensor):
-        raise TypeError(f"`{name}` must be a tensor, as `source` is; got {type(value).__name__}.")
-    if name != "mask":
-        check_floating(name, value)
-    elif value.dtype != torch.bool:
-        raise TypeError(f"`mask` must be boolean; got {value.dtype}.")
-    if value.shape[max(0, value.ndim - len(trailing)) :] != trailing:
-        wanted = ", ".join(("...", *map(str, trailing)))
-        raise ValueError(f"`{name}` must have shape ({wanted}), to fit `source`; got {tuple(value.shape)}.")
-    return value

@@ -35,6 +35,8 @@ def ransac(pairs: Pairs, generator: torch.Generator | None) -> Selection:
         sample = pairs[index[:JUDGED]]
         fits = sample.fit(sample.w)
         good = (fits.gap > GAP).nonzero()[:, 0]
+        if len(good) == 0 and math.isinf(least):
+            good = torch.arange(len(fits.scale), device=device)  # pairs on a line do not have others
         if len(good) == 0:
             continue
         cost, selection = improved(take(fits, good), pairs)

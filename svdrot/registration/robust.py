@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree
 
-from svdrot._checks import check_floating, check_shape, result_dtype
+from svdrot._checks import check_floating, check_mask, check_shape, common_batch, result_dtype
 from svdrot.registration import reweighting
 from svdrot.registration._hypotheses import Pairs, Selection, squared_residuals
 from svdrot.registration.consistency import consistency
@@ -222,19 +222,12 @@ def _checked(
         raise ValueError(f"`threshold` must be a finite number > 0; got {threshold!r}.")
     if weights is not None:
         check_shape("weights", weights, n)
-    if mask is not None and (mask.dtype != torch.bool or mask.ndim == 0 or mask.shape[-1] != n):
-        raise ValueError(
-            f"`mask` must be boolean, of shape (..., {n}); got {mask.dtype}, {tuple(mask.shape)}."
-        )
     w = source.new_ones(n, dtype=torch.float64) if weights is None else weights.double()
-    if mask is not None:
-        w = torch.where(mask, w, 0)
-    try:
-        batch = torch.broadcast_shapes(source.shape[:-2], target.shape[:-2], w.shape[:-1])
-    except RuntimeError as error:
-        raise ValueError(
-            "Batch dimensions of `source`, `target`, `weights`, `mask` must broadcast."
-        ) from error
+    counts = torch.ones_like(w, dtype=torch.bool) if mask is None else mask
+    check_mask("mask", counts, n)
+    given = {"source": source.shape[:-2], "target": target.shape[:-2]}
+    batch = common_batch(**given, weights=w.shape[:-1], mask=counts.shape[:-1])
+    w = torch.where(counts, w, 0)
     size = math.prod(batch)
     x = source.double().expand(*batch, n, 3).reshape(size, n, 3)
     y = target.double().expand(*batch, n, 3).reshape(size, n, 3)
