@@ -9,7 +9,7 @@ bound on the error of any factor (`polar_certificate`), and the equation behind 
 import torch
 from torch import Tensor
 
-from svdrot._checks import check_matrix, check_square, compute_dtype, result_dtype
+from svdrot._checks import check_matrix, check_square, common_batch, compute_dtype, result_dtype
 from svdrot.kernels import general, iteration, products
 from svdrot.projection import orthogonalize, special_orthogonalize
 from svdrot.schedules import TAYLOR, Schedule
@@ -185,7 +185,8 @@ def lyapunov_skew(h: Tensor, s: Tensor) -> Tensor:
     condition is above some thousands. Differentiable any number of times, by equations of the same kind.
 
     Args:
-        h: shape (..., n, n), float32 or float64; its symmetric part is taken.
+        h: shape (..., n, n), any floating dtype (half precision is computed in float32); its symmetric part
+            is taken.
         s: shape (..., n, n); its skew part is taken. Batch dimensions broadcast.
 
     Returns:
@@ -203,11 +204,13 @@ def lyapunov_skew(h: Tensor, s: Tensor) -> Tensor:
     check_square("s", s)
     if h.shape[-1] != s.shape[-1]:
         raise ValueError(f"`h` and `s` must have equal sides; got {tuple(h.shape)} and {tuple(s.shape)}.")
+    dtype, n = torch.promote_types(h.dtype, s.dtype), h.shape[-1]
     if h.shape != s.shape:
-        h, s = torch.broadcast_tensors(h, s)
-    n = h.shape[-1]
-    x = _lyapunov_skew(((h + h.mT) / 2).reshape(-1, n, n), ((s - s.mT) / 2).reshape(-1, n, n))
-    return x.reshape(h.shape)
+        batch = common_batch(h=h.shape[:-2], s=s.shape[:-2])
+        h, s = h.expand(*batch, n, n), s.expand(*batch, n, n)
+    shape = h.shape
+    h, s = (x.to(compute_dtype(x.to(dtype))).reshape(-1, n, n) for x in (h, s))
+    return _lyapunov_skew((h + h.mT) / 2, (s - s.mT) / 2).reshape(shape).to(dtype)
 
 
 def _pair(matrix: Tensor, factor: Tensor) -> tuple[Tensor, Tensor]:

@@ -281,6 +281,21 @@ def test_lyapunov_solves_its_equation(n, dtype):
         assert torch.equal(x, -x.mT)
 
 
+def test_lyapunov_of_mixed_and_half_dtypes():
+    h, s = torch.eye(4).expand(3, 4, 4), gaussian(4, 4)
+    s = s - s.mT
+    for a, b, dtype in (
+        (torch.float32, torch.float64, torch.float64),
+        (torch.bfloat16, torch.bfloat16, torch.bfloat16),
+        (torch.float16, torch.float32, torch.float32),
+    ):
+        x = lyapunov_skew(h.to(a), s.to(b))
+        assert x.dtype == dtype
+        torch.testing.assert_close(x, (s.to(b) / 2).to(dtype).expand(3, 4, 4))
+    with pytest.raises(ValueError, match=r"\(3,\) of `h`, \(2,\) of `s`"):
+        lyapunov_skew(h, s.expand(2, 4, 4))
+
+
 @pytest.mark.parametrize("n", [2, 3, 5, 10])
 def test_lyapunov_is_differentiable_in_every_way(n):
     h = gaussian(2, n, n)

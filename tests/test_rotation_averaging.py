@@ -177,7 +177,10 @@ def test_trees_and_nothing_are_defined():
     assert tree.converged and angles(tree.rotations[i] @ relative[:-1], tree.rotations[j]).max() < 1e-9
     nothing = synchronize_rotations(torch.zeros(0, 2, dtype=torch.int64), torch.zeros(0, 3, 3), count=3)
     assert torch.equal(nothing.rotations, torch.eye(3).expand(3, 3, 3))
+    assert nothing.converged and nothing.costs == ()
     assert synchronize_rotations(torch.zeros(0, 2, dtype=torch.int64), torch.zeros(0, 3, 3)).gap.shape == (0,)
+    weightless = synchronize_rotations(edges, relative, torch.zeros(len(edges)))
+    assert weightless.converged and torch.equal(weightless.rotations, torch.eye(3).expand(6, 3, 3).double())
 
 
 def test_contradiction_shows_in_the_gap():

@@ -120,7 +120,10 @@ def synchronize_rotations(
     with torch.no_grad():
         blocks = relaxation(graph)
         descent = Descent(graph, special_orthogonalize(blocks), max_iterations, progress)
-        LOSSES[loss](descent, scale)
+        if (graph.weights > 0).any():
+            LOSSES[loss](descent, scale)
+        else:
+            descent.converged = True
         return _result(descent, projection_gap(blocks), relative)
 
 
@@ -172,7 +175,7 @@ def _squares(descent: Descent, scale: float | None) -> None:
 def _graduated_geman_mcclure(descent: Descent, scale: float | None) -> None:
     graph = descent.graph
     used = graph.weights > 0
-    if descent.limit == 0 or not used.any():
+    if descent.limit == 0:
         return
     # The way down is by weights that are numbers: with information matrices a step takes ten times as long.
     start, sure = _believe(graph, used)
