@@ -156,7 +156,7 @@ def _blocks(path: Path, size: int) -> tuple[FragmentPairs, list[int]]:
     lines = list(_text.lines(path))
     if not lines:
         raise ValueError(f"{path} holds no pairs.")
-    heads, values, begins = [], [], []
+    heads, values, begins, of = [], [], [], 0
     for first in range(0, len(lines), size + 1):
         block = lines[first : first + size + 1]
         head = _text.numbers(path, *block[0], 3, "`i j fragments`")
@@ -169,11 +169,17 @@ def _blocks(path: Path, size: int) -> tuple[FragmentPairs, list[int]]:
             raise ValueError(
                 f"{path}, line {block[0][0]}: wanted integers `i j fragments`; got {block[0][1]!r}."
             )
-        heads.append([int(number) for number in head])
+        i, j, fragments = map(int, head)
+        of = of or fragments
+        if not (0 <= i < of and 0 <= j < of and fragments == of):
+            wanted = (
+                f"two of {of} fragments, as many as in the lines before" if heads else "two of the fragments"
+            )
+            raise ValueError(f"{path}, line {block[0][0]}: wanted {wanted}, from 0 on; got {block[0][1]!r}.")
+        heads.append([i, j])
         values.append([_text.numbers(path, *line, size, f"a row of {size}") for line in block[1:]])
         begins.append(block[0][0])
-    numbers = torch.tensor(heads)
-    return FragmentPairs(numbers[:, :2], heads[0][2], torch.tensor(values, dtype=torch.float64)), begins
+    return FragmentPairs(torch.tensor(heads), of, torch.tensor(values, dtype=torch.float64)), begins
 
 
 # Pairs made of objects.

@@ -83,7 +83,8 @@ def test_info_says_why_open3d_does_not_load(capsys, monkeypatch):
         (["align", "a.ply", "b.ply", "--method", "magic"], "invalid choice: 'magic'"),
         (["align", "a.ply", "b.ply", "--voxel", "0"], "must be a positive number; got '0'"),
         (["align", "a.ply", "b.ply", "--voxel", "nan"], "must be a positive number; got 'nan'"),
-        (["align", "a.ply", "b.ply", "--seed", "x"], "invalid int value: 'x'"),
+        (["align", "a.ply", "b.ply", "--seed", "x"], "must be an integer from 0 to 2^64 - 1; got 'x'"),
+        (["align", "a.ply", "b.ply", "--seed", str(2**64)], "must be an integer from 0 to 2^64 - 1"),
         (["align", "a.ply", "b.ply", "--unknown"], "unrecognized arguments: --unknown"),
     ],
 )

@@ -151,6 +151,7 @@ def test_a_ply_longer_than_its_header_says_is_refused(form, kind, tmp_path):
     ("line", "instead"),
     [
         ("property double x", "property double u"),
+        ("property double x", "property double x\nproperty double x"),
         ("property double x", "property list uchar double x"),
         ("property double x", "property quad x"),
         ("element vertex 6", "element vertex -6"),
@@ -165,6 +166,15 @@ def test_broken_headers_of_ply(line, instead, tmp_path):
     text = ply(cloud(6).tolist(), "ascii", "d").replace(line.encode() + b"\n", instead.encode() + b"\n", 1)
     (tmp_path / "a.ply").write_bytes(text)
     with pytest.raises(ValueError, match=r"a\.ply"):
+        read_points(tmp_path / "a.ply")
+
+
+@pytest.mark.parametrize("form", sorted({form for form, _ in PLY_FORMS}))
+def test_a_property_that_comes_twice(form, tmp_path):
+    text = ply(cloud(6).tolist(), form, "d").replace(b"property double z", b"property double x")
+    text = text.replace(b"property double x\n", b"property double x\nproperty double z\n", 1)
+    (tmp_path / "a.ply").write_bytes(text)
+    with pytest.raises(ValueError, match=r"a\.ply: wanted properties of different names"):
         read_points(tmp_path / "a.ply")
 
 

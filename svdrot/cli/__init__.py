@@ -80,7 +80,9 @@ def _parser() -> argparse.ArgumentParser:
         metavar="DIR",
         help="folder of the results (default: SOURCE_to_TARGET beside SOURCE)",
     )
-    align.add_argument("--seed", type=int, default=0, metavar="N", help="of all random numbers (default: 0)")
+    align.add_argument(
+        "--seed", type=_seed, default=0, metavar="N", help="of all random numbers (default: 0)"
+    )
     for name in ("source", "target"):
         align.add_argument(
             f"--{name}-samples",
@@ -109,6 +111,12 @@ def _length(text: str) -> float:
     if not 0 < value < math.inf:
         raise argparse.ArgumentTypeError(f"must be a positive number; got {text!r}")
     return value
+
+
+def _seed(text: str) -> int:
+    if not (text.isdecimal() and int(text) < 2**64):
+        raise argparse.ArgumentTypeError(f"must be an integer from 0 to 2^64 - 1; got {text!r}")
+    return int(text)
 
 
 def _run_align(settings: argparse.Namespace) -> int:

@@ -215,6 +215,8 @@ def ply(path: Path, data: bytes) -> NDArray:
     names = [p.name for p in vertex.properties if not p.length] if vertex else []
     if vertex is None or not {"x", "y", "z"} <= {*names} or vertex.has_lists:
         raise ValueError(f"{path}: wanted vertices with properties x, y and z; its header has {names}.")
+    if len({*names}) < len(names):
+        raise ValueError(f"{path}: wanted properties of different names; its header has {names}.")
     body = data[end.end() :]
     if not order:
         return _ply_text(path, lines(body, "\n", 1 + data[: end.end()].count(b"\n")), elements, vertex)
