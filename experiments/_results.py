@@ -52,6 +52,15 @@ def met(yes: bool) -> str:
     return "as expected" if yes else "**not** as expected"
 
 
+def comparison(
+    row: Mapping[str, Any], other: Mapping[str, Any], words: tuple[str, str] = ("better", "worse")
+) -> str:
+    """One of the words, or undecided: by all seeds of the row against all of the other."""
+    if row["highest"] < other["lowest"]:
+        return words[0]
+    return words[1] if row["lowest"] > other["highest"] else "undecided"
+
+
 def _finite(value: Any) -> Any:
     """JSON has no NaN and no infinity."""
     return str(value) if isinstance(value, float) and not math.isfinite(value) else value

@@ -8,6 +8,8 @@ import torch
 if not torch.cuda.is_available():
     os.environ["TRITON_INTERPRET"] = "1"  # before Triton is imported: the GPU kernels then run on the CPU
 
+THREADS = torch.get_num_threads()
+
 
 def pytest_addoption(parser):
     parser.addoption(
@@ -22,6 +24,14 @@ def gpu(request) -> torch.device:
         missing = pytest.fail if request.config.getoption("--require-gpu") else pytest.skip
         missing("no CUDA device")
     return torch.device("cuda")
+
+
+@pytest.fixture(autouse=True)
+def threads_as_before():
+    """Trainings take as many threads as they are told to."""
+    yield
+    if torch.get_num_threads() != THREADS:
+        torch.set_num_threads(THREADS)
 
 
 def pytest_sessionstart(session):

@@ -19,13 +19,6 @@ ROUNDING = 1e-4  # radians and entries: float32 through the network, measured 1e
 ROUNDING_DEGREES = 0.05  # the angle of nearly equal float32 rotations, up to sqrt(eps) radians
 
 
-@pytest.fixture(autouse=True)
-def threads_as_before():
-    threads = torch.get_num_threads()
-    yield
-    torch.set_num_threads(threads)
-
-
 def network(seed: int = 0) -> LandmarkPointNet:
     with torch.random.fork_rng():
         torch.manual_seed(seed)

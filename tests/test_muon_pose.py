@@ -7,8 +7,9 @@ from dataclasses import replace
 import pytest
 import torch
 
-from experiments.orthogonalization import _muon_pose_report as report
+from experiments._results import comparison
 from experiments.orthogonalization import muon_pose
+from experiments.orthogonalization._muon_pose_report import TWICE
 
 TINY = muon_pose.Config(
     optimizers=("AdamW", "Muon"),
@@ -27,13 +28,6 @@ TINY = muon_pose.Config(
     evaluations=3,
     jobs=1,
 )
-
-
-@pytest.fixture(autouse=True)
-def threads_as_before():
-    threads = torch.get_num_threads()
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")
@@ -67,12 +61,12 @@ def test_all_files_are_written_and_the_table_says_the_command(folder):
 
 
 def test_a_row_for_each_optimizer_and_seed(tables):
-    labels = [*TINY.optimizers, report.TWICE]
+    labels = [*TINY.optimizers, TWICE]
     assert [row["optimizer"] for row in tables["final"]] == labels
     expected = [(label, seed) for label in labels for seed in TINY.seeds]
     assert [(row["optimizer"], row["seed"]) for row in tables["seeds"]] == expected
     for row in tables["seeds"]:
-        assert row["steps"] == TINY.steps * (2 if row["optimizer"] == report.TWICE else 1)
+        assert row["steps"] == TINY.steps * (2 if row["optimizer"] == TWICE else 1)
     for row in tables["final"]:
         name = row["optimizer"]
         of_seeds = [other["mean deg"] for other in tables["seeds"] if other["optimizer"] == name]
@@ -137,9 +131,9 @@ def test_a_diverged_training_is_not_chosen():
 
 def test_seeds_that_overlap_decide_nothing():
     row = {"lowest": 1.0, "highest": 2.0}
-    assert report.comparison(row, {"lowest": 2.5, "highest": 3.0}) == "better"
-    assert report.comparison(row, {"lowest": 0.1, "highest": 0.5}) == "worse"
-    assert report.comparison(row, {"lowest": 1.9, "highest": 3.0}) == "undecided"
+    assert comparison(row, {"lowest": 2.5, "highest": 3.0}) == "better"
+    assert comparison(row, {"lowest": 0.1, "highest": 0.5}) == "worse"
+    assert comparison(row, {"lowest": 1.9, "highest": 3.0}) == "undecided"
 
 
 def test_a_tuning_seed_among_the_seeds_is_refused():

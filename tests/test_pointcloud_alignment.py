@@ -41,13 +41,6 @@ TINY = alignment.Config(
 )
 
 
-@pytest.fixture(autouse=True)
-def threads_as_before():
-    threads = torch.get_num_threads()
-    yield
-    torch.set_num_threads(threads)
-
-
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
     config = replace(TINY, out=tmp_path_factory.mktemp("finished"))

@@ -28,13 +28,6 @@ def command(monkeypatch):
     monkeypatch.setattr("sys.argv", ["experiment"])
 
 
-@pytest.fixture(autouse=True)
-def threads_as_before():
-    threads = torch.get_num_threads()
-    yield
-    torch.set_num_threads(threads)
-
-
 def tables(folder):
     """The tables of a finished experiment, in order, after a look at its other files."""
     assert (folder / "figure.png").stat().st_size > 10_000 and (folder / "table.md").exists()

@@ -34,10 +34,8 @@ needs_planes = pytest.mark.skipif(
 
 @needs_planes
 def test_a_run_leaves_its_tables(tmp_path):
-    threads = torch.get_num_threads()
     config = replace(TINY, out=tmp_path / "results", run_folder=tmp_path / "run")
     experiment.main(config)
-    torch.set_num_threads(threads)
     folder = tmp_path / "results" / "train_vs_inference"
     tables = json.loads((folder / "results.json").read_text())["tables"]
     final, seeds, tuning = tables.values()

@@ -25,13 +25,6 @@ ROOT = Path(_training.__file__).resolve().parents[1]
 ROUNDING = 1e-5
 
 
-@pytest.fixture(autouse=True)
-def threads_as_before():
-    threads = torch.get_num_threads()
-    yield
-    torch.set_num_threads(threads)
-
-
 def command(*arguments: str) -> None:
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     done = subprocess.run(

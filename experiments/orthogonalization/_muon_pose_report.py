@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from matplotlib.figure import Figure
 
-from experiments._results import holds
+from experiments._results import comparison, holds
 
 TWICE = "AdamW, twice the steps"
 COLOURS = {
@@ -17,15 +17,6 @@ COLOURS = {
     "ROOT": "#009E73",
     TWICE: "#777777",
 }
-
-
-def comparison(row: dict[str, Any], other: dict[str, Any]) -> str:
-    """better, worse or undecided: by all seeds of one against all of the other."""
-    if row["highest"] < other["lowest"]:
-        return "better"
-    if row["lowest"] > other["highest"]:
-        return "worse"
-    return "undecided"
 
 
 def verdict(rows: dict[str, Any]) -> str:

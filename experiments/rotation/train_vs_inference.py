@@ -37,7 +37,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from experiments import _results, _run, _training
-from experiments._results import holds
+from experiments._results import comparison, holds
 from experiments.rotation import pointcloud_alignment as alignment
 from experiments.rotation._alignment_report import metrics
 from experiments.rotation._clouds import Clouds, Data
@@ -183,13 +183,6 @@ def run(config: Config) -> dict[str, Any]:
 # The report.
 
 
-def comparison(row: dict[str, Any], other: dict[str, Any]) -> str:
-    """ahead, behind or undecided: by all seeds of one against all of the other."""
-    if row["highest"] < other["lowest"]:
-        return "ahead"
-    return "behind" if row["lowest"] > other["highest"] else "undecided"
-
-
 def verdict(rows: dict[str, Any]) -> str:
     by_name = {row["strategy"]: row for row in rows["final"]}
     text = [
@@ -198,7 +191,8 @@ def verdict(rows: dict[str, Any]) -> str:
     ]
     if always := by_name.get("always"):
         for name, other in by_name.items():
-            ratio, said = other["mean deg"] / always["mean deg"], comparison(always, other)
+            ratio = other["mean deg"] / always["mean deg"]
+            said = comparison(always, other, ("ahead", "behind"))
             if name == "inference":
                 enough = ratio >= 1.1 and said == "ahead"
                 text.append(
