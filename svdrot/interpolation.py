@@ -1,11 +1,12 @@
 """Between rotations: exponential and logarithm at a rotation, geodesics, and smooth curves through many."""
 
 from itertools import pairwise
+from numbers import Real
 
 import torch
 from torch import Tensor
 
-from ._checks import check_floating, check_shape, result_dtype, to_compute
+from ._checks import check_floating, check_shape, common_batch, result_dtype, to_compute
 from .metrics import promote
 from .representations import axis_angle_to_matrix, matrix_to_axis_angle
 
@@ -21,7 +22,7 @@ def exp_map(base: Tensor, vector: Tensor) -> Tensor:
         Rotations, shape (..., 3, 3). Derivatives are those of the exponential everywhere, zero included.
 
     Raises:
-        ValueError: if the last dimensions are not (3, 3) and 3.
+        ValueError: if the last dimensions are not (3, 3) and 3, or the others do not broadcast.
         TypeError: if an argument is not floating point.
 
     Source:
@@ -30,6 +31,7 @@ def exp_map(base: Tensor, vector: Tensor) -> Tensor:
     """
     check_shape("base", base, 3, 3)
     check_shape("vector", vector, 3)
+    common_batch(base=base.shape[:-2], vector=vector.shape[:-1])
     result = torch.promote_types(result_dtype(base), result_dtype(vector))
     turn = axis_angle_to_matrix(to_compute(vector, 1))
     return _product(to_compute(base, 2), turn).to(result)
@@ -79,8 +81,8 @@ def slerp(start: Tensor, end: Tensor, share: Tensor | float) -> Tensor:
         Rotations, shape (..., 3, 3). Half a turn apart there are two shortest ways; one is taken.
 
     Raises:
-        ValueError: if the last two dimensions of `start` or `end` are not (3, 3).
-        TypeError: if a tensor is not floating point.
+        ValueError: if the last two dimensions of `start` or `end` are not (3, 3), or others do not broadcast.
+        TypeError: if a tensor is not floating point, or `share` neither one nor a number.
 
     Source:
         Shoemake, "Animating Rotation with Quaternion Curves", SIGGRAPH 1985.
@@ -88,7 +90,10 @@ def slerp(start: Tensor, end: Tensor, share: Tensor | float) -> Tensor:
     start, end, result = promote(start, end, ("start", "end"))
     if isinstance(share, Tensor):
         check_floating("share", share)
+        common_batch(start=start.shape[:-2], end=end.shape[:-2], share=share.shape)
         share = share.to(start)[..., None]
+    elif not isinstance(share, Real):
+        raise TypeError(f"`share` must be a tensor or a number; got {type(share).__name__}.")
     return _slerp(start, end, share).to(result)
 
 

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from ._checks import check_shape, result_dtype, to_compute
+from ._checks import check_shape, common_batch, result_dtype, to_compute
 
 
 def geodesic_distance(a: Tensor, b: Tensor) -> Tensor:
@@ -35,6 +35,8 @@ def promote(a: Tensor, b: Tensor, names: tuple[str, str] = ("a", "b")) -> tuple[
     """Both in the dtype to compute in, and the dtype of the result."""
     check_shape(names[0], a, 3, 3)
     check_shape(names[1], b, 3, 3)
+    if a.shape != b.shape:
+        common_batch(**{names[0]: a.shape[:-2], names[1]: b.shape[:-2]})
     common = torch.promote_types(a.dtype, b.dtype)
     a, b = a.to(common), b.to(common)
     return to_compute(a, 2), to_compute(b, 2), result_dtype(a)

@@ -676,6 +676,12 @@ def test_bad_arguments_are_named():
         IsotropicGaussian(eye, torch.tensor(0.0))
     with pytest.raises(ValueError, match="parameter location"):
         IsotropicGaussian(2 * eye, torch.tensor(1.0))
+    for law, value in (
+        (MatrixFisher(eye, validate_args=True), torch.eye(3, dtype=torch.int64)),
+        (Bingham(torch.eye(4), validate_args=True), torch.tensor([1, 0, 0, 0])),
+    ):
+        with pytest.raises(TypeError, match="`value` must be floating point"):
+            law.log_prob(value)
     with pytest.raises(TypeError, match="`dtype` must be floating point"):
         UniformRotation(dtype=torch.int32)
     with pytest.raises(ValueError, match="value argument"):

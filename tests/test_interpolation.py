@@ -217,4 +217,15 @@ def test_wrong_arguments_are_named():
         slerp(eye, at, 0.5)
     with pytest.raises(TypeError, match="`share` must be floating point"):
         slerp(eye, eye, torch.tensor(1))
+    with pytest.raises(TypeError, match="`share` must be a tensor or a number; got list"):
+        slerp(eye, eye, [0.5])  # pyright: ignore[reportArgumentType]
+    four = eye.expand(4, 3, 3)
+    for call in (
+        lambda: slerp(four, four[:3], 0.5),
+        lambda: slerp(four, eye, torch.rand(3)),
+        lambda: log_map(four, four[:3]),
+        lambda: exp_map(four, torch.zeros(3, 3)),
+    ):
+        with pytest.raises(ValueError, match=r"must broadcast; got \(4,\) of `\w+`, .*\(3,\) of `\w+`"):
+            call()
     assert math.isclose(log_map(eye, eye).norm().item(), 0)

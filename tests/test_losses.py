@@ -121,6 +121,13 @@ def test_batches_broadcast_and_transform(name):
 
 
 @each_loss
+def test_batches_that_do_not_broadcast_are_named(name):
+    truth = r"\((?:\d+, )?3,?\) of `(?:truth|scale)`"  # of symmetries with the group before it
+    with pytest.raises(ValueError, match=rf"must broadcast; got .*\(4,\) of `estimate`, {truth}"):
+        LOSSES[name](drawn(4), drawn(3, seed=1))
+
+
+@each_loss
 def test_losses_compile_whole(name):
     torch._dynamo.reset()
     compiled = torch.compile(LOSSES[name], fullgraph=True, backend="aot_eager")

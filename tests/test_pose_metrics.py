@@ -315,6 +315,11 @@ def test_wrong_arguments_are_named():
         add(points(5)[:, :2], pose, pose)
     with pytest.raises(ValueError, match="`points`"):
         add_symmetric(points(5)[:, :2], pose, pose)
+    for metric in (add, point_rmse, add_symmetric):
+        with pytest.raises(TypeError, match="`mask` must be a boolean tensor"):
+            metric(points(5), pose, pose, mask=torch.ones(5))
+        with pytest.raises(ValueError, match=r"got \(3,\) of `points`, \(2,\) of `mask`"):
+            metric(points(5).expand(3, 5, 3), pose, pose, mask=torch.ones(2, 5, dtype=torch.bool))
     with pytest.raises(ValueError, match="`symmetries` must have shape"):
         symmetric_rotation_error(pose.rotation, pose.rotation, pose.rotation)
     with pytest.raises(ValueError, match="`maximum` must be positive"):

@@ -439,6 +439,8 @@ def test_transforms_compose_and_invert():
     assert Transform.identity(2).apply(torch.ones(7, 2)).tolist() == [[1, 1]] * 7
     with pytest.raises(ValueError, match="`points` must have shape"):
         a.apply(torch.zeros(4, 30, 2).double())
+    with pytest.raises(ValueError, match=r"got \(4,\) of `transform`, \(3,\) of `points`"):
+        a.apply(torch.zeros(3, 30, 3).double())
 
 
 def assert_same(a, b):

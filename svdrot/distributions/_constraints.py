@@ -4,10 +4,12 @@ import torch
 from torch import Tensor
 from torch.distributions import constraints
 
+from svdrot._checks import check_floating
 from svdrot.rotations import is_rotation
 
 
 def _tolerance(value: Tensor) -> float:
+    check_floating("value", value)
     return max(torch.finfo(value.dtype).eps, torch.finfo(torch.float32).eps) ** 0.5
 
 

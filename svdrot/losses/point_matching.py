@@ -37,7 +37,7 @@ def add(estimate: Pose, truth: Pose, points: Tensor, *, mask: Tensor | None = No
         Hinterstoisser et al., ACCV 2012; as a loss Xiang et al., "PoseCNN", RSS 2018.
     """
     a, b = _transform("estimate", estimate), _transform("truth", truth)
-    apart = length(displacement(counted(points, mask), a, b))
+    apart = length(displacement(counted(points, mask, a, b), a, b))
     return mean(apart, mask).to(_result(estimate, points))
 
 
@@ -79,9 +79,9 @@ def add_symmetric(estimate: Pose, truth: Pose, points: Tensor, *, mask: Tensor |
     Source:
         Hinterstoisser et al., ACCV 2012; Xiang et al., "PoseCNN", RSS 2018.
     """
-    valid = counted(points, mask)
-    target = _moved(_transform("estimate", estimate), valid)
-    query, target = torch.broadcast_tensors(_moved(_transform("truth", truth), valid), target)
+    a, b = _transform("estimate", estimate), _transform("truth", truth)
+    valid = counted(points, mask, a, b)
+    query, target = torch.broadcast_tensors(_moved(b, valid), _moved(a, valid))
     ignored = query.new_zeros(()) if mask is None else torch.where(mask, 0.0, torch.nan).to(query)[..., None]
     shape = query.shape
     one_batch = shape[:-2].numel(), *shape[-2:]

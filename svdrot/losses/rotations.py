@@ -15,7 +15,7 @@ import math
 import torch
 from torch import Tensor
 
-from svdrot._checks import check_floating, check_positive, result_dtype, to_compute
+from svdrot._checks import check_floating, check_positive, common_batch, result_dtype, to_compute
 from svdrot.metrics import length, promote, relative_turn
 
 NAMES = ("estimate", "truth")
@@ -195,6 +195,7 @@ def laplace_geodesic(estimate: Tensor, truth: Tensor, scale: Tensor) -> Tensor:
     """
     check_floating("scale", scale)
     estimate, truth, result = promote(estimate, truth, NAMES)
+    common_batch(estimate=estimate.shape[:-2], truth=truth.shape[:-2], scale=scale.shape)
     sine, cosine = relative_turn(estimate, truth)
     b = to_compute(scale[..., None], 1)[..., 0]
     b = torch.where(b > 0, b, torch.nan)

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from svdrot._checks import check_shape, compute_dtype, result_dtype, to_compute
+from svdrot._checks import check_shape, common_batch, compute_dtype, result_dtype, to_compute
 from svdrot.metrics import length, promote
 from svdrot.registration.transform import Transform
 from svdrot.representations._directions import normalize, rescale
@@ -94,6 +94,7 @@ def axial(estimate: Tensor, truth: Tensor, axis: Tensor, *, undirected: bool = F
     """
     estimate, truth, result = promote(estimate, truth, NAMES)
     check_shape("axis", axis, 3)
+    common_batch(estimate=estimate.shape[:-2], truth=truth.shape[:-2], axis=axis.shape[:-1])
     a = to_compute(axis, 1)
     zero = (a == 0).all(-1, keepdim=True)
     a = normalize(torch.where(zero, torch.nan, rescale(a)))[..., None, :]

@@ -3,13 +3,23 @@
 import torch
 from torch import Tensor
 
-from svdrot._checks import check_shape, compute_dtype
+from svdrot._checks import check_mask, check_shape, common_batch, compute_dtype
 from svdrot.registration.transform import Transform
 
 
-def counted(points: Tensor, mask: Tensor | None) -> Tensor:
-    """Points with 0 in place of what does not count: it may be NaN, and would be in every gradient."""
+def counted(points: Tensor, mask: Tensor | None, estimate: Transform, truth: Transform) -> Tensor:
+    """Points with 0 in place of what does not count: it may be NaN, and would be in every gradient.
+
+    Checked, together with the poses that are to move them.
+    """
     check_shape("points", points, 3)
+    if points.ndim < 2:
+        raise ValueError(f"`points` must have shape (..., N, 3); got {tuple(points.shape)}.")
+    batches = {"points": points.shape[:-2]}
+    if mask is not None:
+        batches["mask"] = check_mask("mask", mask, points.shape[-2]).shape[:-1]
+    poses = {"estimate": estimate.translation.shape[:-1], "truth": truth.translation.shape[:-1]}
+    common_batch(**batches, **poses)
     return points if mask is None else torch.where(mask[..., None], points, 0)
 
 

@@ -75,7 +75,7 @@ def add(points: Tensor, estimate: Transform, truth: Transform, *, mask: Tensor |
         Hinterstoisser et al., "Model Based Training, Detection and Pose Estimation of Texture-Less 3D Objects
         in Heavily Cluttered Scenes", ACCV 2012.
     """
-    apart = length(displacement(counted(points, mask), estimate, truth))
+    apart = length(displacement(counted(points, mask, estimate, truth), estimate, truth))
     return mean(apart, mask)
 
 
@@ -83,7 +83,7 @@ def point_rmse(
     points: Tensor, estimate: Transform, truth: Transform, *, mask: Tensor | None = None
 ) -> Tensor:
     """Root of the mean square of those distances: as `add`."""
-    squared = displacement(counted(points, mask), estimate, truth).square().sum(-1)
+    squared = displacement(counted(points, mask, estimate, truth), estimate, truth).square().sum(-1)
     return mean(squared, mask).sqrt()
 
 
@@ -98,7 +98,7 @@ def add_symmetric(
     Source:
         Hinterstoisser et al., ACCV 2012; Xiang et al., "PoseCNN", RSS 2018.
     """
-    points = counted(points, mask)
+    points = counted(points, mask, estimate, truth)
     return mean(_distance_to_nearest(truth.apply(points), estimate.apply(points), mask), mask)
 
 

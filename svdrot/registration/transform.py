@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree
 
-from svdrot._checks import check_floating, check_square
+from svdrot._checks import check_floating, check_square, common_batch
 
 
 @dataclass(frozen=True)
@@ -29,6 +29,8 @@ class Transform:
         d = self.rotation.shape[-1]
         if points.ndim < 2 or points.shape[-1] != d:
             raise ValueError(f"`points` must have shape (..., N, {d}); got {tuple(points.shape)}.")
+        if points.shape[:-2] != self.scale.shape:
+            common_batch(transform=self.scale.shape, points=points.shape[:-2])
         return self.scale[..., None, None] * (points @ self.rotation.mT) + self.translation[..., None, :]
 
     def compose(self, first: "Transform") -> "Transform":
