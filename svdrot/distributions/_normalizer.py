@@ -19,6 +19,7 @@ from collections.abc import Callable
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.autograd import Function
 
@@ -36,13 +37,15 @@ DECAY = 45.0
 @torch.compiler.assume_constant_result  # which does not look into a cache
 def gauss_legendre(count: int, device: torch.device) -> tuple[Tensor, Tensor]:
     """Nodes and weights on [0, 1]."""
-    return _gauss_legendre(count, device)
+    nodes, weights = _gauss_legendre(count)
+    return torch.as_tensor(nodes, device=device), torch.as_tensor(weights, device=device)
 
 
 @functools.cache
-def _gauss_legendre(count: int, device: torch.device) -> tuple[Tensor, Tensor]:
+def _gauss_legendre(count: int) -> tuple[NDArray, NDArray]:
+    """Not tensors, which would be what the first call made them: fake, or of an inference."""
     nodes, weights = np.polynomial.legendre.leggauss(count)
-    return torch.as_tensor((nodes + 1) / 2, device=device), torch.as_tensor(weights / 2, device=device)
+    return (nodes + 1) / 2, weights / 2
 
 
 def _integrand(gaps: Tensor, nodes: int) -> tuple[Tensor, ...]:

@@ -11,8 +11,8 @@ SEGMENT = 16384  # most pairs that one call goes over, so that threads can share
 
 def moments(x: Tensor, y: Tensor, w: Tensor | None, centred: bool) -> tuple[Tensor, Tensor]:
     segments, layout = _layout(x, w)
-    result = torch.empty(len(x) * segments, MOMENTS, dtype=torch.float64)
-    pivots = torch.empty(len(x), 6, dtype=torch.float64)
+    result = torch.empty(len(x) * segments, MOMENTS, dtype=torch.float64, device="cpu")
+    pivots = torch.empty(len(x), 6, dtype=torch.float64, device="cpu")
     _run("pair_moments", x, segments, x, y, _or_null(w), int(centred), pivots, result, *layout)
     return merged(result.unflatten(0, (len(x), segments))) if segments > 1 else result, pivots
 
@@ -31,7 +31,7 @@ def misfit(
     x: Tensor, y: Tensor, w: Tensor | None, pivots: Tensor, m: Tensor, scaled_rotation: Tensor
 ) -> Tensor:
     segments, layout = _layout(x, w)
-    result = torch.empty(len(x) * segments, dtype=torch.float64)
+    result = torch.empty(len(x) * segments, dtype=torch.float64, device="cpu")
     _run("pair_misfits", x, segments, x, y, _or_null(w), pivots, m, scaled_rotation, result, *layout)
     return result.view(len(x), segments).sum(1)
 
@@ -39,9 +39,11 @@ def misfit(
 def poses(
     m: Tensor, pivots: Tensor, centred: bool, scaled: bool, dtype: torch.dtype
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    rotation, translation = (torch.empty(len(m), *shape, dtype=dtype) for shape in ((3, 3), (3,)))
-    scale = torch.empty(len(m), dtype=dtype)
-    covariance, nearest = (torch.empty(len(m), 3, 3, dtype=torch.float64) for _ in range(2))
+    rotation, translation = (
+        torch.empty(len(m), *shape, dtype=dtype, device="cpu") for shape in ((3, 3), (3,))
+    )
+    scale = torch.empty(len(m), dtype=dtype, device="cpu")
+    covariance, nearest = (torch.empty(len(m), 3, 3, dtype=torch.float64, device="cpu") for _ in range(2))
     found = rotation, translation, scale, covariance, nearest
     _run_poses("pair_poses", dtype, m, pivots, m, int(centred), int(scaled), *found)
     return found

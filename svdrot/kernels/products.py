@@ -150,7 +150,9 @@ def _own_steps(n: int, dtype: torch.dtype) -> Tensor:
 @lru_cache(256)
 def _table(schedule: Schedule, dtype: torch.dtype) -> Tensor:
     """Cubics and quintics in powers of E = I - XᵀX, as the kernels take them."""
-    return torch.tensor([(*iteration.about_one(step), 0.0)[:3] for step in schedule], dtype=dtype)
+    return torch.tensor(
+        [(*iteration.about_one(step), 0.0)[:3] for step in schedule], dtype=dtype, device="cpu"
+    )
 
 
 def _lanes(m: Tensor) -> int:

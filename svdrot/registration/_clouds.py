@@ -105,12 +105,12 @@ class Clouds:
             normals = self.estimated(neighbours, voxel)
         if need == "normals":
             assert normals is not None
-            known, unknown = normals, torch.zeros(3)
+            known, unknown = normals, torch.zeros(3, device="cpu")
         else:
             if covariances is None:
                 assert normals is not None
                 covariances = plane_covariances(normals)
-            known, unknown = _steps.pack(covariances), _steps.pack(torch.eye(3))
+            known, unknown = _steps.pack(covariances), _steps.pack(torch.eye(3, device="cpu"))
         usable = self.valid & known.sum(-1).isfinite()
         known = torch.where(usable[..., None], known, unknown.to(known))
         return Clouds(

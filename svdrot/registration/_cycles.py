@@ -21,7 +21,7 @@ def best_cycles(i: Tensor, j: Tensor, relative: Tensor, weights: Tensor) -> Tens
         weights: inverse variances, (E,), positive.
     """
     edges, variance = len(i), 1 / weights
-    best = torch.full((edges,), torch.inf, dtype=torch.float64)
+    best = torch.full((edges,), torch.inf, dtype=torch.float64, device="cpu")
     if not edges:
         return best
     count = int(torch.maximum(i, j).max()) + 1
@@ -29,8 +29,8 @@ def best_cycles(i: Tensor, j: Tensor, relative: Tensor, weights: Tensor) -> Tens
     begin, end = torch.cat((i, j)), torch.cat((j, i))
     key, order = (begin * count + end).sort(stable=True)
     end, turns, edge = end[order], torch.cat((relative, relative.mT))[order], order % edges
-    first = torch.searchsorted(key, torch.arange(count) * count)
-    slot, degree = torch.arange(SIDES), torch.bincount(begin, minlength=count)[:, None]
+    first = torch.searchsorted(key, torch.arange(count, device="cpu") * count)
+    slot, degree = torch.arange(SIDES, device="cpu"), torch.bincount(begin, minlength=count)[:, None]
     slot = torch.where(degree > SIDES, slot * degree // SIDES, slot)
     exists = slot < degree
     sides = torch.where(exists, first[:, None] + slot, 0)
@@ -46,7 +46,7 @@ def best_cycles(i: Tensor, j: Tensor, relative: Tensor, weights: Tensor) -> Tens
         (at,) = (key[step:] == key[:-step]).nonzero(as_tuple=True)
         pair = [edge[at], edge[at + step]]
         agree(turns[at + step], turns[at], pair, variance[pair[0]] + variance[pair[1]])
-    for block in torch.arange(edges).split(BLOCK):
+    for block in torch.arange(edges, device="cpu").split(BLOCK):
         u, v = sides[i[block], :, None], sides[j[block], None, :]
         a, b = end[u], end[v]
         closing = torch.searchsorted(key, a * count + b).clamp(max=len(key) - 1)
@@ -56,7 +56,9 @@ def best_cycles(i: Tensor, j: Tensor, relative: Tensor, weights: Tensor) -> Tens
         row, s, t = paths.nonzero(as_tuple=True)
         at, u, v, closing = block[row], u[row, s, 0], v[row, 0, t], closing[row, s, t]
         apart = end[u] != end[v]
-        across = torch.where(apart[:, None, None], turns[closing], torch.eye(3, dtype=turns.dtype))
+        across = torch.where(
+            apart[:, None, None], turns[closing], torch.eye(3, dtype=turns.dtype, device="cpu")
+        )
         spread = variance[at] + variance[edge[u]] + variance[edge[v]]
         spread += torch.where(apart, variance[edge[closing]], 0)
         members = [at, edge[u], edge[v], torch.where(apart, edge[closing], at)]

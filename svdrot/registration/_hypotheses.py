@@ -81,7 +81,7 @@ def consistent_sets(seeds: Tensor, size: int, pairs: Pairs) -> tuple[Tensor, Ten
     """
     limit = pairs.threshold**2
     if seeds.device.type == "cpu":
-        members, shares = torch.empty(2, len(seeds), size, dtype=pairs.x.dtype)
+        members, shares = torch.empty(2, len(seeds), size, dtype=pairs.x.dtype, device="cpu")
         n, packed = len(pairs), _packed(pairs)
         arguments = (seeds.to(packed.dtype), members, shares, size, packed, n, limit)
         work = n + _robust_tiles.AGREEING**2 // 4
@@ -139,7 +139,8 @@ def improved(transform: Transform, pairs: Pairs) -> tuple[Tensor, Selection]:
     near, _, steps, _ = descend(take(transform, top), pairs, FIRST)
     best = truncated_costs(near, pairs).argmin()[None]
     end, weights, more, settled = descend(take(near, best), pairs, MOST)
-    selection = Selection(weights[0], torch.tensor(steps + more), torch.tensor(settled))
+    number, end_ = (torch.tensor(value, device="cpu") for value in (steps + more, settled))
+    selection = Selection(weights[0], number, end_)
     return truncated_costs(end, pairs)[0], selection
 
 

@@ -28,7 +28,7 @@ class Descent:
         self.graph, self.limit, self.progress = graph, limit, progress
         self.scale, self.converged, self.iterations = math.inf, False, 0
         self.costs: list[float] = []
-        self.trust = torch.ones(len(graph.i), dtype=torch.float64)
+        self.trust = torch.ones(len(graph.i), dtype=torch.float64, device="cpu")
         self._move_to(rotations)
 
     def _move_to(self, rotations: Tensor) -> None:
@@ -70,7 +70,7 @@ class Descent:
             a = inverse_right_jacobian(self.residual[..., 0]) @ self.rotations[g.j].mT
             blocks = t * (a.mT @ g.information @ a)
             slope = t * (a.mT @ g.information @ self.residual)
-        right = torch.zeros(len(g.free), 3, 1, dtype=torch.float64)
+        right = torch.zeros(len(g.free), 3, 1, dtype=torch.float64, device="cpu")
         right.index_add_(0, g.i, slope)
         right.index_add_(0, g.j, -slope)
         k = blocks.shape[-1]
@@ -98,7 +98,7 @@ def inverse_right_jacobian(r: Tensor) -> Tensor:
     half = torch.where(small, 1, squared).sqrt() / 2
     closed = (1 - half * half.cos() / half.sin()) / (4 * half * half)
     series = 1 / 12 + squared / 720 + squared**2 / 30240
-    return torch.eye(3, dtype=r.dtype) + k / 2 + torch.where(small, series, closed) * (k @ k)
+    return torch.eye(3, dtype=r.dtype, device="cpu") + k / 2 + torch.where(small, series, closed) * (k @ k)
 
 
 def geman_mcclure(c_squared: float) -> Loss:

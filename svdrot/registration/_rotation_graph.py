@@ -57,7 +57,7 @@ class Graph:
         return Graph(
             i,
             j,
-            torch.where(live, relative, torch.eye(3, dtype=torch.float64)),
+            torch.where(live, relative, torch.eye(3, dtype=torch.float64, device="cpu")),
             torch.where(live, information, 0),
             weights is None or weights.ndim == 1,
             component,
@@ -70,7 +70,7 @@ class Graph:
         return self.information.diagonal(dim1=-2, dim2=-1).mean(-1)
 
     def isotropic_with(self, weights: Tensor) -> "Graph":
-        information = weights[:, None, None] * torch.eye(3, dtype=torch.float64)
+        information = weights[:, None, None] * torch.eye(3, dtype=torch.float64, device="cpu")
         return replace(self, information=information, isotropic=True)
 
     def blank(self, rotations: Tensor) -> Tensor:
@@ -101,7 +101,7 @@ class Graph:
         blocks = torch.cat((diagonal[at_i], diagonal[at_j], across[both], across[both].mT))
         rows = torch.cat((pi[at_i], pj[at_j], pi[both], pj[both]))
         columns = torch.cat((pi[at_i], pj[at_j], pj[both], pi[both]))
-        inner = torch.arange(k)
+        inner = torch.arange(k, device="cpu")
         rows = (k * rows[:, None, None] + inner[:, None]).expand_as(blocks)
         columns = (k * columns[:, None, None] + inner).expand_as(blocks)
         entries = [x.reshape(-1).numpy() for x in (blocks, rows, columns)]
@@ -146,7 +146,7 @@ def _is_semidefinite(information: Tensor) -> Tensor:
 
 def _information(weights: Tensor | None, edges: int) -> Tensor:
     if weights is None:
-        return torch.eye(3, dtype=torch.float64).expand(edges, 3, 3)
+        return torch.eye(3, dtype=torch.float64, device="cpu").expand(edges, 3, 3)
     check_floating("weights", weights)
     if weights.shape not in ((edges,), (edges, 3, 3)):
         raise ValueError(
@@ -160,10 +160,10 @@ def _information(weights: Tensor | None, edges: int) -> Tensor:
 
 def relaxation(graph: Graph) -> Tensor:
     w = graph.weights[:, None, None]
-    eye = torch.eye(3, dtype=torch.float64)
+    eye = torch.eye(3, dtype=torch.float64, device="cpu")
     across = -w * graph.relative
     # What is not free is the identity, and goes to the right-hand side.
-    right = torch.zeros(len(graph.free), 3, 3, dtype=torch.float64)
+    right = torch.zeros(len(graph.free), 3, 3, dtype=torch.float64, device="cpu")
     right.index_add_(0, graph.i, torch.where(graph.free[graph.j, None, None], 0, -across))
     right.index_add_(0, graph.j, torch.where(graph.free[graph.i, None, None], 0, -across.mT))
     transposed = graph.solve(w * eye, across, right)

@@ -106,7 +106,10 @@ def _point_to_point(pairs: Pairs) -> Step:
         pivot, radius, p = _centred(pairs)
         moment = (pairs.weights[..., None] * p).mT @ p
         total = pairs.weights.sum(1)[:, None, None] * torch.eye(3, dtype=p.dtype, device=p.device)
-        turning = moment.diagonal(dim1=-2, dim2=-1).sum(-1)[:, None, None] * torch.eye(3).to(p) - moment
+        turning = (
+            moment.diagonal(dim1=-2, dim2=-1).sum(-1)[:, None, None] * torch.eye(3, device="cpu").to(p)
+            - moment
+        )
         zero = torch.zeros_like(moment)
         h = torch.cat((torch.cat((turning, zero), -1), torch.cat((zero, total), -1)), -2)
     return Step(best.rotation, best.translation, h, pivot, radius)
@@ -196,9 +199,9 @@ def _generalized(pairs: Pairs) -> Step:
 
 
 # Symmetric matrices by their entries xx, xy, xz, yy, yz, zz, and where the nine are among these.
-FULL = torch.tensor([[0, 1, 2], [1, 3, 4], [2, 4, 5]])
-UPPER = torch.tensor([0, 1, 2, 4, 5, 8])
-LEVI_CIVITA = torch.zeros(3, 3, 3, dtype=torch.float64)
+FULL = torch.tensor([[0, 1, 2], [1, 3, 4], [2, 4, 5]], device="cpu")
+UPPER = torch.tensor([0, 1, 2, 4, 5, 8], device="cpu")
+LEVI_CIVITA = torch.zeros(3, 3, 3, dtype=torch.float64, device="cpu")
 LEVI_CIVITA[[0, 1, 2], [1, 2, 0], [2, 0, 1]] = 1
 LEVI_CIVITA[[0, 1, 2], [2, 0, 1], [1, 2, 0]] = -1
 
@@ -319,10 +322,10 @@ def take(
     source, indices, items, rotation, origin, target, counts, own, theirs = (
         x.contiguous() for x in (source, indices, items, rotation, origin, target, counts, own, theirs)
     )
-    residuals = torch.empty((size, n), dtype=torch.float64)
+    residuals = torch.empty((size, n), dtype=torch.float64, device="cpu")
 
     def sum_up(weights: Tensor) -> Tensor:
-        sums = torch.zeros(size * segments, _sum_tiles.SUMS, dtype=torch.float64)
+        sums = torch.zeros(size * segments, _sum_tiles.SUMS, dtype=torch.float64, device="cpu")
         pairs = (source, indices, weights, items, rotation, origin, target, counts, own, theirs, residuals)
         arguments = (*pairs, sums, n, m, segments, SEGMENT, method.residuals)
         cost, scratch = 9 * SEGMENT, _sum_tiles.SCRATCH
@@ -334,7 +337,7 @@ def take(
     if kernel != "none":
         weights = weights * robust_weights(kernel, residuals, residuals.isfinite(), parameter)
         sums = sum_up(weights)
-    steps = torch.empty(size, _step_tiles.STEP, dtype=torch.float64)
+    steps = torch.empty(size, _step_tiles.STEP, dtype=torch.float64, device="cpu")
     poses = (sums, segments, origin, rotation, translation.contiguous(), steps)
     cpu.run_rows(method.stepping, torch.float64, size, 1000, poses, _step_tiles.SCRATCH, 1)
     rotation, translation, matrix, pivot, rest = steps.split((9, 3, 36, 3, 7), 1)
@@ -367,7 +370,7 @@ def take_of_pairs(
         squares,
         enough,
         finite,
-        _angle(torch.linalg.matrix_norm(step.rotation - torch.eye(3).to(step.rotation))),
+        _angle(torch.linalg.matrix_norm(step.rotation - torch.eye(3, device="cpu").to(step.rotation))),
         (_turn(step.rotation, step.pivot) + step.translation - step.pivot).norm(dim=-1),
     )
 

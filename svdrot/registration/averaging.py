@@ -67,7 +67,7 @@ def average_rotations(
     """
     items = _Items.of(rotations, weights, mask, norm)
     average = NORMS[norm].solve(items.rotations, items.weights)
-    average = torch.where(items.empty[:, None, None], torch.eye(3).to(average), average)
+    average = torch.where(items.empty[:, None, None], torch.eye(3, device="cpu").to(average), average)
     return average.to(items.dtype).reshape(*items.batch, 3, 3)
 
 
@@ -133,7 +133,7 @@ class _Items:
         counts = counts.expand(*batch, n).reshape(size, n)
         # A finite rotation of weight 0 stays, for the gradient of its weight.
         unread = ~counts | ((w == 0) & ~r.isfinite().all(-1).all(-1))
-        r = torch.where(unread[..., None, None], torch.eye(3).to(r), r)
+        r = torch.where(unread[..., None, None], torch.eye(3, device="cpu").to(r), r)
         broken = (~r.isfinite().all(-1).all(-1) | ~w.isfinite() | (w < 0)).any(1)
         # All of it: where medians and nearest neighbours are chosen, one NaN may go unseen.
         r, w = (
@@ -153,7 +153,7 @@ def _chordal_mean(r: Tensor, w: Tensor) -> Tensor:
 def _chordal_hessian(average: Tensor, r: Tensor, w: Tensor) -> Tensor:
     s = average.mT @ (w[..., None, None] * r).sum(1)
     s = (s + s.mT) / 2
-    return (s.diagonal(dim1=-2, dim2=-1).sum(-1)[:, None, None] * torch.eye(3).to(s) - s) / 2
+    return (s.diagonal(dim1=-2, dim2=-1).sum(-1)[:, None, None] * torch.eye(3, device="cpu").to(s) - s) / 2
 
 
 def _karcher_mean(r: Tensor, w: Tensor) -> Tensor:
@@ -183,7 +183,7 @@ def _vectors(average: Tensor, r: Tensor) -> Tensor:
 def _karcher_hessian(average: Tensor, r: Tensor, w: Tensor) -> Tensor:
     axes, _, c = _polar(_vectors(average, r))
     along = axes[..., :, None] * axes[..., None, :]
-    each = along + c * (torch.eye(3).to(r) - along)
+    each = along + c * (torch.eye(3, device="cpu").to(r) - along)
     return (w[..., None, None] * each).sum(1)
 
 
@@ -287,8 +287,8 @@ def _median_hessian(average: Tensor, r: Tensor, w: Tensor) -> Tensor:
 def _bend(v: Tensor, w: Tensor) -> Tensor:
     axes, angles, c = _polar(v)
     apart = (angles > COINCIDENT)[..., None, None]
-    across = c * (torch.eye(3).to(v) - axes[..., :, None] * axes[..., None, :])
-    endless = torch.full((3,), math.inf).to(v).diag()
+    across = c * (torch.eye(3, device="cpu").to(v) - axes[..., :, None] * axes[..., None, :])
+    endless = torch.full((3,), math.inf, device="cpu").to(v).diag()
     each = torch.where(apart, across / torch.where(apart, angles[..., None, None], 1), endless)
     # 0 * inf: what has no weight adds nothing.
     weight = w[..., None, None]

@@ -48,7 +48,7 @@ def fpfh(points: Tensor, voxel: float) -> Tensor:
     normals = estimate_normals(x, NORMAL_NEIGHBOURS, NORMAL_RADIUS)
     defined = normals.isfinite().all(-1)
     x, normals = x[defined], normals[defined]
-    features = torch.full((len(points), 33), torch.nan, dtype=torch.float64)
+    features = torch.full((len(points), 33), torch.nan, dtype=torch.float64, device="cpu")
     if len(x):
         inward = ((x - surroundings(x)) * normals).sum(-1, keepdim=True) < 0
         cloud = open3d.geometry.PointCloud(open3d.utility.Vector3dVector(x.numpy()))

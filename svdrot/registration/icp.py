@@ -276,7 +276,7 @@ def evaluate(
 def _initial(init: Transform | Tensor | None, batch: torch.Size, like: Tensor) -> Transform:
     """Flattened, in float64."""
     if init is None:
-        init = Transform.identity(dtype=torch.float64)
+        init = Transform.identity(dtype=torch.float64, device=like.device)
     elif isinstance(init, Tensor):
         check_shape("init", init, 4, 4)
         init = Transform.from_matrix(init.double())

@@ -113,7 +113,7 @@ def _search_batch(x: Tensor, y: Tensor, k: int, limit: float) -> tuple[Tensor, T
     if x.is_cuda:
         return _try_all(x, y, k, limit)
     distances = x.new_empty(*x.shape[:2], k)
-    indices = torch.empty(distances.shape, dtype=torch.long)
+    indices = torch.empty(distances.shape, dtype=torch.long, device="cpu")
     for i in range(len(x)):
         found = Neighbours(y[i]).query(x[i], k, limit)
         distances[i], indices[i] = (value.view(-1, k) for value in found)
@@ -160,15 +160,15 @@ class _Boxes:
     def all_in_order(self) -> Tensor:
         """Indices of all points, near ones near each other; last what is not finite."""
         order = self.parts[2][:-1]
-        absent = torch.ones(self.size, dtype=torch.bool)
+        absent = torch.ones(self.size, dtype=torch.bool, device="cpu")
         absent[order] = False
         return torch.cat((order, absent.nonzero()[:, 0]))
 
     def search(self, query: Tensor, k: int, limit: float) -> tuple[Tensor, Tensor]:
         n, shape = len(self.points), (len(query), k)
         if not n:
-            return torch.full(shape, math.inf, dtype=torch.float64), torch.full(shape, self.size)
-        distances, indices = torch.empty(shape, dtype=torch.float64), torch.empty(shape, dtype=torch.long)
+            return self.points.new_full(shape, math.inf), self.parts[2].new_full(shape, self.size)
+        distances, indices = self.points.new_empty(shape), self.parts[2].new_empty(shape)
         queries, below = _in_space(query), _below(limit)
         arguments = (*self.parts, queries, k, below, distances, indices)
         cpu.run_rows("search", torch.float64, len(query), 72, arguments, SCRATCH, 1)
@@ -195,7 +195,7 @@ class Followed:
             moved = cloud @ rotation.mT + translation
             return moved, *self._neighbours.query(moved, 1, self._limit)
         if self._memory is None:
-            places = torch.full((len(cloud), 2), len(tree.points))
+            places = torch.full((len(cloud), 2), len(tree.points), device="cpu")
             self._memory = torch.empty_like(cloud), torch.empty_like(cloud[:, 0]), places
             self._turns = _Boxes(cloud).all_in_order()
         moved, distances, indices = (torch.empty_like(x) for x in (cloud, cloud[:, 0], self._memory[2][:, 0]))
@@ -229,8 +229,8 @@ def _halves(points: Tensor):
 
     def search(query: Tensor, k: int, limit: float) -> tuple[Tensor, Tensor]:
         live = query.isfinite().all(-1)
-        distances = torch.full((len(query), k), math.inf, dtype=torch.float64)
-        places = torch.full((len(query), k), len(order) - 1)
+        distances = torch.full((len(query), k), math.inf, dtype=torch.float64, device="cpu")
+        places = torch.full((len(query), k), len(order) - 1, device="cpu")
         if len(order) > 1 and live.any():
             bound = 2 * limit + 1e-150  # which the tree excludes, and whose square must not be 0
             workers = torch.get_num_threads()

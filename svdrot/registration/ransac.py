@@ -26,7 +26,9 @@ GAP = 0.02  # smallest relative gap of a sample: below it the points are near a 
 
 def ransac(pairs: Pairs, generator: torch.Generator | None) -> Selection:
     n, device = len(pairs), pairs.x.device
-    best = Selection(torch.zeros_like(pairs.w), torch.tensor(0), torch.tensor(False))
+    best = Selection(
+        torch.zeros_like(pairs.w), torch.tensor(0, device="cpu"), torch.tensor(False, device="cpu")
+    )
     most = min(MOST, 10 * n**3)
     least, needed, drawn = math.inf, float(most), 0
     while drawn < min(needed, most):
@@ -44,7 +46,7 @@ def ransac(pairs: Pairs, generator: torch.Generator | None) -> Selection:
             least, best = cost, selection
             share = (selection.weights > 0).double().mean().item()
             needed = math.log(1 - CONFIDENCE) / math.log1p(-(min(share, 1 - 1e-9) ** 3))
-    return Selection(best.weights, torch.tensor(drawn), best.settled & (drawn >= needed))
+    return Selection(best.weights, torch.tensor(drawn, device="cpu"), best.settled & (drawn >= needed))
 
 
 def _with_equal_edges(index: Tensor, pairs: Pairs) -> Tensor:

@@ -223,7 +223,7 @@ def _believe(graph: Graph, used: Tensor) -> tuple[Tensor, Tensor]:
     from scipy.sparse.csgraph import connected_components
 
     def best(some: Tensor, i: Tensor, j: Tensor, relative: Tensor) -> Tensor:
-        values = torch.full((len(some),), torch.inf, dtype=torch.float64)
+        values = torch.full((len(some),), torch.inf, dtype=torch.float64, device="cpu")
         values[some] = best_cycles(i[some], j[some], relative[some], graph.weights[some])
         return values
 
