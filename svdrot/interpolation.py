@@ -6,7 +6,7 @@ from numbers import Real
 import torch
 from torch import Tensor
 
-from ._checks import check_floating, check_shape, common_batch, result_dtype, to_compute
+from ._checks import check_floating, check_shape, common_batch, compute_dtype, result_dtype, to_compute
 from .metrics import promote
 from .representations import axis_angle_to_matrix, matrix_to_axis_angle
 
@@ -76,6 +76,7 @@ def slerp(start: Tensor, end: Tensor, share: Tensor | float) -> Tensor:
         start: rotations, shape (..., 3, 3).
         end: rotations, shape (..., 3, 3).
         share: 0 gives `start` and 1 `end`, beyond which it goes on; shape (...). Batch dimensions broadcast.
+            NaN and infinity give NaN, and have no part in gradients.
 
     Returns:
         Rotations, shape (..., 3, 3). Half a turn apart there are two shortest ways; one is taken.
@@ -91,8 +92,10 @@ def slerp(start: Tensor, end: Tensor, share: Tensor | float) -> Tensor:
     if isinstance(share, Tensor):
         check_floating("share", share)
         common_batch(start=start.shape[:-2], end=end.shape[:-2], share=share.shape)
-        share = share.to(start)[..., None]
-    elif not isinstance(share, Real):
+        share, known = share.to(start), share.isfinite()
+        turned = _slerp(start, end, torch.where(known, share, 0)[..., None])
+        return torch.where(known[..., None, None], turned, torch.nan).to(result)
+    if not isinstance(share, Real):
         raise TypeError(f"`share` must be a tensor or a number; got {type(share).__name__}.")
     return _slerp(start, end, share).to(result)
 
@@ -137,15 +140,16 @@ def interpolate_rotations(rotations: Tensor, at: Tensor, times: Tensor | None = 
     n = rotations.shape[-3]
     if at.ndim != 1:
         raise ValueError(f"`at` must have shape (T,); got {tuple(at.shape)}.")
-    times = torch.arange(n, dtype=at.dtype, device=at.device) if times is None else times
+    times = torch.arange(n, dtype=compute_dtype(at), device=at.device) if times is None else times
     check_floating("times", times)
+    at = at.to(torch.promote_types(at.dtype, times.dtype))
     if times.shape != (n,):
         raise ValueError(f"`times` must have shape ({n},), as many as `rotations`; got {tuple(times.shape)}.")
     r = to_compute(rotations, 2)
     i = (torch.searchsorted(times.detach(), at.detach(), right=True) - 1).clamp(0, n - 2)
     step = times.diff()
     inside = (at >= times[0]) & (at <= times[-1]) & (step > 0).all()
-    t = torch.where(inside, (at - times[i]) / step[i], torch.nan).to(r)[:, None]
+    t = torch.where(inside, (at - times[i]) / torch.where(step > 0, step, 1)[i], 0).to(r)[:, None]
     h = step.to(r)[:, None]
     velocity = _velocities(_log(r[..., :-1, :, :], r[..., 1:, :, :]) / h, h)
     third = h / 3
@@ -154,7 +158,8 @@ def interpolate_rotations(rotations: Tensor, at: Tensor, times: Tensor | None = 
     curve = [r[..., i, :, :], out[..., i, :, :], into[..., i, :, :], r[..., i + 1, :, :]]
     while len(curve) > 1:
         curve = [_slerp(a, b, t) for a, b in pairwise(curve)]
-    return curve[0].to(result_dtype(rotations))
+    # Last, so that a time outside has no share in the gradient of the knots.
+    return torch.where(inside[:, None, None], curve[0], torch.nan).to(result_dtype(rotations))
 
 
 def _velocities(chords: Tensor, h: Tensor) -> Tensor:

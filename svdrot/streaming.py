@@ -8,13 +8,16 @@ An angle of NaN, of an estimate that is not finite, is a miss: it is above every
 and makes the mean and the standard deviation NaN. Without any angle all are NaN.
 """
 
+import pickle
+import zlib
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from svdrot._checks import check_positive
+from svdrot._checks import check_positive, check_shape
 from svdrot.metrics import geodesic_distance
 
 try:
@@ -36,26 +39,39 @@ class AngleStatistic(Metric):
     is_differentiable = False
     higher_is_better: bool | None = False
     full_state_update = False
-    radians: list[Tensor]
 
     def __init__(self, *, distance: Callable[[Tensor, Tensor], Tensor] = geodesic_distance, **settings: Any):
         super().__init__(**settings)
         self.distance = distance
-        self.add_state("radians", default=[], dist_reduce_fx="cat")
+        self._radians = _state(distance)
+        self.add_state(self._radians, default=[], dist_reduce_fx="cat")
 
     def update(self, estimate: Tensor, truth: Tensor) -> None:
         """Add a batch of rotations (..., 3, 3) and what they should be."""
-        self.radians.append(self.distance(estimate, truth).detach().flatten().to(self.dtype))
+        check_shape("estimate", estimate, 3, 3)
+        check_shape("truth", truth, 3, 3)
+        getattr(self, self._radians).append(self.distance(estimate, truth).detach().flatten().to(self.dtype))
 
     def compute(self) -> Tensor:
         """The statistic, of shape (), in the dtype of the metric."""
-        radians = dim_zero_cat(self.radians) if len(self.radians) else torch.empty(0, device=self.device)
+        radians = getattr(self, self._radians)
+        radians = dim_zero_cat(radians) if len(radians) else torch.empty(0, device=self.device)
         degrees = torch.rad2deg(radians.double()).sort().values  # NaN last
         value = self.of_sorted(degrees) if len(degrees) else degrees.new_tensor(torch.nan)
         return value.to(self.dtype)
 
     def of_sorted(self, degrees: Tensor) -> Tensor:
         raise NotImplementedError
+
+
+def _state(distance: Callable[[Tensor, Tensor], Tensor]) -> str:
+    """The name of the list of angles: collections merge metrics that have one, if they agree at first."""
+    if distance is geodesic_distance:
+        return "radians"
+    try:
+        return f"radians_{zlib.crc32(pickle.dumps(distance))}"
+    except (pickle.PicklingError, AttributeError, TypeError):  # a function without a name
+        return f"radians_{id(distance)}"
 
 
 class MeanDegrees(AngleStatistic):
@@ -164,8 +180,9 @@ def rotation_metrics(
     metrics |= {f"p{_name(percent)}": PercentileDegrees(percent, **settings) for percent in percentiles}
     metrics |= {f"acc_{_name(degrees)}": AccuracyAtDegrees(degrees, **settings) for degrees in accuracies}
     metrics |= {f"auc_{_name(degrees)}": AreaUnderAccuracy(degrees, **settings) for degrees in areas}
-    return MetricCollection(metrics)  # pyright: ignore[reportArgumentType]
+    return MetricCollection(metrics, compute_groups=[[*metrics]])  # pyright: ignore[reportArgumentType]
 
 
 def _name(number: float) -> str:
-    return f"{number:g}_deg".replace(".", "_")  # the name of a module has no point
+    shortest = np.format_float_positional(number, trim="-")
+    return f"{shortest}_deg".replace(".", "_")  # the name of a module has no point

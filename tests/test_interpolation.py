@@ -229,3 +229,23 @@ def test_wrong_arguments_are_named():
         with pytest.raises(ValueError, match=r"must broadcast; got \(4,\) of `\w+`, .*\(3,\) of `\w+`"):
             call()
     assert math.isclose(log_map(eye, eye).norm().item(), 0)
+
+
+def test_times_outside_have_no_part_in_gradients():
+    knots = random_rotation(4, dtype=torch.float64).requires_grad_()
+    found = interpolate_rotations(knots, torch.tensor([0.5, 9.0, math.nan], dtype=torch.float64))
+    assert found[0].isfinite().all() and found[1:].isnan().all()
+    alone = interpolate_rotations(knots, torch.tensor([0.5], dtype=torch.float64))
+    pair = [torch.autograd.grad(x[0].sum(), knots)[0] for x in (found, alone)]
+    torch.testing.assert_close(*pair)
+    shares = torch.tensor([0.5, math.nan, math.inf], dtype=torch.float64)
+    turned = slerp(knots[0], knots[1], shares)
+    assert turned[0].isfinite().all() and turned[1:].isnan().all()
+    assert torch.autograd.grad(turned[0].sum(), knots)[0].isfinite().all()
+
+
+def test_many_knots_at_times_of_half_precision():
+    knots = random_rotation(300)
+    found = interpolate_rotations(knots, torch.tensor([5.5, 256.0], dtype=torch.bfloat16))
+    torch.testing.assert_close(found[1], knots[256])
+    assert found.isfinite().all()

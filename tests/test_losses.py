@@ -127,6 +127,30 @@ def test_batches_that_do_not_broadcast_are_named(name):
         LOSSES[name](drawn(4), drawn(3, seed=1))
 
 
+def test_symmetries_of_batches_that_only_settings_or_translations_have():
+    group, points = symmetries.cyclic(4), torch.randn(5, 9, 3, dtype=torch.float64)
+    a, b = drawn(1)[0], drawn(1, seed=1)[0]
+    t = torch.randn(5, 3, dtype=torch.float64)
+
+    def least(k, loss, x, y, **settings):
+        """Of one element, symmetry by symmetry."""
+        one = {name: value[k] for name, value in settings.items()}
+        alike = [
+            (y[0] @ s, y[1][k] if y[1].ndim > 1 else y[1]) if isinstance(y, tuple) else y @ s for s in group
+        ]
+        return torch.stack([loss(x, z, **one) for z in alike]).min()
+
+    for loss, x, y, settings in (
+        (losses.add, (a, t[0]), (b, t[1]), {"points": points}),
+        (losses.add_symmetric, (a, t[0]), (b, t), {"points": points}),
+        (losses.laplace_geodesic, a, b, {"scale": points[:, 0, 0].exp()}),
+        (losses.axial, a, b, {"axis": points[:, 0]}),
+    ):
+        found = losses.minimum_over_symmetries(x, y, group, loss, **settings)
+        wanted = torch.stack([least(k, loss, x, y, **settings) for k in range(5)])
+        torch.testing.assert_close(found, wanted)
+
+
 @each_loss
 def test_losses_compile_whole(name):
     torch._dynamo.reset()

@@ -129,6 +129,16 @@ def test_checkpoints_load_into_heads_of_any_strategy(source, target):
         other.load_state_dict({"0.linear.weight": state["linear.weight"]})
 
 
+def test_a_checkpoint_without_a_warmup_begins_it_anew():
+    head, features = made("svd", "warmup")
+    head(features)
+    head.load_state_dict(made("svd", "always")[0].state_dict())
+    assert head.strategy.step == 0
+    state = made("svd", "always")[0].state_dict()
+    with pytest.raises(RuntimeError, match=r"strategy\.other"):
+        head.load_state_dict({**state, "strategy.other": torch.zeros(1)})
+
+
 def test_gradients_of_a_warmup_are_those_of_the_raw_matrix_where_the_projection_has_none():
     head, _ = made("svd", "warmup")
     for name, matrix in hard_matrices(torch.float32).items():

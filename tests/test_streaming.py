@@ -4,11 +4,13 @@ import os
 import pickle
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from torchmetrics import MetricCollection
 
 from svdrot import losses, symmetries
 from svdrot.metrics import geodesic_distance
@@ -169,3 +171,27 @@ def test_wrong_arguments_are_named():
         PercentileDegrees(101)
     with pytest.raises(ValueError, match=r"`degrees` must be positive and finite; got 0"):
         AccuracyAtDegrees(0)
+
+
+def test_metrics_of_other_distances_are_not_merged():
+    """Though they agree at first, which is what collections merge metrics by."""
+    turns = symmetries.cyclic(2, torch.tensor([0.0, 0.0, 1.0]))
+    alike = partial(losses.minimum_over_symmetries, symmetries=turns)
+    both = MetricCollection({"plain": MeanDegrees(), "alike": MeanDegrees(distance=alike)})
+    estimate, truth = rotations()
+    estimate = truth @ axis_angle_to_matrix(0.05 * torch.ones(3))
+    both.update(estimate, truth)
+    both.update(truth @ turns[1], truth)
+    assert both.compute()["plain"] > 80 and both.compute()["alike"] < 10
+    one = rotation_metrics(distance=alike, accuracies=(1, 1.0000001))
+    one.update(torch.full_like(truth, torch.nan), truth)
+    one.update(estimate, truth)
+    assert len(one.compute_groups) == 1 and {"acc_1_deg", "acc_1_0000001_deg"} <= one.compute().keys()
+
+
+def test_arguments_of_metrics_are_named():
+    eye = torch.eye(3)
+    with pytest.raises(ValueError, match="`truth` must have shape"):
+        MeanDegrees().update(eye, eye[0])
+    with pytest.raises(TypeError, match="`estimate` must be a tensor"):
+        MeanDegrees().update(eye.numpy(), eye)

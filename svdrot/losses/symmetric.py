@@ -47,24 +47,23 @@ def minimum_over_symmetries(
     if symmetries.ndim != 3 or len(symmetries) == 0:
         raise ValueError(f"`symmetries` must have shape (G, 3, 3), G >= 1; got {tuple(symmetries.shape)}.")
     a, b = _rotation(estimate), _rotation(truth)
-    alike = _alike(truth, symmetries, max(a.ndim, b.ndim) - 2)
     result = result_dtype(a.to(torch.promote_types(a.dtype, b.dtype)))
-    return loss(estimate, alike, **settings).min(0).values.to(result)
+    # Not by a dimension of its own, whose place depends on the batch of every argument.
+    losses = torch.func.vmap(lambda s: loss(estimate, _alike(truth, s), **settings))(symmetries)
+    return losses.min(0).values.to(result)
 
 
 def _rotation(pose: Tensor | Pose) -> Tensor:
     return pose.rotation if isinstance(pose, Transform) else pose if isinstance(pose, Tensor) else pose[0]
 
 
-def _alike(pose: Tensor | Pose, symmetries: Tensor, dims: int) -> Tensor | Pose:
-    """The poses of a whole group, its dimension before the `dims` of the batch."""
+def _alike(pose: Tensor | Pose, symmetry: Tensor) -> Tensor | Pose:
     if isinstance(pose, Transform):
-        return Transform(_alike(pose.rotation, symmetries, dims), pose.translation, pose.scale)  # pyright: ignore
+        return Transform(_alike(pose.rotation, symmetry), pose.translation, pose.scale)  # pyright: ignore
     if isinstance(pose, tuple | list):
-        return _alike(pose[0], symmetries, dims), pose[1]  # pyright: ignore[reportReturnType]
+        return _alike(pose[0], symmetry), pose[1]  # pyright: ignore[reportReturnType]
     pose = pose.to(compute_dtype(pose))
-    s = symmetries.to(pose).reshape(-1, *[1] * dims, 3, 3)
-    return (pose[..., :, :, None] * s[..., None, :, :]).sum(-2)
+    return (pose[..., :, :, None] * symmetry.to(pose)).sum(-2)
 
 
 def axial(estimate: Tensor, truth: Tensor, axis: Tensor, *, undirected: bool = False) -> Tensor:

@@ -12,6 +12,8 @@ from svdrot._checks import compute_dtype, result_dtype
 from . import manifold_gradient
 from .representations import REPRESENTATIONS
 
+COUNTS = {"step"}  # the buffers of strategies
+
 
 class Strategy(nn.Module):
     """How a head makes matrices of the raw numbers of a representation, in training and after it.
@@ -26,8 +28,12 @@ class Strategy(nn.Module):
         raise NotImplementedError
 
     def _load_from_state_dict(self, state_dict, prefix, local_metadata, strict, *lists) -> None:
-        # Not strict: a warm-up of other checkpoints is not missed here, and none of theirs is too much.
-        super()._load_from_state_dict(state_dict, prefix, local_metadata, False, *lists)
+        """A warm-up of other checkpoints is not missed here, and none of theirs is too much."""
+        for name, buffer in self.named_buffers(recurse=False):
+            state_dict.setdefault(prefix + name, torch.zeros_like(buffer))
+        for name in COUNTS - {name for name, _ in self.named_buffers(recurse=False)}:
+            state_dict.pop(prefix + name, None)
+        super()._load_from_state_dict(state_dict, prefix, local_metadata, strict, *lists)
 
 
 class Always(Strategy):
