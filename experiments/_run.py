@@ -283,6 +283,15 @@ def of_first_process(make: Callable[[], Value]) -> Value:
     return box[0]  # type: ignore
 
 
+def of_every_process(value: Tensor) -> Tensor:
+    """Those of all processes, in the order of their ranks."""
+    if processes_number() == 1:
+        return value[None].clone()
+    found = [torch.empty_like(value) for _ in range(processes_number())]
+    dist.all_gather(found, value)
+    return torch.stack(found)
+
+
 def share(items: Tensor) -> Tensor:
     """The items of a batch that are this process's: as many for each, that means of means be means."""
     number = processes_number()

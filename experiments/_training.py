@@ -74,6 +74,14 @@ class Config:
         for name in ("steps", "evaluations", "patience", "checkpoint_every", "jobs", "threads"):
             if (value := getattr(self, name)) is not None and value < 1:
                 raise ValueError(f"`{name}` must be at least 1; got {value}.")
+        if len(set(self.seeds)) < len(self.seeds):
+            raise ValueError(f"`seeds` must differ; got {self.seeds}.")
+        for name in ("learning_rate", "clip"):
+            if (value := getattr(self, name)) is not None and not 0 < value < math.inf:
+                raise ValueError(f"`{name}` must be positive and finite; got {value}.")
+        for name in ("warmup", "weight_decay"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise ValueError(f"`{name}` must be finite and at least 0; got {getattr(self, name)}.")
         if not 0 <= self.average < 1:
             raise ValueError(f"`average` must be in [0, 1); got {self.average}.")
 
@@ -121,7 +129,7 @@ def run(
         RuntimeError: if another command is using the folder, or a training fails in a process of its own.
         FloatingPointError: if a loss is not finite.
     """
-    keys = [(variant, seed) for seed in config.seeds for variant in variants]
+    keys = [(variant, seed) for seed in config.seeds for variant in dict.fromkeys(variants)]
 
     def open_folder() -> list[Key]:
         _run.open_folder(folder, config, free={*FREE, *free}, data=data)
@@ -259,9 +267,10 @@ class Training:
         return parts | ({"average": self.average} if self.average else {})
 
     def content(self) -> dict[str, Any]:
-        numbers = ("step", "seconds", "loss_sum", "loss_steps", "curve")
+        numbers = ("step", "seconds", "loss_steps", "curve")
         return {
             **{name: getattr(self, name) for name in numbers},
+            "loss_sums": _run.of_every_process(self.loss_sum),
             **{name: part.state_dict() for name, part in self.parts().items()},
             "generator": self.generator.get_state(),
         }
@@ -273,7 +282,8 @@ class Training:
         for name, part in self.parts().items():
             part.load_state_dict(content[name])
         self.generator.set_state(content["generator"])
-        self.loss_sum.copy_(content["loss_sum"])
+        sums = content["loss_sums"]  # of as many processes, or else their mean
+        self.loss_sum.copy_(sums[rank()] if len(sums) == processes_number() else sums.mean())
         self.loss_steps, self.step = content["loss_steps"], content["step"]
         self.seconds, self.curve = content["seconds"], content["curve"]
 

@@ -4,6 +4,7 @@ The processes are those of `training_worker`, where `python tests/training_worke
 same with more kills.
 """
 
+import math
 import os
 import subprocess
 import sys
@@ -25,12 +26,12 @@ ROOT = Path(_training.__file__).resolve().parents[1]
 ROUNDING = 1e-5
 
 
-def command(*arguments: str) -> None:
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+def command(*arguments: str, fails: bool = False, **environment: str) -> None:
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", **environment}
     done = subprocess.run(
         [sys.executable, *arguments], cwd=ROOT, env=environment, capture_output=True, text=True
     )
-    assert done.returncode == 0, done.stdout + done.stderr
+    assert (done.returncode != 0) == fails, done.stdout + done.stderr
 
 
 def train(folder: Path, config: Config, variant: str = "svd") -> dict:
@@ -57,6 +58,16 @@ def test_two_processes_of_torchrun_end_as_one_does(optimizer, tmp_path):
         assert abs(a["loss"] - b["loss"]) < ROUNDING and abs(a["error"] - b["error"]) < ROUNDING
     for name, weights in one["model"].items():
         torch.testing.assert_close(weights, two["model"][name], rtol=0, atol=10 * ROUNDING)
+
+
+def test_processes_of_torchrun_that_end_early_go_on_to_the_last_bit(tmp_path):
+    launch = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", worker.__file__, "run")
+    command(*launch, str(tmp_path / "whole"), "30", "adamw")
+    command(*launch, str(tmp_path / "early"), "30", "adamw", fails=True, BATCHES_TO_LIVE="13")
+    saved = _training.load_checkpoint(tmp_path / "early", ("svd", 0))
+    assert saved["step"] == 7 and len(saved["loss_sums"]) == 2  # between two points of the curve
+    command(*launch, str(tmp_path / "early"), "30", "adamw")
+    assert worker.metrics(tmp_path / "early") == worker.metrics(tmp_path / "whole")
 
 
 def test_a_batch_that_cannot_be_shared_equally_is_refused(monkeypatch):
@@ -94,6 +105,21 @@ def test_every_option_learns_and_resumes_to_the_last_bit(options, tmp_path):
     for a, b in zip(whole["curve"], resumed["curve"], strict=True):
         assert {**a, "seconds": 0} == {**b, "seconds": 0}
     assert whole["curve"][-1]["error"] < whole["curve"][0]["error"]
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("seeds", (0, 1, 0)),
+        ("learning_rate", -1.0),
+        ("clip", 0.0),
+        ("warmup", -5),
+        ("weight_decay", math.nan),
+    ],
+)
+def test_options_without_a_meaning_are_refused(option, value):
+    with pytest.raises(ValueError, match=f"`{option}` must"):
+        Config(**{option: value})
 
 
 def test_averaged_weights_are_those_that_are_examined(tmp_path):

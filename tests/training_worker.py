@@ -39,7 +39,13 @@ def prepare(config: Config, variant: str, seed: int) -> _training.Task:
     first, head = nn.Linear(9, 16), svdrot.nn.RotationHead(16, variant)
     model = nn.Sequential(first, nn.Tanh(), nn.Linear(16, 16), nn.Tanh(), head)
 
+    left = int(os.environ.get("BATCHES_TO_LIVE", 1_000_000))
+
     def draw(generator):
+        nonlocal left
+        left -= 1
+        if left < 0:
+            os._exit(3)
         rotation = svdrot.random_rotation(8, generator=generator)
         return rotation + 0.1 * torch.randn(8, 3, 3, generator=generator), rotation
 

@@ -29,6 +29,9 @@ Rows = list[dict[str, Any]]
 
 
 def check_heads(heads: Iterable[str]) -> None:
+    heads = list(heads)
+    if len(set(heads)) < len(heads):
+        raise ValueError(f"`heads` must differ; got {', '.join(heads)}.")
     unknown = [head for head in heads if head not in HEADS]
     if unknown or not list(heads):
         raise ValueError(f"`heads` must be some of {', '.join(HEADS)}; got {', '.join(unknown) or 'none'}.")
