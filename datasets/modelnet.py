@@ -289,7 +289,7 @@ class Clouds:
                 points, labels = (np.asarray(file[name]) for name in ("data", "label"))
         except (OSError, KeyError, TypeError) as error:
             raise ValueError(f"{path} cannot be read as clouds `data` and their `label`: {error}") from error
-        labels = labels.reshape(len(labels), -1)
+        labels = labels[:, None] if labels.ndim == 1 else labels
         wanted = "finite `data` (clouds, points, 3), and integers `label` from 0 to 39 for as many"
         if points.ndim != 3 or points.shape[2] != 3 or points.dtype.kind != "f" or not len(points):
             raise ValueError(f"{path}: wanted {wanted}; got `data` {points.shape}, {points.dtype}.")

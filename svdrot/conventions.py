@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 from torch import Tensor
 
-from ._checks import check_floating, check_shape, result_dtype, to_compute
+from ._checks import check_shape, result_dtype, to_compute
 from .representations import SEQUENCES, matrix_to_rotation_6d, rotation_6d_to_matrix
 
 if TYPE_CHECKING:
@@ -65,12 +65,12 @@ def to_convention(value: Tensor, library: str, representation: str, *, degrees: 
         The same representation as the functions of `library` take it.
 
     Raises:
-        ValueError: if `library` or `representation` is not in the table, or `degrees` is asked of numbers
-            that are no angles.
+        ValueError: if `library` or `representation` is not in the table, `degrees` is asked of numbers that
+            are no angles, or `value` has not the shape of `representation`.
         TypeError: if `value` is not floating point.
     """
     pair = _find(library, representation)
-    check_floating("value", value)
+    check_shape("value", value, *OURS.get(representation, (3,)))
     return pair.write(value) / _unit_angle(representation, degrees)
 
 
@@ -126,6 +126,8 @@ def _rows_and_columns(rotation_6d: Tensor) -> Tensor:
 # Where the entries of the upper triangle of a symmetric matrix go if its last row and column come first.
 _LAST_TO_FIRST_10D = (9, 3, 6, 8, 0, 1, 2, 4, 5, 7)
 _FIRST_TO_LAST_10D = (4, 5, 6, 1, 7, 8, 2, 9, 3, 0)
+
+OURS = {"matrix": (3, 3), "quaternion": (4,), "6d": (6,), "9d": (9,), "10d": (10,)}  # of one element; or 3
 
 _MATRIX = _Pair((3, 3), _same, _same)
 _WXYZ = _Pair((4,), _same, _same)

@@ -5,7 +5,7 @@ import math
 import torch
 from torch import Tensor
 
-from ._checks import check_shape, compute_dtype
+from ._checks import check_shape, common_batch, compute_dtype
 from .representations import axis_angle_to_matrix, quaternion_to_matrix
 
 
@@ -66,6 +66,7 @@ def random_small_rotation(
         Rotations, shape (*shape, 3, 3).
 
     Raises:
+        ValueError: if `scale` does not broadcast to `shape`.
         TypeError: if `dtype` is not floating point.
 
     Source:
@@ -73,6 +74,8 @@ def random_small_rotation(
         Problems", IEEE Trans. Robot. 30 (2014).
     """
     dtype, drawn = _dtypes(dtype)
+    if isinstance(scale, Tensor) and common_batch(shape=torch.Size(shape), scale=scale.shape) != shape:
+        raise ValueError(f"`scale` must broadcast to {shape}; got {tuple(scale.shape)}.")
     vector = torch.randn(*shape, 3, dtype=drawn, device=device, generator=generator)
     size = scale.to(vector)[..., None] if isinstance(scale, Tensor) else scale
     return axis_angle_to_matrix(size * vector).to(dtype)

@@ -193,3 +193,13 @@ def test_every_sequence_is_in_the_table():
     assert len(SEQUENCES) == 24
     assert {f"euler_{s}" for s in SEQUENCES} <= CONVENTIONS["scipy"].keys() & CONVENTIONS["roma"].keys()
     assert sum(name.startswith("euler_") for name in CONVENTIONS["pytorch3d"]) == 12
+
+
+@pytest.mark.parametrize(
+    ("library", "representation", "shape"),
+    [("scipy", "quaternion", (5,)), ("scipy", "matrix", (7,)), ("pytorch3d.Transform3d", "matrix", (2, 3)),
+     ("roma", "10d", (12,)), ("roma", "6d", (7,)), ("kornia", "euler_xyz", (4,))],
+)  # fmt: skip
+def test_shapes_of_our_own_are_checked(library, representation, shape):
+    with pytest.raises(ValueError, match=r"`value` must have shape"):
+        to_convention(torch.ones(shape), library, representation)

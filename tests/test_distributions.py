@@ -686,3 +686,21 @@ def test_bad_arguments_are_named():
         UniformRotation(dtype=torch.int32)
     with pytest.raises(ValueError, match="value argument"):
         MatrixFisher(eye).log_prob(2 * eye)
+
+
+@pytest.mark.parametrize("scale", [1e-300, 1e-154, 1e-100, 1e155, math.inf])
+def test_scales_at_the_ends_of_float64(scale):
+    law = IsotropicGaussian(torch.eye(3).double(), torch.tensor(scale, dtype=torch.float64))
+    found = law.sample((5,))
+    assert found.isfinite().all() and law.entropy().isfinite() and law.log_prob(found).isfinite().all()
+    if scale < 1:
+        torch.testing.assert_close(found, torch.eye(3).double().expand(5, 3, 3))
+    else:
+        assert law.entropy() == 0
+
+
+def test_parameters_whose_density_overflows_give_no_sample_and_no_endless_loop():
+    huge = torch.diag(torch.tensor([4e307, 2e307, 4e304], dtype=torch.float64))
+    few = torch.diag(torch.tensor([4.0, 2, 1], dtype=torch.float64))
+    found = MatrixFisher(torch.stack((huge, few))).sample((3,))
+    assert found[:, 0].isnan().all() and found[:, 1].isfinite().all()

@@ -238,10 +238,10 @@ def test_evaluate_measures_what_a_perfect_network_would_do(monkeypatch, capsys, 
 def test_clouds_that_cannot_be_used_are_named(tmp_path):
     with pytest.raises(FileNotFoundError, match="`clouds` must be a folder"):
         evaluate.read_clouds(tmp_path / "none")
-    with pytest.raises(FileNotFoundError, match="no files that end in"):
+    with pytest.raises(FileNotFoundError, match="no clouds in files that end in"):
         evaluate.read_clouds(tmp_path)
     np.save(tmp_path / "point.npy", np.ones((4, 3)))
-    with pytest.raises(ValueError, match=r"point\.npy: the 4 points are all the same"):
+    with pytest.raises(ValueError, match=r"point\.npy: the points are all the same"):
         evaluate.read_clouds(tmp_path)
     (tmp_path / "a.pts").write_text("")
     with pytest.raises(ValueError, match=r"a\.pts holds no points"):
@@ -288,14 +288,14 @@ def test_bad_arguments_of_evaluate_are_named(tmp_path):
 @pytest.mark.parametrize(
     ("array", "message"),
     [
-        (np.zeros((4, 5)), r"wanted \(K, 3, 3\), \(K, 9\) or \(K, 4\); got \(4, 5\)"),
+        (np.zeros((4, 5)), r"wanted \(K, 3, 3\), \(K, 9\), \(3 K, 3\) or \(K, 4\); got \(4, 5\)"),
         (np.zeros((0, 3, 3)), "holds no rotations"),
         (np.stack([np.eye(3), -np.eye(3)]), "number 2 of 2 is no rotation: it is off by 2"),
         (np.stack([np.eye(3), 1.01 * np.eye(3)]), "number 2 of 2 .* 0.01"),
         (np.full((1, 3, 3), np.nan), "number 1 of 1"),
         (np.array([[1.0, 0, 0, 0], [2.0, 0, 0, 0]]), "number 2 of 2 is no rotation: it is off by 1"),
-        (np.array(["a", "b"]), "wanted an array of numbers"),
-        (np.eye(3) + 0j, "wanted an array of numbers"),
+        (np.array(["a", "b"]), "wanted one array of numbers"),
+        (np.eye(3) + 0j, "wanted one array of numbers"),
         (np.eye(4), "got transforms, of homogeneous coordinates"),
         (np.eye(4)[None].repeat(3, 0), "got transforms, of homogeneous coordinates"),
     ],
@@ -311,7 +311,7 @@ def test_files_of_rotations_that_cannot_be_read(tmp_path):
     with pytest.raises(FileNotFoundError, match="`rotations` must be a file"):
         evaluate.read_rotations(tmp_path / "none.npy")
     (tmp_path / "r.json").write_text("[]")
-    with pytest.raises(ValueError, match=r"suffix must be \.npy, \.txt or \.csv"):
+    with pytest.raises(ValueError, match=r"suffix must be \.npy, \.npz, \.pt, \.txt or \.csv"):
         evaluate.read_rotations(tmp_path / "r.json")
     (tmp_path / "r.txt").write_text("1 0 0 0\n1 0 0\n")
     with pytest.raises(ValueError, match=r"r\.txt, line 2: wanted 4 numbers; got '1 0 0'"):
@@ -326,15 +326,55 @@ def test_files_of_rotations_that_cannot_be_read(tmp_path):
     [
         "0 -1 0\n1 0 0\n0 0 1\n",
         "0,-1,0,1,0,0,0,0,1\n",
+        "0 -1 0\n1 0 0\n0 0 1\n" * 2,
+        "# x y z w\n0 0 0.70710678 0.70710678\n",
+        "q_x,q_y,q_z,q_w\n0,0,0.70710678,0.70710678\n",
+        "rot_w rot_x rot_y rot_z\n0.70710678 0 0 0.70710678\n",
+        "r00,r10,r20,r01,r11,r21,r02,r12,r22\n0,1,0,-1,0,0,0,0,1\n",
         "# a quarter turn about z\n0.70710678 0 0 0.70710678",
         "w,x,y,z\n0.70710678,0,0,0.70710678\n",
         "qx;qy;qz;qw\r\n0;0;0.70710678;0.70710678\r\n",
         '"r11", "r12", "r13", "r21", "r22", "r23", "r31", "r32", "r33"\n0, -1, 0, 1, 0, 0, 0, 0, 1',
     ],
-    ids=["matrix", "row", "comment", "header", "order", "quotes"],
+    ids="matrix row matrices xyzw underscores names columns comment header order quotes".split(),
 )
 @pytest.mark.parametrize("suffix", ["txt", "csv"])
 def test_texts_of_rotations(text, suffix, tmp_path):
     (tmp_path / f"r.{suffix}").write_text(text)
     found = evaluate.read_rotations(tmp_path / f"r.{suffix}")
-    torch.testing.assert_close(found, torch.tensor([[[0.0, -1, 0], [1, 0, 0], [0, 0, 1]]]))
+    quarter = torch.tensor([[0.0, -1, 0], [1, 0, 0], [0, 0, 1]])
+    torch.testing.assert_close(found, quarter.expand(len(found), 3, 3))
+    assert len(found) == (2 if text.count("\n") == 6 else 1)
+
+
+@pytest.mark.parametrize("header", ["i j k real", "a,b,c,d", "q0 q1 q2 q3"])
+def test_a_header_that_says_nothing_known_is_refused(header, tmp_path):
+    (tmp_path / "r.csv").write_text(f"{header}\n1 0 0 0\n")
+    with pytest.raises(ValueError, match=r"r\.csv: wanted numbers, or names of columns: w x y z"):
+        evaluate.read_rotations(tmp_path / "r.csv")
+
+
+def test_arrays_in_files_of_numpy_and_torch(tmp_path):
+    wanted = rotations(5)
+    np.savez(tmp_path / "r.npz", R=wanted.numpy())
+    torch.save(wanted, tmp_path / "r.pt")
+    torch.save({"rotations": wanted}, tmp_path / "named.pt")
+    for name in ("r.npz", "r.pt", "named.pt"):
+        torch.testing.assert_close(evaluate.read_rotations(tmp_path / name), wanted)
+    np.savez(tmp_path / "two.npz", R=wanted.numpy(), t=np.zeros(3))
+    with pytest.raises(ValueError, match=r"two\.npz: wanted one array of numbers: it holds R, t"):
+        evaluate.read_rotations(tmp_path / "two.npz")
+    (tmp_path / "r.npz").rename(tmp_path / "zip.npy")
+    torch.testing.assert_close(evaluate.read_rotations(tmp_path / "zip.npy"), wanted)
+    (tmp_path / "broken.pt").write_bytes(b"no archive")
+    with pytest.raises(ValueError, match=r"broken\.pt: wanted one array"):
+        evaluate.read_rotations(tmp_path / "broken.pt")
+
+
+def test_folders_below_are_read_and_notes_are_not(tmp_path, capsys):
+    for name in ("a", "below/b", "below/further/c", ".hidden/d"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        np.save(tmp_path / f"{name}.npy", clouds(9).numpy())
+    (tmp_path / "README.txt").write_text("What these are.\n")
+    assert len(evaluate.read_clouds(tmp_path)) == 3
+    assert "left out" in (told := capsys.readouterr().err) and "README.txt, line 1" in told

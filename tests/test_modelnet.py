@@ -235,6 +235,8 @@ def test_clouds_are_read(tmp_path):
         ({"data": np.full((1, 5, 3), 1e300)}, "cloud 0 is not so, of 1 "),
         ({"data": np.zeros((1, 4, 3))}, "wanted 5 points a cloud, as before; got 4"),
         ({"label": np.zeros((2, 1), np.uint8)}, r"got `label` \(2, 1\)"),
+        ({"label": np.uint8(3)}, r"got `label` \(\)"),
+        ({"data": np.zeros((0,)), "label": np.zeros((0,))}, r"got `data` \(0,\)"),
         ({"label": np.zeros((1, 1))}, "got `label` .*float64"),
         ({"label": np.full((1, 1), 40)}, "cloud 0 is not so"),
         ({"label": np.full((1, 1), -1)}, "cloud 0 is not so"),

@@ -720,3 +720,9 @@ def test_wrong_sequences_are_named(sequence):
         rep.euler_to_matrix(torch.zeros(3), sequence)
     with pytest.raises(ValueError, match=r"`sequence` must be three axes.*got '"):
         rep.matrix_to_euler(torch.eye(3), sequence)
+
+
+def test_10d_of_numbers_near_the_largest():
+    symmetric = torch.tensor([1.0, 0, 0, 0, 1, 0, 0, -1, 0, -2])
+    wanted = svdrot.symmetric_10d_to_matrix(symmetric)
+    torch.testing.assert_close(svdrot.symmetric_10d_to_matrix(1e38 * symmetric), wanted)

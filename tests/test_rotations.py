@@ -144,3 +144,9 @@ def test_small_rotations_are_normal_in_their_vectors():
     assert torch.equal(same, rotation)
     assert random_small_rotation(scale=0.1).shape == (3, 3)
     assert random_small_rotation(3, scale=0.1, dtype=torch.float16).dtype == torch.float16
+
+
+def test_a_scale_larger_than_the_shape_is_refused():
+    for shape, scale in (((), torch.ones(3)), ((2,), torch.ones(3, 1)), ((2,), torch.ones(3))):
+        with pytest.raises(ValueError, match=r"`scale`"):
+            random_small_rotation(*shape, scale=scale)

@@ -81,7 +81,17 @@ def test_linearized_programs_are_forward_mode(name, n):
 @pytest.mark.parametrize("representation", REPRESENTATIONS)
 @pytest.mark.parametrize("trains", [False, True])
 def test_traced_heads_are_saved_and_compute(representation, trains):
-    head = svdrot.nn.RotationHead(9, representation).double().eval().requires_grad_(trains)
+    assert_traced(svdrot.nn.RotationHead(9, representation).eval(), trains)
+
+
+@pytest.mark.parametrize("trains", [False, True])
+@pytest.mark.parametrize("evaluates", [False, True])
+def test_traced_heads_with_the_manifold_gradient_give_rotations(evaluates, trains):
+    assert_traced(svdrot.nn.RotationHead(9, "svd", "manifold_gradient").train(not evaluates), trains)
+
+
+def assert_traced(head, trains):
+    head = head.double().requires_grad_(trains)
     example, other = torch.randn(2, 4, 9, dtype=torch.float64, generator=torch.Generator().manual_seed(4))
     file = io.BytesIO()
     torch.jit.save(torch.jit.trace(head, example), file)

@@ -8,15 +8,18 @@ of errors below 5 and 10 degrees.
     python -m experiments.rotation.evaluate --clouds FOLDER --rotations FILE
 
 Clouds are the files of the folder that `svdrot.registration.files` reads: pts, ply, pcd, obj, off, stl, npy,
-npz, xyz, txt, csv, bin; of meshes the vertices. Hidden ones, and that of the rotations, are left out, and so
-are points that are not finite. Rotations are a npy, txt or csv file: matrices (K, 3, 3), or K rows of 9 (the
-rows of a matrix), or of 4 (a quaternion, w x y z unless the first line says otherwise).
+npz, xyz, txt, csv, bin, also in folders below; of meshes the vertices. Hidden ones, that of the rotations,
+and texts that hold no cloud are left out, and so are points that are not finite. Rotations are a npy, npz,
+pt, txt or csv file: matrices (K, 3, 3), or rows of 9, or three rows of 3 each (row by row, unless the first
+line names them, as r00 r10 ...), or rows of 4 (a quaternion, w x y z unless the first line says otherwise).
 """
 
 import re
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from pickle import UnpicklingError
+from typing import Any
 
 import numpy as np
 import torch
@@ -67,7 +70,7 @@ def main(config: Config) -> None:
             errors(model, source[None], (target @ some.mT)[None], some[None], passes, starts)
             for cloud in tqdm(clouds, desc=name, unit="cloud", leave=False)
             for source, target in [drawn(cloud, points, config.seed, config.other_points)]
-            for some in rotations.split(MANY)
+            for some in rotations.split(max(1, MANY // points))
         ]
         figures = metrics(torch.cat(found, 1).numpy())
         rows.append({"estimator": name, **{column: figures[column] for column in SHOWN}})
@@ -76,7 +79,7 @@ def main(config: Config) -> None:
     print(f"Errors in degrees, and shares below 5 and 10 degrees in percent.\n\n{_results.markdown(rows)}")
 
 
-MANY = 1024  # rotations at a time
+MANY = 1 << 16  # points at a time, of all rotated copies
 SHOWN = ("mean", "median", "acc@5", "acc@10")
 
 
@@ -93,20 +96,35 @@ def read_clouds(folder: Path, rotations: Path | None = None) -> list[Tensor]:
 
     Raises:
         FileNotFoundError: if there is no such folder, or no file of a cloud in it.
-        ValueError: with the file, if it holds no cloud, or points that are all the same.
+        ValueError: with the file, if it is broken, or holds points that are all the same.
     """
     if not folder.is_dir():
         raise FileNotFoundError(f"`clouds` must be a folder; there is none at {folder}.")
     other = None if rotations is None else rotations.resolve()
-    visible = (path for path in folder.iterdir() if not path.name.startswith(".") and path.resolve() != other)
-    paths = sorted(path for path in visible if path.suffix.lower() in SUFFIXES and path.is_file())
-    if not paths:
-        raise FileNotFoundError(f"{folder} has no files that end in {' '.join(SUFFIXES)}.")
-    clouds = [read_points(path, drop_nan=True) for path in paths]
-    for path, cloud in zip(paths, clouds, strict=True):
+    paths = sorted(
+        path
+        for path in folder.rglob("*")
+        if path.suffix.lower() in SUFFIXES and path.is_file() and path.resolve() != other
+        if not any(part.startswith(".") for part in path.relative_to(folder).parts)
+    )
+    clouds = {path: cloud for path in paths if (cloud := _read_cloud(path)) is not None}
+    if not clouds:
+        raise FileNotFoundError(f"{folder} has no clouds in files that end in {' '.join(SUFFIXES)}.")
+    for path, cloud in clouds.items():
         if not normalised(cloud).isfinite().all():
-            raise ValueError(f"{path}: the {len(cloud)} points are all the same.")
-    return clouds
+            raise ValueError(f"{path}: the points are all the same, or too far apart for float64.")
+    return [*clouds.values()]
+
+
+def _read_cloud(path: Path) -> Tensor | None:
+    """None for a text that holds no cloud, such as notes or labels, which is told."""
+    try:
+        return read_points(path, drop_nan=True)
+    except ValueError as error:
+        if path.suffix.lower() not in (".txt", ".csv"):
+            raise
+        print(f"evaluate: left out: {error}", file=sys.stderr)
+        return None
 
 
 TOLERANCE = 1e-3  # of the entries of a matrix and of the length of a quaternion: three decimals pass
@@ -124,6 +142,8 @@ def read_rotations(path: Path) -> Tensor:
     array = torch.from_numpy(_numbers(path))
     if array.shape[-2:] == (4, 4) and (array[..., 3, :] == array.new_tensor([0, 0, 0, 1])).all():
         raise ValueError(f"{path}: wanted rotations; got transforms, of homogeneous coordinates.")
+    if array.ndim == 2 and array.shape[1] == 3 and len(array) % 3 == 0:
+        array = array.reshape(-1, 3, 3)
     if array.ndim < 3 and array.shape[-1:] == (4,):
         quaternions = array.reshape(-1, 4)
         matrix = svdrot.quaternion_to_matrix(quaternions)
@@ -132,7 +152,7 @@ def read_rotations(path: Path) -> Tensor:
         matrix = array.reshape(-1, 3, 3)
         off = (matrix - svdrot.special_orthogonalize(matrix)).abs().amax((-2, -1))
     else:
-        raise ValueError(f"{path}: wanted (K, 3, 3), (K, 9) or (K, 4); got {tuple(array.shape)}.")
+        raise ValueError(f"{path}: wanted (K, 3, 3), (K, 9), (3 K, 3) or (K, 4); got {tuple(array.shape)}.")
     if not len(matrix):
         raise ValueError(f"{path} holds no rotations.")
     if (wrong := ~(off <= TOLERANCE)).any():
@@ -145,21 +165,55 @@ def read_rotations(path: Path) -> Tensor:
 
 def _numbers(path: Path) -> np.ndarray:
     suffix = path.suffix.lower()
-    if suffix not in (".npy", ".txt", ".csv"):
-        raise ValueError(f"{path}: the suffix must be .npy, .txt or .csv; got {path.suffix!r}.")
     try:
-        if suffix == ".npy":
-            return np.load(path).astype(np.float64, casting="same_kind")
-    except (ValueError, TypeError, EOFError) as error:
-        raise ValueError(f"{path}: wanted an array of numbers: {error}") from error
-    rows = [(number, re.sub("[,;]", " ", line)) for number, line in lines(path.read_bytes())]
+        if suffix in (".npy", ".npz"):
+            held = np.load(path)
+            return _only(held).astype(np.float64, casting="same_kind")
+        if suffix in (".pt", ".pth"):
+            return _only(torch.load(path, map_location="cpu", weights_only=True)).double().numpy()
+    except (ValueError, TypeError, AttributeError, EOFError, RuntimeError, UnpicklingError) as error:
+        raise ValueError(f"{path}: wanted one array of numbers: {error}") from error
+    if suffix not in (".txt", ".csv"):
+        raise ValueError(f"{path}: the suffix must be .npy, .npz, .pt, .txt or .csv; got {path.suffix!r}.")
+    data = path.read_bytes()
+    rows = [(number, re.sub("[,;]", " ", line)) for number, line in lines(data)]
+    first = data.decode(errors="replace").lstrip("\ufeff \r\n").split("\n", 1)[0]
+    order = None
+    if first.startswith("#"):  # a header, or any remark
+        order = _order(re.sub("[,;#]", " ", first).split())
+    elif rows and not any(map(is_number, names := rows[0][1].split())):
+        order = _order(names)
+        if order is None:
+            wanted = "w x y z, or r00 to r22, in any order"
+            raise ValueError(f"{path}: wanted numbers, or names of columns: {wanted}; got {rows[0][1]!r}.")
+        rows = rows[1:]
     if not rows:
         return np.empty((0, 9))
-    names = [word.strip("\"'").lower().removeprefix("q") for word in rows[0][1].split()]
-    if any(map(is_number, names)):
-        return table(path, rows)
-    order = [names.index(axis) for axis in "wxyz"] if {*"wxyz"} == {*names} else slice(None)
-    return table(path, rows[1:], [len(names)])[:, order]
+    numbers = table(path, rows, [] if order is None else [len(order)])
+    return numbers if order is None else numbers[:, order]
+
+
+def _only(held: Any) -> Any:
+    """The one array of a file."""
+    if not hasattr(held, "keys"):
+        return held
+    if len(names := [*held.keys()]) != 1:
+        raise ValueError(f"it holds {', '.join(names) or 'none'}.")
+    return held[names[0]]
+
+
+def _order(names: list[str]) -> list[int] | None:
+    """Where w x y z, or the rows of a matrix, stand among columns of these names; None if they are others."""
+    words = [re.sub(r"[^a-z0-9]", "", name.lower()) for name in names]
+    quaternion = [re.sub(r"^(quat|rot|q|r)", "", word) for word in words]
+    if sorted(quaternion) == sorted("wxyz"):
+        return [quaternion.index(axis) for axis in "wxyz"]
+    places = [re.sub(r"^[a-z]*", "", word) for word in words]
+    for base in (0, 1):
+        wanted = [f"{row + base}{column + base}" for row in range(3) for column in range(3)]
+        if sorted(places) == wanted:
+            return [places.index(place) for place in wanted]
+    return None
 
 
 if __name__ == "__main__":

@@ -50,7 +50,7 @@ def bingham(gaps: Tensor, seed: Tensor) -> Tensor:
         log_ratio = 2 * (y2 * omega[pending]).sum(-1).log() - (y2 * d[pending]).sum(-1) - log_bound[pending]
         taken = _uniform(log_ratio, generator).log() < log_ratio
         q[pending[taken]] = y[taken]
-        pending = pending[~taken]
+        pending = pending[~(taken | log_ratio.isnan())]
     return q
 
 
@@ -73,9 +73,10 @@ def heat_angle(tau: Tensor, seed: Tensor) -> Tensor:
         t_near = torch.where(near, t, SWITCH / 2)
         by_images = torch.sinc(x / (2 * math.pi)) * images(x, t_near) * math.pi / 4
         by_peak = torch.exp(log_heat_kernel(x, t) - log_heat_kernel(torch.zeros_like(x), t))
-        taken = inside & (_uniform(x, generator) < torch.where(near, by_images, by_peak))
+        ratio = torch.where(near, by_images, by_peak)
+        taken = inside & (_uniform(x, generator) < ratio)
         angle[pending[taken]] = proposal[taken]
-        pending = pending[~taken]
+        pending = pending[~(taken | ratio.isnan())]
     return angle
 
 

@@ -17,6 +17,8 @@ from ._heat_kernel import log_heat_kernel
 from ._normalizer import gauss_legendre
 from ._sampling import draw, heat_angle
 
+SCALES = (1e-100, 1e150)  # beyond which the density leaves float64, and is uniform up to rounding
+
 
 class IsotropicGaussian(Distribution):
     r"""The isotropic Gaussian distribution IG(location, scale) on SO(3): the heat kernel at time
@@ -32,7 +34,7 @@ class IsotropicGaussian(Distribution):
 
     Args:
         location: rotations, shape (..., 3, 3).
-        scale: radians, positive, shape (...); batch dimensions broadcast.
+        scale: radians, positive, shape (...); batch dimensions broadcast. Below 1e-100 it counts as that.
 
     Raises:
         ValueError: if the last two dimensions of `location` are not (3, 3), or the shapes do not broadcast.
@@ -72,7 +74,7 @@ class IsotropicGaussian(Distribution):
         return new
 
     def _tau(self) -> Tensor:
-        return self.scale.double() ** 2 / 2
+        return self.scale.double().clamp(*SCALES) ** 2 / 2
 
     @property
     def mode(self) -> Tensor:

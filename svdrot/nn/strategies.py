@@ -7,6 +7,7 @@ the raw matrix, Chen et al. 2022, Gu et al. 2024 (PRoM) and Choy 2026 the contra
 import torch
 from torch import Tensor, nn
 
+from svdrot import _autograd
 from svdrot._checks import compute_dtype, result_dtype
 
 from . import manifold_gradient
@@ -67,7 +68,8 @@ class AfterWarmup(Strategy):
     A step is a forward pass in training mode with gradients. Their count is a buffer: it is saved with the
     head, goes on from there, and stands at 0 for checkpoints that have none. Gradients are much smaller in
     the first steps than those through a projection of random matrices. Under `torch.func` transforms give
-    the buffers as arguments, with `functional_call`, as for every module that counts.
+    the buffers as arguments, with `functional_call`, as for every module that counts. Keep the head out of
+    activation checkpointing: its second forward pass would count, too.
 
     Args:
         steps: at least 0. Levinson et al. took 100,000 of 2,600,000.
@@ -131,9 +133,7 @@ class ManifoldGradient(Strategy):
 
     def forward(self, raw: Tensor, representation: str) -> Tensor:
         to_matrix = REPRESENTATIONS[representation].to_matrix
-        if (
-            not torch.is_grad_enabled() or torch.compiler.is_exporting()
-        ):  # an exported program has no autograd
+        if _autograd.is_recorded() or not torch.is_grad_enabled():
             return to_matrix(raw)
         x = raw.to(compute_dtype(raw))
         with torch.no_grad():

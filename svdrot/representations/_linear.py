@@ -74,12 +74,13 @@ def symmetric_10d_to_matrix(symmetric: Tensor) -> Tensor:
         unit quaternions", J. Opt. Soc. Am. A 4 (1987), for N(M).
     """
     check_shape("symmetric", symmetric, 10)
-    ww, wx, wy, wz, xx, xy, xz, yy, yz, zz = to_compute(symmetric, 1).unbind(-1)
+    # A quarter of them, of which no sum of four overflows.
+    ww, wx, wy, wz, xx, xy, xz, yy, yz, zz = (to_compute(symmetric, 1) / 4).unbind(-1)
     entries = (
         *((yy + zz - ww - xx) / 2, wz - xy, -wy - xz),
         *(-wz - xy, (xx + zz - ww - yy) / 2, wx - yz),
         *(wy - xz, -wx - yz, (xx + yy - ww - zz) / 2),
-    )  # of 2 M: a positive factor does not move the nearest rotation
+    )  # of M / 2: a positive factor does not move the nearest rotation
     matrix = special_orthogonalize(torch.stack(entries, -1).unflatten(-1, (3, 3)))
     return matrix.to(result_dtype(symmetric))
 
