@@ -79,7 +79,7 @@ def open_folder(folder: Path, config: Any, *, free: Iterable[str], data: str) ->
     """
     file = folder / "config.json"
     now = json.loads(json.dumps({**asdict(config), "data_sha256": data}, default=str))
-    before = json.loads(file.read_text()) if file.exists() else {"settings": now, "commands": []}
+    before = _earlier(file) if file.exists() else {"settings": now, "commands": []}
     flag = "--run-folder" if "run_folder" in now else "--out"
     for name in [name for name in now | before["settings"] if name not in set(free)]:
         if before["settings"].get(name) != now.get(name):
@@ -92,6 +92,17 @@ def open_folder(folder: Path, config: Any, *, free: Iterable[str], data: str) ->
     folder.mkdir(parents=True, exist_ok=True)
     with replacing(file) as new:
         new.write_text(json.dumps({"settings": now, "commands": commands}, indent=2) + "\n")
+
+
+def _earlier(file: Path) -> dict[str, Any]:
+    try:
+        before = json.loads(file.read_text())
+        if {"settings", "commands"} <= before.keys():
+            return before
+        error = "`settings` or `commands` are missing"
+    except (ValueError, AttributeError) as broken:
+        error = str(broken)
+    raise ValueError(f"{file} cannot be read: {error}. Delete its folder, or take another.")
 
 
 def environment() -> dict[str, str]:

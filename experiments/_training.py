@@ -20,6 +20,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from pickle import UnpicklingError
 from time import perf_counter
 from typing import Any, Literal
 
@@ -296,9 +297,22 @@ def checkpoint(folder: Path, key: Key) -> Path:
 
 
 def load_checkpoint(folder: Path, key: Key) -> dict[str, Any]:
-    """What was saved of a training, empty if nothing; `examined` is in it when it is finished."""
+    """What was saved of a training, empty if nothing; `examined` is in it when it is finished.
+
+    Raises:
+        ValueError: with the file, if it is broken or something else.
+    """
     file = checkpoint(folder, key)
-    return torch.load(file, map_location="cpu", weights_only=True) if file.exists() else {}
+    if not file.exists():
+        return {}
+    try:
+        content = torch.load(file, map_location="cpu", weights_only=True)
+        if {"step", "seconds", "curve"} <= content.keys():
+            return content
+        error = f"it holds {', '.join(map(str, content)) or 'nothing'}"
+    except (EOFError, RuntimeError, UnpicklingError, AttributeError) as broken:
+        error = " ".join(str(broken).split()) or "it is empty"
+    raise ValueError(f"{file} is no checkpoint; delete it, and the training begins anew: {error}.")
 
 
 def save_checkpoint(folder: Path, key: Key, content: dict[str, Any]) -> None:

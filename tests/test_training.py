@@ -213,3 +213,27 @@ def test_another_setting_names_the_flag_that_helps(config, flag, tmp_path):
     _run.open_folder(tmp_path, config, free=(), data="")
     with pytest.raises(ValueError, match=f"this command has 2. Give it another folder by {flag},"):
         _run.open_folder(tmp_path, replace(config, steps=2), free=(), data="")
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"no archive", torch.zeros(3), {"weights": {}}],
+    ids=["empty", "bytes", "tensor", "other"],
+)
+def test_a_broken_checkpoint_names_itself(content, tmp_path):
+    train(tmp_path, config := Config(steps=3))
+    file = _training.checkpoint(tmp_path, ("svd", 0))
+    if isinstance(content, bytes):
+        file.write_bytes(content)
+    else:
+        torch.save(content, file)
+    with pytest.raises(ValueError, match=r"svd-0\.pt is no checkpoint; delete it"):
+        train(tmp_path, config)
+
+
+@pytest.mark.parametrize("text", ["{", "{}", "[]"])
+def test_broken_settings_name_themselves(text, tmp_path):
+    train(tmp_path, config := Config(steps=3))
+    (tmp_path / "config.json").write_text(text)
+    with pytest.raises(ValueError, match=r"config\.json cannot be read"):
+        train(tmp_path, config)
