@@ -25,6 +25,7 @@ from torch import Tensor
 
 from ._checks import check_shape, result_dtype, to_compute
 from .representations import SEQUENCES, matrix_to_rotation_6d, rotation_6d_to_matrix
+from .representations._convert import REPRESENTATIONS
 
 if TYPE_CHECKING:
     from scipy.spatial.transform import Rotation
@@ -70,7 +71,7 @@ def to_convention(value: Tensor, library: str, representation: str, *, degrees: 
         TypeError: if `value` is not floating point.
     """
     pair = _find(library, representation)
-    check_shape("value", value, *OURS.get(representation, (3,)))
+    check_shape("value", value, *REPRESENTATIONS[representation].shape)
     return pair.write(value) / _unit_angle(representation, degrees)
 
 
@@ -126,8 +127,6 @@ def _rows_and_columns(rotation_6d: Tensor) -> Tensor:
 # Where the entries of the upper triangle of a symmetric matrix go if its last row and column come first.
 _LAST_TO_FIRST_10D = (9, 3, 6, 8, 0, 1, 2, 4, 5, 7)
 _FIRST_TO_LAST_10D = (4, 5, 6, 1, 7, 8, 2, 9, 3, 0)
-
-OURS = {"matrix": (3, 3), "quaternion": (4,), "6d": (6,), "9d": (9,), "10d": (10,)}  # of one element; or 3
 
 _MATRIX = _Pair((3, 3), _same, _same)
 _WXYZ = _Pair((4,), _same, _same)

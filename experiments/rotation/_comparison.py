@@ -33,7 +33,7 @@ def check_heads(heads: Iterable[str]) -> None:
     if len(set(heads)) < len(heads):
         raise ValueError(f"`heads` must differ; got {', '.join(heads)}.")
     unknown = [head for head in heads if head not in HEADS]
-    if unknown or not list(heads):
+    if unknown or not heads:
         raise ValueError(f"`heads` must be some of {', '.join(HEADS)}; got {', '.join(unknown) or 'none'}.")
 
 

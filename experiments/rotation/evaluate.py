@@ -165,21 +165,34 @@ def read_rotations(path: Path) -> Tensor:
 
 def _numbers(path: Path) -> np.ndarray:
     suffix = path.suffix.lower()
+    if suffix in (".txt", ".csv"):
+        return _columns(path)
     try:
         if suffix in (".npy", ".npz"):
-            held = np.load(path)
-            return _only(held).astype(np.float64, casting="same_kind")
+            return _only(np.load(path)).astype(np.float64, casting="same_kind")
         if suffix in (".pt", ".pth"):
             return _only(torch.load(path, map_location="cpu", weights_only=True)).double().numpy()
     except (ValueError, TypeError, AttributeError, EOFError, RuntimeError, UnpicklingError) as error:
         raise ValueError(f"{path}: wanted one array of numbers: {error}") from error
-    if suffix not in (".txt", ".csv"):
-        raise ValueError(f"{path}: the suffix must be .npy, .npz, .pt, .txt or .csv; got {path.suffix!r}.")
+    raise ValueError(f"{path}: the suffix must be .npy, .npz, .pt, .txt or .csv; got {path.suffix!r}.")
+
+
+def _only(held: Any) -> Any:
+    """The one array of a file."""
+    if not hasattr(held, "keys"):
+        return held
+    if len(names := [*held.keys()]) != 1:
+        raise ValueError(f"it holds {', '.join(names) or 'none'}.")
+    return held[names[0]]
+
+
+def _columns(path: Path) -> np.ndarray:
+    """Rows of numbers, in our order where the first line names them."""
     data = path.read_bytes()
     rows = [(number, re.sub("[,;]", " ", line)) for number, line in lines(data)]
     first = data.decode(errors="replace").lstrip("\ufeff \r\n").split("\n", 1)[0]
     order = None
-    if first.startswith("#"):  # a header, or any remark
+    if first.startswith("#"):  # names, or any remark
         order = _order(re.sub("[,;#]", " ", first).split())
     elif rows and not any(map(is_number, names := rows[0][1].split())):
         order = _order(names)
@@ -191,15 +204,6 @@ def _numbers(path: Path) -> np.ndarray:
         return np.empty((0, 9))
     numbers = table(path, rows, [] if order is None else [len(order)])
     return numbers if order is None else numbers[:, order]
-
-
-def _only(held: Any) -> Any:
-    """The one array of a file."""
-    if not hasattr(held, "keys"):
-        return held
-    if len(names := [*held.keys()]) != 1:
-        raise ValueError(f"it holds {', '.join(names) or 'none'}.")
-    return held[names[0]]
 
 
 def _order(names: list[str]) -> list[int] | None:

@@ -17,7 +17,8 @@ With R the rotation nearest to the covariance C, the scale is s = <R, C> / v, or
 float64, which the gradients need. g are the gradients of R, t, s and C, or None. Poses are for d = 3.
 
 A pair of weight 0 counts for nothing, whatever its coordinates; if they are not finite, the gradient of its
-weight is 0, too. A negative weight is NaN. Without any weight the moments are 0, and so are their gradients.
+weight is 0, too. A negative weight is NaN. Without any weight the moments are 0, and so are their gradients;
+on a CPU that is so from where the total has no reciprocal in the type of the points.
 """
 
 import math

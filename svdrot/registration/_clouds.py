@@ -41,7 +41,8 @@ class Clouds:
         if points.ndim < 2:
             raise ValueError(f"`{name}` must have shape (..., N, 3); got {tuple(points.shape)}.")
         n = points.shape[-2]
-        inside = points.isfinite().all(-1) if mask is None else check_mask(mask_, mask, n)
+        finite = points.isfinite().all(-1)
+        inside = finite if mask is None else check_mask(mask_, mask, n)
         weights = points.new_ones(n) if weights is None else as_tensor("weights", weights, n)
         normals = None if normals is None else as_tensor(normals_, normals, n, 3)
         covariances = None if covariances is None else as_tensor(covariances_, covariances, n, 3, 3)
@@ -51,7 +52,7 @@ class Clouds:
         if covariances is not None:
             batches[covariances_] = covariances.shape[:-3]
         batch = common_batch(**batches)
-        valid = points.isfinite().all(-1) & inside & (weights > 0)
+        valid = finite & inside & (weights > 0)
         points, valid = points.expand(*batch, n, 3), valid.expand(*batch, n)
         return Clouds(points, valid, weights.expand(*batch, n), normals, covariances)
 
