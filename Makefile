@@ -1,32 +1,58 @@
-# make demo    compare rotation heads on point clouds (CPU, minutes)
-# make test    lint, types, every test
-# make bench   time projection, polar factor, alignments and heads against their peers
+# make demo     compare rotation heads on generated point clouds: three minutes of two cores
+# make test     lint, types, every test
+# make peers    install what tests and benchmarks compare with, open3d among it, where this system has it
+# make bench    time projection, polar factor, alignments and heads against their peers
+# make matrix   the tests of the library with the oldest and the newest versions of all it needs
+#
+# Each installs what it lacks into .venv; the first time that is torch, on Linux without another choice its CUDA
+# build of about 3 GB.
 
 PYTHON ?= python3
-BIN := .venv/bin
-INSTALLED := .venv/.installed
+VENV ?= .venv
+ifeq ($(OS),Windows_NT)
+BIN := $(VENV)/Scripts
+else
+BIN := $(VENV)/bin
+endif
 
-demo: $(INSTALLED)
+demo: $(VENV)/.experiments
+	@echo "Compares five rotation heads on generated point clouds: about three minutes on two cores, in"
+	@echo "runs/pointcloud_alignment-shapes. What was stopped goes on when it is started again."
 	$(BIN)/python -m experiments.rotation.pointcloud_alignment --jobs 2
 
-test: $(INSTALLED)
-	$(BIN)/ruff check
-	$(BIN)/ruff format --check
-	$(BIN)/pyright
-	$(BIN)/pytest --numprocesses auto --dist loadfile
+test: $(VENV)/.dev
+	$(BIN)/python -m ruff check
+	$(BIN)/python -m ruff format --check
+	$(BIN)/python -m pyright --pythonpath $(BIN)/python
+	$(BIN)/python -m pytest --numprocesses auto --dist worksteal
 
-bench: $(INSTALLED)
+bench: $(VENV)/.dev $(VENV)/.peers
 	$(BIN)/python -m experiments.benchmarks.projection
 	$(BIN)/python -m experiments.benchmarks.polar
 	$(BIN)/python -m experiments.benchmarks.registration
 	$(BIN)/python -m experiments.benchmarks.icp
 	$(BIN)/python -m experiments.benchmarks.heads
 
-$(INSTALLED): pyproject.toml constraints.txt
-	$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 10) and 'svdrot needs Python 3.10 or newer')"
-	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --upgrade pip
-	$(BIN)/python -m pip install --constraint constraints.txt --editable ".[dev]"
-	touch $@
+peers: $(VENV)/.peers
 
-.PHONY: demo test bench
+# A mark for each set of packages that is installed.
+$(VENV)/.%: $(VENV)/.pip constraints.txt
+	@echo "Installing torch and what $* needs into $(VENV): minutes, depending on the network."
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[$*]"
+	@$(BIN)/python -c "open('$@', 'w')"
+
+$(VENV)/.pip: pyproject.toml
+	$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 10) and 'svdrot needs Python 3.10 or newer')"
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	@$(BIN)/python -c "open('$@', 'w')"
+
+# Of every Python and system; without the libraries of CUDA, which torch names itself, and for torch on Linux
+# alone, since older systems of Apple have only older ones.
+constraints: $(VENV)/.pip
+	$(BIN)/python -m pip install --quiet uv
+	$(BIN)/python -m uv pip compile --quiet --universal --python-version 3.10 --all-extras --no-annotate \
+		--no-emit-package svdrot --output-file constraints.txt pyproject.toml
+	sed -i -E "/^(nvidia|cuda)-/d; s/^(torch==[^ ]*)$$/\1 ; sys_platform == 'linux'/" constraints.txt
+
+.PHONY: demo test peers bench constraints

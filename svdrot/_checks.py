@@ -1,6 +1,7 @@
 """Argument errors: the only place that says what an argument must be."""
 
 import math
+from collections.abc import Iterable
 
 import torch
 from torch import Tensor
@@ -50,6 +51,12 @@ def common_batch(**batches: torch.Size) -> torch.Size:
     except RuntimeError as error:
         shapes = ", ".join(f"{tuple(batch)} of `{name}`" for name, batch in batches.items())
         raise ValueError(f"Batch dimensions must broadcast; got {shapes}.") from error
+
+
+def check_choice(name: str, value: str, known: Iterable[str]) -> None:
+    known = list(known)
+    if value not in known:
+        raise ValueError(f"`{name}` must be one of {', '.join(known)}; got {value!r}.")
 
 
 def check_positive(name: str, value: float) -> None:

@@ -1,14 +1,21 @@
 """Options and fixtures of the whole suite."""
 
+import importlib
 import os
 
 import pytest
-import torch
 
+# One thread for each worker and for the processes that tests start: with threads that wait for a busy core in
+# every operation, a test takes fifty times as long. Tests of threads ask for their own.
+THREADS = 1
+for library in ("OMP", "MKL", "OPENBLAS"):
+    os.environ[f"{library}_NUM_THREADS"] = str(THREADS)
+
+import torch  # noqa: E402, which reads the environment
+
+torch.set_num_threads(THREADS)
 if not torch.cuda.is_available():
     os.environ["TRITON_INTERPRET"] = "1"  # before Triton is imported: the GPU kernels then run on the CPU
-
-THREADS = torch.get_num_threads()
 
 
 def pytest_addoption(parser):
@@ -26,12 +33,28 @@ def gpu(request) -> torch.device:
     return torch.device("cuda")
 
 
+@pytest.fixture
+def open3d():
+    """open3d, for features, binary PCD and baselines; where it does not load, the test is skipped."""
+    try:
+        return importlib.import_module("open3d")
+    except (ImportError, OSError) as error:
+        pytest.skip(f"open3d does not load: {error}")
+
+
 @pytest.fixture(autouse=True)
-def threads_as_before():
-    """Trainings take as many threads as they are told to."""
+def alone(request):
+    """Each test begins with the same seed and number of threads, whatever ran before it."""
+    if request.node.get_closest_marker("open3d"):
+        request.getfixturevalue("open3d")
+    torch.manual_seed(0)
     yield
     if torch.get_num_threads() != THREADS:
         torch.set_num_threads(THREADS)
+
+
+def pytest_configure(config):
+    config.addinivalue_line("markers", "open3d: needs open3d, which needs libusb, libGL and libX11")
 
 
 def pytest_sessionstart(session):

@@ -1,16 +1,15 @@
 """The shape of the house: what is public, who may import whom, and what an import costs."""
 
 import ast
+import importlib
 import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-import torch
 
 import svdrot
-from svdrot.kernels import _machine_code
 
 ROOT = Path(svdrot.__file__).parent
 
@@ -137,100 +136,34 @@ def python(code: str, **environment: str) -> str:
     return done.stdout
 
 
-def test_import_brings_nothing_heavy():
-    modules = python(
-        "import sys, torch; before = set(sys.modules); import svdrot; print(*set(sys.modules) - before)"
-    )
-    assert "svdrot.projection" in modules.split()
-    heavy = {
-        "numba",
-        "llvmlite",
-        "triton",
-        "scipy",
-        "matplotlib",
-        "torch._dynamo",
-        "torch._inductor",
-        "onnx",
-        "torchmetrics",
-    }
-    assert not heavy & set(modules.split())
+def test_import_brings_nothing_before_it_is_used():
+    assert python("import sys, svdrot; print('torch' in sys.modules)").strip() == "False"
 
 
-def test_machine_code_is_kept_between_processes_and_needs_no_numba(tmp_path):
-    code = f"""
-import sys, pathlib, torch, svdrot
-from svdrot.kernels import _machine_code
-_machine_code._folder = lambda: pathlib.Path({str(tmp_path)!r})
-svdrot.special_orthogonalize(torch.eye(3))
-print("numba" in sys.modules)
-"""
-    assert [python(code).strip() for _ in range(2)] == ["True", "False"]
-    assert [file.suffix for file in tmp_path.iterdir()] == [".o"]
+def test_a_projection_brings_nothing_heavy():
+    code = "import sys, torch; before = {*sys.modules}; import svdrot; svdrot.special_orthogonalize"
+    modules = set(python(f"{code}; print(*({{*sys.modules}} - before))").split())
+    assert "svdrot.projection" in modules
+    heavy = "numba llvmlite triton scipy matplotlib torch._dynamo torch._inductor onnx torchmetrics"
+    assert not modules & set(heavy.split())
 
 
-def test_a_folder_that_cannot_be_written_is_told_and_survived(monkeypatch, tmp_path):
-    monkeypatch.setattr(_machine_code, "_folder", lambda: tmp_path / "missing")
-    monkeypatch.setattr(_machine_code, "_compile", lambda kernel, dtype: b"code")
-    with pytest.warns(RuntimeWarning, match="cannot be written"):
-        assert _machine_code._read("project", torch.float32) == b"code"
+def test_type_checkers_see_the_public_names():
+    stub = ast.parse((ROOT / "__init__.pyi").read_text())
+    imports = [node for node in stub.body if isinstance(node, ast.ImportFrom) and node.level]
+    seen = [(node.module, alias) for node in imports for alias in node.names]
+    assert sorted(alias.name for _, alias in seen) == svdrot.__all__
+    for module, alias in seen:
+        assert alias.name == alias.asname  # the form that makes a name public
+        there = importlib.import_module(f"svdrot.{module or alias.name}")
+        assert getattr(svdrot, alias.name) is (getattr(there, alias.name) if module else there)
 
 
-@pytest.mark.parametrize("module", _machine_code.TILES, ids=lambda module: module.__name__.split(".")[-1])
-def test_an_edit_of_what_makes_the_machine_code_is_compiled_anew(module, monkeypatch, tmp_path):
-    fingerprint = _machine_code._fingerprint.__wrapped__  # without its memory
-    before = fingerprint(module)
-    assert fingerprint(module) == before
-
-    def edited(source: str | Path) -> Path:
-        copy = tmp_path / Path(source).name
-        copy.write_bytes(Path(source).read_bytes() + b"# edited\n")
-        return copy
-
-    for source in _machine_code.SHARED:
-        others = [edited(file) if file == source else file for file in _machine_code.SHARED]
-        with monkeypatch.context() as patch:
-            patch.setattr(_machine_code, "SHARED", others)
-            assert fingerprint(module) != before
-    monkeypatch.setattr(module, "__file__", str(edited(module.__file__)))
-    assert fingerprint(module) != before
-
-
-def test_machine_code_from_disk_finds_the_functions_of_the_system(tmp_path):
-    """A process without numba once took address 0 for memset, which LLVM makes of loops of zeros."""
-    compile_ = f"""
-import math, numba, pathlib
-import llvmlite.binding as llvm
-from svdrot.kernels import _machine_code, _numba
-
-def kernel(numbers, n):
-    x = numba.carray(numbers, (n,))
-    for i in range(n - 1):
-        x[i] = 0
-    x[n - 1] = math.sin(x[n - 1])
-
-signature = numba.void(numba.types.CPointer(numba.float64), numba.intp)
-compiled = numba.cfunc(signature, **_numba.OPTIONS)(kernel)
-module = llvm.parse_assembly(compiled.inspect_llvm())
-module.get_function(compiled.native_name).name = "kernel"
-code = _machine_code._target_machine().emit_object(module)
-assert b"memset" in code and b"sin" in code
-pathlib.Path({str(tmp_path / "code")!r}).write_bytes(code)
-"""
-    load = f"""
-import ctypes, pathlib, sys
-import llvmlite.binding as llvm
-from svdrot.kernels import _machine_code
-code = pathlib.Path({str(tmp_path / "code")!r}).read_bytes()
-engine = llvm.create_mcjit_compiler(llvm.parse_assembly(""), _machine_code._target_machine())
-engine.add_object_file(llvm.ObjectFileRef.from_data(code))
-engine.finalize_object()
-prototype = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_ssize_t)
-numbers = (ctypes.c_double * 100)(*[1.0] * 100)
-prototype(engine.get_function_address("kernel"))(ctypes.addressof(numbers), 100)
-print(sum(numbers[:99]), numbers[99], "numba" in sys.modules)
-"""
-    python(compile_)
-    assert python(load).split() == ["0.0", "0.8414709848078965", "False"]
+def test_names_that_are_not_there():
+    for name in ("projekt", "__wrapped__", "quaternion_to_nothing"):
+        with pytest.raises(AttributeError, match=f"'svdrot' has no attribute '{name}'"):
+            getattr(svdrot, name)
+    assert {*svdrot.__all__} <= {*dir(svdrot)}
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")

@@ -206,6 +206,7 @@ def assert_found(folder, truth, degrees=DEGREES):
     return found
 
 
+@pytest.mark.open3d
 def test_clouds_far_apart_are_aligned(clouds, tmp_path, capsys):
     assert cli.main(["align", *map(str, clouds)]) == 0
     printed = capsys.readouterr()
@@ -274,6 +275,7 @@ def test_a_result_is_a_start(clouds, tmp_path):
     assert_found(tmp_path / "second", moved())
 
 
+@pytest.mark.open3d
 def test_clouds_of_nothing_in_common_end_with_1(tmp_path, capsys):
     """And what was found is written all the same."""
     write_points(tmp_path / "a.ply", stone())
@@ -321,6 +323,7 @@ def test_a_surface_and_its_scan(tmp_path):
     assert_found(tmp_path / "scan_to_spot_low_resolution", truth)
 
 
+@pytest.mark.open3d
 def test_the_same_seed_gives_the_same(clouds, tmp_path):
     for out in ("one", "two"):
         arguments = ["--seed", "3", "--voxel", "0.08", "--output", f"{tmp_path}/{out}"]
@@ -394,13 +397,13 @@ TRUTHS = {
 }
 
 
+@pytest.mark.open3d
 @pytest.mark.parametrize("pair", TRUTHS)
 def test_real_scans(pair, tmp_path):
     source, target, truth, degrees, length = TRUTHS[pair]
     folder = DATA / "registration" / pair
     if not folder.is_dir():
         pytest.skip(f"the pair {folder} is not there")
-    pytest.importorskip("open3d", exc_type=ImportError)
     done = run("align", folder / source, folder / target, "--output", tmp_path)
     assert done.returncode == 0, done.stderr
     assert not done.stderr and "verdict      aligned" in done.stdout

@@ -1,12 +1,14 @@
-"""The command `svdrot`: `align` two clouds, `info` on what is installed."""
+"""The command `svdrot`: `align` two clouds, `info` on what is installed.
+
+What it does is imported by the command that does it: help and bad usage are answered without torch.
+"""
 
 import argparse
 import math
 import sys
 from collections.abc import Sequence
+from importlib import metadata
 from pathlib import Path
-
-from svdrot.cli import _info
 
 INTERRUPTED = 130  # as shells tell of Ctrl-C
 
@@ -44,7 +46,7 @@ def _parser() -> argparse.ArgumentParser:
         epilog="example:\n  svdrot align scan.ply model.ply",
         formatter_class=form,
     )
-    parser.add_argument("--version", action="version", version=f"svdrot {_info.version('svdrot')}")
+    parser.add_argument("--version", action="version", version=f"svdrot {metadata.version('svdrot')}")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
 
     align = commands.add_parser(
@@ -95,11 +97,16 @@ def _parser() -> argparse.ArgumentParser:
     info = commands.add_parser(
         "info",
         help="versions, devices and which backends work",
-        description="Print versions, devices and which backends work.",
+        description="Print versions, devices, which backends work, and where compiled kernels are kept.",
         epilog="example:\n  svdrot info",
         formatter_class=form,
     )
     info.set_defaults(run=_run_info)
+    info.add_argument(
+        "--clear-cache",
+        action="store_true",
+        help="remove the compiled kernels; they are compiled again when they are used",
+    )
     return parser
 
 
@@ -120,11 +127,15 @@ def _seed(text: str) -> int:
 
 
 def _run_align(settings: argparse.Namespace) -> int:
-    from svdrot.cli._align import Settings, run  # what `info` and `--help` do without
+    from svdrot.cli._align import Settings, run
 
     return run(Settings(**{name: value for name, value in vars(settings).items() if name != "run"}))
 
 
-def _run_info(_: argparse.Namespace) -> int:
+def _run_info(settings: argparse.Namespace) -> int:
+    from svdrot.cli import _info
+
+    if settings.clear_cache:
+        return _info.clear_cache()
     print(_info.report())
     return 0

@@ -1,12 +1,15 @@
-"""What is installed, and what of it works."""
+"""What is installed, what of it works, and what is kept on disk."""
 
 import importlib
 import platform
+import sys
 from importlib import metadata
 
 import torch
 
-PACKAGES = ("numpy", "scipy", "numba", "triton", "open3d", "trimesh", "matplotlib")
+from svdrot.kernels import _kept
+
+PACKAGES = ("numpy", "scipy", "numba", "llvmlite", "triton", "open3d", "trimesh", "matplotlib")
 
 
 def versions() -> dict[str, str]:
@@ -43,11 +46,19 @@ def _devices() -> list[str]:
 
 
 def _cpu_kernels() -> str:
-    from svdrot.kernels import _machine_code
+    files = _kept.kept()
+    where = ", ".join(str(folder) for folder in sorted({file.parent for file in files})) or "nowhere yet"
+    size = sum(file.stat().st_size for file in files) / 2**20
+    return f"{len(files)} compiled ({size:.1f} MiB), kept in {where}; others are compiled when first called"
 
-    folder = _machine_code._folder()
-    kept = len([*folder.glob("*.o")])
-    return f"{kept} compiled, in {folder}; what is new or has changed is compiled at its first call"
+
+def clear_cache() -> int:
+    """Remove the compiled kernels; returns 2 if some could not be removed."""
+    removed, left = _kept.clear(), _kept.kept()
+    print(f"Removed {len(removed)} compiled kernels; they are compiled again when they are used.")
+    for file in left:
+        print(f"svdrot: {file} cannot be removed.", file=sys.stderr)
+    return 2 if left else 0
 
 
 def _gpu_kernels() -> str:

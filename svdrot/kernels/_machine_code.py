@@ -1,14 +1,17 @@
-"""The CPU kernels as machine code: compiled by numba when new, kept on disk, and loaded by llvmlite."""
+"""The CPU kernels as machine code: compiled by numba when new, kept on disk, and loaded by llvmlite.
+
+All of it happens under one lock: LLVM sets itself up once, and not for two threads at a time.
+"""
 
 import ctypes
 import hashlib
 import os
 import sys
-import warnings
+import threading
 from collections.abc import Callable
 from functools import cache
+from importlib import metadata
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import llvmlite
@@ -16,6 +19,7 @@ import llvmlite.binding as llvm
 import torch
 
 from . import (
+    _kept,
     _neighbour_tiles,
     _pair_tiles,
     _polar_row_tiles,
@@ -40,8 +44,6 @@ TILES = (
     _robust_tiles,
 )
 MODULES = {kernel: module for module in TILES for kernel in module.KERNELS}
-SOURCES = ("_tiles", "so3", "pairs", "_simd", "_panels", "_numba", "_threads")
-SHARED = tuple(Path(__file__).with_name(f"{name}.py") for name in SOURCES)
 
 # What numba puts around a kernel names these, for exceptions that no kernel raises. One name that the loader
 # does not find, and it takes address 0 for others as well: memset and sin, which LLVM calls.
@@ -50,16 +52,30 @@ for _name in ("NRT_MemInfo_call_dtor", "numba_gil_ensure", "numba_gil_release"):
     if llvm.address_of_symbol(_name) is None:
         llvm.add_symbol(_name, _ABORT)
 
+_LOCK = threading.RLock()
+_LOADED: dict[tuple[str, torch.dtype], Callable[..., None]] = {}
 
-@cache
+if hasattr(os, "register_at_fork"):  # a child must not begin in the middle of another thread's compilation
+    os.register_at_fork(before=_LOCK.acquire, after_in_parent=_LOCK.release, after_in_child=_LOCK.release)
+
+
 def load(kernel: str, dtype: torch.dtype) -> Callable[..., None]:
     """A kernel for one dtype, as a C function; the interpreter lock is released while it runs.
 
     Its attributes are what `_threads` shares a batch by: `block`, and the function of a block by its address
     and for Python, `entry` and `work`.
     """
-    code = _read(kernel, dtype)
-    engine = llvm.create_mcjit_compiler(llvm.parse_assembly(""), _target_machine())
+    function = _LOADED.get((kernel, dtype))
+    if function is None:
+        with _LOCK:
+            function = _LOADED.get((kernel, dtype))
+            if function is None:
+                function = _LOADED[kernel, dtype] = _link(kernel, dtype, _code(kernel, dtype))
+    return function
+
+
+def _link(kernel: str, dtype: torch.dtype, code: bytes) -> Callable[..., None]:
+    engine = llvm.create_mcjit_compiler(llvm.parse_assembly(""), _target_machine())  # and it owns both
     engine.add_object_file(llvm.ObjectFileRef.from_data(code))
     engine.finalize_object()
     types = {"pointer": ctypes.c_void_p, "wide": ctypes.c_void_p}
@@ -73,18 +89,12 @@ def load(kernel: str, dtype: torch.dtype) -> Callable[..., None]:
     return function
 
 
-def _read(kernel: str, dtype: torch.dtype) -> bytes:
-    file = _folder() / f"{kernel}-{str(dtype).removeprefix('torch.')}-{_fingerprint(MODULES[kernel])}.o"
-    if file.exists():
-        return file.read_bytes()
-    code = _compile(kernel, dtype)
-    try:
-        new = file.with_suffix(f".{os.getpid()}")
-        new.write_bytes(code)
-        new.replace(file)
-    except OSError as error:
-        message = f"{file} cannot be written ({error}): every process will compile for some seconds."
-        warnings.warn(message, RuntimeWarning, stacklevel=2)
+def _code(kernel: str, dtype: torch.dtype) -> bytes:
+    name = f"{kernel}-{str(dtype).removeprefix('torch.')}-{_fingerprint()}"
+    code = _kept.read(name)
+    if code is None:
+        code = _compile(kernel, dtype)
+        _kept.write(name, code)
     return code
 
 
@@ -98,7 +108,6 @@ def _compile(kernel: str, dtype: torch.dtype) -> bytes:
     return _target_machine().emit_object(module)
 
 
-@cache
 def _target_machine() -> llvm.TargetMachine:
     llvm.initialize_native_target()
     llvm.initialize_native_asmprinter()
@@ -112,28 +121,12 @@ def _target_machine() -> llvm.TargetMachine:
 
 
 @cache
-def _fingerprint(module: ModuleType) -> str:
-    """Of all that its machine code depends on: an edit of a formula, another compiler, another CPU."""
+def _fingerprint(folder: Path = Path(__file__).parent) -> str:
+    """Of all that machine code depends on: the sources, the compilers, the CPU."""
     digest = hashlib.sha256()
-    for source in (*SHARED, Path(str(module.__file__))):
-        digest.update(source.read_bytes())
-    constants = {name: value for name, value in vars(module).items() if isinstance(value, int)}
-    digest.update(repr(constants).encode())  # some of which another module has
-    digest.update(f"{llvmlite.__version__} {sys.platform} {llvm.get_host_cpu_name()}".encode())
+    for source in sorted(folder.rglob("*.py")):
+        digest.update(f"\0{source.relative_to(folder)}\0".encode() + source.read_bytes())
+    compilers = sys.version_info[:3], llvmlite.__version__, metadata.version("numba"), llvm.llvm_version_info
+    digest.update(f"{compilers} {sys.platform} {llvm.get_host_cpu_name()}".encode())
     digest.update(llvm.get_host_cpu_features().flatten().encode())
     return digest.hexdigest()[:16]
-
-
-@cache
-def _folder() -> Path:
-    """Beside the source, as Python's own byte code, or else in the user's cache."""
-    own = Path(__file__).parent / "__pycache__"
-    user = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "svdrot"
-    for folder in (own, user):
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError:
-            continue
-        if os.access(folder, os.W_OK):
-            return folder
-    return user

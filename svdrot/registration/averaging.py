@@ -22,7 +22,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from svdrot._checks import check_mask, check_shape, common_batch, result_dtype
+from svdrot._checks import check_choice, check_mask, check_shape, common_batch, result_dtype
 from svdrot.projection import special_orthogonalize
 from svdrot.representations import axis_angle_to_matrix, matrix_to_axis_angle
 
@@ -116,8 +116,7 @@ class _Items:
 
     @staticmethod
     def of(rotations: Tensor, weights: Tensor | None, mask: Tensor | None, norm: str) -> "_Items":
-        if norm not in NORMS:
-            raise ValueError(f"`norm` must be one of {', '.join(NORMS)}; got {norm!r}.")
+        check_choice("norm", norm, NORMS)
         check_shape("rotations", rotations, 3, 3)
         if rotations.ndim < 3:
             raise ValueError(f"`rotations` must have shape (..., N, 3, 3); got {tuple(rotations.shape)}.")

@@ -12,11 +12,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from svdrot._checks import check_positive, check_shape, result_dtype
+from svdrot._checks import check_choice, check_positive, check_shape, result_dtype
 from svdrot.registration.features import fpfh, match
+from svdrot.registration.icp import METHODS as REFINEMENTS
 from svdrot.registration.icp import icp
 from svdrot.registration.neighbours import Neighbours
-from svdrot.registration.robust import robust_kabsch
+from svdrot.registration.robust import METHODS, robust_kabsch
 from svdrot.registration.surfaces import spacing, voxel_downsample
 from svdrot.registration.transform import Transform
 
@@ -109,6 +110,9 @@ def register(
         raise ValueError(f"`source` and `target` must have shapes (N, 3) and (M, 3); got {shapes}.")
     if voxel is not None:
         check_positive("voxel", voxel)
+    check_choice("method", method, METHODS)
+    if refine is not None:
+        check_choice("refine", refine, REFINEMENTS)
     with torch.no_grad():
         x, y = (cloud[cloud.isfinite().all(-1)].double() for cloud in (source, target))
         size = automatic_voxel(x, y) if voxel is None else float(voxel)

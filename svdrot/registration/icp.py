@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from svdrot._checks import check_positive, check_shape, common_batch, result_dtype
+from svdrot._checks import check_choice, check_positive, check_shape, common_batch, result_dtype
 from svdrot.registration import _steps
 from svdrot.registration._clouds import Clouds
 from svdrot.registration._iterations import Aligner, State, Status
@@ -187,10 +187,8 @@ def icp(
         Besl and McKay, IEEE TPAMI 14 (1992); Chen and Medioni (1992); Segal et al., "Generalized-ICP", RSS
         2009; Rusinkiewicz, "A Symmetric Objective Function for ICP", SIGGRAPH 2019.
     """
-    if method not in _steps.METHODS:
-        raise ValueError(f"`method` must be one of {', '.join(METHODS)}; got {method!r}.")
-    if kernel not in KERNELS:
-        raise ValueError(f"`kernel` must be one of {', '.join(KERNELS)}; got {kernel!r}.")
+    check_choice("method", method, METHODS)
+    check_choice("kernel", kernel, KERNELS)
     if kernel_parameter is not None:
         check_positive("kernel_parameter", kernel_parameter)
         if kernel == "trimmed" and kernel_parameter > 1:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree
 
-from svdrot._checks import check_floating, check_mask, check_shape, common_batch, result_dtype
+from svdrot._checks import check_choice, check_floating, check_mask, check_shape, common_batch, result_dtype
 from svdrot.registration import reweighting
 from svdrot.registration._hypotheses import Pairs, Selection, squared_residuals
 from svdrot.registration.consistency import consistency
@@ -165,8 +165,7 @@ def _robust(
     generator: torch.Generator | None,
     scaled: bool,
 ) -> RobustAlignment:
-    if method not in METHODS:
-        raise ValueError(f"`method` must be one of {', '.join(METHODS)}; got {method!r}.")
+    check_choice("method", method, METHODS)
     if scaled and method == "consistency":
         raise ValueError("`method` must not be 'consistency' for a similarity, which does not keep lengths.")
     x, y, w, batch = _checked(source, target, threshold, weights, mask)

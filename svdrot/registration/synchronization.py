@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from svdrot._checks import check_choice
 from svdrot.projection import projection_gap, special_orthogonalize
 from svdrot.registration._cycles import best_cycles
 from svdrot.registration._rotation_descent import Descent, Loss, Progress, absolute, geman_mcclure
@@ -110,8 +111,7 @@ def synchronize_rotations(
         angles, then a robust loss); Yang et al., "Graduated non-convexity for robust spatial perception",
         RA-L 5 (2020) (lowering c).
     """
-    if loss not in LOSSES:
-        raise ValueError(f"`loss` must be one of {', '.join(LOSSES)}; got {loss!r}.")
+    check_choice("loss", loss, LOSSES)
     if scale is not None and not 0 < scale < math.inf:
         raise ValueError(f"`scale` must be a positive number; got {scale!r}.")
     if max_iterations < 0:

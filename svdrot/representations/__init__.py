@@ -52,8 +52,8 @@ from ._quaternions import quaternion_to_axis_angle as quaternion_to_axis_angle
 from ._quaternions import quaternion_to_matrix as quaternion_to_matrix
 from ._quaternions import quaternion_to_mrp as quaternion_to_mrp
 
-NAMED = {name: made for name, made in named_conversions().items() if name not in globals()}
-globals().update(NAMED)
+CONVERSIONS = {name: globals().get(name, made) for name, made in named_conversions().items()}
+globals().update(CONVERSIONS)
 
 if TYPE_CHECKING:
 
