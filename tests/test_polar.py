@@ -327,9 +327,11 @@ def test_the_equation_by_products_is_solved_or_reported(n, dtype):
         assert torch.equal(ok, torch.tensor([True] * 3 + [False] * 4))
         x, y = result[:3].double().split((n, 3), -2)
         h64, c = h[:3].double() * scale, skew[:3].double()
-        rounding = 4 * n * eps * torch.linalg.matrix_norm(c)
-        assert (torch.linalg.matrix_norm(h64 @ x + x @ h64 - c) <= rounding).all()
-        assert (torch.linalg.matrix_norm(y @ h64 - below[:3]) <= 1e2 * rounding).all()
+        # What rounding of n terms makes of the products themselves; measured: 1.4 and 0.4 of it, not 4.
+        rounding = 4 * n * eps * torch.linalg.matrix_norm(h64)
+        left, right = h64 @ x + x @ h64 - c, y @ h64 - below[:3]
+        assert (torch.linalg.matrix_norm(left) <= rounding * torch.linalg.matrix_norm(x)).all()
+        assert (torch.linalg.matrix_norm(right) <= rounding * torch.linalg.matrix_norm(y)).all()
         assert torch.equal(x, -x.mT)
         without, holds = products.solve(h * scale, skew)
         assert torch.equal(ok, holds)

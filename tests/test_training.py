@@ -9,6 +9,7 @@ import os
 import subprocess
 import sys
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -22,8 +23,9 @@ from experiments._optimizers import relative_rate
 
 ROOT = Path(_training.__file__).resolve().parents[1]
 
-# Of losses and errors near 1 after 30 steps: sums over half batches round differently; measured 2e-7.
-ROUNDING = 1e-5
+# Of losses and errors near 1 after 30 steps in float64: sums over half batches round differently (measured:
+# 2e-15), and AdamW, which divides small gradients by their size, may make more of it. Batches shared wrongly show at once.
+ROUNDING = 1e-12
 
 
 def command(*arguments: str, fails: bool = False, **environment: str) -> None:
@@ -42,17 +44,31 @@ def train(folder: Path, config: Config, variant: str = "svd") -> dict:
 # Processes.
 
 
-@pytest.mark.parametrize("what", [("kills", "5"), ("two",)], ids=["killed", "interleaved"])
+@pytest.mark.parametrize("what", [("kills", "3"), ("two",)], ids=["killed", "interleaved"])
 def test_runs_that_are(what, tmp_path):
     command(worker.__file__, what[0], str(tmp_path), *what[1:])
 
 
+LAUNCH = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", worker.__file__, "run")
+
+
+@pytest.fixture(scope="module")
+def by_two(tmp_path_factory):
+    """Folders of 30 steps by two processes, by optimizer."""
+
+    @cache
+    def folder(optimizer: str) -> Path:
+        folder = tmp_path_factory.mktemp(optimizer) / "two"
+        command(*LAUNCH, str(folder), "30", optimizer)
+        return folder
+
+    return folder
+
+
 @pytest.mark.parametrize("optimizer", ["adamw", "muon"])
-def test_two_processes_of_torchrun_end_as_one_does(optimizer, tmp_path):
-    launch = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2")
-    command(*launch, worker.__file__, "run", str(tmp_path / "two"), "30", optimizer)
-    worker.run(tmp_path / "one", Config(steps=30, optimizer=optimizer))
-    one, two = (_training.load_checkpoint(tmp_path / n, ("svd", 0)) for n in ("one", "two"))
+def test_two_processes_of_torchrun_end_as_one_does(optimizer, by_two, tmp_path):
+    command(worker.__file__, "run", str(tmp_path), "30", optimizer)
+    one, two = (_training.load_checkpoint(folder, ("svd", 0)) for folder in (tmp_path, by_two(optimizer)))
     for a, b in zip(one["curve"], two["curve"], strict=True):
         assert a["step"] == b["step"]
         assert abs(a["loss"] - b["loss"]) < ROUNDING and abs(a["error"] - b["error"]) < ROUNDING
@@ -60,14 +76,12 @@ def test_two_processes_of_torchrun_end_as_one_does(optimizer, tmp_path):
         torch.testing.assert_close(weights, two["model"][name], rtol=0, atol=10 * ROUNDING)
 
 
-def test_processes_of_torchrun_that_end_early_go_on_to_the_last_bit(tmp_path):
-    launch = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", worker.__file__, "run")
-    command(*launch, str(tmp_path / "whole"), "30", "adamw")
-    command(*launch, str(tmp_path / "early"), "30", "adamw", fails=True, BATCHES_TO_LIVE="13")
-    saved = _training.load_checkpoint(tmp_path / "early", ("svd", 0))
+def test_processes_of_torchrun_that_end_early_go_on_to_the_last_bit(by_two, tmp_path):
+    command(*LAUNCH, str(tmp_path), "30", "adamw", fails=True, BATCHES_TO_LIVE="13")
+    saved = _training.load_checkpoint(tmp_path, ("svd", 0))
     assert saved["step"] == 7 and len(saved["loss_sums"]) == 2  # between two points of the curve
-    command(*launch, str(tmp_path / "early"), "30", "adamw")
-    assert worker.metrics(tmp_path / "early") == worker.metrics(tmp_path / "whole")
+    command(*LAUNCH, str(tmp_path), "30", "adamw")
+    assert worker.metrics(tmp_path) == worker.metrics(by_two("adamw"))
 
 
 def test_a_batch_that_cannot_be_shared_equally_is_refused(monkeypatch):

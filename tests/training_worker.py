@@ -148,6 +148,7 @@ if __name__ == "__main__":
     torch.optim.AdamW([torch.zeros(1)])  # torch imports much for it: once here, not in every fork
     what, folder, *more = sys.argv[1:]
     if what == "run":
+        torch.set_default_dtype(torch.float64)
         run(Path(folder), Config(steps=int(more[0]), optimizer=more[1]))
     elif what == "kills":
         kills(Path(folder), int(more[0]))

@@ -121,6 +121,8 @@ def orthogonalize_differential(m: Tensor, q: Tensor, t: Tensor, damping: float) 
 
 
 def _differential(m: Tensor, q: Tensor, t: Tensor, damping: float) -> Tensor:
+    if m.shape[-1] == m.shape[-2]:  # Y is zero, and its rounding over the smallest singular value is not
+        return _special_differential(m, q, t, damping)
     a = q.mT @ t
     right_hand_side = torch.cat((a - a.mT, t - q @ a), -2)
     x, y = solve(_symmetric(q.mT @ m), right_hand_side, damping).split((m.shape[-1], m.shape[-2]), -2)
