@@ -281,8 +281,8 @@ def test_bad_arguments_of_evaluate_are_named(tmp_path):
         text=True,
         timeout=300,
     )
-    assert run.returncode == 1
-    assert run.stderr == "evaluate: `clouds` must be a folder; there is none at none.\n"
+    assert run.returncode == 2
+    assert run.stderr == "evaluate: --clouds must be a folder; there is none at none.\n"
 
 
 @pytest.mark.parametrize(
