@@ -120,11 +120,11 @@ def parse(
 
 
 def _said(box: str) -> str:
-    """The first paragraph in a box that tyro draws around its errors, or all of it."""
+    """The first paragraph below the title of a box that tyro draws around an error, in Unicode or ASCII."""
     plain = re.sub(r"\x1b\[[0-9;]*m", "", box)
-    lines = [line.strip("│| ") for line in plain.splitlines()[1:-1]]
-    rules = [i for i, line in enumerate(lines) if line and not line.strip("─-")]
-    text = " ".join(lines[: rules[0] if rules else None]).strip().rstrip(".")
+    _, *lines = (line for row in plain.splitlines() if (line := row.strip("│| ")))
+    paragraphs = "\n".join("" if not line.strip("╰╯─-") else line for line in lines).strip().split("\n\n")
+    text = " ".join(paragraphs[0].split()).rstrip(".")
     return re.sub(r"^Error parsing (?!-)\w+: ", "", text) + "."
 
 

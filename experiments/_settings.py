@@ -58,8 +58,9 @@ class Settings:
     """
 
     def __post_init__(self):
-        for name, kind in get_type_hints(type(self), include_extras=True).items():
-            _check(name, getattr(self, name), kind)
+        for owner in type(self).__mro__[-2::-1]:  # a class may give a field another default, and a plain type
+            for name, kind in get_type_hints(owner, include_extras=True).items():
+                _check(name, getattr(self, name), kind)
 
     def left(self) -> str:
         """What a command leaves that was interrupted, and how to go on."""

@@ -335,7 +335,7 @@ def test_trainings_that_end_early_are_drawn(tmp_path):
     config = replace(in_folders(SANITY, tmp_path), heads=("svd", "euler"), steps=12, learning_rate=1.0)
     rows = sanity_autoencoder.run(replace(config, evaluations=12, patience=1))
     assert len({row["steps"] for row in rows}) > 1
-    tables(config.out / "sanity_autoencoder")
+    tables(config.out)
 
 
 def comparison(**means):
