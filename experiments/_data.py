@@ -18,7 +18,7 @@ SOURCES = {
     "object_poses": "gt_lmo-test.csv and megapose_lmo-test.csv, of https://github.com/thodan/bop_toolkit,"
     " folder bop_toolkit_lib/tests/data/results_sub",
     "planes": "the ShapeNet aeroplanes, of https://github.com/papagina/RotationContinuity, folder"
-    " shapenet/data/pc_plane, which is itself one to name",
+    " shapenet/data/pc_plane, and give the path of that folder",
     "posegraph": "sphere2500.txt and sphere2500_groundtruth.txt, of https://github.com/borglab/gtsam, folder"
     " examples/Data, and smallGrid3D.g2o, of https://github.com/david-m-rosen/SE-Sync, folder data",
     "registration": "folders lidar_small_gicp, kitchen_3dmatch_0_1 and indoor_geotransformer_demo, each with"
