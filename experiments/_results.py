@@ -1,5 +1,6 @@
 """What a finished experiment leaves in its folder: rows as JSON, tables, and a figure."""
 
+import io
 import json
 import math
 from collections.abc import Mapping
@@ -26,6 +27,8 @@ def write(folder: Path, config: Any, tables: Mapping[str, Rows], figure: Figure,
         figure: made without pyplot, as `Figure(figsize=..., layout="constrained")`.
         verdict: what the result says, in a sentence or two, as Markdown.
     """
+    picture = io.BytesIO()  # drawing takes seconds: an interruption before the first file leaves none
+    figure.savefig(picture, dpi=130)
     command = _run.command()
     content = {"command": command, **_run.environment(), "config": asdict(config), "verdict": verdict}
     with _run.replacing(folder / "results.json") as new:
@@ -37,7 +40,7 @@ def write(folder: Path, config: Any, tables: Mapping[str, Rows], figure: Figure,
     with _run.replacing(folder / "table.md") as new:
         new.write_text(text + "\n")
     with _run.replacing(folder / "figure.png") as new:
-        figure.savefig(new, dpi=130)
+        new.write_bytes(picture.getbuffer())
     Console().print(Markdown(text))
     print(f"In {folder}: table.md, figure.png, results.json.")
 

@@ -1,19 +1,23 @@
 """What every experiment shares: its command line, its run folder, its files, and its processes."""
 
 import csv
+import io
 import json
 import multiprocessing
 import os
 import platform
 import queue
+import re
 import shlex
+import signal
 import subprocess
 import sys
 import threading
 import traceback
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from contextlib import contextmanager, redirect_stderr
+from dataclasses import asdict, dataclass, fields
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -24,28 +28,104 @@ from filelock import FileLock, Timeout
 from torch import Tensor
 from tqdm import tqdm
 
+from experiments._settings import Settings
 from svdrot.registration import files
 
 ROOT = Path(__file__).resolve().parents[1]
-Config = TypeVar("Config")
+Config = TypeVar("Config", bound=Settings)
 
 
-def parse(default: Config, description: str | None, presets: Mapping[str, Config] | None = None) -> Config:
-    """The settings of the command line; an unknown flag ends the program.
+class UserError(ValueError):
+    """A command that cannot be carried out, for a reason that who gave it can do something about."""
+
+
+REFUSED, INTERRUPTED = 2, 130  # exit codes
+
+
+def main(
+    experiment: Callable[[Config], object],
+    default: Config | type[Config],
+    description: str | None,
+    presets: Mapping[str, Config] | None = None,
+) -> None:
+    """Run an experiment with the settings of the command line.
+
+    What the user can mend ends the program with one line on stderr: settings without a meaning, data that is
+    missing, folders that are taken or cannot be written, too little memory. So does Ctrl-C, with what is kept
+    of the work. Any other exception is a mistake of ours, and keeps its traceback.
+    """
+    config = None
+    try:
+        config = parse(default, description, presets)
+        _check_folders(config)
+        experiment(config)
+        return
+    except (UserError, OSError) as error:
+        code, said = REFUSED, str(error)
+    except (MemoryError, torch.OutOfMemoryError) as error:
+        code, said = REFUSED, f"not enough memory: {error} Take smaller settings."
+    except KeyboardInterrupt:
+        code, said = INTERRUPTED, f"interrupted. {config.left() if config else 'Nothing was done.'}"
+    # Here, not above: bars of progress end with the frames that the exception held.
+    print(f"{Path(sys.argv[0]).stem}: {_with_options(' '.join(said.split()), default)}", file=sys.stderr)
+    sys.exit(code)
+
+
+def _with_options(text: str, config: Any) -> str:
+    """Names of settings, which errors have in backticks, as the command line spells them."""
+    for field in fields(config):
+        text = text.replace(f"`{field.name}`", f"--{field.name.replace('_', '-')}")
+    return text
+
+
+def _check_folders(config: Any) -> None:
+    """Hours before the first file is written."""
+    for name in ("out", "run_folder"):
+        if (folder := getattr(config, name, None)) is None:
+            continue
+        there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+        if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
+            wrong = "may not be written to" if there.is_dir() else "is a file"
+            raise UserError(f"`{name}` must be a folder that can be made and written; {there} {wrong}.")
+
+
+def parse(
+    default: Config | type[Config], description: str | None, presets: Mapping[str, Config] | None = None
+) -> Config:
+    """The settings of the command line.
 
     Args:
-        default: instance of a frozen dataclass, one flag per field.
+        default: instance of a frozen dataclass, one flag per field; or the class, if there are fields without
+            a default.
         description: for `--help`.
         presets: other defaults by the flag that chooses them, as `{"--full": Config(...)}`.
+
+    Raises:
+        UserError: if a flag is unknown, or a value has no meaning.
     """
     arguments = sys.argv[1:]
     for flag, preset in (presets or {}).items():
         if flag in arguments:
             arguments.remove(flag)
             default = preset
-    return tyro.cli(
-        type(default), default=default, args=arguments, description=description, prog=shlex.join(_launched())
-    )
+    cli = partial(tyro.cli, args=arguments, description=description, prog=shlex.join(_launched()))
+    box = io.StringIO()
+    try:
+        with redirect_stderr(box):
+            return cli(default) if isinstance(default, type) else cli(type(default), default=default)
+    except SystemExit as error:
+        if not error.code:  # --help
+            raise
+    raise UserError(f"{_said(box.getvalue())} See --help.")
+
+
+def _said(box: str) -> str:
+    """The first paragraph below the title of a box that tyro draws around an error, in Unicode or ASCII."""
+    plain = re.sub(r"\x1b\[[0-9;]*m", "", box)
+    _, *lines = (line for row in plain.splitlines() if (line := row.strip("│| ")))
+    paragraphs = "\n".join("" if not line.strip("╰╯─-") else line for line in lines).strip().split("\n\n")
+    text = " ".join(paragraphs[0].split()).rstrip(".")
+    return re.sub(r"^Error parsing (?!-)\w+: ", "", text) + "."
 
 
 def command() -> str:
@@ -75,15 +155,15 @@ def open_folder(folder: Path, config: Any, *, free: Iterable[str], data: str) ->
         data: a digest of the data.
 
     Raises:
-        ValueError: if the folder was made with another value of a field that is not free, or on other data.
+        UserError: if the folder was made with another value of a field that is not free, or on other data.
     """
     file = folder / "config.json"
     now = json.loads(json.dumps({**asdict(config), "data_sha256": data}, default=str))
     before = _earlier(file) if file.exists() else {"settings": now, "commands": []}
-    flag = "--run-folder" if "run_folder" in now else "--out"
+    flag = "--run-folder" if now.get("run_folder") else "--out"
     for name in [name for name in now | before["settings"] if name not in set(free)]:
         if before["settings"].get(name) != now.get(name):
-            raise ValueError(
+            raise UserError(
                 f"{folder} was made with `{name}` = {before['settings'].get(name)!r}; this command has "
                 f"{now.get(name)!r}. Give it another folder by {flag}, or delete this one."
             )
@@ -102,7 +182,7 @@ def _earlier(file: Path) -> dict[str, Any]:
         error = "`settings` or `commands` are missing"
     except (ValueError, AttributeError) as broken:
         error = str(broken)
-    raise ValueError(f"{file} cannot be read: {error}. Delete its folder, or take another.")
+    raise UserError(f"{file} cannot be read: {error}. Delete its folder, or take another.")
 
 
 def environment() -> dict[str, str]:
@@ -133,10 +213,27 @@ def _processor() -> str:
 
 @contextmanager
 def replacing(file: Path) -> Iterator[Path]:
-    """A path to write to, which takes the place of `file` when the block ends well: never half a file."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    with files.replacing(file) as new:
-        yield new
+    """A path to write to, which takes the place of `file` when the block ends well: never half a file.
+
+    Raises:
+        UserError: if the system cannot write it.
+    """
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with files.replacing(file) as new:
+            yield new
+    except OSError as error:
+        raise UserError(
+            f"{file} cannot be written: {error.strerror or error}. Make room for it, or take another folder."
+        ) from error
+
+
+def save(file: Path, content: Any) -> None:
+    """As `torch.save`, which tells of a full disk by a RuntimeError of its archive."""
+    archive = io.BytesIO()
+    torch.save(content, archive)
+    with replacing(file) as new:
+        new.write_bytes(archive.getbuffer())
 
 
 def write_csv(file: Path, rows: list[dict[str, Any]]) -> None:
@@ -151,7 +248,7 @@ def alone_in(folder: Path) -> Iterator[None]:
     """Keep a run folder to this process; the system gives it back however the process ends.
 
     Raises:
-        RuntimeError: if another process has it, with its command and number.
+        UserError: if another process has it, with its command and number.
     """
     folder.mkdir(parents=True, exist_ok=True)
     lock, owner = FileLock(folder / "lock", timeout=0), folder / "lock-owner.txt"
@@ -159,9 +256,7 @@ def alone_in(folder: Path) -> Iterator[None]:
         lock.acquire()
     except Timeout as error:
         by = owner.read_text() if owner.exists() else "another command"
-        raise RuntimeError(
-            f"{folder} is in use by {by}. Wait for its end, or take another folder."
-        ) from error
+        raise UserError(f"{folder} is in use by {by}. Wait for its end, or take another folder.") from error
     try:
         owner.write_text(f"`{command()}`, process {os.getpid()} on {platform.node()}")
         yield
@@ -179,6 +274,7 @@ class Progress:
 
 
 Task = TypeVar("Task")
+Event = TypeVar("Event")
 
 
 def show(events: Iterable[Progress], total: int) -> None:
@@ -201,14 +297,15 @@ def show(events: Iterable[Progress], total: int) -> None:
 
 
 def in_parallel(
-    work: Callable[[Task], Iterator[Progress]], tasks: list[Task], jobs: int
-) -> Iterator[Progress]:
+    work: Callable[[Task], Iterator[Event]], tasks: list[Task], jobs: int
+) -> Generator[Event, None, None]:
     """What the generators `work(task)` yield, as it comes, from `jobs` processes if more than one.
 
     `work` and the tasks are pickled. The processes end with this one, however it ends.
 
     Raises:
-        RuntimeError: if a process fails, with its traceback.
+        UserError or OSError: as a process does.
+        RuntimeError: if a process fails in any other way, with its traceback.
     """
     if jobs == 1 or len(tasks) < 2:
         for task in tasks:
@@ -217,8 +314,9 @@ def in_parallel(
     context = multiprocessing.get_context("spawn")  # a fork of a process with threads may hang
     todo, news = context.SimpleQueue(), context.Queue()
     workers = [context.Process(target=_work, args=(work, todo, news), daemon=True) for _ in range(jobs)]
-    for worker in workers:
-        worker.start()
+    with deaf_to_interrupts():
+        for worker in workers:
+            worker.start()
     for task in [*tasks, *[None] * jobs]:
         todo.put(task)
     try:
@@ -227,6 +325,8 @@ def in_parallel(
                 event, failure = news.get(timeout=1)
             except queue.Empty:
                 continue
+            if isinstance(failure, Exception):
+                raise failure
             if failure:
                 raise RuntimeError(f"a worker process failed:\n{failure}")
             yield event
@@ -239,14 +339,26 @@ def in_parallel(
             worker.join()
 
 
-def _work(work: Callable[[Any], Iterator[Progress]], todo: Any, news: Any) -> None:
+def _work(work: Callable[[Any], Iterator[Any]], todo: Any, news: Any) -> None:
     threading.Thread(target=_end_with_parent, daemon=True).start()
     try:
         while (task := todo.get()) is not None:
             for event in work(task):
                 news.put((event, None))
+    except (UserError, OSError) as error:
+        news.put((None, error))
     except Exception:  # the parent raises it again
         news.put((None, traceback.format_exc()))
+
+
+@contextmanager
+def deaf_to_interrupts() -> Iterator[None]:
+    """Processes started in the block never hear of Ctrl-C, which the terminal sends to all: we end them."""
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _end_with_parent() -> None:
@@ -307,5 +419,5 @@ def share(items: Tensor) -> Tensor:
     """The items of a batch that are this process's: as many for each, that means of means be means."""
     number = processes_number()
     if len(items) % number:
-        raise ValueError(f"a batch of {len(items)} items cannot be shared equally by {number} processes.")
+        raise UserError(f"a batch of {len(items)} items cannot be shared equally by {number} processes.")
     return items.tensor_split(number)[rank()]

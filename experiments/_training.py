@@ -16,7 +16,7 @@ times.csv) and the same for TensorBoard. One command at a time may use it.
 import math
 import sys
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import nullcontext
+from contextlib import closing, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -32,62 +32,73 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from experiments import _curves, _run
 from experiments._optimizers import OPTIMIZERS, Decay, relative_rate
 from experiments._run import of_first_process, processes_number, rank
+from experiments._settings import (
+    Amount,
+    Count,
+    Device,
+    NotNegative,
+    Part,
+    Positive,
+    Seed,
+    Settings,
+    Threads,
+)
 
 
 @dataclass(frozen=True)
-class Config:
-    seeds: tuple[int, ...] = (0,)
+class Config(Settings):
+    out: Path = Path("runs/training")
+    """The results go here."""
+    run_folder: Path | None = None
+    """What it takes to go on after an interruption goes here; to the results if None."""
+    seeds: tuple[Seed, ...] = (0,)
     """One training of each variant per seed, which sets the initial weights and the batches."""
-    steps: int = 3000
+    steps: Count = 3000
     """Optimiser steps of a training."""
     optimizer: Literal["adamw", "muon"] = "adamw"
     """Muon takes the hidden matrices, with AdamW's step size, and leaves the rest to it."""
-    learning_rate: float = 2e-3
+    learning_rate: Positive = 2e-3
     """The highest one."""
-    warmup: int = 100
+    warmup: Amount = 100
     """Steps over which the learning rate rises to it."""
     decay: Decay = "cosine"
     """From there to zero at the last step; to a tenth after a fiftieth of the steps; or not at all."""
-    weight_decay: float = 0.0
+    weight_decay: NotNegative = 0.0
     """Decoupled."""
-    clip: float | None = 1.0
+    clip: Positive | None = 1.0
     """Largest norm of a gradient: longer ones are shortened to it."""
-    average: float = 0.0
+    average: Part = 0.0
     """Decay per step of a moving average of the weights, which is then what is evaluated; 0 for none."""
     precision: Literal["float32", "bfloat16", "float16"] = "float32"
     """Of autocast; float16 with a scaled loss."""
-    evaluations: int = 25
+    evaluations: Count = 25
     """Along a learning curve."""
-    patience: int | None = None
+    patience: Count | None = None
     """Evaluations without a new best figure that end a training. Its last weights count, not the best."""
-    checkpoint_every: int = 1000
+    checkpoint_every: Count = 1000
     """Steps."""
-    device: str = "cpu"
+    device: Device = "cpu"
     """Or cuda."""
-    jobs: int = 2
+    jobs: Threads = 2
     """Trainings at a time, each in a process."""
-    threads: int = 1
+    threads: Threads = 1
     """Of each process."""
 
     def __post_init__(self):
-        if not self.seeds:
-            raise ValueError("`seeds` must not be empty.")
-        for name in ("steps", "evaluations", "patience", "checkpoint_every", "jobs", "threads"):
-            if (value := getattr(self, name)) is not None and value < 1:
-                raise ValueError(f"`{name}` must be at least 1; got {value}.")
+        super().__post_init__()
         if len(set(self.seeds)) < len(self.seeds):
             raise ValueError(f"`seeds` must differ; got {self.seeds}.")
-        for name in ("learning_rate", "clip"):
-            if (value := getattr(self, name)) is not None and not 0 < value < math.inf:
-                raise ValueError(f"`{name}` must be positive and finite; got {value}.")
-        for name in ("warmup", "weight_decay"):
-            if not 0 <= getattr(self, name) < math.inf:
-                raise ValueError(f"`{name}` must be finite and at least 0; got {getattr(self, name)}.")
-        if not 0 <= self.average < 1:
-            raise ValueError(f"`average` must be in [0, 1); got {self.average}.")
+
+    @property
+    def trainings(self) -> Path:
+        return self.run_folder or self.out
+
+    def left(self) -> str:
+        return f"Checkpoints are kept in {self.trainings}: give the same command again to go on from them."
 
 
-FREE = ("seeds", "checkpoint_every", "jobs")  # settings that change no result, or only which there are
+# Settings that change no result, or only which there are.
+FREE = ("seeds", "checkpoint_every", "jobs", "out", "run_folder")
 
 
 @dataclass(frozen=True)
@@ -126,9 +137,9 @@ def run(
         `seconds` of the steps alone. Of several processes of torchrun only the first returns.
 
     Raises:
-        ValueError: if the folder was made with other settings or on other data.
-        RuntimeError: if another command is using the folder, or a training fails in a process of its own.
-        FloatingPointError: if a loss is not finite.
+        UserError: if the folder was made with other settings or on other data, if another command uses it, or
+            if a loss is not finite.
+        RuntimeError: if a training fails in a process of its own.
     """
     keys = [(variant, seed) for seed in config.seeds for variant in dict.fromkeys(variants)]
 
@@ -139,13 +150,13 @@ def run(
     with _run.processes(config.device), _run.alone_in(folder) if rank() == 0 else nullcontext():
         missing = of_first_process(open_folder)
         jobs = config.jobs if processes_number() == 1 else 1
-        progress = _run.in_parallel(partial(train, config, folder, prepare), missing, jobs)
-        if rank() > 0:
-            for _ in progress:
-                pass
-            sys.exit()
-        if missing:
-            _run.show(progress, len(missing) * config.steps)
+        with closing(_run.in_parallel(partial(train, config, folder, prepare), missing, jobs)) as progress:
+            if rank() > 0:
+                for _ in progress:
+                    pass
+                sys.exit()
+            if missing:
+                _run.show(progress, len(missing) * config.steps)
         results = {key: load_checkpoint(folder, key) for key in keys}
         _curves.write(folder, results)
     return results
@@ -170,7 +181,9 @@ def train(config: Config, folder: Path, prepare: Prepare, key: Key) -> Iterator[
                 continue
             loss = state.mean_loss()
             if not math.isfinite(loss):
-                raise FloatingPointError(f"the loss of {name} became {loss} before step {state.step}.")
+                raise _run.UserError(
+                    f"the loss of {name} became {loss} before step {state.step}: lower the `learning_rate`."
+                )
             state.seconds += perf_counter() - start
             if evaluated:
                 state.extend_curve(loss)
@@ -300,7 +313,7 @@ def load_checkpoint(folder: Path, key: Key) -> dict[str, Any]:
     """What was saved of a training, empty if nothing; `examined` is in it when it is finished.
 
     Raises:
-        ValueError: with the file, if it is broken or something else.
+        UserError: with the file, if it is broken or something else.
     """
     file = checkpoint(folder, key)
     if not file.exists():
@@ -312,10 +325,9 @@ def load_checkpoint(folder: Path, key: Key) -> dict[str, Any]:
         error = f"it holds {', '.join(map(str, content)) or 'nothing'}"
     except (EOFError, RuntimeError, UnpicklingError, AttributeError) as broken:
         error = " ".join(str(broken).split()) or "it is empty"
-    raise ValueError(f"{file} is no checkpoint; delete it, and the training begins anew: {error}.")
+    raise _run.UserError(f"{file} is no checkpoint; delete it, and the training begins anew: {error}.")
 
 
 def save_checkpoint(folder: Path, key: Key, content: dict[str, Any]) -> None:
     if rank() == 0:
-        with _run.replacing(checkpoint(folder, key)) as new:
-            torch.save(content, new)
+        _run.save(checkpoint(folder, key), content)

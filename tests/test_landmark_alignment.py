@@ -9,6 +9,7 @@ import pytest
 import torch
 
 import svdrot
+from experiments import _run
 from experiments.rotation import evaluate, landmark_alignment
 from experiments.rotation._landmarks import LandmarkPointNet, Shape, align, normalised, pairs_of
 from svdrot.registration.files import write_points
@@ -189,7 +190,7 @@ def folder(tmp_path):
 
 def run(monkeypatch, capsys, *arguments) -> list[list[float]]:
     monkeypatch.setattr(sys, "argv", ["evaluate", "--threads", "1", *map(str, arguments)])
-    evaluate.main(evaluate.tyro.cli(evaluate.Config))
+    evaluate.main(_run.parse(evaluate.Config, None))
     lines = [line.split("|")[2:-1] for line in capsys.readouterr().out.splitlines() if line.startswith("| ")]
     return [[float(word) for word in line] for line in lines[1:]]
 
@@ -272,7 +273,7 @@ def test_hidden_files_and_the_rotations_are_no_clouds(tmp_path):
 
 def test_bad_arguments_of_evaluate_are_named(tmp_path):
     for name in ("points", "threads"):
-        with pytest.raises(ValueError, match=f"`{name}` must be at least 1; got 0"):
+        with pytest.raises(ValueError, match=f"`{name}` must be .* 1.*; got 0"):
             evaluate.Config(tmp_path, tmp_path, **{name: 0})
     command = [sys.executable, "-m", "experiments.rotation.evaluate"]
     run = subprocess.run(
@@ -281,8 +282,8 @@ def test_bad_arguments_of_evaluate_are_named(tmp_path):
         text=True,
         timeout=300,
     )
-    assert run.returncode == 1
-    assert run.stderr == "evaluate: `clouds` must be a folder; there is none at none.\n"
+    assert run.returncode == 2
+    assert run.stderr == "evaluate: --clouds must be a folder; there is none at none.\n"
 
 
 @pytest.mark.parametrize(

@@ -34,7 +34,7 @@ TINY = muon_pose.Config(
 def folder(tmp_path_factory):
     config = replace(TINY, out=tmp_path_factory.mktemp("muon_pose"))
     muon_pose.main(config)
-    return config.out / "muon_pose"
+    return config.out
 
 
 @pytest.fixture(scope="module")

@@ -160,7 +160,7 @@ def test_main_leaves_rows_table_and_figure(name, tmp_path, monkeypatch):
     rows = result(name)
     monkeypatch.setattr(experiment, "run", lambda _: rows)
     experiment.main(type(config)(out=tmp_path))
-    folder = tmp_path / name
+    folder = tmp_path
     assert {file.name for file in folder.iterdir()} == {"results.json", "table.md", "figure.png"}
     written = json.loads((folder / "results.json").read_text())
     assert written["verdict"] == experiment.verdict(rows)

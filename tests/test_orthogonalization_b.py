@@ -3,7 +3,6 @@
 import json
 import math
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -261,7 +260,7 @@ def test_main_writes_the_files(name, request, monkeypatch, tmp_path):
     rows = request.getfixturevalue(fixture)
     monkeypatch.setattr(module, "run", lambda config: rows)
     module.main(replace(config, out=tmp_path))
-    folder = Path(tmp_path / name)
+    folder = tmp_path
     assert sorted(file.name for file in folder.iterdir()) == ["figure.png", "results.json", "table.md"]
     result = json.loads((folder / "results.json").read_text())
     assert result["verdict"] in (folder / "table.md").read_text()

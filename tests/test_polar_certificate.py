@@ -7,10 +7,9 @@ from experiments.orthogonalization import polar_certificate as experiment
 
 
 def test_no_violation_in_a_reduced_run(monkeypatch, tmp_path):
-    command = ["polar_certificate", "--matrices", "3000", "--out", str(tmp_path)]
-    monkeypatch.setattr(sys, "argv", command)
-    experiment.main()
-    folder = tmp_path / "polar_certificate"
+    monkeypatch.setattr(sys, "argv", ["polar_certificate"])
+    experiment.main(experiment.Config(matrices=3000, out=tmp_path))
+    folder = tmp_path
     assert {file.name for file in folder.iterdir()} == {"results.json", "table.md", "figure.png"}
     (rows,) = json.loads((folder / "results.json").read_text())["tables"].values()
     assert sum(row["violations"] for row in rows) == 0

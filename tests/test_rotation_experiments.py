@@ -71,7 +71,7 @@ def test_small_noise_is_projected_as_the_theory_says(kind):
 
 def test_noise_is_compared_and_written(tmp_path):
     noise_svd_vs_gs.main(noise_svd_vs_gs.Config(draws=5_000, sigmas=(0.125, 0.25, 1.0), out=tmp_path))
-    rows, checks = tables(tmp_path / "noise_svd_vs_gs")
+    rows, checks = tables(tmp_path)
     assert len(rows) == 3 * 3 + 2  # columns are not turned by sigma 1
     assert len(checks) == 3 * len(noise_svd_vs_gs.MEASURES)
     assert all(abs(row["difference"]) < FAR for row in checks)
@@ -178,7 +178,7 @@ def test_the_exact_gradient_is_the_slope_of_the_projection(name):
 
 def test_gradients_are_judged_and_written(tmp_path):
     gradient_conditioning.main(replace(GRADIENTS, out=tmp_path))
-    spectrum, jacobians, columns, codes = tables(tmp_path / "gradient_conditioning")
+    spectrum, jacobians, columns, codes = tables(tmp_path)
     assert {row["of"] for row in spectrum} == set(gradient_conditioning.EXPECTED)
     assert all(abs(row["found"] - row["exact"]) < FAR * row["standard error"] for row in spectrum[:3])
     assert len(jacobians) == 2 * len(svdrot.nn.REPRESENTATIONS) and len(columns) == 2 * 5
@@ -318,7 +318,7 @@ def test_every_head_is_trained_compared_and_written(name, tmp_path, request, mon
     rows = experiment.run(config)
     assert [(row["head"], row["seed"]) for row in rows] == [(head, 7) for head in ALL]
     assert all(math.isfinite(row["mean"]) and row["mean"] <= row["max"] for row in rows)
-    summary, decisions, each = tables(config.out / name)
+    summary, decisions, each = tables(config.out)
     assert len(summary) == len(ALL) and len(each) == len(rows)
     assert [row["mean"] for row in each] == [row["mean"] for row in rows]
     assert {row["decided"] for row in decisions} == {"no: fewer than 5 seeds"}
@@ -335,7 +335,7 @@ def test_trainings_that_end_early_are_drawn(tmp_path):
     config = replace(in_folders(SANITY, tmp_path), heads=("svd", "euler"), steps=12, learning_rate=1.0)
     rows = sanity_autoencoder.run(replace(config, evaluations=12, patience=1))
     assert len({row["steps"] for row in rows}) > 1
-    tables(config.out / "sanity_autoencoder")
+    tables(config.out)
 
 
 def comparison(**means):

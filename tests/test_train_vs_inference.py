@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import fields, replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -10,7 +11,9 @@ from datasets import planes
 from experiments.rotation import pointcloud_alignment as alignment
 from experiments.rotation import train_vs_inference as experiment
 
+PLANES = Path(__file__).resolve().parents[2] / "shared" / "data" / "planes"
 TINY = experiment.Config(
+    root=PLANES,
     strategies=("always", "inference"),
     seeds=(0, 1),
     steps=6,
@@ -28,7 +31,7 @@ TINY = experiment.Config(
 )
 
 needs_planes = pytest.mark.skipif(
-    not (TINY.root / planes.PACKED).exists(), reason=f"no aeroplanes in {TINY.root.resolve()}"
+    not (PLANES / planes.PACKED).exists(), reason=f"the aeroplanes are not at {PLANES}"
 )
 
 
@@ -36,7 +39,7 @@ needs_planes = pytest.mark.skipif(
 def test_a_run_leaves_its_tables(tmp_path):
     config = replace(TINY, out=tmp_path / "results", run_folder=tmp_path / "run")
     experiment.main(config)
-    folder = tmp_path / "results" / "train_vs_inference"
+    folder = tmp_path / "results"
     tables = json.loads((folder / "results.json").read_text())["tables"]
     final, seeds, tuning = tables.values()
     assert [row["strategy"] for row in final] == ["always", "inference"]

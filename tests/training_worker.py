@@ -83,7 +83,7 @@ def fork(folder: Path) -> int:
     try:
         run(folder, Config())
         os._exit(0)
-    except RuntimeError as error:
+    except _run.UserError as error:
         sys.stderr.write(str(error))
         sys.stderr.flush()
         os._exit(2)

@@ -7,6 +7,8 @@ All take turns within each round, on one thread, as the trainings run; medians.
 Expected: with svd at most 3 % more than with raw numbers.
 
     python -m experiments.benchmarks.heads            a minute
+
+It makes the published results with --out experiments/results/heads_cpu.
 """
 
 from collections.abc import Callable
@@ -18,22 +20,27 @@ import torch
 from matplotlib.figure import Figure
 
 from experiments import _results, _run, _training
+from experiments._settings import Count, Positive, Settings, Threads
 from experiments.benchmarks._timing import medians
 from experiments.rotation import pointcloud_alignment as alignment
-from experiments.rotation._comparison import HEADS, STYLES
+from experiments.rotation._comparison import HEADS, STYLES, check_heads
 
 TARGET = 1.03  # of the step with raw numbers
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(Settings):
     heads: tuple[str, ...] = ("raw", "svd", "6d", "10d", "quaternion", "axis_angle", "euler")
-    rounds: int = 500
-    seconds: float = 120.0
+    rounds: Count = 500
+    seconds: Positive = 120.0
     """After which no new round begins; there are at least three."""
-    threads: int = 1
-    out: Path = Path("experiments/results")
-    """The results go into a folder heads_cpu in it."""
+    threads: Threads = 1
+    out: Path = Path("runs/benchmarks/heads")
+    """The results go here."""
+
+    def __post_init__(self):
+        super().__post_init__()
+        check_heads(self.heads)
 
 
 def step(head: str) -> Callable[[], object]:
@@ -75,8 +82,11 @@ def figure(rows: list[dict[str, Any]]) -> Figure:
     return panel
 
 
-if __name__ == "__main__":
-    config = _run.parse(Config(), __doc__)
+def main(config: Config) -> None:
     rows, rounds = run(config)
     tables = {f"Medians of {rounds} rounds, {config.threads} thread": rows}
-    _results.write(config.out / "heads_cpu", config, tables, figure(rows), verdict(rows))
+    _results.write(config.out, config, tables, figure(rows), verdict(rows))
+
+
+if __name__ == "__main__":
+    _run.main(main, Config(), __doc__)

@@ -12,6 +12,8 @@ scales, ours at most 0.5 degrees and 2 cm from the truth of the kitchen, 0.3 deg
 scanner, whose own poses are no better than 0.2 degrees.
 
     python -m experiments.benchmarks.icp            five minutes on two cores
+
+It makes the published results with --out experiments/results/registration_cpu/icp.
 """
 
 import math
@@ -27,7 +29,8 @@ import torch
 from matplotlib.figure import Figure
 
 import svdrot
-from experiments import _results, _run
+from experiments import _data, _results, _run
+from experiments._settings import Count, Positive, Settings, Threads
 from experiments.benchmarks._timing import medians
 from svdrot.registration import Transform
 from svdrot.registration.files import read_points
@@ -37,17 +40,18 @@ Rows = list[dict[str, Any]]
 
 
 @dataclass(frozen=True)
-class Config:
-    root: Path = Path("../shared/data/registration")
+class Config(Settings):
+    root: Path = Path("data/registration")
     """The folders lidar_small_gicp and kitchen_3dmatch_0_1."""
-    threads: tuple[int, ...] = (1, 2)
-    iterations: int = 30
+    threads: tuple[Threads, ...] = (1, 2)
+    iterations: Count = 30
     """Beside Open3D."""
-    rounds: int = 9
+    rounds: Count = 9
     """At most, for each case."""
-    seconds: float = 12.0
+    seconds: Positive = 12.0
     """After which no new round begins; there are at least three."""
-    out: Path = Path("experiments/results/registration_cpu/icp")
+    out: Path = Path("runs/benchmarks/icp")
+    """The results go here."""
 
 
 @dataclass(frozen=True)
@@ -64,9 +68,10 @@ class Pair:
 def pairs(root: Path) -> list[Pair]:
     """The LiDAR pair and the kitchen."""
     scanner, kitchen = root / "lidar_small_gicp", root / "kitchen_3dmatch_0_1"
-    source, target = (read_points(scanner / f"{name}.ply") for name in ("source", "target"))
-    with np.load(kitchen / "pair_voxel1cm.npz") as file:
-        first, second = (torch.from_numpy(file[name]).double() for name in ("src", "ref"))
+    with _data.reading(root, "registration"):
+        source, target = (read_points(scanner / f"{name}.ply") for name in ("source", "target"))
+        with np.load(kitchen / "pair_voxel1cm.npz") as file:
+            first, second = (torch.from_numpy(file[name]).double() for name in ("src", "ref"))
     return [
         Pair(
             "LiDAR",
@@ -223,18 +228,21 @@ def measure(config: Config, threads: int) -> tuple[Rows, Rows]:
 
 
 def run(config: Config) -> dict[str, Rows]:
+    both = pairs(config.root)
     icps, gicps = [], []
     context = multiprocessing.get_context("spawn")
     for threads in config.threads:
         os.environ["OMP_NUM_THREADS"] = str(threads)  # which Open3D reads when it is loaded
-        with context.Pool(1) as pool:
+        with _run.deaf_to_interrupts():
+            pool = context.Pool(1)
+        with pool:
             found = pool.apply(measure, (config, threads))
         icps += found[0]
         gicps += found[1]
     return {
         "Iterations without a test of convergence, beside Open3D": icps,
         "GICP beside small_gicp, from raw clouds": gicps,
-        "Ours over scales": [row for pair in pairs(config.root) for row in over_scales(pair)],
+        "Ours over scales": [row for pair in both for row in over_scales(pair)],
     }
 
 
@@ -278,7 +286,10 @@ def verdict(tables: dict[str, Rows]) -> str:
     )
 
 
-if __name__ == "__main__":
-    config = _run.parse(Config(), __doc__)
+def main(config: Config) -> None:
     tables = run(config)
     _results.write(config.out, config, tables, figure(tables), verdict(tables))
+
+
+if __name__ == "__main__":
+    _run.main(main, Config(), __doc__)

@@ -14,6 +14,8 @@ longer than 1.05 times the best of the others; a large one gains nothing on a CP
 beat. Five steps cost what they cost in torch.
 
     python -m experiments.benchmarks.polar            three minutes on two cores
+
+It makes the published results with --out experiments/results/polar_cpu.
 """
 
 from collections.abc import Callable
@@ -28,31 +30,32 @@ from torch.optim._muon import _zeropower_via_newtonschulz as torch_iteration  # 
 from tqdm import tqdm
 
 from experiments import _results, _run
+from experiments._settings import Count, Device, Positive, Settings
 from experiments.benchmarks._timing import medians
 from svdrot.polar import newton_schulz, polar, polar_refinement
 from svdrot.schedules import KELLER_JORDAN, POLAR_EXPRESS, newton_schulz_schedule
 
 
 @dataclass(frozen=True)
-class Config:
-    device: str = "cuda" if torch.cuda.is_available() else "cpu"
+class Config(Settings):
+    device: Device = "cuda" if torch.cuda.is_available() else "cpu"
     """cpu or cuda."""
-    sides: tuple[int, ...] = (3, 4, 6, 8, 12, 16, 24, 32, 48, 64)
+    sides: tuple[Count, ...] = (3, 4, 6, 8, 12, 16, 24, 32, 48, 64)
     """Of the matrices of a batch."""
-    numbers: int = 1 << 18
+    numbers: Count = 1 << 18
     """In a batch: 4,096 matrices of 8 x 8."""
-    single: tuple[int, ...] = (2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 160, 256, 512, 1024)
+    single: tuple[Count, ...] = (2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 160, 256, 512, 1024)
     """Sides of matrices one at a time."""
-    shapes: tuple[tuple[int, int], ...] = ((64, 64), (256, 256), (256, 1024), (512, 512), (1024, 1024))
+    shapes: tuple[tuple[Count, Count], ...] = ((64, 64), (256, 256), (256, 1024), (512, 512), (1024, 1024))
     """Of gradients."""
-    products: tuple[int, ...] = (512, 1024, 2048, 4096, 8192)
+    products: tuple[Count, ...] = (512, 1024, 2048, 4096, 8192)
     """Sides of symmetric products, on a GPU alone."""
-    rounds: int = 100
+    rounds: Count = 100
     """At most, for each size."""
-    seconds: float = 2.0
+    seconds: Positive = 2.0
     """After which no new round begins; there are at least three."""
-    out: Path = Path("experiments/results")
-    """The results go into a folder polar_<device> in it."""
+    out: Path = Path("runs/benchmarks/polar")
+    """The results go here."""
 
 
 ROTATION_GRADE = newton_schulz_schedule(1e-3)
@@ -237,7 +240,10 @@ def verdict(tables: dict[str, list[dict[str, Any]]]) -> str:
     )
 
 
-if __name__ == "__main__":
-    config = _run.parse(Config(), __doc__)
+def main(config: Config) -> None:
     tables = run(config)
-    _results.write(config.out / f"polar_{config.device}", config, tables, figure(tables), verdict(tables))
+    _results.write(config.out, config, tables, figure(tables), verdict(tables))
+
+
+if __name__ == "__main__":
+    _run.main(main, Config(), __doc__)

@@ -10,6 +10,8 @@ Expected, on a CPU: at least 20, 40 and 80 times faster than roma at 64, 4,096 a
 and 12, 30 and 60 times with backward. On a GPU: 70 % of the speed of the copy for 2^22 float32 matrices.
 
     python -m experiments.benchmarks.projection            a few minutes on two cores
+
+It makes the published results with --out experiments/results/projection_cpu.
 """
 
 import json
@@ -21,7 +23,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import matplotlib
 
@@ -36,6 +38,7 @@ from tqdm import tqdm
 
 import svdrot
 from experiments import _run
+from experiments._settings import Count, Device, Positive, Settings
 from experiments.benchmarks._timing import medians
 
 PASSES = ("forward", "forward + backward")
@@ -43,19 +46,19 @@ COLOURS = {"svdrot": "#0072B2", "roma": "#D55E00", "torch SVD": "#009E73", "copy
 
 
 @dataclass(frozen=True)
-class Config:
-    device: str = "cuda" if torch.cuda.is_available() else "cpu"
+class Config(Settings):
+    device: Device = "cuda" if torch.cuda.is_available() else "cpu"
     """cpu or cuda."""
-    batches: tuple[int, ...] = (1, 8, 64, 512, 4096, 32768, 262144, 1048576)
+    batches: tuple[Count, ...] = (1, 8, 64, 512, 4096, 32768, 262144, 1048576)
     """Matrices in a call; on a GPU 2^22 is added."""
-    dtypes: tuple[str, ...] = ("float32", "float64")
+    dtypes: tuple[Literal["float32", "float64"], ...] = ("float32", "float64")
     """Of the matrices; on a GPU bfloat16 is added."""
-    rounds: int = 200
+    rounds: Count = 200
     """At most, for each batch size."""
-    seconds: float = 4.0
+    seconds: Positive = 4.0
     """After which no new round begins; there are at least three."""
-    out: Path = Path("experiments/results")
-    """The results go into a folder projection_<device> in it."""
+    out: Path = Path("runs/benchmarks/projection")
+    """The results go here."""
 
 
 def by_svd(m: Tensor) -> Tensor:
@@ -204,11 +207,10 @@ def figure(rows: list[dict], file: Path) -> None:
     plt.close(panels)
 
 
-if __name__ == "__main__":
-    config = _run.parse(Config(), __doc__)
+def main(config: Config) -> None:
     rows = run(config)
     start = startup()
-    folder = config.out / f"projection_{config.device}"
+    folder = config.out
     result = {"command": _run.command(), **_run.environment(), "threads": torch.get_num_threads()}
     result |= {"config": json.loads(json.dumps(asdict(config), default=str)), "startup": start, "rows": rows}
     result["versions"] = {name: version(name) for name in ("torch", "roma", "numba", "numpy")}
@@ -219,3 +221,7 @@ if __name__ == "__main__":
     figure(rows, folder / "figure.png")
     Console().print(Markdown((folder / "table.md").read_text()))
     print(f"In {folder}: table.md, figure.png, results.json.")
+
+
+if __name__ == "__main__":
+    _run.main(main, Config(), __doc__)

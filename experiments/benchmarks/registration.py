@@ -10,12 +10,14 @@ Expected, on a CPU, float32: at least 6 times faster than both at 64 clouds of 1
 backward, and 15 times at 1,024 clouds of 64 points.
 
     python -m experiments.benchmarks.registration            two minutes on two cores
+
+It makes the published results with --out experiments/results/registration_cpu.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import roma
 import torch
@@ -24,6 +26,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from experiments import _results, _run
+from experiments._settings import Count, Device, Positive, Settings
 from experiments.benchmarks._timing import medians
 from svdrot.registration import kabsch
 
@@ -32,10 +35,10 @@ COLOURS = {"svdrot": "#0072B2", "roma": "#D55E00", "torch SVD": "#009E73", "floo
 
 
 @dataclass(frozen=True)
-class Config:
-    device: str = "cuda" if torch.cuda.is_available() else "cpu"
+class Config(Settings):
+    device: Device = "cuda" if torch.cuda.is_available() else "cpu"
     """cpu or cuda."""
-    sizes: tuple[tuple[int, int], ...] = (
+    sizes: tuple[tuple[Count, Count], ...] = (
         (1, 100),
         (64, 64),
         (1024, 64),
@@ -44,13 +47,13 @@ class Config:
         (1, 1048576),
     )
     """Clouds in a call, and points of each."""
-    dtypes: tuple[str, ...] = ("float32", "float64")
-    rounds: int = 100
+    dtypes: tuple[Literal["float32", "float64"], ...] = ("float32", "float64")
+    rounds: Count = 100
     """At most, for each size."""
-    seconds: float = 6.0
+    seconds: Positive = 6.0
     """After which no new round begins; there are at least three."""
-    out: Path = Path("experiments/results")
-    """The results go into a folder registration_<device> in it."""
+    out: Path = Path("runs/benchmarks/registration")
+    """The results go here."""
 
 
 def by_kabsch(x: Tensor, y: Tensor, w: Tensor) -> tuple[Tensor, Tensor]:
@@ -165,8 +168,7 @@ def figure(rows: list[dict[str, Any]]) -> Figure:
     return panels
 
 
-if __name__ == "__main__":
-    config = _run.parse(Config(), __doc__)
+def main(config: Config) -> None:
     rows = run(config)
     tables = {
         f"{dtype}, {which}": [
@@ -177,4 +179,8 @@ if __name__ == "__main__":
         for dtype in config.dtypes
         for which in PASSES
     }
-    _results.write(config.out / f"registration_{config.device}", config, tables, figure(rows), verdict(rows))
+    _results.write(config.out, config, tables, figure(rows), verdict(rows))
+
+
+if __name__ == "__main__":
+    _run.main(main, Config(), __doc__)

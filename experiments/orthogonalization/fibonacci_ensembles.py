@@ -16,6 +16,8 @@ Other functions show whether that is more than a statement about one function, a
 orthogonalization or stacking does it.
 
     python -m experiments.orthogonalization.fibonacci_ensembles            five seconds on one core
+
+It makes the published results with --out experiments/results/orthogonalization/fibonacci_ensembles.
 """
 
 import math
@@ -30,6 +32,7 @@ from torch import Tensor
 
 from experiments import _results, _run
 from experiments._results import holds
+from experiments._settings import Count, NotNegative, Positive, Settings, Several
 from svdrot.polar import newton_schulz
 from svdrot.schedules import newton_schulz_schedule
 
@@ -53,20 +56,20 @@ PENALTIES = 10.0 ** torch.arange(-3, 2.01, 0.5, dtype=torch.float64)
 
 
 @dataclass(frozen=True)
-class Config:
-    seeds: int = 50
-    points: int = 80
-    members: int = 10
-    features: int = 60
+class Config(Settings):
+    seeds: Count = 50
+    points: Several = 80
+    members: Count = 10
+    features: Count = 60
     """Of each member."""
-    bandwidths: tuple[float, float] = (1.0, 40.0)
+    bandwidths: tuple[Positive, Positive] = (1.0, 40.0)
     """Standard deviations of the frequencies of the first and the last member, radians per unit."""
-    penalty: float = 1.0
+    penalty: Positive = 1.0
     """Of the members' ridge regressions."""
-    noise: float = 0.3
+    noise: NotNegative = 0.3
     """Standard deviation."""
-    out: Path = Path("experiments/results/orthogonalization")
-    """The results go into a folder fibonacci_ensembles in it."""
+    out: Path = Path("runs/fibonacci_ensembles")
+    """The results go here."""
 
 
 def fibonacci(members: int) -> Tensor:
@@ -204,8 +207,8 @@ def verdict(rows: Rows) -> str:
 def main(config: Config) -> None:
     rows = run(config)
     tables = {"Mean squared error of the ensembles": rows}
-    _results.write(config.out / "fibonacci_ensembles", config, tables, figure(rows), verdict(rows))
+    _results.write(config.out, config, tables, figure(rows), verdict(rows))
 
 
 if __name__ == "__main__":
-    main(_run.parse(Config(), __doc__))
+    _run.main(main, Config(), __doc__)

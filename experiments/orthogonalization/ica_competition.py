@@ -36,6 +36,8 @@ Expected, with fourth moments 1, 1.4, 1.8, 2.3 and all overlaps 0.5 at the start
 - the simulated overlaps follow the equation, closer for larger d.
 
     python -m experiments.orthogonalization.ica_competition        half a minute
+
+It makes the published results with --out experiments/results/orthogonalization/ica_competition.
 """
 
 import itertools
@@ -50,32 +52,33 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from experiments import _results, _run
+from experiments._settings import Count, Positive, Settings, Several, Share
 
 FOUND = 0.8
 COLOURS = ("#0072B2", "#009E73", "#E69F00", "#D55E00")
 
 
 @dataclass(frozen=True)
-class Config:
-    seeds: int = 5
+class Config(Settings):
+    seeds: Count = 5
     """Runs of each case."""
-    dimension: int = 128
+    dimension: Several = 128
     """Of the data, for the staircase and the competition."""
-    overlay: int = 256
+    overlay: Several = 256
     """Dimension of the runs that are laid over the equation; the smaller one is compared with it."""
-    time: float = 250.0
+    time: Positive = 250.0
     """Samples over dimension; the overlay takes 150 of it at most."""
-    taus: tuple[float, ...] = (0.01, 0.02, 0.03, 0.05, 0.07, 0.1)
+    taus: tuple[Positive, ...] = (0.01, 0.02, 0.03, 0.05, 0.07, 0.1)
     """Step sizes of the staircase."""
-    moments: tuple[float, ...] = (1.0, 1.4, 1.8, 2.3)
+    moments: tuple[Positive, ...] = (1.0, 1.4, 1.8, 2.3)
     """Fourth moments of the sources, for the staircase; in the competition all are 1."""
-    start: float = 0.5
+    start: Share = 0.5
     """Overlap of each estimate with its own source."""
-    competing: tuple[float, ...] = (0.0, 0.15, 0.3, 0.45, 0.6)
+    competing: tuple[Share, ...] = (0.0, 0.15, 0.3, 0.45, 0.6)
     """Overlap of the second estimate with the source of the first, besides that with its own."""
-    competing_tau: float = 0.02
-    out: Path = Path("experiments/results/orthogonalization")
-    """The results go into a folder ica_competition in it."""
+    competing_tau: Positive = 0.02
+    out: Path = Path("runs/ica_competition")
+    """The results go here."""
 
 
 @dataclass(frozen=True)
@@ -366,8 +369,8 @@ def main(config: Config) -> None:
         f"Time until both estimates pass {FOUND}, τ = {config.competing_tau:g}": rows["competition"],
         "Distance from the equation": rows["overlay"],
     }
-    _results.write(config.out / "ica_competition", config, tables, figure(rows), verdict(rows))
+    _results.write(config.out, config, tables, figure(rows), verdict(rows))
 
 
 if __name__ == "__main__":
-    main(_run.parse(Config(), __doc__))
+    _run.main(main, Config(), __doc__)

@@ -27,6 +27,8 @@ exactly 1 at a kink, so the trial's 1.045 and 1.025 are bounds here: the table b
 them. For a random G the singular vectors of Q are those of G.
 
     python -m experiments.orthogonalization.isotropic_curvature
+
+It makes the published results with --out experiments/results/orthogonalization/isotropic_curvature.
 """
 
 import itertools
@@ -41,6 +43,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from experiments import _results, _run
+from experiments._settings import Count, Positive, Settings
 
 EXACT = "600-cell"
 
@@ -85,18 +88,18 @@ CURVATURES = {
 
 
 @dataclass(frozen=True)
-class Config:
-    gradient: tuple[float, ...] = (10.0, 5.0, 2.0, 1.0)
+class Config(Settings):
+    gradient: tuple[Positive, Positive, Positive, Positive] = (10.0, 5.0, 2.0, 1.0)
     """Singular values of G. The 600-cell lies in four dimensions, so there are four."""
-    directions: int = 20_000
-    draws: int = 3
+    directions: Count = 20_000
+    draws: Count = 3
     """Sets of directions."""
-    counts: tuple[int, ...] = (500, 2_000, 8_000)
+    counts: tuple[Count, ...] = (500, 2_000, 8_000)
     """Directions in the full program, whose misalignment is expected to fall with the root of it."""
-    matrices: int = 3
+    matrices: Count = 3
     """Random gradients of the full program."""
-    out: Path = Path("experiments/results/orthogonalization")
-    """The results go into a folder isotropic_curvature in it."""
+    out: Path = Path("runs/isotropic_curvature")
+    """The results go here."""
 
 
 def directions(count: int, n: int, seed: int) -> Tensor:
@@ -240,8 +243,6 @@ def singular_vectors(config: Config) -> list[dict[str, Any]]:
 
 
 def run(config: Config) -> dict[str, list[dict[str, Any]]]:
-    if len(config.gradient) != 4:
-        raise ValueError(f"`gradient` must have four singular values; got {len(config.gradient)}.")
     values, ramps = singular_values(config)
     return {"values": values, "ramps": ramps, "vectors": singular_vectors(config)}
 
@@ -332,8 +333,8 @@ def main(config: Config) -> None:
         "Condition of Q, the kink being a ramp": rows["ramps"],
         f"The full program, {config.matrices} random G": rows["vectors"],
     }
-    _results.write(config.out / "isotropic_curvature", config, tables, figure(rows), verdict(rows))
+    _results.write(config.out, config, tables, figure(rows), verdict(rows))
 
 
 if __name__ == "__main__":
-    main(_run.parse(Config(), __doc__))
+    _run.main(main, Config(), __doc__)

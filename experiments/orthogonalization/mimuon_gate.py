@@ -22,6 +22,8 @@ smallest are both correlated, with the distance after training and with the resp
 random change of M.
 
     python -m experiments.orthogonalization.mimuon_gate
+
+It makes the published results with --out experiments/results/orthogonalization/mimuon_gate.
 """
 
 import itertools
@@ -36,6 +38,7 @@ from torch import Tensor
 
 from experiments import _results, _run
 from experiments._results import met
+from experiments._settings import Count, Part, Positive, Settings, Threshold
 from svdrot.optim import MatrixView, MiMuon, Muon, singular_gap
 
 SHAPE = (16, 10)
@@ -49,26 +52,26 @@ COLOURS = {"momentum": "#009E73", "MiMuon": "#0072B2", "Muon": "#D55E00"}
 
 
 @dataclass(frozen=True)
-class Config:
-    taus: tuple[float, ...] = (0.0, 1e-8, 1e-6, 1e-4, 1e-3, 3e-3, 1e-2, 3e-2, 0.1, math.inf)
+class Config(Settings):
+    taus: tuple[Threshold, ...] = (0.0, 1e-8, 1e-6, 1e-4, 1e-3, 3e-3, 1e-2, 3e-2, 0.1, math.inf)
     """For the branch law, ascending."""
-    branch_seeds: int = 8
-    draws: tuple[int, ...] = (2000, 1000, 200)
+    branch_seeds: Count = 8
+    draws: tuple[Count, Count, Count] = (2000, 1000, 200)
     """Gaussian matrices of 8, 32 and 128 rows."""
-    samples: tuple[int, ...] = (50, 100, 200, 400, 800)
+    samples: tuple[Count, ...] = (50, 100, 200, 400, 800)
     """Sizes of the training set, for the stability."""
-    seeds: int = 32
+    seeds: Count = 32
     """Pairs of training sets of each size."""
-    steps: int = 200
-    batch: int = 10
-    momentum: float = 0.9
-    rate: float = 0.02
-    tau: float = 5e-3
+    steps: Count = 200
+    batch: Count = 10
+    momentum: Part = 0.9
+    rate: Positive = 0.02
+    tau: Threshold = 5e-3
     """MiMuon's in the stability runs."""
-    perturbations: int = 4000
+    perturbations: Count = 4000
     """Of Gaussian matrices, for the response of the polar factor."""
-    out: Path = Path("experiments/results/orthogonalization")
-    """The results go into a folder mimuon_gate in it."""
+    out: Path = Path("runs/mimuon_gate")
+    """The results go here."""
 
 
 @dataclass(frozen=True)
@@ -367,8 +370,8 @@ def main(config: Config) -> None:
         f"Distance of weights, one of N samples changed, {config.seeds} pairs": rows["stability"],
         "Spearman's correlations, for Muon, with the smallest value on the way of": rows["correlations"],
     }
-    _results.write(config.out / "mimuon_gate", config, tables, figure(rows), verdict(rows))
+    _results.write(config.out, config, tables, figure(rows), verdict(rows))
 
 
 if __name__ == "__main__":
-    main(_run.parse(Config(), __doc__))
+    _run.main(main, Config(), __doc__)

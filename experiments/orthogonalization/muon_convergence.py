@@ -21,6 +21,8 @@ The paper trains CIFAR-10 networks; here is what two cores can check of it.
 The paper divides by max(1, Frobenius norm), `newton_schulz` by the Frobenius norm.
 
     python -m experiments.orthogonalization.muon_convergence            half a minute on one core
+
+It makes the published results with --out experiments/results/orthogonalization/muon_convergence.
 """
 
 from collections.abc import Callable
@@ -36,6 +38,7 @@ from torch.nn.functional import cross_entropy
 
 from experiments import _results, _run
 from experiments._results import holds
+from experiments._settings import Count, Settings
 from svdrot.polar import newton_schulz
 from svdrot.schedules import kim_oh_step
 
@@ -48,24 +51,24 @@ COLOURS = {"SGD-M": "#D55E00", "q = 1": "#E69F00", "q = 2": "#56B4E9", "q = 3": 
 
 
 @dataclass(frozen=True)
-class Config:
-    kappas: tuple[int, ...] = (1, 2, 3, 4, 5)
-    steps: tuple[int, ...] = (1, 2, 3, 4, 5, 6, 7, 8)
+class Config(Settings):
+    kappas: tuple[Count, ...] = (1, 2, 3, 4, 5)
+    steps: tuple[Count, ...] = (1, 2, 3, 4, 5, 6, 7, 8)
     """Newton-Schulz steps q of the residual law."""
-    matrices: int = 20
+    matrices: Count = 20
     """Random matrices of each shape for the law."""
-    seeds: int = 3
+    seeds: Count = 3
     """Of teacher, initial weights and data."""
-    width: int = 32
+    width: Count = 32
     """Of the network's layers, and of its input."""
-    batch: int = 128
-    iterations: int = 300
+    batch: Count = 128
+    iterations: Count = 300
     """Of a training."""
-    ranks: tuple[int, ...] = (4, 8, 16, 32, 64)
+    ranks: tuple[Count, ...] = (4, 8, 16, 32, 64)
     """Of the least squares; the largest is the size of the matrix."""
-    rank_iterations: int = 150
-    out: Path = Path("experiments/results/orthogonalization")
-    """The results go into a folder muon_convergence in it."""
+    rank_iterations: Count = 150
+    out: Path = Path("runs/muon_convergence")
+    """The results go here."""
 
 
 def polar(m: Tensor) -> Tensor:
@@ -331,8 +334,8 @@ def main(config: Config) -> None:
         "Average nuclear norm of the gradient": rows["rank"],
         "Its log-log slope against the rank": rows["slope"],
     }
-    _results.write(config.out / "muon_convergence", config, tables, figure(rows), verdict(rows))
+    _results.write(config.out, config, tables, figure(rows), verdict(rows))
 
 
 if __name__ == "__main__":
-    main(_run.parse(Config(), __doc__))
+    _run.main(main, Config(), __doc__)

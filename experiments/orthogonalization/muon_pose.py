@@ -27,6 +27,8 @@ rates are from a single seed and a shorter training, and no better than that.
     python -m experiments.orthogonalization.muon_pose                          a minute on two cores
     python -m experiments.orthogonalization.muon_pose --steps 1500 --tuning-steps 500 --clouds 16 --points 32
     python -m experiments.orthogonalization.muon_pose --full                   on the network of the heads
+
+The second makes the published results with --out experiments/results/orthogonalization/muon_pose.
 """
 
 import math
@@ -43,9 +45,10 @@ from torch import Tensor
 
 from datasets import shapes
 from experiments import _results, _run, _training
+from experiments._settings import Amount, Count, Seed, Settings, Share, Threads
 from experiments.orthogonalization import _muon_pose_report as report
 from experiments.rotation import pointcloud_alignment as alignment
-from experiments.rotation._clouds import Clouds, Data
+from experiments.rotation._clouds import Clouds, Data, check_families
 from svdrot.optim import ROOT, MiMuon, Muon, MuonEq, split_parameters
 
 Rows = list[dict[str, Any]]
@@ -76,47 +79,49 @@ OPTIMIZERS: dict[str, tuple[Callable[..., torch.optim.Optimizer], range]] = {
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(Settings):
     optimizers: tuple[str, ...] = tuple(OPTIMIZERS)
     """Keys of OPTIMIZERS; AdamW is one of them, for the others need its rate."""
-    seeds: tuple[int, ...] = (0, 1, 2)
+    seeds: tuple[Seed, ...] = (0, 1, 2)
     """Of the trainings to compare: initial weights, clouds and rotations."""
-    tuning_seed: int = 100
-    steps: int = 200
+    tuning_seed: Seed = 100
+    steps: Count = 200
     """Of a training to compare."""
-    tuning_steps: int = 100
+    tuning_steps: Count = 100
     """Of one for the learning rate."""
-    extensions: int = 2
+    extensions: Amount = 2
     """Times that a grid may be extended by a rate."""
     families: tuple[str, ...] = ("bracket", "hammer", "crane", "tree")
     """Kinds of shapes."""
-    clouds: int = 8
+    clouds: Count = 8
     """In a step."""
-    copies: int = 4
+    copies: Count = 4
     """Rotated ones of each of them."""
-    points: int = 24
+    points: Count = 24
     """Of each cloud."""
-    widths: tuple[int, int, int] = (32, 64, 128)
+    widths: tuple[Count, Count, Count] = (32, 64, 128)
     """Features of a point after each layer of the encoder."""
-    hidden: int = 128
+    hidden: Count = 128
     """Units between the encodings and the head."""
-    warmup: float = 0.05
+    warmup: Share = 0.05
     """Part of the steps."""
-    training_shapes: int = 320
-    validation_shapes: int = 160
+    training_shapes: Count = 320
+    validation_shapes: Count = 160
     """Half of them for the learning rates."""
-    validation_rotations: int = 4
+    validation_rotations: Count = 4
     """Of each of these."""
-    evaluations: int = 20
+    evaluations: Count = 20
     """Along a learning curve."""
-    jobs: int = 2
+    jobs: Threads = 2
     """Trainings at a time, each in a process."""
-    threads: int = 1
+    threads: Threads = 1
     """Of each process."""
-    out: Path = Path("experiments/results/orthogonalization")
-    """The results go into a folder muon_pose in it."""
+    out: Path = Path("runs/muon_pose")
+    """The results go here."""
 
     def __post_init__(self):
+        super().__post_init__()
+        check_families(self.families)
         unknown = set(self.optimizers) - set(OPTIMIZERS)
         if unknown or "AdamW" not in self.optimizers:
             raise ValueError(
@@ -386,8 +391,8 @@ def main(config: Config) -> None:
         "Every training": rows["seeds"],
         f"Learning rates, {config.tuning_steps:,} steps, another seed": rows["tuning"],
     }
-    _results.write(config.out / "muon_pose", config, tables, report.figure(rows), report.verdict(rows))
+    _results.write(config.out, config, tables, report.figure(rows), report.verdict(rows))
 
 
 if __name__ == "__main__":
-    main(_run.parse(Config(), __doc__, {"--full": FULL}))
+    _run.main(main, Config(), __doc__, {"--full": FULL})

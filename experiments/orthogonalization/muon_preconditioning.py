@@ -23,6 +23,8 @@ the paper parviz26a in PMLR volume 334 finds no consistent gain of Muon over a t
 factorization.
 
     python -m experiments.orthogonalization.muon_preconditioning            half a minute on one core
+
+It makes the published results with --out experiments/results/orthogonalization/muon_preconditioning.
 """
 
 import statistics
@@ -37,6 +39,7 @@ from torch import Tensor
 
 from experiments import _results, _run
 from experiments._results import holds
+from experiments._settings import Count, Part, Positive, Settings
 from svdrot.polar import newton_schulz
 from svdrot.schedules import KELLER_JORDAN, POLAR_EXPRESS, newton_schulz_schedule
 
@@ -49,23 +52,23 @@ COLOURS = ("#000000", "#0072B2", "#56B4E9", "#E69F00", "#D55E00", "#999999", "#0
 
 
 @dataclass(frozen=True)
-class Config:
-    conditions: tuple[int, ...] = (1, 10, 100, 1000)
-    seeds: int = 5
+class Config(Settings):
+    conditions: tuple[Count, ...] = (1, 10, 100, 1000)
+    seeds: Count = 5
     """Of the bases of target and of the initial factors."""
-    size: int = 25
-    ratio: float = 0.7
+    size: Count = 25
+    ratio: Part = 0.7
     """By which Muon's step falls from one iteration to the next."""
-    ratios: tuple[float, ...] = (0.5, 0.6, 0.7, 0.8)
+    ratios: tuple[Part, ...] = (0.5, 0.6, 0.7, 0.8)
     """Of the third table."""
-    tolerance: float = 1e-6
-    give_up: int = 20_000
+    tolerance: Positive = 1e-6
+    give_up: Count = 20_000
     """Iterations after which GD has failed."""
-    attention_size: int = 20
-    context: int = 40
+    attention_size: Count = 20
+    context: Count = 40
     """N, the examples in a context."""
-    out: Path = Path("experiments/results/orthogonalization")
-    """The results go into a folder muon_preconditioning in it."""
+    out: Path = Path("runs/muon_preconditioning")
+    """The results go here."""
 
 
 Direction = Callable[[Tensor], Tensor]
@@ -352,8 +355,8 @@ def main(config: Config) -> None:
         "Linear attention: iterations to a relative error of 1e-3": rows["attention"],
         "Factorization with the exact polar factor and other decays of the step": rows["decay"],
     }
-    _results.write(config.out / "muon_preconditioning", config, tables, figure(rows), verdict(rows))
+    _results.write(config.out, config, tables, figure(rows), verdict(rows))
 
 
 if __name__ == "__main__":
-    main(_run.parse(Config(), __doc__))
+    _run.main(main, Config(), __doc__)

@@ -25,6 +25,8 @@ weights, differ in scale, every learning rate for every mode. Expected: at its b
 after as many steps is not above Muon's.
 
     python -m experiments.orthogonalization.muoneq_spectrum
+
+It makes the published results with --out experiments/results/orthogonalization/muoneq_spectrum.
 """
 
 import math
@@ -38,6 +40,7 @@ from torch import Tensor
 
 from experiments import _results, _run
 from experiments._results import met
+from experiments._settings import Count, NotNegative, Part, Positive, Settings
 from svdrot.optim import STEP_SIZES, equilibrate
 from svdrot.polar import newton_schulz
 from svdrot.schedules import KELLER_JORDAN, POLAR_EXPRESS_5
@@ -47,28 +50,28 @@ COLOURS = dict(zip(MODES, ("#000000", "#0072B2", "#E69F00", "#009E73", "#CC79A7"
 
 
 @dataclass(frozen=True)
-class Config:
-    seeds: int = 5
+class Config(Settings):
+    seeds: Count = 5
     """Matrices in the table."""
-    rows: int = 256
-    columns: int = 512
-    row_spread: float = 1.5
+    rows: Count = 256
+    columns: Count = 512
+    row_spread: NotNegative = 1.5
     """Deviation of the logarithm of the scales."""
-    column_spread: float = 0.5
-    training_seeds: int = 3
-    samples: int = 4096
-    inputs: int = 64
-    hidden: int = 128
-    classes: int = 10
-    input_spread: float = 1.5
+    column_spread: NotNegative = 0.5
+    training_seeds: Count = 3
+    samples: Count = 4096
+    inputs: Count = 64
+    hidden: Count = 128
+    classes: Count = 10
+    input_spread: NotNegative = 1.5
     """Deviation of the logarithm of the inputs' scales."""
-    steps: int = 200
-    batch: int = 256
-    momentum: float = 0.95
-    rates: tuple[float, ...] = (0.01, 0.02, 0.04, 0.08)
+    steps: Count = 200
+    batch: Count = 256
+    momentum: Part = 0.95
+    rates: tuple[Positive, ...] = (0.01, 0.02, 0.04, 0.08)
     """Learning rates, times 0.2 sqrt(max(m, n))."""
-    out: Path = Path("experiments/results/orthogonalization")
-    """The results go into a folder muoneq_spectrum in it."""
+    out: Path = Path("runs/muoneq_spectrum")
+    """The results go here."""
 
 
 def scaled(x: Tensor, mode: str) -> Tensor:
@@ -295,8 +298,8 @@ def main(config: Config) -> None:
         "Ratios to the matrix as it is": rows["ratios"],
         f"Loss over all samples after {config.steps} steps": rows["training"],
     }
-    _results.write(config.out / "muoneq_spectrum", config, tables, figure(rows), verdict(rows))
+    _results.write(config.out, config, tables, figure(rows), verdict(rows))
 
 
 if __name__ == "__main__":
-    main(_run.parse(Config(), __doc__))
+    _run.main(main, Config(), __doc__)

@@ -10,6 +10,8 @@ for the bound takes all of the error to be where the matrix is least certain. Wh
 partial isometry, for matrices that are nearly or quite singular, no finite bound.
 
     python -m experiments.orthogonalization.polar_certificate --matrices 1000000
+
+It makes the published results with --out experiments/results/orthogonalization/polar_certificate.
 """
 
 from collections.abc import Callable
@@ -23,20 +25,21 @@ from torch import Generator, Tensor
 from tqdm import tqdm
 
 from experiments import _results, _run
+from experiments._settings import Count, Seed, Settings
 from svdrot.polar import newton_schulz, polar_certificate
 from svdrot.schedules import newton_schulz_schedule
 
 
 @dataclass(frozen=True)
-class Config:
-    matrices: int = 50_000
+class Config(Settings):
+    matrices: Count = 50_000
     """In all: of 3 x 3, of 8 x 8 a quarter as many, of 32 x 32 a fiftieth."""
-    batch: int = 4096
+    batch: Count = 4096
     """At a time."""
-    seed: int = 0
+    seed: Seed = 0
     """Of the matrices."""
-    out: Path = Path("experiments/results/orthogonalization")
-    """The results go into a folder polar_certificate in it."""
+    out: Path = Path("runs/polar_certificate")
+    """The results go here."""
 
 
 SHARES = {3: 1, 8: 1 / 4, 32: 1 / 50}
@@ -163,11 +166,10 @@ def verdict(rows: list[dict[str, Any]]) -> str:
     )
 
 
-def main() -> None:
-    config = _run.parse(Config(), __doc__)
+def main(config: Config) -> None:
     rows = run(config)
-    _results.write(config.out / "polar_certificate", config, {"Bounds": rows}, figure(rows), verdict(rows))
+    _results.write(config.out, config, {"Bounds": rows}, figure(rows), verdict(rows))
 
 
 if __name__ == "__main__":
-    main()
+    _run.main(main, Config(), __doc__)

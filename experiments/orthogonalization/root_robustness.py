@@ -20,6 +20,8 @@ follows from its published code can be checked.
    step. Expected: clipping ends lower with the noise and not lower without.
 
     python -m experiments.orthogonalization.root_robustness            twenty seconds on one core
+
+It makes the published results with --out experiments/results/orthogonalization/root_robustness.
 """
 
 import math
@@ -35,6 +37,7 @@ from torch import Tensor
 
 from experiments import _results, _run
 from experiments._results import holds
+from experiments._settings import Count, NotNegative, Positive, Settings, Share
 from svdrot.polar import newton_schulz
 from svdrot.schedules import (
     KELLER_JORDAN,
@@ -59,27 +62,27 @@ GRID = tuple(2.0**i for i in range(-7, 0))  # steps of the network
 
 
 @dataclass(frozen=True)
-class Config:
-    lower: float = 3e-3
+class Config(Settings):
+    lower: Positive = 3e-3
     """Of the generated schedules; the aspect ratio raises it for rectangular matrices."""
-    lowers: tuple[float, ...] = (5e-4, 1e-3, 2e-3, 3e-3, 5e-3, 1e-2, 3e-2)
+    lowers: tuple[Positive, ...] = (5e-4, 1e-3, 2e-3, 3e-3, 5e-3, 1e-2, 3e-2)
     """Tried on the square shape, at five steps."""
-    fractions: tuple[float, ...] = (0.0, 0.0005, 0.001, 0.002, 0.003, 0.005, 0.01, 0.02, 0.03)
+    fractions: tuple[Share, ...] = (0.0, 0.0005, 0.001, 0.002, 0.003, 0.005, 0.01, 0.02, 0.03)
     """Of entries with an outlier."""
-    outlier: float = 30.0
+    outlier: NotNegative = 30.0
     """Standard deviation of the outliers; that of the noise is 0.3."""
-    signals: tuple[float, ...] = (8.0, 1.0)
+    signals: tuple[Positive, ...] = (8.0, 1.0)
     """Variances of the entries of the signal."""
-    quantile: float = 0.9
-    noise: float = 30.0
+    quantile: Share = 0.9
+    noise: NotNegative = 30.0
     """Of the gradients of the network, over their root mean square."""
-    seeds: int = 5
+    seeds: Count = 5
     """Of the matrices with outliers."""
-    network_seeds: int = 12
-    iterations: int = 200
+    network_seeds: Count = 12
+    iterations: Count = 200
     """Of the trainings of the network."""
-    out: Path = Path("experiments/results/orthogonalization")
-    """The results go into a folder root_robustness in it."""
+    out: Path = Path("runs/root_robustness")
+    """The results go here."""
 
 
 def gaussian_spectrum(short: int, long: int) -> NDArray[np.float64]:
@@ -410,8 +413,8 @@ def main(config: Config) -> None:
         "Cosine with the polar factor without outliers": rows["outliers"],
         "Network, final loss, geometric mean over the seeds": rows["network"],
     }
-    _results.write(config.out / "root_robustness", config, tables, figure(rows), verdict(rows))
+    _results.write(config.out, config, tables, figure(rows), verdict(rows))
 
 
 if __name__ == "__main__":
-    main(_run.parse(Config(), __doc__))
+    _run.main(main, Config(), __doc__)

@@ -18,6 +18,8 @@ Objects 10 and 11 (eggbox, glue) look alike in more than one pose. They are comp
 that is in their models and not in these files, and shown apart.
 
     python -m experiments.registration.pose_benchmark
+
+It makes the published results with --out experiments/results/registration/pose_benchmark.
 """
 
 import math
@@ -32,7 +34,8 @@ from torch import Tensor
 
 import svdrot
 from datasets import bop
-from experiments import _results, _run
+from experiments import _data, _results, _run
+from experiments._settings import Settings
 from svdrot.registration.pose_metrics import area_under_recall, recall_curve, translation_error
 
 SYMMETRIC = (10, 11)  # eggbox and glue
@@ -40,11 +43,11 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73")
 
 
 @dataclass(frozen=True)
-class Config:
-    data: Path = Path("../shared/data/object_poses")
+class Config(Settings):
+    root: Path = Path("data/object_poses")
     """With gt_lmo-test.csv and megapose_lmo-test.csv."""
-    out: Path = Path("experiments/results/registration")
-    """The results go into a folder pose_benchmark in it."""
+    out: Path = Path("runs/pose_benchmark")
+    """The results go here."""
 
 
 def by_trace(a: Tensor, b: Tensor) -> Tensor:
@@ -63,8 +66,9 @@ FORMULAS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
 
 
 def run(config: Config) -> dict[str, Any]:
-    truth = bop.read(config.data / "gt_lmo-test.csv")
-    estimates = bop.read(config.data / "megapose_lmo-test.csv")
+    with _data.reading(config.root, "object_poses"):
+        truth = bop.read(config.root / "gt_lmo-test.csv")
+        estimates = bop.read(config.root / "megapose_lmo-test.csv")
     i, j = bop.single_instances(estimates, truth)
     a, b = estimates.pose.rotation[i], truth.pose.rotation[j]
     apart = translation_error(_rows(estimates.pose, i), _rows(truth.pose, j))
@@ -223,8 +227,8 @@ def main(config: Config) -> None:
         "By object: geodesic_distance of the nearest rotations": rows["objects"],
         "How far the matrices are from rotations, by an entry of R R^T - I": rows["audit"],
     }
-    _results.write(config.out / "pose_benchmark", config, tables, figure(rows), verdict(rows))
+    _results.write(config.out, config, tables, figure(rows), verdict(rows))
 
 
 if __name__ == "__main__":
-    main(_run.parse(Config(), __doc__))
+    _run.main(main, Config(), __doc__)

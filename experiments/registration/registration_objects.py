@@ -17,13 +17,15 @@ and a local one nearly everything. One of the meshes, a wing nut, looks almost t
 
     python -m experiments.registration.registration_objects
     python -m experiments.registration.registration_objects --full
+
+The first makes the published results with --out experiments/results/registration/registration_objects.
 """
 
 import math
-import multiprocessing
-from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +39,8 @@ from tqdm import tqdm
 
 import svdrot
 from datasets.registration_pairs import PROTOCOLS, ObjectPair, object_pairs
-from experiments import _results, _run
+from experiments import _data, _results, _run
+from experiments._settings import Count, Positive, Seed, Settings, Threads
 from svdrot.registration import Transform, kabsch
 from svdrot.registration.global_registration import register
 from svdrot.registration.icp import icp
@@ -54,24 +57,24 @@ Cloud = open3d.geometry.PointCloud
 
 
 @dataclass(frozen=True)
-class Config:
-    pairs: int = 64
+class Config(Settings):
+    pairs: Count = 64
     """Of each protocol."""
-    spacing: float = 0.07
+    spacing: Positive = 0.07
     """About the distance of neighbouring points: 1,000 on a surface of area 5. Radii are multiples of it."""
-    distance: float = 0.5
+    distance: Positive = 0.5
     """Of paired points in iterated closest points from the identity."""
-    iterations: int = 50
-    rotation_limit: float = 5.0
+    iterations: Count = 50
+    rotation_limit: Positive = 5.0
     """Degrees; a pair is registered if both errors are below their limits."""
-    translation_limit: float = 0.05
-    seed: int = 0
-    jobs: int = 2
+    translation_limit: Positive = 0.05
+    seed: Seed = 0
+    jobs: Threads = 2
     """Processes."""
-    data: Path = Path("../shared/data/meshes")
+    root: Path = Path("data/meshes")
     """With any number of meshes, *.obj."""
-    out: Path = Path("experiments/results/registration")
-    """The results go into a folder registration_objects in it."""
+    out: Path = Path("runs/registration_objects")
+    """The results go here."""
 
 
 FULL = Config(pairs=600)
@@ -210,9 +213,10 @@ def stacked(transforms: list[Transform]) -> Transform:
 
 
 def run(config: Config) -> dict[str, Any]:
-    meshes = sorted(config.data.glob("*.obj"))
-    if not meshes:
-        raise FileNotFoundError(f"no meshes *.obj in {config.data.resolve()}; --data names another folder.")
+    meshes = sorted(config.root.glob("*.obj"))
+    with _data.reading(config.root, "meshes"):
+        if not meshes:
+            raise FileNotFoundError(f"no meshes *.obj in {config.root.resolve()}")
     rows: dict[str, Any] = {"summary": {name: [] for name in PROTOCOLS}, "errors": {}}
     found = everything(config)
     for protocol in PROTOCOLS:
@@ -231,29 +235,28 @@ def run(config: Config) -> dict[str, Any]:
 
 def everything(config: Config) -> dict[tuple[str, str, int], Transform]:
     """What each method finds for each pair of each protocol, from a number of processes."""
-    tasks = [(config, protocol, k) for protocol in PROTOCOLS for k in range(0, config.pairs, SHARE)]
+    tasks = [(protocol, k) for protocol in PROTOCOLS for k in range(0, config.pairs, SHARE)]
     found: dict[tuple[str, str, int], Transform] = {}
-    context = multiprocessing.get_context("spawn")  # a fork of a process with threads may hang
-    with ProcessPoolExecutor(config.jobs, context) as pool, tqdm(total=len(tasks), unit="share") as bar:
-        for part in as_completed([pool.submit(work, *task) for task in tasks]):
-            found |= {key: as_transform(matrix) for key, matrix in part.result().items()}
-            bar.update()
+    with closing(_run.in_parallel(partial(work, config), tasks, config.jobs)) as parts:
+        for part in tqdm(parts, total=len(tasks), unit="share"):
+            found |= {key: as_transform(matrix) for key, matrix in part.items()}
     return found
 
 
-def work(config: Config, protocol: str, first: int) -> dict[tuple[str, str, int], NDArray]:
+def work(config: Config, task: tuple[str, int]) -> Iterator[dict[tuple[str, str, int], NDArray]]:
     """Matrices, of the `SHARE` pairs from one on: tensors would need a file handle each on their way back."""
     torch.set_num_threads(1)
+    protocol, first = task
     found = {}
     indices = range(first, min(first + SHARE, config.pairs))
     for k, pair in zip(indices, pairs_of(config, protocol, indices), strict=True):
         for name, align in METHODS.items():
             found[protocol, name, k] = as_transform(align(pair, config)).matrix.numpy()
-    return found
+    yield found
 
 
 def pairs_of(config: Config, protocol: str, indices: range) -> list[ObjectPair]:
-    meshes = sorted(config.data.glob("*.obj"))
+    meshes = sorted(config.root.glob("*.obj"))
     return object_pairs(meshes, PROTOCOLS[protocol], indices, seed=config.seed)
 
 
@@ -366,8 +369,8 @@ def main(config: Config) -> None:
     } | {
         f"{list(PROTOCOLS)[-1]}: angles below {config.rotation_limit:g} degrees (%), by mesh": rows["meshes"],
     }
-    _results.write(config.out / "registration_objects", config, tables, figure(rows), verdict(rows))
+    _results.write(config.out, config, tables, figure(rows), verdict(rows))
 
 
 if __name__ == "__main__":
-    main(_run.parse(Config(), __doc__, {"--full": FULL}))
+    _run.main(main, Config(), __doc__, {"--full": FULL})

@@ -18,6 +18,8 @@ Expected: from the identity, methods that see planes end within 0.5 degrees and 
 Indoors all of them fail; the global stage brings every seed, from anywhere, within 1.5 degrees and 10 cm.
 
     OMP_NUM_THREADS=1 python -m experiments.registration.registration_real          minutes on two cores
+
+It makes the published results with --out experiments/results/registration/registration_real.
 """
 
 import math
@@ -35,7 +37,8 @@ from torch import Tensor
 from tqdm import tqdm
 
 from datasets.registration_pairs import Pair, find_pairs, read_pair
-from experiments import _results, _run
+from experiments import _data, _results, _run
+from experiments._settings import Count, Settings
 from experiments.registration import _registration_peers as peers
 from svdrot.cli import _picture
 from svdrot.registration.global_registration import automatic_voxel, register
@@ -50,15 +53,15 @@ COLOURS = {"svdrot": "#000000", "open3d": "#E69F00", "small_gicp": "#0072B2"}
 
 
 @dataclass(frozen=True)
-class Config:
-    root: Path = Path("../shared/data/registration")
+class Config(Settings):
+    root: Path = Path("data/registration")
     """Folders with a source, a target and the transform between them."""
-    seeds: int = 10
+    seeds: Count = 10
     """Of global methods."""
-    repeats: int = 3
+    repeats: Count = 3
     """Runs of local ones, of which the fastest is told."""
-    out: Path = Path("experiments/results/registration")
-    """The results go into a folder registration_real in it."""
+    out: Path = Path("runs/registration_real")
+    """The results go here."""
 
 
 @dataclass(frozen=True)
@@ -299,7 +302,8 @@ def verdict(pairs: list[Pair], local: list[_results.Rows], globally: list[_resul
 
 
 def run(config: Config) -> tuple[dict[str, _results.Rows], Figure, str]:
-    pairs = [read_pair(folder) for folder in find_pairs(config.root)]
+    with _data.reading(config.root, "registration"):
+        pairs = [read_pair(folder) for folder in find_pairs(config.root)]
     local = [run_local(pair, config.repeats) for pair in pairs]
     globally, found = zip(*(run_global(pair, config.seeds) for pair in pairs), strict=True)
     tables = {}
@@ -310,8 +314,11 @@ def run(config: Config) -> tuple[dict[str, _results.Rows], Figure, str]:
     return tables, figure, verdict(pairs, local, [*globally])
 
 
-if __name__ == "__main__":
-    config = _run.parse(Config(), __doc__)
+def main(config: Config) -> None:
     torch.set_num_threads(1)
     tables, figure, told = run(config)
-    _results.write(config.out / "registration_real", config, tables, figure, told)
+    _results.write(config.out, config, tables, figure, told)
+
+
+if __name__ == "__main__":
+    _run.main(main, Config(), __doc__)

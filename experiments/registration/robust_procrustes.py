@@ -17,6 +17,8 @@ features of `svdrot` have normals whose signs turn with the cloud; those of open
 do not. Expected: that costs open3d a good part of its right pairs, and FGR its success, on the indoor pair.
 
     python -m experiments.registration.robust_procrustes
+
+It makes the published results with --out experiments/results/registration/robust_procrustes.
 """
 
 import time
@@ -31,8 +33,9 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 import svdrot
-from datasets import registration_pairs
-from experiments import _results, _run
+from datasets.registration_pairs import Pair, find_pairs, read_pair
+from experiments import _data, _results, _run
+from experiments._settings import Count, Positive, Seed, Settings, Share
 from svdrot.registration import Transform, kabsch
 from svdrot.registration._formats import optional
 from svdrot.registration.features import fpfh, match
@@ -41,21 +44,21 @@ from svdrot.registration.surfaces import voxel_downsample
 
 
 @dataclass(frozen=True)
-class Config:
-    pairs: int = 1000
-    noise: float = 0.01
-    shares: tuple[float, ...] = (0, 0.5, 0.8, 0.9, 0.95, 0.97, 0.98, 0.99)
+class Config(Settings):
+    pairs: Count = 1000
+    noise: Positive = 0.01
+    shares: tuple[Share, ...] = (0, 0.5, 0.8, 0.9, 0.95, 0.97, 0.98, 0.99)
     """Of wrong pairs."""
-    draws: int = 20
-    turns: int = 4
+    draws: Count = 20
+    turns: Count = 4
     """Random rotations of each real source."""
-    voxels: tuple[float, ...] = (0.05, 0.05, 0.35)
+    voxels: tuple[Positive, ...] = (0.05, 0.05, 0.35)
     """In metres, for the folders below `data`, in the order of their names."""
-    data: Path = Path("../shared/data/registration")
-    """Folders with pairs of clouds; without them the second part is left out."""
-    seed: int = 0
-    out: Path = Path("experiments/results/registration")
-    """The results go into a folder robust_procrustes in it."""
+    root: Path | None = Path("data/registration")
+    """Folders with pairs of clouds; None leaves the second part out."""
+    seed: Seed = 0
+    out: Path = Path("runs/robust_procrustes")
+    """The results go here."""
 
 
 THRESHOLD = 3.5  # deviations of the noise: 0.7 % of right pairs lie beyond
@@ -207,13 +210,16 @@ def real_fits(
     return fits | {"Kabsch on the right pairs": lambda: kabsch(x, y, mask=right).matrix}
 
 
-def real(config: Config) -> list[dict[str, Any]]:
-    if not config.data.is_dir():
+def read(root: Path | None) -> list[Pair]:
+    if root is None:
         return []
+    with _data.reading(root, "registration"):
+        return [read_pair(folder) for folder in find_pairs(root)]
+
+
+def real(config: Config, pairs: list[Pair]) -> list[dict[str, Any]]:
     rows = []
-    folders = registration_pairs.find_pairs(config.data)
-    for folder, voxel in zip(folders, config.voxels, strict=False):
-        pair = registration_pairs.read_pair(folder)
+    for pair, voxel in zip(pairs, config.voxels, strict=False):
         outcomes: dict[tuple[str, str], list[tuple[float, float, float]]] = {}
         shares: dict[str, list[float]] = {"svdrot": [], "open3d": []}
         for turn in range(config.turns):
@@ -242,7 +248,7 @@ def real(config: Config) -> list[dict[str, Any]]:
             degrees = torch.rad2deg(angle)
             rows.append(
                 {
-                    "pair": folder.name,
+                    "pair": pair.name,
                     "features": kind,
                     "right %": 100 * sum(shares[kind]) / len(shares[kind]),
                     "method": name,
@@ -317,14 +323,15 @@ def verdict(config: Config, synthetic: list[dict[str, Any]], scans: list[dict[st
 
 
 def main(config: Config) -> None:
+    pairs = read(config.root)
     synthetic = breakdown(config)
     tables = {f"{config.pairs} pairs, {config.draws} draws for each share of wrong ones": synthetic}
-    scans = real(config)
+    scans = real(config, pairs)
     if scans:
         tables[f"Real scans, {config.turns} turns of the source"] = scans
     text = verdict(config, synthetic, scans)
-    _results.write(config.out / "robust_procrustes", config, tables, figure(synthetic, scans), text)
+    _results.write(config.out, config, tables, figure(synthetic, scans), text)
 
 
 if __name__ == "__main__":
-    main(_run.parse(Config(), __doc__))
+    _run.main(main, Config(), __doc__)

@@ -13,6 +13,8 @@ replaced by random rotations, least squares fail at once; the robust loss stays 
 without outliers at a share of 10 %. Beyond 20 % its start, which is least squares of a kind, should fail.
 
     python -m experiments.registration.rotation_averaging
+
+It makes the published results with --out experiments/results/registration/rotation_averaging.
 """
 
 import time
@@ -26,7 +28,8 @@ from torch import Tensor
 
 import svdrot
 from datasets.pose_graphs import PoseGraph, read_pose_graph
-from experiments import _results, _run
+from experiments import _data, _results, _run
+from experiments._settings import Count, Settings, Share
 from svdrot.registration.averaging import average_rotations
 from svdrot.registration.synchronization import chordal_relaxation, synchronize_rotations
 
@@ -34,16 +37,16 @@ SQUARES, ROBUST = "least squares", "Geman-McClure"
 
 
 @dataclass(frozen=True)
-class Config:
-    root: Path = Path("../shared/data/posegraph")
+class Config(Settings):
+    root: Path = Path("data/posegraph")
     """Folder of sphere2500.txt, sphere2500_groundtruth.txt and smallGrid3D.g2o."""
-    shares: tuple[float, ...] = (0.05, 0.1, 0.2, 0.3)
+    shares: tuple[Share, ...] = (0.05, 0.1, 0.2, 0.3)
     """Of the loop edges that are replaced."""
-    seeds: int = 10
-    rounds: int = 3
+    seeds: Count = 10
+    rounds: Count = 3
     """Of the timing; the methods take turns and the fastest of each counts."""
-    out: Path = Path("experiments/results/registration")
-    """The results go into a folder rotation_averaging in it."""
+    out: Path = Path("runs/rotation_averaging")
+    """The results go here."""
 
 
 def chain(graph: PoseGraph) -> Tensor:
@@ -151,8 +154,12 @@ def with_outliers(graph: PoseGraph, truth: Tensor, share: float, seeds: int) -> 
 
 
 def run(config: Config) -> dict[str, Any]:
-    sphere, grid = (read_pose_graph(config.root / name) for name in ("sphere2500.txt", "smallGrid3D.g2o"))
-    truth = chain(read_pose_graph(config.root / "sphere2500_groundtruth.txt"))
+    with _data.reading(config.root, "posegraph"):
+        sphere, grid, exact = (
+            read_pose_graph(config.root / name)
+            for name in ("sphere2500.txt", "smallGrid3D.g2o", "sphere2500_groundtruth.txt")
+        )
+    truth = chain(exact)
     table, found = clean(sphere, truth, config.rounds)
     return {
         "sphere": table,
@@ -218,8 +225,8 @@ def main(config: Config) -> None:
         f"sphere2500, loop edges at random: mean errors in degrees, {config.seeds} seeds": rows["outliers"],
         "smallGrid3D: cost in radians^2": rows["grid"],
     }
-    _results.write(config.out / "rotation_averaging", config, tables, figure(rows), verdict(rows))
+    _results.write(config.out, config, tables, figure(rows), verdict(rows))
 
 
 if __name__ == "__main__":
-    main(_run.parse(Config(), __doc__))
+    _run.main(main, Config(), __doc__)

@@ -12,6 +12,8 @@ times worse, for errors of an early orientation grow with the distance. The rota
 to 7 digits or more: replacing them by the nearest ones should change nothing that is printed.
 
     python -m experiments.registration.trajectory_alignment
+
+It makes the published results with --out experiments/results/registration/trajectory_alignment.
 """
 
 import json
@@ -23,7 +25,8 @@ import torch
 from matplotlib.figure import Figure
 
 from datasets.trajectories import read_kitti
-from experiments import _results, _run
+from experiments import _data, _results, _run
+from experiments._settings import Positive, Settings
 from svdrot.registration import Transform
 from svdrot.registration.trajectories import (
     KITTI_LENGTHS,
@@ -44,13 +47,13 @@ SEGMENTS = {"ORB": (0.6997, 0.2533), "SPTAM": (1.4870, 0.5577)}  # % and degrees
 
 
 @dataclass(frozen=True)
-class Config:
-    data: Path = Path("../shared/data/trajectories")
+class Config(Settings):
+    root: Path = Path("data/trajectories")
     """With KITTI_00_gt.txt, KITTI_00_ORB.txt, KITTI_00_SPTAM.txt and expected_*_stats.json."""
-    delta: float = 10.0
+    delta: Positive = 10.0
     """Metres between the poses of a pair."""
-    out: Path = Path("experiments/results/registration")
-    """The results go into a folder trajectory_alignment in it."""
+    out: Path = Path("runs/trajectory_alignment")
+    """The results go here."""
 
 
 def alignments(estimate: Transform, reference: Transform) -> dict[str, Transform]:
@@ -61,8 +64,24 @@ def alignments(estimate: Transform, reference: Transform) -> dict[str, Transform
     }
 
 
+KINDS = ("ape", "rpe")
+
+
+def load(root: Path) -> tuple[dict[str, Transform], dict[tuple[str, str], dict[str, float]]]:
+    """The trajectories by their names, the reference as "gt", and the published statistics of the others."""
+    with _data.reading(root, "trajectories"):
+        paths = {name: read_kitti(root / f"KITTI_00_{name}.txt") for name in ("gt", *ESTIMATES)}
+        published = {
+            (name, kind): json.loads((root / f"expected_{name.lower()}_{kind}_stats.json").read_text())
+            for name in ESTIMATES
+            for kind in KINDS
+        }
+    return paths, published
+
+
 def run(config: Config) -> dict[str, Any]:
-    reference = read_kitti(config.data / "KITTI_00_gt.txt")
+    paths, published = load(config.root)
+    reference = paths["gt"]
     rows: dict[str, Any] = {
         "absolute": [],
         "published": [],
@@ -75,7 +94,7 @@ def run(config: Config) -> dict[str, Any]:
         "along": path_lengths(reference),
     }
     for name in ESTIMATES:
-        estimate = read_kitti(config.data / f"KITTI_00_{name}.txt")
+        estimate = paths[name]
         for way, alignment in alignments(estimate, reference).items():
             moved = move_trajectory(alignment, estimate)
             errors = absolute_pose_error(moved, reference)
@@ -89,7 +108,7 @@ def run(config: Config) -> dict[str, Any]:
             "rpe": relative_pose_error(estimate, reference, pairs).translation,
         }
         for kind, errors in found.items():
-            rows["published"] += compared(config.data, name, kind, statistics(errors))
+            rows["published"] += compared(published[name, kind], name, kind, statistics(errors))
         segments = kitti_segment_errors(estimate, reference)
         ours = (segments.translation_percent, segments.rotation_degrees_per_100m)
         for of, value, wanted in zip(("%", "degrees per 100 m"), ours, SEGMENTS[name], strict=True):
@@ -108,7 +127,7 @@ def run(config: Config) -> dict[str, Any]:
                 f"{name} %": part.translation_percent,
                 f"{name} degrees per 100 m": part.rotation_degrees_per_100m,
             }
-        rows["projection"].append(projection(config, name, segments.rotation_degrees_per_100m))
+        rows["projection"].append(projection(config.root, name, segments.rotation_degrees_per_100m))
     return rows
 
 
@@ -124,9 +143,8 @@ def summary(errors: PoseErrors) -> dict[str, float]:
     }
 
 
-def compared(data: Path, name: str, kind: str, found: Any) -> list[dict[str, Any]]:
+def compared(published: dict[str, float], name: str, kind: str, found: Any) -> list[dict[str, Any]]:
     """Every published statistic beside ours."""
-    published = json.loads((data / f"expected_{name.lower()}_{kind}_stats.json").read_text())
     rows = []
     for statistic, value in published.items():
         ours = getattr(found, statistic).item()
@@ -137,10 +155,10 @@ def compared(data: Path, name: str, kind: str, found: Any) -> list[dict[str, Any
     return rows
 
 
-def projection(config: Config, name: str, before: float) -> dict[str, Any]:
+def projection(root: Path, name: str, before: float) -> dict[str, Any]:
     """What the nearest rotations change, of estimate and reference."""
-    estimate, reference = (read_kitti(config.data / f"KITTI_00_{who}.txt") for who in (name, "gt"))
-    nearest = [read_kitti(config.data / f"KITTI_00_{who}.txt", project=True) for who in (name, "gt")]
+    estimate, reference = (read_kitti(root / f"KITTI_00_{who}.txt") for who in (name, "gt"))
+    nearest = [read_kitti(root / f"KITTI_00_{who}.txt", project=True) for who in (name, "gt")]
     off = (estimate.rotation.mT @ estimate.rotation - torch.eye(3, dtype=torch.float64)).abs().max()
     plain, projected = absolute_pose_error(estimate, reference), absolute_pose_error(*nearest)
     return {
@@ -233,8 +251,8 @@ def main(config: Config) -> None:
         "Drift by length": rows["lengths"],
         "The nearest rotations in place of those of the files": rows["projection"],
     }
-    _results.write(config.out / "trajectory_alignment", config, tables, figure(rows), verdict(rows))
+    _results.write(config.out, config, tables, figure(rows), verdict(rows))
 
 
 if __name__ == "__main__":
-    main(_run.parse(Config(), __doc__))
+    _run.main(main, Config(), __doc__)

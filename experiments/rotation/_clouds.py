@@ -10,6 +10,7 @@ import torch
 from torch import Generator, Tensor
 
 from datasets import planes, shapes
+from experiments import _data
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,13 @@ class Data:
         return digest.hexdigest()
 
 
+def check_families(families: tuple[str, ...]) -> None:
+    if unknown := [family for family in families if family not in shapes.FAMILIES]:
+        raise ValueError(
+            f"`families` must be some of {', '.join(shapes.FAMILIES)}; got {', '.join(unknown)}."
+        )
+
+
 @lru_cache(1)
 def generated(families: tuple[str, ...], training: int, validation: int) -> Data:
     counts = enumerate((training, validation))
@@ -60,5 +68,6 @@ def generated(families: tuple[str, ...], training: int, validation: int) -> Data
 
 @lru_cache(1)
 def aeroplanes(root: Path) -> Data:
-    clouds = planes.load(root)
+    with _data.reading(root, "planes"):
+        clouds = planes.load(root)
     return Data(*(Clouds.pack([clouds[k] for k in part]) for part in planes.split(clouds)))

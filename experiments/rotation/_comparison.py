@@ -22,7 +22,7 @@ HEADS: dict[str, tuple[str, str]] = {
 }
 STYLES = {**HEAD_STYLES, "raw": ("#D55E00", "--")}
 DECIDING = 5  # seeds
-FREE = ("heads", "out", "run_folder")  # settings on which no training depends
+FREE = ("heads",)  # settings on which no training depends
 
 Results = dict[_training.Key, dict[str, Any]]  # by head and seed, as `_training.run` returns them
 Rows = list[dict[str, Any]]

@@ -7,18 +7,19 @@ import torch
 from torch import Tensor, nn
 
 import svdrot
+from experiments._settings import Count, NotNegative, Settings
 
 
 @dataclass(frozen=True)
-class Shape:
+class Shape(Settings):
     """Of the network."""
 
-    widths: tuple[int, ...] = (64, 128, 256)
+    widths: tuple[Count, ...] = (64, 128, 256)
     """Features of a point after each layer of the encoder."""
-    hidden: int = 512
+    hidden: Count = 512
     """Units between the largest features and the landmarks."""
-    landmarks: int = 64
-    slope: float = 0.01
+    landmarks: Count = 64
+    slope: NotNegative = 0.01
     """Of the leaky ReLU below zero."""
 
 
@@ -59,7 +60,7 @@ def pairs_of(views: int) -> Tensor:
     return torch.triu_indices(views, views, 1)
 
 
-def perceptron(widths: tuple[int, ...], slope: float) -> nn.Sequential:
+def perceptron(widths: tuple[Count, ...], slope: float) -> nn.Sequential:
     """Linear layers with a leaky ReLU between them; normalised before it, but for that of the coordinates."""
     layers: list[nn.Module] = []
     for m, n in pairwise(widths):

@@ -11,6 +11,9 @@ and 6d, nor for raw, which they train by another loss.
     python -m experiments.rotation.cube_image_pose                    quick: 32 x 32 pixels, 30 epochs
     python -m experiments.rotation.cube_image_pose --full             64 x 64 pixels, up to 1,000 epochs
 
+The first makes the published results with --out experiments/results/rotation/cube_image_pose
+--run-folder runs/cube_image_pose.
+
 `--full` stops, as published, after ten epochs without a better validation error, and tests the weights that
 it then has. The published scene, another cube in another light, is not reproduced, so that their errors are
 not to be compared with. Images of a step are drawn with replacement.
@@ -29,6 +32,7 @@ from torch import Generator, Tensor, nn
 import svdrot
 from datasets import cubes
 from experiments import _run, _training
+from experiments._settings import Count, Positive, Seed
 from experiments.rotation import _comparison
 from experiments.rotation._alignment_report import spread
 from svdrot import losses
@@ -40,22 +44,19 @@ EPOCH = 64  # steps: 2,048 images, 32 at a time
 class Config(_training.Config):
     heads: tuple[str, ...] = tuple(_comparison.HEADS)
     """Representations, or "raw": nine numbers, projected at inference only."""
-    size: int = 32
+    size: Count = 32
     """Pixels along each edge of an image."""
-    images: int = 2048
+    images: Count = 2048
     """Of training, of validation and of the test, each."""
-    batch: int = 32
+    batch: Count = 32
     """Images of a step."""
-    hidden: int = 256
+    hidden: Count = 256
     """Units of each of the two layers."""
-    seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
-    steps: int = 30 * EPOCH
-    learning_rate: float = 1e-3
-    evaluations: int = 20
-    run_folder: Path = Path("runs/cube_image_pose")
-    """Folder of the trainings."""
-    out: Path = Path("experiments/results/rotation")
-    """The results go into a folder cube_image_pose in it."""
+    seeds: tuple[Seed, ...] = (0, 1, 2, 3, 4)
+    steps: Count = 30 * EPOCH
+    learning_rate: Positive = 1e-3
+    evaluations: Count = 20
+    out: Path = Path("runs/cube_image_pose")
 
     def __post_init__(self):
         super().__post_init__()
@@ -71,8 +72,7 @@ FULL = Config(
     decay="none",
     warmup=0,
     clip=None,
-    run_folder=Path("runs/cube_image_pose-full"),
-    out=Path("experiments/results/rotation/full"),
+    out=Path("runs/cube_image_pose-full"),
 )
 
 EXPECTED = [(good, bad) for good in ("svd", "6d") for bad in ("quaternion", "axis_angle", "euler")]
@@ -141,17 +141,16 @@ def prepare(config: Config, head: str, seed: int) -> _training.Task:
 def run(config: Config) -> _comparison.Rows:
     """Train what the run folder lacks, write the results, and return a row for each head and seed."""
     results = _training.run(
-        config, config.run_folder, config.heads, prepare, data="rendered", free=_comparison.FREE
+        config, config.trainings, config.heads, prepare, data="rendered", free=_comparison.FREE
     )
     setting = (
         f"{config.images:,} images of {config.size} x {config.size} pixels; {config.steps:,} steps of"
         f" {config.batch}, two layers of {config.hidden}, learning rate {config.learning_rate:g}, decay"
         f" {config.decay}, patience {config.patience}."
     )
-    folder = config.out / "cube_image_pose"
     note = about_training(results)
     return _comparison.write(
-        folder, config, results, unit="degrees", expected=EXPECTED, setting=setting, note=note
+        config.out, config, results, unit="degrees", expected=EXPECTED, setting=setting, note=note
     )
 
 
@@ -165,4 +164,4 @@ def about_training(results: _comparison.Results) -> str:
 
 
 if __name__ == "__main__":
-    run(_run.parse(Config(), __doc__, {"--full": FULL}))
+    _run.main(run, Config(), __doc__, {"--full": FULL})

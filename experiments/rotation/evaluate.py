@@ -23,12 +23,12 @@ from typing import Any
 
 import numpy as np
 import torch
-import tyro
 from torch import Generator, Tensor
 from tqdm import tqdm
 
 import svdrot
-from experiments import _results
+from experiments import _results, _run
+from experiments._settings import Count, Seed, Settings, Threads
 from experiments.rotation._alignment_report import metrics
 from experiments.rotation._landmarks import normalised
 from experiments.rotation.landmark_alignment import errors, estimators, restore
@@ -37,32 +37,30 @@ from svdrot.registration.files import SUFFIXES, read_points
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(Settings):
     clouds: Path
     """Folder of them."""
     rotations: Path
     """File of them."""
     checkpoint: Path = Path(__file__).parents[1] / "results/rotation/landmark_alignment/svd.pth"
     """Of `landmark_alignment`. That in landmark_alignment_other_points knows copies with other points."""
-    points: int | None = None
+    points: Count | None = None
     """Drawn from each cloud; None: as many as in training."""
     other_points: bool = False
     """Draw other points for the copies, as two scans of an object have. The benchmark has the same, and a
     checkpoint trained on those alone fails on others."""
-    seed: int = 0
+    seed: Seed = 0
     """Of the points that are drawn."""
-    threads: int = 2
-
-    def __post_init__(self):
-        for name in ("points", "threads"):
-            if (value := getattr(self, name)) is not None and value < 1:
-                raise ValueError(f"`{name}` must be at least 1; got {value}.")
+    threads: Threads = 2
 
 
 def main(config: Config) -> None:
     torch.set_num_threads(config.threads)
-    model, settings = restore(config.checkpoint)
-    clouds, rotations = read_clouds(config.clouds, config.rotations), read_rotations(config.rotations)
+    try:
+        model, settings = restore(config.checkpoint)
+        clouds, rotations = read_clouds(config.clouds, config.rotations), read_rotations(config.rotations)
+    except ValueError as error:
+        raise _run.UserError(str(error)) from error
     points = config.points or settings["points"]
     rows = []
     for name, passes, starts in estimators(settings["passes"], settings["starts"]):
@@ -221,7 +219,4 @@ def _order(names: list[str]) -> list[int] | None:
 
 
 if __name__ == "__main__":
-    try:
-        main(tyro.cli(Config, description=__doc__, prog="python -m experiments.rotation.evaluate"))
-    except (ValueError, OSError) as error:
-        sys.exit(f"evaluate: {error}")
+    _run.main(main, Config, __doc__)

@@ -27,6 +27,8 @@ roma computes in float64 whatever it is given, and should be the most accurate i
     python -m experiments.rotation.gradient_conditioning
     python -m experiments.rotation.gradient_conditioning --full         ten times the draws
 
+The first makes the published results with --out experiments/results/rotation/gradient_conditioning.
+
 Source: Levinson et al., NeurIPS 2020, section 3.3 and its appendix; Choy, arXiv 2604.05414; Geist et al.,
 "Learning with 3D rotations", ICML 2024, the figure of gradient ratios.
 """
@@ -45,23 +47,24 @@ from torch.func import jacrev, vmap
 
 import svdrot
 from experiments import _results, _run
+from experiments._settings import Count, NotNegative, Seed, Settings
 from experiments.rotation._alignment_report import STYLES
 from svdrot.nn import REPRESENTATIONS
 
 
 @dataclass(frozen=True)
-class Config:
-    draws: int = 1_000_000
+class Config(Settings):
+    draws: Count = 1_000_000
     """Of normal matrices, for the spectrum."""
-    jacobians: int = 20_000
+    jacobians: Count = 20_000
     """Of raw vectors of each representation."""
-    noise: float = 0.1
+    noise: NotNegative = 0.1
     """Deviation of the raw numbers of a trained head."""
-    matrices: int = 2_000
+    matrices: Count = 2_000
     """In each hard case for the codes."""
-    seed: int = 0
-    out: Path = Path("experiments/results/rotation")
-    """The results go into a folder gradient_conditioning in it."""
+    seed: Seed = 0
+    out: Path = Path("runs/gradient_conditioning")
+    """The results go here."""
 
 
 FULL = Config(draws=10_000_000, jacobians=200_000, matrices=20_000)
@@ -461,8 +464,8 @@ def main(config: Config) -> None:
         "codes": f"Gradients of codes, {config.matrices:,} matrices, float32 and float64",
     }
     tables = {caption: results[name] for name, caption in captions.items()}
-    _results.write(config.out / "gradient_conditioning", config, tables, figure(results), verdict(results))
+    _results.write(config.out, config, tables, figure(results), verdict(results))
 
 
 if __name__ == "__main__":
-    main(_run.parse(Config(), __doc__, {"--full": FULL}))
+    _run.main(main, Config(), __doc__, {"--full": FULL})

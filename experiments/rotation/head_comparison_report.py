@@ -7,6 +7,8 @@ training of the other. Nothing is trained here, and nothing is said that the fil
 that are missing are named, with the command that makes them.
 
     python -m experiments.rotation.head_comparison_report
+
+It makes the published results with --out experiments/results/rotation/head_comparison_report.
 """
 
 import csv
@@ -22,12 +24,13 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullLocator
 
 from experiments import _results, _run
+from experiments._settings import Settings
 from experiments.rotation import _comparison
 from experiments.rotation._alignment_report import spread
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(Settings):
     results: Path = Path("experiments/results/rotation")
     """Folder of the experiments' folders."""
     alignment: tuple[Path, ...] = (
@@ -35,7 +38,7 @@ class Config:
         Path("experiments/results/pointcloud_alignment_self_supervised"),
     )
     """Run folders of pointcloud_alignment, each with config.json and metrics.csv."""
-    out: Path = Path("experiments/results/rotation/head_comparison_report")
+    out: Path = Path("runs/head_comparison_report")
     """The page, report.md, and its figure go here."""
 
 
@@ -122,7 +125,7 @@ def read_results(file: Path) -> Experiment:
         texts = {name: str(content[name]) for name in ("command", "machine", "commit", "verdict")}
         return Experiment(file.parent, **texts, tables=list(content["tables"].values()))
     except (ValueError, TypeError, AttributeError, KeyError) as error:
-        raise ValueError(f"{file} is not the results of an experiment: {error!r}.") from error
+        raise _run.UserError(f"{file} is not the results of an experiment: {error!r}.") from error
 
 
 def read_run_folder(folder: Path) -> Experiment:
@@ -297,4 +300,4 @@ def main(config: Config) -> None:
 
 
 if __name__ == "__main__":
-    main(_run.parse(Config(), __doc__))
+    _run.main(main, Config(), __doc__)

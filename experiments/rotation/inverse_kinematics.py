@@ -13,6 +13,9 @@ first joint, turned all around. After a short training errors are several times 
     python -m experiments.rotation.inverse_kinematics                    quick
     python -m experiments.rotation.inverse_kinematics --full             as published: days on a CPU
 
+The first makes the published results with --out experiments/results/rotation/inverse_kinematics
+--run-folder runs/inverse_kinematics.
+
 `--full` takes frames of all clips for a step where the published code takes 16 to 64 successive frames of
 one, and 2,000,000 steps, after which it was evaluated.
 
@@ -31,32 +34,30 @@ from torch import Generator, Tensor, nn
 
 import svdrot
 from datasets import bvh, motion
-from experiments import _run, _training
+from experiments import _data, _run, _training
+from experiments._settings import Count, NotNegative, Seed
 from experiments.rotation import _comparison
 from svdrot.nn import REPRESENTATIONS, STRATEGIES
 
 
 @dataclass(frozen=True)
 class Config(_training.Config):
-    root: Path = Path("../shared/data/mocap_ik")
+    root: Path = Path("data/mocap_ik")
     """Folder of the skeleton and the clips."""
     heads: tuple[str, ...] = tuple(_comparison.HEADS)
     """Representations, or "raw": nine numbers, projected at inference only."""
-    batch: int = 64
+    batch: Count = 64
     """Frames of a step."""
-    hidden: int = 256
+    hidden: Count = 256
     """Units of each of the three layers."""
-    slope: float = 0.01
+    slope: NotNegative = 0.01
     """Of the leaky ReLU below zero."""
-    near_root: float = 10.0
+    near_root: NotNegative = 10.0
     """Weight of the nodes next to the first one, in addition to that of all."""
-    seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
-    steps: int = 1_200
-    evaluations: int = 20
-    run_folder: Path = Path("runs/inverse_kinematics")
-    """Folder of the trainings."""
-    out: Path = Path("experiments/results/rotation")
-    """The results go into a folder inverse_kinematics in it."""
+    seeds: tuple[Seed, ...] = (0, 1, 2, 3, 4)
+    steps: Count = 1_200
+    evaluations: Count = 20
+    out: Path = Path("runs/inverse_kinematics")
 
     def __post_init__(self):
         super().__post_init__()
@@ -72,8 +73,7 @@ FULL = Config(
     clip=None,
     evaluations=200,
     checkpoint_every=10_000,
-    run_folder=Path("runs/inverse_kinematics-full"),
-    out=Path("experiments/results/rotation/full"),
+    out=Path("runs/inverse_kinematics-full"),
 )
 
 EXPECTED = [(good, bad) for good in ("svd", "6d") for bad in ("quaternion", "axis_angle", "euler", "raw")]
@@ -95,9 +95,10 @@ class Data:
 
 @lru_cache(1)
 def load(root: Path) -> Data:
-    clips = motion.load(root)
+    with _data.reading(root, "mocap_ik"):
+        clips = motion.load(root)
+        parts = [torch.cat([clips[k] for k in part]) for part in motion.split(clips)]
     skeleton = clips.skeleton
-    parts = [torch.cat([clips[k] for k in part]) for part in motion.split(clips)]
     metres = bvh.Skeleton(
         skeleton.names, skeleton.parents, skeleton.offsets / 100, skeleton.joints, skeleton.channels
     )
@@ -171,7 +172,7 @@ def run(config: Config) -> _comparison.Rows:
     """Train what the run folder lacks, write the results, and return a row for each head and seed."""
     data = load(config.root)
     free = ("root", *_comparison.FREE)
-    results = _training.run(config, config.run_folder, config.heads, prepare, data=data.digest(), free=free)
+    results = _training.run(config, config.trainings, config.heads, prepare, data=data.digest(), free=free)
     setting = (
         f"{len(data.training):,} frames of training and {len(data.held_out):,} of held-out clips;"
         f" {config.steps:,} steps of {config.batch} frames, three layers of {config.hidden}, learning rate"
@@ -183,7 +184,7 @@ def run(config: Config) -> _comparison.Rows:
         " said of other people or other motions."
     )
     return _comparison.write(
-        config.out / "inverse_kinematics",
+        config.out,
         config,
         results,
         unit="cm",
@@ -194,4 +195,4 @@ def run(config: Config) -> _comparison.Rows:
 
 
 if __name__ == "__main__":
-    run(_run.parse(Config(), __doc__, {"--full": FULL}))
+    _run.main(run, Config(), __doc__, {"--full": FULL})

@@ -27,6 +27,9 @@ repeated.
     torchrun --nproc_per_node 2 -m experiments.rotation.landmark_alignment --other-points 0.5
     python -m experiments.rotation.landmark_alignment --threads 2               slower
 
+The first two make the published results with --out experiments/results/rotation/NAME --run-folder runs/NAME,
+where NAME is landmark_alignment and landmark_alignment_other_points.
+
 The errors are of the 400 held-out aeroplanes and fixed rotations of each. The checkpoint beside the table
 has the weights and all that it takes to build the network.
 """
@@ -43,6 +46,7 @@ from torch import Generator, Tensor, nn
 
 import svdrot
 from experiments import _results, _run, _training
+from experiments._settings import Amount, Count, Positive, Share, Threads
 from experiments._training import Task
 from experiments.rotation import _clouds
 from experiments.rotation._alignment_report import metrics
@@ -54,44 +58,34 @@ CHECKPOINT = "svd.pth"
 
 @dataclass(frozen=True)
 class Config(_training.Config):
-    root: Path = Path("../shared/data/planes")
+    root: Path = Path("data/planes")
     """Folder of the aeroplanes: of the packed file, or the original pc_plane."""
-    out: Path = Path("experiments/results/rotation")
-    """The table, the figure and the checkpoint go into a folder in it, landmark_alignment, or
-    landmark_alignment_other_points."""
-    run_folder: Path | None = None
-    """Of what it takes to go on after an interruption; one of that name in runs if None."""
-    steps: int = 24_000
+    out: Path = Path("runs/landmark_alignment")
+    steps: Count = 24_000
     optimizer: Literal["adamw", "muon"] = "muon"
-    learning_rate: float = 5e-3
-    warmup: int = 500
-    evaluations: int = 30
-    checkpoint_every: int = 500
-    jobs: int = 1
-    clouds: int = 32
+    learning_rate: Positive = 5e-3
+    warmup: Amount = 500
+    evaluations: Count = 30
+    checkpoint_every: Count = 500
+    jobs: Threads = 1
+    clouds: Count = 32
     """In a step."""
-    copies: int = 4
+    copies: Count = 4
     """Rotated copies of each of them."""
-    points: int = 64
+    points: Count = 64
     """Drawn from each cloud, anew in every step."""
-    other_points: float = 0.0
+    other_points: Share = 0.0
     """Share of the clouds of a step whose copies draw points of their own, as scans of an object do."""
     shape: Shape = field(default_factory=Shape)
-    validation_rotations: int = 10
+    validation_rotations: Count = 10
     """Fixed ones of each held-out cloud; the learning curve uses the first."""
-    passes: int = 4
+    passes: Count = 4
     """Estimates, each of what those before it have left."""
-    starts: int = 4
+    starts: Count = 4
     """Rotations that the passes start from; the best is told by the landmarks alone."""
 
     def __post_init__(self):
         super().__post_init__()
-        if not 0 <= self.other_points <= 1:
-            raise ValueError(f"`other_points` must be in [0, 1]; got {self.other_points}.")
-
-    @property
-    def name(self) -> str:
-        return "landmark_alignment" + ("_other_points" if self.other_points else "")
 
 
 def load(root: Path) -> _clouds.Data:
@@ -184,18 +178,16 @@ FEW = 32  # clouds
 
 def main(config: Config) -> None:
     digest = load(config.root).digest()
-    free = ("root", "out", "run_folder")
-    run_folder, folder = config.run_folder or Path("runs") / config.name, config.out / config.name
-    results = _training.run(config, run_folder, ["svd"], prepare, data=digest, free=free)
+    results = _training.run(config, config.trainings, ["svd"], prepare, data=digest, free=("root",))
     result = results["svd", config.seeds[0]]
-    save(folder / CHECKPOINT, config, result["model"])
+    save(config.out / CHECKPOINT, config, result["model"])
     rows = [
         {"estimator": name, "seed": seed, **metrics(examined.numpy())}
         for (_, seed), result in results.items()
         for name, examined in result["examined"].items()
     ]
     tables = {f"Errors on held-out aeroplanes after {result['seconds'] / 60:.1f} minutes": rows}
-    _results.write(folder, config, tables, figure(result), verdict(result))
+    _results.write(config.out, config, tables, figure(result), verdict(result))
 
 
 def save(file: Path, config: Config, weights: dict[str, Tensor]) -> None:
@@ -204,8 +196,7 @@ def save(file: Path, config: Config, weights: dict[str, Tensor]) -> None:
         "shape": asdict(config.shape),
         **{n: getattr(config, n) for n in ("points", "passes", "starts")},
     }
-    with _run.replacing(file) as new:
-        torch.save({"config": settings, "state_dict": weights}, new)
+    _run.save(file, {"config": settings, "state_dict": weights})
 
 
 def restore(file: Path) -> tuple[LandmarkPointNet, dict[str, Any]]:
@@ -266,4 +257,4 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73")
 
 
 if __name__ == "__main__":
-    main(_run.parse(Config(), __doc__))
+    _run.main(main, Config(), __doc__)

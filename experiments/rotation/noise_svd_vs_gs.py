@@ -20,6 +20,8 @@ perpendicular to it: nothing along the column, so only 3 s² and 6 s² are left,
     python -m experiments.rotation.noise_svd_vs_gs                  100,000 draws, as published
     python -m experiments.rotation.noise_svd_vs_gs --full           2,000,000
 
+The first makes the published results with --out experiments/results/rotation/noise_svd_vs_gs.
+
 Source: Levinson et al., "An Analysis of SVD for Deep Rotation Estimation", NeurIPS 2020, section 3 and its
 simulations.
 """
@@ -36,20 +38,21 @@ from torch import Tensor
 
 import svdrot
 from experiments import _results, _run
+from experiments._settings import Count, Positive, Seed, Settings
 
 Noise = Literal["normal", "uniform", "signs", "turned columns"]
 
 
 @dataclass(frozen=True)
-class Config:
-    draws: int = 100_000
+class Config(Settings):
+    draws: Count = 100_000
     """For each noise and each sigma."""
-    sigmas: tuple[float, ...] = (0.01, 0.05, 0.125, 0.25, 0.375, 0.5, 1.0)
+    sigmas: tuple[Positive, ...] = (0.01, 0.05, 0.125, 0.25, 0.375, 0.5, 1.0)
     """Turned columns take those up to 0.5."""
     noises: tuple[Noise, ...] = ("normal", "uniform", "signs", "turned columns")
-    seed: int = 0
-    out: Path = Path("experiments/results/rotation")
-    """The results go into a folder noise_svd_vs_gs in it."""
+    seed: Seed = 0
+    out: Path = Path("runs/noise_svd_vs_gs")
+    """The results go here."""
 
 
 FULL = Config(draws=2_000_000)
@@ -281,9 +284,8 @@ def main(config: Config) -> None:
     tables = {caption: readable(results["rows"])}
     if results["checks"]:
         tables[checks] = results["checks"]
-    folder = config.out / "noise_svd_vs_gs"
-    _results.write(folder, config, tables, figure(results), verdict(results, config))
+    _results.write(config.out, config, tables, figure(results), verdict(results, config))
 
 
 if __name__ == "__main__":
-    main(_run.parse(Config(), __doc__, {"--full": FULL}))
+    _run.main(main, Config(), __doc__, {"--full": FULL})

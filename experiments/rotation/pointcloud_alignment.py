@@ -9,6 +9,9 @@ continuous representations far ahead. Mean errors on aeroplanes after a full tra
     python -m experiments.rotation.pointcloud_alignment --data planes --root FOLDER
     python -m experiments.rotation.pointcloud_alignment --full --data planes     as published: days on a CPU
 
+The commands of the published results, with their --out, stand in experiments/results/pointcloud_alignment
+and experiments/results/pointcloud_alignment_self_supervised, table.md.
+
 A command that was stopped goes on where it was when it is given again, and ends in the same numbers to the
 last bit. More --heads and --seeds may be added to a folder: what is finished is not trained again.
 
@@ -33,6 +36,7 @@ from torch import Generator, Tensor, nn
 import svdrot
 from datasets import shapes
 from experiments import _run, _training
+from experiments._settings import Amount, Count, NotNegative, Share
 from experiments._training import Task
 from experiments.rotation import _alignment_report, _clouds
 from experiments.rotation._clouds import Clouds, Data
@@ -48,10 +52,9 @@ class Config(_training.Config):
     """Generated objects, or the ShapeNet aeroplanes."""
     families: tuple[str, ...] = tuple(shapes.FAMILIES)
     """Kinds of --data shapes."""
-    root: Path = Path("../shared/data/planes")
+    root: Path = Path("data/planes")
     """Folder of the aeroplanes: of the packed file, or the original pc_plane."""
-    out: Path | None = None
-    """Run folder; runs/pointcloud_alignment-<data> if None."""
+    out: Path = Path("runs/pointcloud_alignment")
     heads: tuple[Head, ...] = ("svd", "6d", "quaternion", "axis_angle", "euler")
     """Representations to compare."""
     loss: Literal["squared_chordal", "chordal", "geodesic", "huber", "clouds"] = "squared_chordal"
@@ -59,43 +62,34 @@ class Config(_training.Config):
     it; or, self-supervised, half the mean squared distance from the copy's points to the turned cloud's."""
     strategy: Literal["always", "inference", "after_warmup", "manifold_gradient"] = "always"
     """When the head projects; see `svdrot.nn.RotationHead`."""
-    switch: float = 0.04
+    switch: Share = 0.04
     """Part of the steps before the projection of --strategy after_warmup; Levinson: 100,000 of 2,600,000."""
-    clouds: int = 16
+    clouds: Count = 16
     """Clouds in a step."""
-    copies: int = 4
+    copies: Count = 4
     """Rotated copies of each of them."""
-    points: int = 48
+    points: Amount = 48
     """Points drawn from each cloud, anew in every step; 0 takes all."""
     rotations: Literal["haar", "axis-angle"] = "haar"
     """Uniform on SO(3), or uniform in axis and in angle as in the original code."""
-    widths: tuple[int, int, int] = (32, 64, 256)
+    widths: tuple[Count, Count, Count] = (32, 64, 256)
     """Features of a point after each layer of the encoder."""
-    hidden: int = 512
+    hidden: Count = 512
     """Units between the encodings and the head."""
-    slope: float = 0.01
+    slope: NotNegative = 0.01
     """Of the leaky ReLU below zero."""
-    training_shapes: int = 1280
+    training_shapes: Count = 1280
     """Objects of --data shapes to learn from."""
-    validation_shapes: int = 320
+    validation_shapes: Count = 320
     """Objects of --data shapes held out; of the aeroplanes 400 are."""
-    validation_rotations: int = 10
+    validation_rotations: Count = 10
     """Fixed rotations of each held-out cloud; the learning curves use the first."""
 
     def __post_init__(self):
         super().__post_init__()
-        for name in ("heads", "families"):
-            if not getattr(self, name):
-                raise ValueError(f"`{name}` must not be empty.")
-        for name in ("clouds", "copies", "validation_rotations"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"`{name}` must be at least 1; got {getattr(self, name)}.")
+        _clouds.check_families(self.families)
         if self.strategy in ("inference", "after_warmup") and self.loss not in RAW_LOSSES:
             raise ValueError(f"`loss` must be one of {RAW_LOSSES} for raw matrices; got {self.loss!r}.")
-
-    @property
-    def folder(self) -> Path:
-        return self.out or Path("runs") / f"pointcloud_alignment-{self.data}"
 
 
 FULL = Config(
@@ -111,15 +105,16 @@ FULL = Config(
     validation_rotations=100,
     evaluations=260,
     checkpoint_every=10_000,
+    out=Path("runs/pointcloud_alignment-full"),
 )
 
 
 def run(config: Config) -> list[dict]:
     """Train what the run folder lacks, write the report there, and return its rows, one per head and seed."""
     data = load(config)
-    free = ("root", "out", "heads")
-    results = _training.run(config, config.folder, config.heads, prepare, data=data.digest(), free=free)
-    return _alignment_report.write(config.folder, results, setting(config, data))
+    free = ("root", "heads")
+    results = _training.run(config, config.trainings, config.heads, prepare, data=data.digest(), free=free)
+    return _alignment_report.write(config.out, results, setting(config, data))
 
 
 def load(config: Config) -> Data:
@@ -274,9 +269,5 @@ def errors_in_degrees(model: nn.Module, source: Tensor, rotation: Tensor) -> Ten
     )
 
 
-def main() -> None:
-    run(_run.parse(Config(), __doc__, {"--full": FULL}))
-
-
 if __name__ == "__main__":
-    main()
+    _run.main(run, Config(), __doc__, {"--full": FULL})

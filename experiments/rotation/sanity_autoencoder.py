@@ -11,6 +11,9 @@ the same is expected as of 6d.
     python -m experiments.rotation.sanity_autoencoder                    quick: 4,000 steps
     python -m experiments.rotation.sanity_autoencoder --full             500,000 steps, as published
 
+The first makes the published results with --out experiments/results/rotation/sanity_autoencoder
+--run-folder runs/sanity_autoencoder.
+
 Protocol: Zhou et al., "On the Continuity of Rotation Representations in Neural Networks", CVPR 2019, section
 5.1 and the published code.
 """
@@ -24,6 +27,7 @@ from torch import Generator, Tensor, nn
 
 import svdrot
 from experiments import _run, _training
+from experiments._settings import Count, NotNegative, Positive, Seed
 from experiments.rotation import _comparison
 from svdrot import losses
 
@@ -34,22 +38,19 @@ class Config(_training.Config):
     """Representations, or "raw": nine numbers, projected at inference only."""
     loss: Literal["chordal", "geodesic"] = "chordal"
     """Mean squared difference of the entries, or mean angle; raw matrices have no angle."""
-    batch: int = 64
+    batch: Count = 64
     """Rotations of a step."""
-    hidden: int = 128
+    hidden: Count = 128
     """Units of each layer."""
-    slope: float = 0.01
+    slope: NotNegative = 0.01
     """Of the leaky ReLU below zero."""
-    tests: int = 10_000
+    tests: Count = 10_000
     """Fixed rotations of the final test; the learning curves use the first fifth."""
-    seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
-    steps: int = 4_000
-    learning_rate: float = 1e-3
-    checkpoint_every: int = 2_000
-    run_folder: Path = Path("runs/sanity_autoencoder")
-    """Folder of the trainings."""
-    out: Path = Path("experiments/results/rotation")
-    """The results go into a folder sanity_autoencoder in it."""
+    seeds: tuple[Seed, ...] = (0, 1, 2, 3, 4)
+    steps: Count = 4_000
+    learning_rate: Positive = 1e-3
+    checkpoint_every: Count = 2_000
+    out: Path = Path("runs/sanity_autoencoder")
 
     def __post_init__(self):
         super().__post_init__()
@@ -65,8 +66,7 @@ FULL = Config(
     warmup=0,
     clip=None,
     evaluations=50,
-    run_folder=Path("runs/sanity_autoencoder-full"),
-    out=Path("experiments/results/rotation/full"),
+    out=Path("runs/sanity_autoencoder-full"),
 )
 
 EXPECTED = [(good, bad) for good in ("svd", "6d", "5d") for bad in ("quaternion", "axis_angle", "euler")]
@@ -124,15 +124,15 @@ def prepare(config: Config, head: str, seed: int) -> _training.Task:
 def run(config: Config) -> _comparison.Rows:
     """Train what the run folder lacks, write the results, and return a row for each head and seed."""
     results = _training.run(
-        config, config.run_folder, config.heads, prepare, data="uniform rotations", free=_comparison.FREE
+        config, config.trainings, config.heads, prepare, data="uniform rotations", free=_comparison.FREE
     )
     setting = (
         f"{config.steps:,} steps of {config.batch} uniform rotations, {config.loss} loss, learning rate"
         f" {config.learning_rate:g}, decay {config.decay}; {config.tests:,} others tested."
     )
-    folder, note = config.out / "sanity_autoencoder", about_the_worst(results)
+    note = about_the_worst(results)
     return _comparison.write(
-        folder, config, results, unit="degrees", expected=EXPECTED, setting=setting, note=note
+        config.out, config, results, unit="degrees", expected=EXPECTED, setting=setting, note=note
     )
 
 
@@ -150,4 +150,4 @@ def about_the_worst(results: _comparison.Results) -> str:
 
 
 if __name__ == "__main__":
-    run(_run.parse(Config(), __doc__, {"--full": FULL}))
+    _run.main(run, Config(), __doc__, {"--full": FULL})

@@ -26,6 +26,9 @@ of five and five seeds without a difference that would happen once in 126 compar
 
     python -m experiments.rotation.train_vs_inference             under ten minutes on two cores
     python -m experiments.rotation.train_vs_inference --full      as published: a week of a GPU
+
+The first makes the published results with --out experiments/results/rotation/train_vs_inference
+--run-folder runs/train_vs_inference.
 """
 
 import math
@@ -38,6 +41,7 @@ from matplotlib.figure import Figure
 
 from experiments import _results, _run, _training
 from experiments._results import comparison, holds
+from experiments._settings import Amount, Count, Positive, Seed, Share
 from experiments.rotation import pointcloud_alignment as alignment
 from experiments.rotation._alignment_report import metrics
 from experiments.rotation._clouds import Clouds, Data
@@ -53,36 +57,33 @@ STRATEGIES = {
 
 @dataclass(frozen=True)
 class Config(_training.Config):
-    root: Path = Path("../shared/data/planes")
+    root: Path = Path("data/planes")
     """Folder of the aeroplanes: of the packed file, or the original pc_plane."""
-    out: Path = Path("experiments/results/rotation")
-    """The results go into a folder train_vs_inference in it."""
-    run_folder: Path = Path("runs/train_vs_inference")
-    """Of what it takes to go on after an interruption."""
+    out: Path = Path("runs/train_vs_inference")
     strategies: tuple[str, ...] = tuple(STRATEGIES)
     """Keys of STRATEGIES."""
-    seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
+    seeds: tuple[Seed, ...] = (0, 1, 2, 3, 4)
     """Of the trainings to compare."""
-    steps: int = 2000
+    steps: Count = 2000
     """Of a training to compare."""
-    relative_rates: tuple[float, ...] = (1.0, 2.0, 4.0)
+    relative_rates: tuple[Positive, ...] = (1.0, 2.0, 4.0)
     """Times the learning rate, to choose from."""
-    tuning_steps: int = 2000
+    tuning_steps: Count = 2000
     """Of a training for the learning rate."""
-    tuning_seed: int = 100
-    switch: float = 0.04
+    tuning_seed: Seed = 100
+    switch: Share = 0.04
     """Part of the steps before the projection of after_warmup; Levinson: 100,000 of 2,600,000."""
-    clouds: int = 16
+    clouds: Count = 16
     """Clouds in a step."""
-    copies: int = 4
+    copies: Count = 4
     """Rotated copies of each of them."""
-    points: int = 48
+    points: Amount = 48
     """Points drawn from each cloud, anew in every step; 0 takes all."""
-    widths: tuple[int, int, int] = (32, 64, 256)
+    widths: tuple[Count, Count, Count] = (32, 64, 256)
     """Features of a point after each layer of the encoder."""
-    hidden: int = 512
+    hidden: Count = 512
     """Units between the encodings and the head."""
-    validation_rotations: int = 10
+    validation_rotations: Count = 10
     """Fixed ones of each held-out cloud; the learning curves use the first."""
 
     def __post_init__(self):
@@ -94,7 +95,11 @@ class Config(_training.Config):
 SHARED = {field.name for field in fields(alignment.Config)} & {field.name for field in fields(Config)}
 FULL = Config(
     tuning_steps=100_000,
-    **{name: getattr(alignment.FULL, name) for name in SHARED - {"root", "out", "seeds", "switch"}},
+    out=Path("runs/train_vs_inference-full"),
+    **{
+        name: getattr(alignment.FULL, name)
+        for name in SHARED - {"root", "out", "run_folder", "seeds", "switch"}
+    },
 )
 
 
@@ -118,21 +123,21 @@ def prepare(config: Config, variant: str, seed: int) -> _training.Task:
 def run(config: Config) -> dict[str, Any]:
     """Rows of the tables `final`, `seeds` and `tuning`, and the `curves` of each strategy."""
     if config.tuning_seed in config.seeds:
-        raise ValueError(f"`tuning_seed` must not be one of `seeds`; got {config.tuning_seed}.")
+        raise _run.UserError(f"`tuning_seed` must not be one of `seeds`; got {config.tuning_seed}.")
     digest = alignment.load(alignment.Config(data="planes", root=config.root)).digest()
-    free = ("root", "out", "run_folder", "strategies", "relative_rates")
+    free = ("root", "strategies", "relative_rates")
     trial = Tuning(
         **{field.name: getattr(config, field.name) for field in fields(config)}
         | {"steps": config.tuning_steps, "seeds": (config.tuning_seed,), "evaluations": 1}
     )
     rates = [f"{strategy}@{rate:g}" for strategy in config.strategies for rate in config.relative_rates]
-    tried = _training.run(trial, config.run_folder / "tuning", rates, prepare, data=digest, free=free)
+    tried = _training.run(trial, config.trainings / "tuning", rates, prepare, data=digest, free=free)
     errors = {variant: result["examined"]["errors"].mean().item() for (variant, _), result in tried.items()}
     chosen = [
         min((variant for variant in rates if variant.startswith(f"{strategy}@")), key=lambda v: errors[v])
         for strategy in config.strategies
     ]
-    results = _training.run(config, config.run_folder / "final", chosen, prepare, data=digest, free=free)
+    results = _training.run(config, config.trainings / "final", chosen, prepare, data=digest, free=free)
 
     tuning = [
         {
@@ -259,8 +264,8 @@ def main(config: Config) -> None:
         "Every training": rows["seeds"],
         f"Learning rates, {config.tuning_steps:,} steps, another seed": rows["tuning"],
     }
-    _results.write(config.out / "train_vs_inference", config, tables, figure(rows), verdict(rows))
+    _results.write(config.out, config, tables, figure(rows), verdict(rows))
 
 
 if __name__ == "__main__":
-    main(_run.parse(Config(), __doc__, {"--full": FULL}))
+    _run.main(main, Config(), __doc__, {"--full": FULL})
