@@ -1,7 +1,7 @@
 # make demo     compare rotation heads on generated point clouds: three minutes of two cores
 # make test     lint, types, every test
 # make peers    install what tests and benchmarks compare with, open3d among it, where this system has it
-# make bench    time projection, polar factor, alignments and heads against their peers
+# make bench    time projection, polar factor, alignments and heads against their peers, into runs/benchmarks
 # make matrix   the tests of the library with the oldest and the newest versions of all it needs
 #
 # Each installs what it lacks into .venv; the first time that is torch, on Linux without another choice its CUDA
@@ -17,7 +17,7 @@ endif
 
 demo: $(VENV)/.experiments
 	@echo "Compares five rotation heads on generated point clouds: about three minutes on two cores, in"
-	@echo "runs/pointcloud_alignment-shapes. What was stopped goes on when it is started again."
+	@echo "runs/pointcloud_alignment. What was stopped goes on when it is started again."
 	$(BIN)/python -m experiments.rotation.pointcloud_alignment --jobs 2
 
 test: $(VENV)/.dev

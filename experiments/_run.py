@@ -1,6 +1,7 @@
 """What every experiment shares: its command line, its run folder, its files, and its processes."""
 
 import csv
+import importlib
 import io
 import json
 import multiprocessing
@@ -209,6 +210,24 @@ def _processor() -> str:
     lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     return names[0] if names else platform.processor() or platform.machine()
+
+
+def peer(name: str) -> Any:
+    """The module of a library that results are compared with; without it, an experiment ends with a line.
+
+    Raises:
+        ImportError: if it does not load, and no experiment is the program.
+    """
+    try:
+        return importlib.import_module(name)
+    except (ImportError, OSError) as error:
+        program = getattr(sys.modules["__main__"], "__spec__", None)
+        if not getattr(program, "name", "").startswith("experiments."):
+            raise ImportError(f"{name} does not load: {error}", name=name) from error
+        told = f"this compares with {name}, which does not load: {error}. Install it by `make peers`"
+        needs = ", and the system libraries libusb-1.0, libGL and libX11" if name == "open3d" else ""
+        print(f"{Path(sys.argv[0]).stem}: {told}{needs}.", file=sys.stderr)
+        sys.exit(REFUSED)
 
 
 @contextmanager

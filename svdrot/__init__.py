@@ -2,6 +2,7 @@
 
 Column vectors, quaternions w x y z, radians. Every function takes any batch shape.
 """
+# pyright: reportUnsupportedDunderAll=false
 
 from importlib import import_module
 

@@ -24,7 +24,8 @@ from experiments._optimizers import relative_rate
 ROOT = Path(_training.__file__).resolve().parents[1]
 
 # Of losses and errors near 1 after 30 steps in float64: sums over half batches round differently (measured:
-# 2e-15), and AdamW, which divides small gradients by their size, may make more of it. Batches shared wrongly show at once.
+# 2e-15), and AdamW, which divides small gradients by their size, may make more of it. Batches that are shared
+# wrongly show at once.
 ROUNDING = 1e-12
 
 

@@ -107,8 +107,7 @@ def errors(matrix: Any, truth: Transform) -> str:
 
 
 def beside_open3d(pair: Pair, config: Config, threads: int) -> Rows:
-    import open3d
-
+    open3d = _run.peer("open3d")
     estimations = open3d.pipelines.registration
     peers = {
         "point_to_point": estimations.TransformationEstimationPointToPoint(),
@@ -160,8 +159,7 @@ def beside_open3d(pair: Pair, config: Config, threads: int) -> Rows:
 
 
 def beside_small_gicp(pair: Pair, config: Config, threads: int) -> Rows:
-    import small_gicp
-
+    small_gicp = _run.peer("small_gicp")
     source, target = pair.source.numpy(), pair.target.numpy()
 
     def ours() -> Any:

@@ -9,12 +9,13 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
-import open3d
-import small_gicp
 from numpy.typing import NDArray
 
-registration: Any = open3d.pipelines.registration  # whose stubs know one overload of each function
-Cloud = open3d.geometry.PointCloud
+from experiments import _run
+
+open3d, small_gicp = _run.peer("open3d"), _run.peer("small_gicp")
+registration = open3d.pipelines.registration
+Cloud = Any
 
 Scales = Sequence[tuple[float, float, int]]
 """Voxel, distance of pairs, iterations: one after the other, as `svdrot.registration.icp` takes them."""
@@ -27,7 +28,7 @@ Global = Callable[[NDArray, NDArray, float, int], NDArray]
 
 
 def _cloud(points: NDArray, voxel: float) -> Cloud:
-    cloud = Cloud(open3d.utility.Vector3dVector(points)).voxel_down_sample(voxel)
+    cloud = open3d.geometry.PointCloud(open3d.utility.Vector3dVector(points)).voxel_down_sample(voxel)
     cloud.estimate_normals(open3d.geometry.KDTreeSearchParamHybrid(radius=2 * voxel, max_nn=30))
     return cloud
 

@@ -30,7 +30,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import open3d
 import torch
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
@@ -52,8 +51,9 @@ from svdrot.registration.pose_metrics import (
     translation_error,
 )
 
+open3d = _run.peer("open3d")
 peer = open3d.pipelines.registration
-Cloud = open3d.geometry.PointCloud
+Cloud = Any
 
 
 @dataclass(frozen=True)
@@ -95,9 +95,8 @@ def identity(pair: ObjectPair, config: Config) -> Transform:
 
 def _clouds(pair: ObjectPair, spacing: float) -> tuple[Cloud, Cloud]:
     """Source and target with normals."""
-    source, target = (
-        Cloud(open3d.utility.Vector3dVector(points.numpy())) for points in (pair.source, pair.target)
-    )
+    vectors = open3d.utility.Vector3dVector
+    source, target = (open3d.geometry.PointCloud(vectors(x.numpy())) for x in (pair.source, pair.target))
     for cloud in (source, target):
         cloud.estimate_normals(open3d.geometry.KDTreeSearchParamHybrid(2.5 * spacing, 30))
     return source, target
