@@ -1,6 +1,6 @@
 """Features that turn with the cloud, their pairs, and what is said without open3d."""
 
-import importlib
+import importlib.util
 
 import pytest
 import torch
@@ -14,6 +14,8 @@ from svdrot.registration.surfaces import voxel_downsample
 # then, and the grid of the surroundings is fixed in space: so many points may differ by more than 1.
 DIFFERENT = 0.05
 
+needs_open3d = pytest.mark.skipif(importlib.util.find_spec("open3d") is None, reason="open3d computes FPFH")
+
 
 def seeded(seed=0):
     return torch.Generator().manual_seed(seed)
@@ -25,6 +27,7 @@ def bent_sheet(n=3000, seed=0):
     return torch.stack((u, v, 0.3 * (3 * u).sin() + 0.2 * (-8 * (u**2 + (v - 0.4) ** 2)).exp() + 0.1 * v), 1)
 
 
+@needs_open3d
 def test_features_stay_when_the_cloud_is_moved():
     cloud = voxel_downsample(bent_sheet(), 0.08)[0]
     first = fpfh(cloud, 0.08)
@@ -36,11 +39,13 @@ def test_features_stay_when_the_cloud_is_moved():
         assert different.double().mean() < DIFFERENT
 
 
+@needs_open3d
 def test_features_do_not_depend_on_the_unit():
     cloud = voxel_downsample(bent_sheet(), 0.08)[0]
     torch.testing.assert_close(fpfh(cloud * 1024, 0.08 * 1024), fpfh(cloud, 0.08))
 
 
+@needs_open3d
 @pytest.mark.parametrize("n", [0, 1, 2, 3, 10])
 def test_few_points_have_features_or_none(n):
     found = fpfh(bent_sheet(n), 0.5)
@@ -48,12 +53,14 @@ def test_few_points_have_features_or_none(n):
     assert n > 2 or found.isnan().all()
 
 
+@needs_open3d
 def test_points_in_one_place_and_on_a_line_have_no_features():
     line = torch.linspace(0, 1, 50, dtype=torch.float64)[:, None] * torch.ones(3, dtype=torch.float64)
     for cloud in (line, torch.zeros(50, 3, dtype=torch.float64)):
         assert fpfh(cloud, 0.05).isnan().all()
 
 
+@needs_open3d
 def test_points_alone_have_no_feature_and_no_pair():
     """Nor do they change those of the others."""
     cloud = voxel_downsample(bent_sheet(), 0.08)[0]
