@@ -289,7 +289,6 @@ class AsModule(torch.nn.Module):
         return self.function(*arguments)
 
 
-@pytest.mark.filterwarnings("ignore")  # Dynamo uses what torch 2.13 deprecates
 def test_compiled_whole():
     compiled = torch.compile(lambda *pairs: umeyama(*pairs), fullgraph=True)
     leaves = [x.requires_grad_() for x in noisy_pairs(3, 10)]
