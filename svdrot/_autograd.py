@@ -33,7 +33,7 @@ def projection_gap(m: Tensor) -> Tensor:
 
 def is_recorded() -> bool:
     """Whether operations are written down for a program that knows no autograd: exported or traced."""
-    return torch.compiler.is_exporting() or torch.jit.is_tracing()  # pyright: ignore
+    return kernels.is_exporting() or torch.jit.is_tracing()  # pyright: ignore
 
 
 def is_constant(m: Tensor) -> bool:

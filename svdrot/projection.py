@@ -138,6 +138,6 @@ def _unbatch(r: Tensor, matrix: Tensor) -> Tensor:
 def _damping(damping: float | None, m: Tensor) -> float:
     if damping is None:
         return 4 * torch.finfo(m.dtype).eps
-    if not (isinstance(damping, int | float) and 0 <= damping < math.inf):
+    if not (isinstance(damping, (int, float)) and 0 <= damping < math.inf):
         raise ValueError(f"`damping` must be a finite number >= 0; got {damping!r}.")
     return float(damping)

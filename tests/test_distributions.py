@@ -593,7 +593,6 @@ def test_vmap_agrees_with_the_batch(family, law):
     torch.testing.assert_close(by_row, gradient, rtol=0, atol=1e-12)
 
 
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # Dynamo uses what torch 2.13 deprecates
 @pytest.mark.parametrize(("family", "law"), each_law)
 def test_every_law_compiles_whole(family, law):
     matrix = with_singular_values(3, 1, -0.5).float().requires_grad_()
@@ -642,7 +641,6 @@ def test_reparameterised_samples_under_vmap_have_their_gradient():
         torch.testing.assert_close(by_vmap[0], torch.autograd.grad(turned(leaf), leaf)[0])
 
 
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")
 @pytest.mark.parametrize("family", BUILT)
 def test_drawing_compiles_whole(family):
     matrix = with_singular_values(3, 1, -0.5)[:4]

@@ -12,8 +12,6 @@ from svdrot.metrics import geodesic_distance
 from svdrot.representations import axis_angle_to_matrix
 from svdrot.rotations import is_rotation, random_rotation
 
-pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
-
 # A few roundings of each of the two or, for curves, six geodesics.
 ENTRY = {torch.float32: 4e-6, torch.float64: 8e-15}
 each_dtype = pytest.mark.parametrize("dtype", ENTRY, ids=str)

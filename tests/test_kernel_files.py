@@ -43,12 +43,20 @@ def test_machine_code_from_disk_finds_the_functions_of_the_system(tmp_path):
     compile_ = f"""
 import math, numba, pathlib
 import llvmlite.binding as llvm
+from numba.core import cgutils
+from numba.extending import intrinsic
 from svdrot.kernels import _machine_code, _numba
+
+@intrinsic  # of a loop of zeros LLVM makes memset in some versions only
+def clear(context, numbers, n):
+    def generate(context, builder, signature, arguments):
+        size = builder.mul(arguments[1], arguments[1].type(8))
+        cgutils.memset(builder, arguments[0], size, 0)
+    return numba.void(numbers, n), generate
 
 def kernel(numbers, n):
     x = numba.carray(numbers, (n,))
-    for i in range(n - 1):
-        x[i] = 0
+    clear(numbers, n - 1)
     x[n - 1] = math.sin(x[n - 1])
 
 signature = numba.void(numba.types.CPointer(numba.float64), numba.intp)

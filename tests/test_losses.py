@@ -14,9 +14,6 @@ from svdrot.registration import Transform, pose_metrics
 from svdrot.representations import axis_angle_to_matrix
 from svdrot.rotations import is_rotation, random_rotation
 
-# Dynamo and forward-mode derivatives use what torch itself deprecates.
-pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
-
 # Radians over the whole range, as of the metrics.
 ANGLE = {torch.float32: 2e-6, torch.float64: 4e-15}
 each_dtype = pytest.mark.parametrize("dtype", ANGLE, ids=str)

@@ -13,9 +13,6 @@ from svdrot.nn import manifold_gradient
 from svdrot.representations import axis_angle_to_matrix, matrix_to_axis_angle
 from svdrot.rotations import is_rotation, random_rotation
 
-# Dynamo and the exporter use what torch itself deprecates.
-pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
-
 HEADS = [(name, strategy) for strategy, row in nn.STRATEGIES.items() for name in row.representations]
 HEADS.append(("svd", "warmup"))
 each_head = pytest.mark.parametrize(("representation", "strategy"), HEADS)

@@ -80,6 +80,10 @@ def test_step_is_along_the_polar_factor_of_the_momentum(shape, nesterov, adjust_
     close(p.detach(), expected, POLAR)
 
 
+torch_has_muon = pytest.mark.skipif(not hasattr(torch.optim, "Muon"), reason="torch 2.9 brought Muon")
+
+
+@torch_has_muon
 @pytest.mark.parametrize("adjust_lr_fn", [None, "original", "match_rms_adamw"])
 @pytest.mark.parametrize("nesterov", [False, True])
 def test_keller_jordan_in_bfloat16_is_the_muon_of_torch(nesterov, adjust_lr_fn):
@@ -101,6 +105,7 @@ def test_keller_jordan_in_bfloat16_is_the_muon_of_torch(nesterov, adjust_lr_fn):
         assert torch.equal(momentum, torchs.state[q]["momentum_buffer"])
 
 
+@torch_has_muon
 def test_state_of_the_muon_of_torch_goes_on_here():
     ours, theirs = weights((6, 4)), weights((6, 4))
     torchs = torch.optim.Muon(theirs, lr=0.1, momentum=0.8)
@@ -201,6 +206,7 @@ def test_other_dtypes(dtype):
     assert p.dtype == optimizer.state[p]["momentum_buffer"].dtype == dtype
 
 
+@pytest.mark.skipif(not hasattr(torch.Tensor, "grad_dtype"), reason="torch 2.10 brought `grad_dtype`")
 def test_gradients_in_another_dtype():
     (p,), (q,) = weights((6, 4), dtype=torch.bfloat16), weights((6, 4), dtype=torch.bfloat16)
     p.grad = None

@@ -1,5 +1,7 @@
 """Laws of the alignments of pairs, and of the transforms that they give."""
 
+from functools import partial
+
 import mpmath
 import pytest
 import torch
@@ -261,7 +263,32 @@ def test_transforms_of_torch():
     torch.testing.assert_close(*jacobians)
 
 
-@pytest.mark.filterwarnings("ignore")  # Dynamo uses what torch 2.13 deprecates
+@pytest.mark.parametrize("reflection", [False, True])
+@pytest.mark.parametrize("weighted", [False, True])
+def test_transforms_of_torch_return_whole_alignments(weighted, reflection):
+    pairs = noisy_pairs(3, 10)[: 3 if weighted else 2]
+    fit = partial(umeyama, reflection=reflection)
+    exported = torch.export.export(AsModule(fit), pairs).module()
+    expected = fit(*pairs)
+    for found in (torch.func.vmap(fit)(*pairs), exported(*pairs)):
+        assert found.reflection is reflection
+        for name in ("rotation", "translation", "scale", "covariance", "residual", "gap"):
+            torch.testing.assert_close(getattr(found, name), getattr(expected, name))
+        moved = torch.func.vmap(Transform.apply)(found, pairs[0])
+        torch.testing.assert_close(moved, expected.apply(pairs[0]))
+
+
+class AsModule(torch.nn.Module):
+    """`torch.export` takes nothing else."""
+
+    def __init__(self, function):
+        super().__init__()
+        self.function = function
+
+    def forward(self, *arguments):
+        return self.function(*arguments)
+
+
 def test_compiled_whole():
     compiled = torch.compile(lambda *pairs: umeyama(*pairs), fullgraph=True)
     leaves = [x.requires_grad_() for x in noisy_pairs(3, 10)]

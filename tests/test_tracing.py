@@ -12,10 +12,8 @@ from svdrot.nn.heads import REPRESENTATIONS
 from svdrot.polar import polar
 from svdrot.registration import kabsch
 
-# torch.jit is deprecated in torch 2.13, and tells of every size that becomes a number; what `linearize` makes
-# is told of torch's own constants.
+# torch.jit tells of sizes that become numbers; what `linearize` makes is told of constants of torch itself.
 pytestmark = [
-    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
     pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning"),
     pytest.mark.filterwarnings("ignore:Attempted to insert a get_attr Node:UserWarning"),
 ]

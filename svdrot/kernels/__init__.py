@@ -22,6 +22,7 @@ from svdrot._checks import device_type
 
 from . import cpu, general, opaque, pairs_cpu, pairs_reference, plane, reference, so2
 from ._memory import in_memory as in_memory
+from ._memory import is_exporting as is_exporting
 
 
 def select(m: Tensor, *others: Tensor) -> ModuleType:
@@ -33,7 +34,7 @@ def select(m: Tensor, *others: Tensor) -> ModuleType:
         return differentiable(m)
     if in_memory(m, *others):
         return compiled(device)
-    return opaque if torch.compiler.is_compiling() and not torch.compiler.is_exporting() else reference
+    return opaque if torch.compiler.is_compiling() and not is_exporting() else reference
 
 
 def has_loops(m: Tensor, *others: Tensor) -> bool:

@@ -9,6 +9,12 @@ RECORDERS = (torch._C._TorchDispatchModeKey.PROXY, torch._C._TorchDispatchModeKe
 BEFORE_AUTOGRAD = torch._C.DispatchKey.PreDispatch  # where some of them are
 
 
+def is_exporting() -> bool:
+    """Whether `torch.export` is at work: `torch.compiler.is_exporting` of torch 2.8 is True under
+    `torch.compile`, too."""
+    return torch.compiler._is_exporting_flag
+
+
 def in_memory(*tensors: Tensor | None) -> bool:
     """Whether tensors are what lies in their memory, and nobody writes operations down or stands for them: no
     compiler, exporter or tracer, no fake tensor or other subclass, no sign still to be taken."""

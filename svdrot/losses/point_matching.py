@@ -44,7 +44,7 @@ def add(estimate: Pose, truth: Pose, points: Tensor, *, mask: Tensor | None = No
 def _transform(name: str, pose: Pose) -> Transform:
     if isinstance(pose, Transform):
         rotation, translation, scale = pose.rotation, pose.translation, pose.scale
-    elif not isinstance(pose, tuple | list) or len(pose) != 2:
+    elif not isinstance(pose, (tuple, list)) or len(pose) != 2:
         got = f"a tensor {tuple(pose.shape)}" if isinstance(pose, Tensor) else type(pose).__name__
         raise TypeError(f"`{name}` must be a Transform or a pair of rotation and translation; got {got}.")
     else:

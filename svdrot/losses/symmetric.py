@@ -60,7 +60,7 @@ def _rotation(pose: Tensor | Pose) -> Tensor:
 def _alike(pose: Tensor | Pose, symmetry: Tensor) -> Tensor | Pose:
     if isinstance(pose, Transform):
         return Transform(_alike(pose.rotation, symmetry), pose.translation, pose.scale)  # pyright: ignore
-    if isinstance(pose, tuple | list):
+    if isinstance(pose, (tuple, list)):
         return _alike(pose[0], symmetry), pose[1]  # pyright: ignore[reportReturnType]
     pose = pose.to(compute_dtype(pose))
     return (pose[..., :, :, None] * symmetry.to(pose)).sum(-2)

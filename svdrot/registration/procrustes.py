@@ -11,14 +11,13 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.utils import _pytree
 
 from svdrot._checks import check_floating, check_mask, common_batch, compute_dtype, result_dtype
 from svdrot.projection import projection_gap
 from svdrot.registration._fit import fit
 from svdrot.registration._moments import residual
 from svdrot.registration._points import Points, as_tensor, padded
-from svdrot.registration.transform import Transform
+from svdrot.registration.transform import Transform, register_pytree
 
 
 @dataclass(frozen=True)
@@ -28,12 +27,13 @@ class Alignment(Transform):
     Attributes:
         covariance: $C$, of target by source, shape (..., d, d), float64.
         reflection: whether reflections were allowed.
-        pairs: what it was fitted to, kept for `residual`.
+        pairs: what it was fitted to, kept for `residual`: source, target, moments, pivots and, if there are
+            any, weights.
     """
 
     covariance: Tensor
     reflection: bool
-    pairs: tuple[Tensor, Tensor, Tensor | None, Tensor, Tensor]
+    pairs: tuple[Tensor, ...]
 
     @property
     def residual(self) -> Tensor:
@@ -41,9 +41,8 @@ class Alignment(Transform):
 
         Computed, in one pass over the pairs, when asked for.
         """
-        x, y, w, raw, pivots = self.pairs
-        x, y, raw, pivots = x.detach(), y.detach(), raw.detach(), pivots.detach()
-        w = None if w is None else w.detach()
+        x, y, raw, pivots, *weights = (part.detach() for part in self.pairs)
+        w = weights[0] if weights else None
         turned = self.scale.detach()[..., None, None] * self.rotation.detach()
         if raw.ndim > 2:  # of `vmap`
             x, y = x.flatten(0, -3), y.flatten(0, -3)
@@ -74,11 +73,7 @@ class Alignment(Transform):
         return (s > tolerance * s[..., :1]).sum(-1)
 
 
-_pytree.register_dataclass(
-    Alignment,
-    field_names=["rotation", "translation", "scale", "covariance", "pairs"],
-    drop_field_names=["reflection"],
-)
+register_pytree(Alignment, "reflection")
 
 
 def procrustes(
@@ -172,11 +167,13 @@ def _aligned(
     w = None if w is None else _flat(w, precision, w.shape[-1:])
 
     found = fit(x, y, w, centred, scaled, reflection)
-    pose = [z if z.dtype == dtype else z.to(dtype) for z in found[:3]]
+    pose = found.rotation, found.translation, found.scale  # Dynamo of torch 2.8 cannot slice a named tuple
+    pose = [z if z.dtype == dtype else z.to(dtype) for z in pose]
     pose.append(found.covariance)
     if len(batch) != 1:
         pose = [z.reshape(batch + z.shape[1:]) for z in pose]
-    return Alignment(*pose, reflection, (x, y, w, found.raw, found.pivots))
+    pairs = (x, y, found.raw, found.pivots)
+    return Alignment(*pose, reflection, pairs if w is None else (*pairs, w))
 
 
 def _singular_values(c: Tensor) -> Tensor:

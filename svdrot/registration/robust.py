@@ -11,7 +11,6 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.utils import _pytree
 
 from svdrot._checks import check_choice, check_floating, check_mask, check_shape, common_batch, result_dtype
 from svdrot.registration import reweighting
@@ -19,6 +18,7 @@ from svdrot.registration._hypotheses import Pairs, Selection, squared_residuals
 from svdrot.registration.consistency import consistency
 from svdrot.registration.procrustes import Alignment, kabsch, umeyama
 from svdrot.registration.ransac import ransac
+from svdrot.registration.transform import register_pytree
 
 
 @dataclass(frozen=True)
@@ -43,14 +43,7 @@ class RobustAlignment(Alignment):
     converged: Tensor
 
 
-_pytree.register_dataclass(
-    RobustAlignment,
-    field_names=[
-        *("rotation", "translation", "scale", "covariance", "pairs"),
-        *("weights", "inliers", "fitness", "rmse", "iterations", "converged"),
-    ],
-    drop_field_names=["reflection"],
-)
+register_pytree(RobustAlignment, "reflection")
 
 
 def robust_kabsch(

@@ -1,6 +1,6 @@
 """Similarities of points: target = scale * rotation @ source + translation."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import torch
 from torch import Tensor
@@ -73,4 +73,25 @@ class Transform:
         return Transform(one, torch.zeros_like(one[0]), torch.ones_like(one[0, 0]))
 
 
-_pytree.register_dataclass(Transform)
+def register_pytree(cls: type, *constants: str) -> None:
+    """Makes the fields of a dataclass, those named `constants` aside, its tensors for `torch.func.vmap`,
+    `torch.compile` and `torch.export`.
+
+    Not `_pytree.register_dataclass`: it cannot put the constants back.
+    """
+    names = [field.name for field in fields(cls) if field.name not in constants]
+
+    def flatten(value) -> tuple[list, tuple]:
+        return [getattr(value, name) for name in names], tuple(getattr(value, name) for name in constants)
+
+    def flatten_with_keys(value) -> tuple[list, tuple]:
+        parts, kept = flatten(value)
+        return [(_pytree.GetAttrKey(name), part) for name, part in zip(names, parts, strict=True)], kept
+
+    def unflatten(parts, kept):
+        return cls(**dict(zip(names, parts, strict=True)), **dict(zip(constants, kept, strict=True)))
+
+    _pytree.register_pytree_node(cls, flatten, unflatten, flatten_with_keys_fn=flatten_with_keys)
+
+
+register_pytree(Transform)
