@@ -33,6 +33,13 @@ def check_square(name: str, value: Tensor) -> None:
         raise ValueError(f"`{name}` must have shape (..., n, n) with n >= 1; got {tuple(value.shape)}.")
 
 
+def check_items(name: str, value: Tensor) -> None:
+    """`value` is a floating-point tensor of shape (..., N)."""
+    check_floating(name, value)
+    if value.ndim == 0:
+        raise ValueError(f"`{name}` must have shape (..., N); got ().")
+
+
 def check_mask(name: str, value: object, n: int) -> Tensor:
     """`value`, which is a boolean tensor of shape (..., n)."""
     if not isinstance(value, Tensor) or value.dtype != torch.bool:

@@ -93,7 +93,7 @@ def to_scipy(matrix: Tensor) -> Rotation:
     from scipy.spatial.transform import Rotation
 
     check_shape("matrix", matrix, 3, 3)
-    return Rotation.from_matrix(matrix.detach().cpu().double().numpy())
+    return Rotation.from_matrix(matrix.detach().cpu().double().resolve_neg().numpy())
 
 
 class _Pair(NamedTuple):

@@ -9,7 +9,14 @@ bound on the error of any factor (`polar_certificate`), and the equation behind 
 import torch
 from torch import Tensor
 
-from svdrot._checks import check_matrix, check_square, common_batch, compute_dtype, result_dtype
+from svdrot._checks import (
+    check_floating,
+    check_matrix,
+    check_square,
+    common_batch,
+    compute_dtype,
+    result_dtype,
+)
 from svdrot.kernels import general, iteration, products
 from svdrot.projection import orthogonalize, special_orthogonalize
 from svdrot.schedules import TAYLOR, Schedule
@@ -168,6 +175,8 @@ def polar_certificate(matrix: Tensor, factor: Tensor, *, special: bool = False) 
     """
     if special:
         check_square("matrix", matrix)
+    check_floating("matrix", matrix)
+    check_floating("factor", factor)
     with torch.no_grad():
         return _certificate(*_pair(matrix.double(), factor.double()), special).reshape(matrix.shape[:-2])
 

@@ -431,7 +431,7 @@ def test_wrong_arguments_are_named():
     with pytest.raises(ValueError, match="`second` must be float64"):
         associate(torch.zeros(3, dtype=torch.float64), torch.zeros(3))
     both = poses(ten.rotation[None], ten.translation[None])
-    with pytest.raises(ValueError, match="Wanted one trajectory"):
+    with pytest.raises(ValueError, match="`estimate` must be one trajectory"):
         kitti_segment_errors(both, both)
 
 

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from svdrot.metrics import geodesic_distance
-from svdrot.registration.transform import Transform
+from svdrot.registration.transform import Transform, check_transform
 
 _CHUNK = 2**18  # angles at a time: 9 x 8 bytes each, twice
 
@@ -142,12 +142,22 @@ def finite(trajectory: Transform) -> Tensor:
     return rotation.isfinite().all(-1).all(-1) & translation.isfinite().all(-1)
 
 
-def check_one(trajectory: Transform) -> None:
-    if trajectory.translation.ndim != 2 or trajectory.translation.shape[-1] != 3:
+def check_one(trajectory: Transform, name: str = "trajectory") -> None:
+    check_transform(name, trajectory)
+    if trajectory.translation.ndim != 2:
         raise ValueError(
-            f"Wanted one trajectory, translations (N, 3); got translations "
+            f"`{name}` must be one trajectory, translations (N, 3); got translations "
             f"{tuple(trajectory.translation.shape)}."
         )
+
+
+def check_pairs(pairs: Tensor) -> None:
+    """`pairs` are integers (P, 2)."""
+    if not isinstance(pairs, Tensor):
+        raise TypeError(f"`pairs` must be a tensor; got {type(pairs).__name__}.")
+    integer = not (pairs.is_floating_point() or pairs.is_complex() or pairs.dtype == torch.bool)
+    if pairs.ndim != 2 or pairs.shape[1] != 2 or not integer:
+        raise ValueError(f"`pairs` must be integers of shape (P, 2); got {pairs.dtype} {tuple(pairs.shape)}.")
 
 
 def _check_delta(delta: float) -> None:

@@ -131,12 +131,12 @@ def _try_all(x: Tensor, y: Tensor, k: int, limit: float) -> tuple[Tensor, Tensor
 
 def _differentiable(x: Tensor, y: Tensor, distances: Tensor, indices: Tensor) -> Tensor:
     """The same distances, as functions of the points."""
-    size, n, k = indices.shape
+    (size, n, k), d = indices.shape, x.shape[-1]
     smooth = distances.isfinite() & (distances > 0)
     if y.shape[1] == 0:
         return distances
-    chosen = torch.where(smooth, indices, 0).reshape(size, n * k, 1).expand(-1, -1, x.shape[-1])
-    difference = x[:, :, None] - torch.gather(y, 1, chosen).reshape(size, n, k, -1)
+    chosen = torch.where(smooth, indices, 0).reshape(size, n * k, 1).expand(-1, -1, d)
+    difference = x[:, :, None] - torch.gather(y, 1, chosen).reshape(size, n, k, d)
     return torch.where(smooth, torch.where(smooth[..., None], difference, 1).norm(dim=-1), distances)
 
 
