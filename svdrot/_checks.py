@@ -59,6 +59,12 @@ def common_batch(**batches: torch.Size) -> torch.Size:
         raise ValueError(f"Batch dimensions must broadcast; got {shapes}.") from error
 
 
+def check_whole(name: str, value: float, least: int = 1) -> int:
+    if not least <= value < math.inf or value != int(value):
+        raise ValueError(f"`{name}` must be a whole number, at least {least}; got {value}.")
+    return int(value)
+
+
 def check_positive(name: str, value: float) -> None:
     if (isinstance(value, Tensor) and value.numel() != 1) or not 0 < value < math.inf:
         raise ValueError(f"`{name}` must be positive and finite; got {value}.")

@@ -82,7 +82,8 @@ def newton_schulz(
 
 
 def check_steps(schedule: Schedule, schatten: int) -> None:
-    if not schedule or min(map(len, schedule)) < 2:
+    steps = [*schedule] if isinstance(schedule, tuple | list) else []
+    if not steps or not all(isinstance(step, tuple | list) and len(step) >= 2 for step in steps):
         raise ValueError(
             f"`schedule` must be a tuple of steps of at least two coefficients; got {schedule!r}."
         )

@@ -422,7 +422,7 @@ def test_wrong_arguments_are_named():
         relative_pose_error(ten, ten, torch.tensor([[0, 10]]))
     with pytest.raises(ValueError, match=r"`pairs` must be integers of shape \(P, 2\)"):
         relative_pose_error(ten, ten, torch.zeros(3, 2))
-    with pytest.raises(ValueError, match="`delta` must be at least 1 frame"):
+    with pytest.raises(ValueError, match="`delta` must be a whole number, at least 1"):
         frame_pairs(10, 0)
     with pytest.raises(ValueError, match="`delta` must be positive"):
         path_pairs(ten, 0.0)

@@ -242,4 +242,6 @@ def singular_gap(matrix: Tensor, relative: bool = False) -> Tensor:
     differences = torch.where(s[..., :-1] > zero * s[..., -1:], s.diff(), torch.inf)
     gap = pad(differences, (0, 1), value=torch.inf).amin(-1)
     scale = 1 / _one_for_zero(s[..., -1]) if relative else largest[..., 0, 0]
-    return torch.where(finite, gap * scale, torch.nan).to(matrix.dtype)
+    two = gap.isfinite()
+    gap = torch.where(two, torch.where(two, gap, 0) * scale, torch.inf)
+    return torch.where(finite, gap, torch.nan).to(matrix.dtype)

@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from svdrot._checks import check_whole
 from svdrot.metrics import geodesic_distance
 from svdrot.registration.transform import Transform, check_transform
 
@@ -20,8 +21,7 @@ def frame_pairs(count: int, delta: int, *, overlapping: bool = False) -> Tensor:
     Returns:
         Indices, shape (P, 2), ascending; none if `count` is at most `delta`.
     """
-    if delta < 1:
-        raise ValueError(f"`delta` must be at least 1 frame; got {delta}.")
+    count, delta = check_whole("count", count, 0), check_whole("delta", delta)
     start = torch.arange(0, max(count - delta, 0), 1 if overlapping else delta)
     return torch.stack((start, start + delta), 1)
 

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from svdrot._checks import check_floating, check_mask, common_batch
+from svdrot._checks import check_floating, check_mask, check_whole, common_batch
 from svdrot.kernels import cpu
 from svdrot.kernels._neighbour_tiles import LEAF, SCRATCH
 
@@ -101,8 +101,7 @@ class Neighbours:
 
 
 def _checked(k: int, max_distance: float | None) -> tuple[int, float]:
-    if k < 1:
-        raise ValueError(f"`k` must be at least 1; got {k}.")
+    k = check_whole("k", k)
     limit = math.inf if max_distance is None else float(max_distance)
     if not limit >= 0:
         raise ValueError(f"`max_distance` must be at least 0; got {max_distance}.")

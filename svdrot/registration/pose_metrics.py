@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from svdrot._checks import check_items, check_mask, check_shape, common_batch, compute_dtype
-from svdrot.metrics import geodesic_distance, length
+from svdrot.metrics import geodesic_distance, length, root
 from svdrot.registration._displacements import counted, displacement, live, mean
 from svdrot.registration._pose_pairs import check_pairs
 from svdrot.registration.neighbours import nearest
@@ -97,7 +97,7 @@ def point_rmse(
 ) -> Tensor:
     """Root of the mean square of those distances: as `add`."""
     squared = displacement(counted(points, mask, estimate, truth), estimate, truth).square().sum(-1)
-    return mean(squared, mask).sqrt()
+    return root(mean(squared, mask))
 
 
 def add_symmetric(
@@ -140,7 +140,11 @@ def chamfer_distance(
     Source:
         Yew and Lee, "RPM-Net: Robust Point Matching using Learned Features", CVPR 2020.
     """
-    for name, cloud in (("source", source), ("target", target)):
+    clouds = {"source": source, "target": target}
+    surfaces = {"source_surface": source_surface, "target_surface": target_surface}
+    for name, cloud in (
+        clouds | {name: cloud for name, cloud in surfaces.items() if cloud is not None}
+    ).items():
         check_shape(name, cloud, 3)
         if cloud.ndim < 2:
             raise ValueError(f"`{name}` must have shape (..., N, 3); got {tuple(cloud.shape)}.")
@@ -231,7 +235,7 @@ def information_rmse(estimate: Transform, truth: Transform, information: Tensor)
     q = matrix_to_quaternion(left.rotation)
     e = torch.cat((left.translation, torch.where(q[..., :1] < 0, -q, q)[..., 1:]), -1)
     squared = (e[..., :, None] * information * e[..., None, :]).sum((-2, -1)) / information[..., 0, 0]
-    return squared.clamp_min(0).sqrt()
+    return root(squared.clamp_min(0))
 
 
 def registration_recall(rmse: Tensor, pairs: Tensor, *, threshold: float = 0.2) -> Tensor:

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from svdrot._checks import check_mask, common_batch, compute_dtype, to_compute
-from svdrot.metrics import chordal_distance, geodesic_distance
+from svdrot.metrics import chordal_distance, geodesic_distance, root
 from svdrot.registration._displacements import live
 from svdrot.registration._pose_pairs import angle_pairs as angle_pairs
 from svdrot.registration._pose_pairs import check_one, check_pairs, finite
@@ -25,7 +25,7 @@ from svdrot.registration._pose_pairs import frame_pairs as frame_pairs
 from svdrot.registration._pose_pairs import path_lengths as path_lengths
 from svdrot.registration._pose_pairs import path_pairs as path_pairs
 from svdrot.registration.procrustes import Alignment, kabsch, umeyama
-from svdrot.registration.transform import Transform, check_transform
+from svdrot.registration.transform import Transform, check_transform, product
 
 KITTI_LENGTHS = (100.0, 200.0, 300.0, 400.0, 500.0, 600.0, 700.0, 800.0)  # metres, of the KITTI devkit
 
@@ -88,7 +88,7 @@ def move_trajectory(transform: Transform, trajectory: Transform) -> Transform:
     _check_poses("trajectory", trajectory)
     worlds, paths = transform.translation.shape[:-1], trajectory.translation.shape[:-2]
     common_batch(transform=worlds, trajectory=paths)
-    rotation = transform.rotation[..., None, :, :] @ trajectory.rotation
+    rotation = product(transform.rotation[..., None, :, :], trajectory.rotation)
     return Transform(rotation, transform.apply(trajectory.translation), torch.ones_like(rotation[..., 0, 0]))
 
 
@@ -175,7 +175,7 @@ def _motions(poses: Transform, pairs: Tensor) -> tuple[Tensor, Tensor]:
     i, j = pairs.unbind(1)
     back = poses.rotation[..., i, :, :].mT
     step = poses.translation[..., j, :] - poses.translation[..., i, :]
-    return back @ poses.rotation[..., j, :, :], (back @ step[..., None])[..., 0]
+    return product(back, poses.rotation[..., j, :, :]), product(back, step[..., None])[..., 0]
 
 
 @dataclass(frozen=True)
@@ -299,7 +299,7 @@ def statistics(errors: Tensor, mask: Tensor | None = None) -> Statistics:
     e = torch.where(counts, errors.to(compute_dtype(errors)), 0)
     sse = e.square().sum(-1)
     mean = e.sum(-1) / count
-    std = (torch.where(counts, e - mean[..., None], 0).square().sum(-1) / count).sqrt()
+    variance = torch.where(counts, e - mean[..., None], 0).square().sum(-1) / count
     if errors.shape[-1] == 0:
         nothing = torch.full_like(sse, torch.nan)
         return Statistics(nothing, mean, nothing, nothing, nothing, nothing, sse)
@@ -309,10 +309,10 @@ def statistics(errors: Tensor, mask: Tensor | None = None) -> Statistics:
     middle = ordered.gather(-1, low)[..., 0] + ordered.gather(-1, high[..., None])[..., 0]
     largest = torch.where(counts, e, -torch.inf).amax(-1)
     return Statistics(
-        rmse=(sse / count).sqrt(),
+        rmse=root(sse / count),
         mean=mean,
         median=torch.where(unknown, torch.nan, middle / 2),
-        std=std,
+        std=root(variance),
         min=torch.where(unknown, torch.nan, ordered[..., 0]),
         max=torch.where(unknown, torch.nan, largest),
         sse=sse,

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree
 
-from svdrot._checks import check_floating, check_square, common_batch, compute_dtype
+from svdrot._checks import check_floating, check_square, check_whole, common_batch, compute_dtype
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Transform:
             raise ValueError(f"`points` must have shape (..., N, {d}); got {tuple(points.shape)}.")
         if points.shape[:-2] != self.scale.shape:
             common_batch(transform=self.scale.shape, points=points.shape[:-2])
-        turned = _product(points, self.rotation.mT)
+        turned = product(points, self.rotation.mT)
         return self.scale[..., None, None] * turned + self.translation[..., None, :]
 
     def compose(self, first: "Transform") -> "Transform":
@@ -39,8 +39,8 @@ class Transform:
         check_transform("first", first, self.rotation.shape[-1])
         if self.scale.shape != first.scale.shape:
             common_batch(transform=self.scale.shape, first=first.scale.shape)
-        moved = self.scale[..., None] * _product(self.rotation, first.translation[..., None])[..., 0]
-        rotation = _product(self.rotation, first.rotation)
+        moved = self.scale[..., None] * product(self.rotation, first.translation[..., None])[..., 0]
+        rotation = product(self.rotation, first.rotation)
         return Transform(rotation, moved + self.translation, self.scale * first.scale)
 
     def __matmul__(self, first: "Transform") -> "Transform":
@@ -49,7 +49,7 @@ class Transform:
     def inverse(self) -> "Transform":
         """The transform from target to source."""
         back, scale = self.rotation.mT, 1 / self.scale
-        return Transform(back, -scale[..., None] * _product(back, self.translation[..., None])[..., 0], scale)
+        return Transform(back, -scale[..., None] * product(back, self.translation[..., None])[..., 0], scale)
 
     @property
     def matrix(self) -> Tensor:
@@ -77,14 +77,14 @@ class Transform:
     def identity(
         d: int = 3, *, dtype: torch.dtype | None = None, device: torch.device | str | None = None
     ) -> "Transform":
-        one = torch.eye(d, dtype=dtype, device=device)
+        one = torch.eye(check_whole("d", d), dtype=dtype, device=device)
         return Transform(one, torch.zeros_like(one[0]), torch.ones_like(one[0, 0]))
 
 
 _pytree.register_dataclass(Transform)
 
 
-def _product(a: Tensor, b: Tensor) -> Tensor:
+def product(a: Tensor, b: Tensor) -> Tensor:
     """a @ b, of whatever dtypes."""
     dtype = torch.promote_types(a.dtype, b.dtype)
     return a.to(dtype) @ b.to(dtype)
