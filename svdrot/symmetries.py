@@ -103,6 +103,8 @@ def icosahedral(*, dtype: torch.dtype = torch.float64, device: torch.device | st
 
 
 def _unit(name: str, value: Tensor | tuple[float, float, float]) -> Tensor:
+    if not isinstance(value, Tensor | tuple | list):
+        raise TypeError(f"`{name}` must be a tensor or three numbers; got {type(value).__name__}.")
     v = value if isinstance(value, Tensor) else torch.tensor(value, dtype=torch.float64)
     check_floating(name, v)
     largest = v.abs().amax() if v.shape == (3,) else 0.0

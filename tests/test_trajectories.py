@@ -435,6 +435,14 @@ def test_wrong_arguments_are_named():
         kitti_segment_errors(both, both)
 
 
+def test_a_distance_below_rounding_ends_at_the_next_pose():
+    moving = wandering(5)
+    every = frame_pairs(5, 1)
+    assert torch.equal(path_pairs(moving, 1e-30), every[1:])
+    assert torch.equal(angle_pairs(moving, 1e-30), every)
+    assert torch.equal(path_pairs(poses(moving.rotation, 1e38 * moving.translation), 1.0), every[1:])
+
+
 def test_statistics_of_half_precision_are_computed_in_float32():
     found = statistics(torch.full((5,), 300.0, dtype=torch.float16))
     assert found.rmse == 300 and found.sse == 450_000 and found.rmse.dtype == torch.float32

@@ -52,7 +52,7 @@ def path_pairs(
     end = _first_from(path, delta)
     while end < len(path):
         ends.append(end)
-        end = _first_from(path, path[end].item() + delta)
+        end = max(_first_from(path, path[end].item() + delta), end + 1)  # `delta` may be below rounding
     ends = torch.tensor(ends, dtype=torch.int64)
     return live[torch.stack((ends[:-1], ends[1:]), 1)]
 
@@ -103,8 +103,10 @@ def angle_pairs(
     turned = geodesic_distance(rotation[:-1], rotation[1:]).double().cumsum(0)
     turned = torch.cat((turned.new_zeros(min(len(live), 1)), turned))
     pairs, start = [], 0
-    while (end := _first_from(turned, turned[start].item() + delta) if len(turned) else 0) < len(turned):
-        pairs.append((start, end))
+    while start < len(turned):
+        end = max(_first_from(turned, turned[start].item() + delta), start + 1)
+        if end < len(turned):
+            pairs.append((start, end))
         start = end
     return live[torch.tensor(pairs, dtype=torch.int64).reshape(-1, 2)]
 

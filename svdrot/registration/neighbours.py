@@ -102,10 +102,10 @@ class Neighbours:
 
 def _checked(k: int, max_distance: float | None) -> tuple[int, float]:
     k = check_whole("k", k)
-    limit = math.inf if max_distance is None else float(max_distance)
+    limit = math.inf if max_distance is None else max_distance
     if not limit >= 0:
         raise ValueError(f"`max_distance` must be at least 0; got {max_distance}.")
-    return k, limit
+    return k, float(limit)
 
 
 def _search_batch(x: Tensor, y: Tensor, k: int, limit: float) -> tuple[Tensor, Tensor]:
