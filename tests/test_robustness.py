@@ -19,6 +19,16 @@ def test_every_public_function_is_called_or_has_a_reason():
     assert {"svdrot.euler_to_mrp", "svdrot.registration.pose_metrics.add"} <= set(called)
 
 
+def test_every_maker_makes_something():
+    wanted = {name for subject in robustness.subjects().values() for name in _keys(subject)}
+    assert set(robustness.MAKERS) == wanted
+
+
+def _keys(subject) -> list[str]:
+    own = [(f"{subject.name}.{name}", name) for name in subject.makers]
+    return [full if full in robustness.MAKERS else name for full, name in own]
+
+
 def test_a_new_function_is_told_how_to_enroll(monkeypatch):
     def new(matrix, curious):
         """A function whose second parameter nobody knows."""

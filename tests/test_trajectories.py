@@ -446,3 +446,17 @@ def test_a_distance_below_rounding_ends_at_the_next_pose():
 def test_statistics_of_half_precision_are_computed_in_float32():
     found = statistics(torch.full((5,), 300.0, dtype=torch.float16))
     assert found.rmse == 300 and found.sse == 450_000 and found.rmse.dtype == torch.float32
+
+
+def test_statistics_of_equal_errors_have_a_finite_gradient():
+    for errors in (torch.zeros(3), torch.ones(3)):
+        found = statistics(errors.requires_grad_())
+        (found.rmse + found.std).backward()
+        assert errors.grad.isfinite().all()
+
+
+def test_motions_of_several_dtypes_meet_in_the_larger():
+    moving = wandering(5)
+    mixed = poses(moving.rotation.float(), moving.translation)
+    errors = relative_pose_error(mixed, moving, frame_pairs(5, 1))
+    assert errors.rotation.max() < 1e-6 and errors.translation.max() < 1e-4

@@ -140,14 +140,14 @@ def chamfer_distance(
     Source:
         Yew and Lee, "RPM-Net: Robust Point Matching using Learned Features", CVPR 2020.
     """
-    clouds = {"source": source, "target": target}
     surfaces = {"source_surface": source_surface, "target_surface": target_surface}
-    for name, cloud in (
-        clouds | {name: cloud for name, cloud in surfaces.items() if cloud is not None}
-    ).items():
+    clouds = {"source": source, "target": target}
+    clouds |= {name: surface for name, surface in surfaces.items() if surface is not None}
+    for name, cloud in clouds.items():
         check_shape(name, cloud, 3)
         if cloud.ndim < 2:
             raise ValueError(f"`{name}` must have shape (..., N, 3); got {tuple(cloud.shape)}.")
+    common_batch(**{name: cloud.shape[:-2] for name, cloud in clouds.items()})
     there = _distance_to_nearest(source, target if target_surface is None else target_surface)
     back = _distance_to_nearest(target, source if source_surface is None else source_surface)
     return there.square().mean(-1) + back.square().mean(-1)
@@ -176,10 +176,10 @@ def recall_curve(errors: Tensor, thresholds: Tensor, *, mask: Tensor | None = No
         Shape (..., T), in [0, 1], the dtype that of the errors; NaN if no error counts.
     """
     errors, counting = live("errors", errors, mask)
-    if not isinstance(thresholds, Tensor) or thresholds.ndim != 1:
+    if not isinstance(thresholds, Tensor) or thresholds.ndim != 1 or thresholds.is_complex():
         got = tuple(thresholds.shape) if isinstance(thresholds, Tensor) else type(thresholds).__name__
         raise ValueError(f"`thresholds` must be a tensor of shape (T,); got {got}.")
-    counted = torch.where(counting & ~errors.isnan(), errors, torch.inf).detach().sort(-1).values
+    counted = torch.where(counting & ~errors.isnan(), errors, torch.inf).detach().sort(-1).values.contiguous()
     wanted = thresholds.to(counted.dtype).expand(*errors.shape[:-1], -1).contiguous()
     counts = counting.sum(-1, keepdim=True).to(compute_dtype(errors))  # beyond 65,504 is no number in float16
     share = torch.searchsorted(counted, wanted) / counts
