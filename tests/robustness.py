@@ -1259,7 +1259,7 @@ def _alone(
             if not _alike(a, b):
                 note("a NaN stays in its place", f"{before.dtype} {tuple(before.shape)}: {_difference(a, b)}")
                 return
-    if place in gradients:
+    if place in gradients and call.draw.sound:
         ends = [end for end in others if end.requires_grad]
         generator = torch.Generator().manual_seed(call.draw.seed)
         pulls = [torch.randn(end.shape, generator=generator).to(end.dtype) for end in ends]
