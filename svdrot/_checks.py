@@ -34,6 +34,13 @@ def check_square(name: str, value: Tensor) -> None:
         raise ValueError(f"`{name}` must have shape (..., n, n) with n >= 1; got {tuple(value.shape)}.")
 
 
+def check_items(name: str, value: Tensor) -> None:
+    """`value` is a floating-point tensor of shape (..., N)."""
+    check_floating(name, value)
+    if value.ndim == 0:
+        raise ValueError(f"`{name}` must have shape (..., N); got ().")
+
+
 def check_mask(name: str, value: object, n: int) -> Tensor:
     """`value`, which is a boolean tensor of shape (..., n)."""
     if not isinstance(value, Tensor) or value.dtype != torch.bool:
@@ -57,6 +64,12 @@ def check_choice(name: str, value: str, known: Iterable[str]) -> None:
     known = list(known)
     if value not in known:
         raise ValueError(f"`{name}` must be one of {', '.join(known)}; got {value!r}.")
+
+
+def check_whole(name: str, value: float, least: int = 1) -> int:
+    if not least <= value < math.inf or value != int(value):
+        raise ValueError(f"`{name}` must be a whole number, at least {least}; got {value}.")
+    return int(value)
 
 
 def check_positive(name: str, value: float) -> None:

@@ -77,6 +77,8 @@ def to_convention(value: Tensor, library: str, representation: str, *, degrees: 
 
 def from_scipy(rotation: Rotation, dtype: torch.dtype = torch.float64) -> Tensor:
     """Rotation matrices, shape (..., 3, 3), of a `scipy.spatial.transform.Rotation`."""
+    if not hasattr(rotation, "as_matrix"):
+        raise TypeError(f"`rotation` must be a Rotation of scipy; got {type(rotation).__name__}.")
     return torch.from_numpy(rotation.as_matrix()).to(dtype)
 
 
@@ -87,13 +89,15 @@ def to_scipy(matrix: Tensor) -> Rotation:
         matrix: rotations, shape (3, 3) or (N, 3, 3), and any batch shape where scipy takes it (from 1.17).
 
     Raises:
-        ValueError: if the last two dimensions are not (3, 3); by scipy, if a matrix has a NaN.
+        ValueError: if the last two dimensions are not (3, 3), or a matrix is not finite.
         TypeError: if `matrix` is not floating point.
     """
     from scipy.spatial.transform import Rotation
 
     check_shape("matrix", matrix, 3, 3)
-    return Rotation.from_matrix(matrix.detach().cpu().double().numpy())
+    if not matrix.isfinite().all():
+        raise ValueError("`matrix` must be finite: a Rotation of scipy is.")
+    return Rotation.from_matrix(matrix.detach().cpu().double().resolve_neg().numpy())
 
 
 class _Pair(NamedTuple):

@@ -146,7 +146,8 @@ def interpolate_rotations(rotations: Tensor, at: Tensor, times: Tensor | None = 
     if times.shape != (n,):
         raise ValueError(f"`times` must have shape ({n},), as many as `rotations`; got {tuple(times.shape)}.")
     r = to_compute(rotations, 2)
-    i = (torch.searchsorted(times.detach(), at.detach(), right=True) - 1).clamp(0, n - 2)
+    from_, to = times.detach().contiguous(), at.detach().contiguous()  # torch warns of others
+    i = (torch.searchsorted(from_, to, right=True) - 1).clamp(0, n - 2)
     step = times.diff()
     inside = (at >= times[0]) & (at <= times[-1]) & (step > 0).all()
     t = torch.where(inside, (at - times[i]) / torch.where(step > 0, step, 1)[i], 0).to(r)[:, None]

@@ -68,6 +68,12 @@ def length(v: Tensor) -> Tensor:
     return largest[..., 0] * squared.sqrt()
 
 
+def root(x: Tensor) -> Tensor:
+    """Square root of what is not negative, with zero derivatives at zero."""
+    zero = x == 0
+    return torch.where(zero, 0, torch.where(zero, 1, x).sqrt())
+
+
 def chordal_distance(a: Tensor, b: Tensor) -> Tensor:
     r"""Frobenius norm $\|a - b\|_F$, which is $2 \sqrt 2 \sin(\theta / 2)$ at the geodesic distance $\theta$.
 

@@ -9,7 +9,14 @@ bound on the error of any factor (`polar_certificate`), and the equation behind 
 import torch
 from torch import Tensor
 
-from svdrot._checks import check_matrix, check_square, common_batch, compute_dtype, result_dtype
+from svdrot._checks import (
+    check_floating,
+    check_matrix,
+    check_square,
+    common_batch,
+    compute_dtype,
+    result_dtype,
+)
 from svdrot.kernels import general, iteration, products
 from svdrot.projection import orthogonalize, special_orthogonalize
 from svdrot.schedules import TAYLOR, Schedule
@@ -75,7 +82,8 @@ def newton_schulz(
 
 
 def check_steps(schedule: Schedule, schatten: int) -> None:
-    if not schedule or min(map(len, schedule)) < 2:
+    steps = [*schedule] if isinstance(schedule, (tuple, list)) else []
+    if not steps or not all(isinstance(step, (tuple, list)) and len(step) >= 2 for step in steps):
         raise ValueError(
             f"`schedule` must be a tuple of steps of at least two coefficients; got {schedule!r}."
         )
@@ -168,6 +176,8 @@ def polar_certificate(matrix: Tensor, factor: Tensor, *, special: bool = False) 
     """
     if special:
         check_square("matrix", matrix)
+    check_floating("matrix", matrix)
+    check_floating("factor", factor)
     with torch.no_grad():
         return _certificate(*_pair(matrix.double(), factor.double()), special).reshape(matrix.shape[:-2])
 

@@ -10,6 +10,8 @@ from functools import lru_cache
 
 import numpy as np
 
+from ._checks import check_whole
+
 Step = tuple[float, ...]
 Schedule = tuple[Step, ...]
 
@@ -103,8 +105,7 @@ def kim_oh_step(kappa: int) -> Step:
 
     Source: Kim and Oh, "Convergence of Muon with Newton-Schulz", ICLR 2026, arXiv 2601.19156.
     """
-    if kappa < 1:
-        raise ValueError(f"`kappa` must be at least 1; got {kappa}.")
+    kappa = check_whole("kappa", kappa)
     total = np.polynomial.Polynomial([0.0])
     for s in range(kappa + 1):
         total += math.comb(2 * s, s) / 4**s * np.polynomial.Polynomial([1.0, -1.0]) ** s

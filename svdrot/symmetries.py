@@ -10,7 +10,7 @@ import math
 import torch
 from torch import Tensor
 
-from ._checks import check_floating
+from ._checks import check_floating, check_whole
 from .representations import axis_angle_to_matrix
 
 Z_AXIS = (0.0, 0.0, 1.0)
@@ -29,8 +29,7 @@ def cyclic(order: int, axis: Tensor | tuple[float, float, float] = Z_AXIS) -> Te
     Raises:
         ValueError: if `order` is no whole number or less than 1, or `axis` is not one nonzero vector.
     """
-    if order < 1 or order != int(order):
-        raise ValueError(f"`order` must be a whole number, at least 1; got {order}.")
+    order = check_whole("order", order)
     unit = _unit("axis", axis)
     angles = 2 * math.pi / order * torch.arange(order, dtype=torch.float64, device=unit.device)
     return _of(unit, angles[:, None] * unit.double())
@@ -104,6 +103,8 @@ def icosahedral(*, dtype: torch.dtype = torch.float64, device: torch.device | st
 
 
 def _unit(name: str, value: Tensor | tuple[float, float, float]) -> Tensor:
+    if not isinstance(value, Tensor | tuple | list):
+        raise TypeError(f"`{name}` must be a tensor or three numbers; got {type(value).__name__}.")
     v = value if isinstance(value, Tensor) else torch.tensor(value, dtype=torch.float64)
     check_floating(name, v)
     largest = v.abs().amax() if v.shape == (3,) else 0.0

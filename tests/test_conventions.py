@@ -203,3 +203,16 @@ def test_every_sequence_is_in_the_table():
 def test_shapes_of_our_own_are_checked(library, representation, shape):
     with pytest.raises(ValueError, match=r"`value` must have shape"):
         to_convention(torch.ones(shape), library, representation)
+
+
+def test_a_view_that_changes_the_sign_goes_to_scipy():
+    matrix = torch.complex(torch.zeros(3, 3, dtype=torch.float64), -HARD["random"][0]).conj().imag
+    assert matrix.is_neg()
+    assert (from_scipy(to_scipy(matrix)) - matrix).abs().max() < EXACT
+
+
+def test_what_scipy_has_none_of_is_named():
+    with pytest.raises(ValueError, match="`matrix` must be finite"):
+        to_scipy(torch.full((3, 3), torch.nan))
+    with pytest.raises(TypeError, match="`rotation` must be a Rotation of scipy; got list"):
+        from_scipy([])

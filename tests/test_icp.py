@@ -704,3 +704,8 @@ def test_a_laser_scan():
     )
     assert result.converged
     assert_found(result.transform, truth, math.radians(0.3), 0.04)
+
+
+def test_an_empty_batch_in_voxels():
+    found = icp(torch.zeros(0, 5, 3), torch.zeros(0, 5, 3), scales=[(0.5, 1.0, 2)], method="point_to_point")
+    assert found.transform.rotation.shape == (0, 3, 3)

@@ -260,3 +260,17 @@ def test_the_limit_is_included_and_what_is_beyond_is_not(d):
     for limit, found in ((0.0, [0, 1, 1]), (1.0, [0, 0, 1])):
         distances, indices = nearest(query, points, 1, limit)
         assert indices.tolist() == found and distances.isfinite().tolist() == [i == 0 for i in found]
+
+
+def test_an_empty_batch_has_gradients():
+    query, points = torch.zeros(0, 4, 3, requires_grad=True), torch.zeros(2, 3)
+    distances, indices = nearest(query, points)
+    assert distances.shape == indices.shape == (0, 4)
+    distances.sum().backward()
+    assert query.grad.shape == query.shape
+
+
+@pytest.mark.parametrize("k", [0, -1, 1.5, float("nan"), float("inf")])
+def test_how_many_is_a_whole_number(k):
+    with pytest.raises(ValueError, match="`k` must be a whole number, at least 1"):
+        nearest(torch.zeros(1, 3), torch.zeros(2, 3), k)

@@ -801,3 +801,10 @@ def test_schedules_of_shapes():
     assert lengths == sorted(lengths, reverse=True) and lengths[-1] < lengths[0]
     assert optim.shape_schedule(8, 64) is optim.shape_schedule(64, 8)
     assert Muon(weights((8, 8))).param_groups[0]["schedule"] == POLAR_EXPRESS[:7]
+
+
+def test_gaps_of_too_few_singular_values_have_a_finite_gradient():
+    for matrix in (torch.zeros(2, 3), torch.ones(3, 1), torch.ones(3, 3), torch.eye(3)):
+        matrix = matrix.requires_grad_()
+        singular_gap(matrix).backward()
+        assert matrix.grad.isfinite().all()

@@ -729,3 +729,18 @@ def test_numbers_whose_inverses_are_none(n, batch):
         assert polar(m * scale).isfinite().all()
     near = newton_schulz(m * 2.0**-130, POLAR_EXPRESS)
     torch.testing.assert_close(near, newton_schulz(m, POLAR_EXPRESS), rtol=0, atol=0.05)
+
+
+@pytest.mark.parametrize("schatten", [2, 8])
+def test_the_zero_matrix_has_a_finite_gradient(schatten):
+    zero = torch.zeros(2, 4, 3, requires_grad=True)
+    newton_schulz(zero, POLAR_EXPRESS, schatten=schatten).sum().backward()
+    assert zero.grad.isfinite().all()
+
+
+def test_what_is_no_schedule_is_named():
+    for schedule in (3, (1, 2), ((1.0,),), (), torch.ones(2)):
+        with pytest.raises(ValueError, match="`schedule` must be a tuple of steps"):
+            newton_schulz(torch.eye(3), schedule)
+    with pytest.raises(TypeError, match="`factor` must be a tensor"):
+        polar_certificate(torch.eye(3), None)

@@ -338,3 +338,39 @@ def test_recall_of_many_errors_in_half_precision():
     recall = pose_metrics.recall_curve(errors, thresholds)
     assert recall.dtype == torch.float16 and recall[:2].tolist() == [0, 1] and recall[2].isnan()
     assert pose_metrics.area_under_recall(errors, 0.25) == 0.5
+
+
+def test_what_is_no_pose_is_named():
+    a, two, plane = some_poses(4), some_poses(2), Transform.identity(2)
+    for bad, error in ((torch.eye(4), TypeError), (None, TypeError), (plane, ValueError)):
+        for metric in (rotation_error, translation_error, pose_recall):
+            with pytest.raises(error, match="`estimate` must"):
+                metric(bad, a)
+            with pytest.raises(error, match="`truth` must"):
+                metric(a, bad)
+        with pytest.raises(error, match="`truth` must"):
+            add(points(5), a, bad)
+        with pytest.raises(error, match="`transform` must"):
+            inlier_ratio(points(5), points(5), bad)
+    for metric in (rotation_error, translation_error, pose_recall):
+        with pytest.raises(ValueError, match=r"\(2,\) of `truth`"):
+            metric(a, two)
+
+
+def test_masks_and_errors_broadcast_both_ways():
+    errors = torch.tensor([0.1, 0.4, 0.9], dtype=torch.float64)
+    mask = torch.tensor([[True, True, False], [False, False, True]])
+    expected = torch.tensor([[0.5], [0.0]], dtype=torch.float64)
+    assert torch.equal(recall_curve(errors, torch.tensor([0.2]), mask=mask), expected)
+    assert torch.equal(area_under_recall(errors, 0.5, mask=mask)[1], torch.zeros((), dtype=torch.float64))
+    with pytest.raises(TypeError, match="`mask` must be a boolean tensor"):
+        recall_curve(errors, torch.tensor([0.2]), mask=errors)
+    with pytest.raises(ValueError, match="`mask` must have shape"):
+        area_under_recall(errors, 0.5, mask=mask[:, :2])
+
+
+def test_gradients_of_equal_poses_are_zero():
+    truth = some_poses(3)
+    moved = Transform(truth.rotation, truth.translation.clone().requires_grad_(), truth.scale)
+    point_rmse(points(5), moved, truth).sum().backward()
+    assert torch.equal(moved.translation.grad, torch.zeros(3, 3, dtype=torch.float64))

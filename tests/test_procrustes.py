@@ -475,3 +475,17 @@ def assert_same(a, b):
     torch.testing.assert_close(a.translation, b.translation)
     torch.testing.assert_close(a.scale, b.scale)
     torch.testing.assert_close(a.residual, b.residual)
+
+
+def test_transforms_of_several_dtypes_meet_in_the_larger():
+    one = Transform.identity(3, dtype=torch.float32)
+    other = Transform(one.rotation.double(), one.translation.bfloat16(), one.scale)
+    points = torch.randn(5, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(one.apply(points), points)
+    assert torch.equal((one @ other).inverse().apply(points), points)
+    half = Transform.from_matrix(torch.diag(torch.tensor([2.0, 2.0, 2.0, 1.0], dtype=torch.float16)))
+    assert half.scale == 2 and half.scale.dtype == half.rotation.dtype == torch.float16
+    with pytest.raises(TypeError, match="`first` must be a Transform"):
+        one @ torch.eye(4)
+    with pytest.raises(ValueError, match="`matrix` must be"):
+        Transform.from_matrix(torch.ones(1, 1))

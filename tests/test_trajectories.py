@@ -422,7 +422,7 @@ def test_wrong_arguments_are_named():
         relative_pose_error(ten, ten, torch.tensor([[0, 10]]))
     with pytest.raises(ValueError, match=r"`pairs` must be integers of shape \(P, 2\)"):
         relative_pose_error(ten, ten, torch.zeros(3, 2))
-    with pytest.raises(ValueError, match="`delta` must be at least 1 frame"):
+    with pytest.raises(ValueError, match="`delta` must be a whole number, at least 1"):
         frame_pairs(10, 0)
     with pytest.raises(ValueError, match="`delta` must be positive"):
         path_pairs(ten, 0.0)
@@ -431,10 +431,32 @@ def test_wrong_arguments_are_named():
     with pytest.raises(ValueError, match="`second` must be float64"):
         associate(torch.zeros(3, dtype=torch.float64), torch.zeros(3))
     both = poses(ten.rotation[None], ten.translation[None])
-    with pytest.raises(ValueError, match="Wanted one trajectory"):
+    with pytest.raises(ValueError, match="`estimate` must be one trajectory"):
         kitti_segment_errors(both, both)
+
+
+def test_a_distance_below_rounding_ends_at_the_next_pose():
+    moving = wandering(5)
+    every = frame_pairs(5, 1)
+    assert torch.equal(path_pairs(moving, 1e-30), every[1:])
+    assert torch.equal(angle_pairs(moving, 1e-30), every)
+    assert torch.equal(path_pairs(poses(moving.rotation, 1e38 * moving.translation), 1.0), every[1:])
 
 
 def test_statistics_of_half_precision_are_computed_in_float32():
     found = statistics(torch.full((5,), 300.0, dtype=torch.float16))
     assert found.rmse == 300 and found.sse == 450_000 and found.rmse.dtype == torch.float32
+
+
+def test_statistics_of_equal_errors_have_a_finite_gradient():
+    for errors in (torch.zeros(3), torch.ones(3)):
+        found = statistics(errors.requires_grad_())
+        (found.rmse + found.std).backward()
+        assert errors.grad.isfinite().all()
+
+
+def test_motions_of_several_dtypes_meet_in_the_larger():
+    moving = wandering(5)
+    mixed = poses(moving.rotation.float(), moving.translation)
+    errors = relative_pose_error(mixed, moving, frame_pairs(5, 1))
+    assert errors.rotation.max() < 1e-6 and errors.translation.max() < 1e-4

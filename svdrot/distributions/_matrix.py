@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution
 
-from svdrot._checks import check_shape, compute_dtype
+from svdrot._checks import check_shape, common_batch, compute_dtype
 
 from . import _constraints
 
@@ -21,6 +21,12 @@ class MatrixDistribution(Distribution):
         check_shape("matrix", matrix, self.event[-1], self.event[-1])
         self.matrix = matrix.to(compute_dtype(matrix))
         super().__init__(matrix.shape[:-2], torch.Size(self.event), validate_args=validate_args)
+
+    def _check(self, value: Tensor) -> None:
+        check_shape("value", value, *self.event)
+        common_batch(matrix=self.batch_shape, value=value.shape[: value.ndim - len(self.event)])
+        if self._validate_args:
+            self._validate_sample(value)
 
     def expand(self, batch_shape, _instance=None):
         new = type(self)(self.matrix.expand(*batch_shape, *self.matrix.shape[-2:]), validate_args=False)

@@ -72,8 +72,7 @@ class Bingham(MatrixDistribution):
     def log_prob(self, value: Tensor) -> Tensor:
         """Log density of unit quaternions (..., 4) against the uniform measure. Shape (...); the length of
         `value` does not count."""
-        if self._validate_args:
-            self._validate_sample(value)
+        self._check(value)
         q, a = value.double(), self.matrix.double()
         exponent = (a * q[..., :, None] * q[..., None, :]).sum((-2, -1)) / (q * q).sum(-1)
         return (exponent - log_normalizer(a)).to(self.matrix.dtype)

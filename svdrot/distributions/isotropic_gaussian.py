@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution, constraints
 
-from svdrot._checks import check_floating, check_shape, compute_dtype
+from svdrot._checks import check_floating, check_shape, common_batch, compute_dtype
 from svdrot.metrics import geodesic_distance
 from svdrot.projection import special_orthogonalize
 from svdrot.representations import axis_angle_to_matrix
@@ -100,6 +100,8 @@ class IsotropicGaussian(Distribution):
 
     def log_prob(self, value: Tensor) -> Tensor:
         """Log density of rotations (..., 3, 3) against the uniform measure. Shape (...)."""
+        check_shape("value", value, 3, 3)
+        common_batch(location=self.batch_shape, value=value.shape[:-2])
         if self._validate_args:
             self._validate_sample(value)
         angle = geodesic_distance(self.location.double(), value.double())

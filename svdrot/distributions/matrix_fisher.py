@@ -81,8 +81,7 @@ class MatrixFisher(MatrixDistribution):
     def log_prob(self, value: Tensor) -> Tensor:
         """Log density of rotations (..., 3, 3) against the uniform measure. Shape (...), at most the value at
         the mode; the rotations are taken through their quaternions, so rounding off SO(3) does not count."""
-        if self._validate_args:
-            self._validate_sample(value)
+        self._check(value)
         q = matrix_to_quaternion(value.double())
         a = self._form()
         exponent = (a * q[..., :, None] * q[..., None, :]).sum((-2, -1))

@@ -316,8 +316,7 @@ class RotationLaplace(MatrixDistribution):
 
         Nearer to the mode than the rounding of `value` it is that at this distance, with zero gradient.
         """
-        if self._validate_args:
-            self._validate_sample(value)
+        self._check(value)
         q = matrix_to_quaternion(value.double())
         a, f = self._form(), self.matrix.double()
         top = (special_orthogonalize(f) * f).sum((-2, -1))

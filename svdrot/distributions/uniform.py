@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution
 
+from svdrot._checks import check_shape, common_batch
 from svdrot.rotations import random_rotation
 
 from . import _constraints
@@ -60,6 +61,8 @@ class UniformRotation(Distribution):
 
     def log_prob(self, value: Tensor) -> Tensor:
         """0 where `value` is finite, NaN where it is not. Shape (...)."""
+        check_shape("value", value, 3, 3)
+        common_batch(batch_shape=self.batch_shape, value=value.shape[:-2])
         if self._validate_args:
             self._validate_sample(value)
         finite = value.isfinite().all(-1).all(-1)

@@ -18,9 +18,10 @@ from ._memory import in_memory
 
 def over_frobenius(m: Tensor) -> Tensor:
     """By the largest entry first: squares of tiny or huge numbers would leave the range of the dtype."""
-    tiny = torch.finfo(m.dtype).tiny
-    m = m / torch.linalg.vector_norm(m, torch.inf, dim=(-2, -1), keepdim=True).clamp_min(tiny)
-    return m / torch.linalg.vector_norm(m, dim=(-2, -1), keepdim=True).clamp_min(tiny)
+    for order in (torch.inf, 2):
+        norm = torch.linalg.vector_norm(m, order, dim=(-2, -1), keepdim=True)
+        m = m / torch.where(norm > 0, norm, 1)  # not over the least number, whose square gradients go by
+    return m
 
 
 def eye(n: int, like: Tensor) -> Tensor:
@@ -104,8 +105,9 @@ def first_step(x: Tensor, step: Step) -> Tensor:
     """X / s and then p, for the Schatten-8 norm s: the fourth root of the Frobenius norm of (XᵀX)²."""
     gram = x @ x.mT if _wide(x) else x.mT @ x
     square = gram @ gram
-    norm = torch.linalg.vector_norm(square.to(compute_dtype(square)), dim=(-2, -1), keepdim=True) ** 0.25
-    scale = torch.where(norm > 0, 1 / norm, 0).to(x.dtype)
+    fourth = torch.linalg.vector_norm(square.to(compute_dtype(square)), dim=(-2, -1), keepdim=True)
+    some = fourth > 0
+    scale = torch.where(some, torch.where(some, fourth, 1) ** -0.25, 0).to(x.dtype)
     a, b, *rest = step
     p = b * scale**3 * gram
     power = square

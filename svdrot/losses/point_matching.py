@@ -10,7 +10,7 @@ from svdrot._checks import check_shape, result_dtype, to_compute
 from svdrot.metrics import length
 from svdrot.registration import nearest
 from svdrot.registration._displacements import counted, displacement, mean
-from svdrot.registration.transform import Transform
+from svdrot.registration.transform import Transform, check_transform
 
 Pose = Transform | tuple[Tensor, Tensor]
 
@@ -43,6 +43,7 @@ def add(estimate: Pose, truth: Pose, points: Tensor, *, mask: Tensor | None = No
 
 def _transform(name: str, pose: Pose) -> Transform:
     if isinstance(pose, Transform):
+        check_transform(name, pose)
         rotation, translation, scale = pose.rotation, pose.translation, pose.scale
     elif not isinstance(pose, (tuple, list)) or len(pose) != 2:
         got = f"a tensor {tuple(pose.shape)}" if isinstance(pose, Tensor) else type(pose).__name__

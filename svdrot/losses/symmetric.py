@@ -46,15 +46,18 @@ def minimum_over_symmetries(
     check_shape("symmetries", symmetries, 3, 3)
     if symmetries.ndim != 3 or len(symmetries) == 0:
         raise ValueError(f"`symmetries` must have shape (G, 3, 3), G >= 1; got {tuple(symmetries.shape)}.")
-    a, b = _rotation(estimate), _rotation(truth)
+    a, b = _rotation("estimate", estimate), _rotation("truth", truth)
     result = result_dtype(a.to(torch.promote_types(a.dtype, b.dtype)))
     # Not by a dimension of its own, whose place depends on the batch of every argument.
     losses = torch.func.vmap(lambda s: loss(estimate, _alike(truth, s), **settings))(symmetries)
     return losses.min(0).values.to(result)
 
 
-def _rotation(pose: Tensor | Pose) -> Tensor:
-    return pose.rotation if isinstance(pose, Transform) else pose if isinstance(pose, Tensor) else pose[0]
+def _rotation(name: str, pose: Tensor | Pose) -> Tensor:
+    rotation = pose.rotation if isinstance(pose, Transform) else pose
+    rotation = pose[0] if isinstance(pose, (tuple, list)) and pose else rotation
+    check_shape(name, rotation, 3, 3)  # pyright: ignore
+    return rotation  # pyright: ignore
 
 
 def _alike(pose: Tensor | Pose, symmetry: Tensor) -> Tensor | Pose:

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from svdrot._checks import is_autocast
+from svdrot._checks import check_shape, is_autocast
 
 from .representations import REPRESENTATIONS
 from .strategies import STRATEGIES, Strategy
@@ -63,6 +63,7 @@ class RotationHead(nn.Module):
             _shrink(self.linear, REPRESENTATIONS[representation].from_matrix(eye))
 
     def forward(self, features: Tensor) -> Tensor:
+        check_shape("features", features, self.linear.in_features)
         return self.strategy(_precise(self.linear, features), self.representation)
 
     def extra_repr(self) -> str:

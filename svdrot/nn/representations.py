@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 from torch import Tensor
 
+from svdrot._checks import check_shape
 from svdrot.projection import special_orthogonalize
 from svdrot.representations import (
     axis_angle_to_matrix,
@@ -37,6 +38,7 @@ class Representation(NamedTuple):
 def _nearest_rotation(raw: Tensor) -> Tensor:
     """`rotation_9d_to_matrix` without its search for NaN, which the projection keeps in its place anyway: for
     64 matrices the search takes as long as the projection."""
+    check_shape("raw", raw, 9)
     return special_orthogonalize(raw.unflatten(-1, (3, 3)))
 
 

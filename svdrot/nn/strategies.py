@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from svdrot import _autograd
-from svdrot._checks import compute_dtype, result_dtype
+from svdrot._checks import check_shape, compute_dtype, result_dtype
 
 from . import manifold_gradient
 from .representations import REPRESENTATIONS
@@ -102,6 +102,7 @@ class AfterWarmup(Strategy):
 
 
 def _matrix(raw: Tensor) -> Tensor:
+    check_shape("raw", raw, 9)
     return raw.to(result_dtype(raw)).unflatten(-1, (3, 3))
 
 
@@ -135,6 +136,7 @@ class ManifoldGradient(Strategy):
         to_matrix = REPRESENTATIONS[representation].to_matrix
         if _autograd.is_recorded() or not torch.is_grad_enabled():
             return to_matrix(raw)
+        check_shape("raw", raw, REPRESENTATIONS[representation].features)
         x = raw.to(compute_dtype(raw))
         with torch.no_grad():
             rotation = to_matrix(x)

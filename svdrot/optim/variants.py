@@ -87,6 +87,8 @@ class MiMuon(Muon):
 
 def shape_schedule(rows: int, columns: int) -> Schedule:
     """A convergent schedule for the singular values that matrices of this shape have, if random."""
+    if not (rows >= 1 and columns >= 1):
+        raise ValueError(f"`rows` and `columns` must be at least 1; got {rows} and {columns}.")
     longer, shorter = max(rows, columns), min(rows, columns)
     return newton_schulz_schedule(1e-3, safety=1.01, tolerance=1e-3, aspect=longer / shorter)
 
@@ -232,10 +234,14 @@ def singular_gap(matrix: Tensor, relative: bool = False) -> Tensor:
     x = torch.where(finite[..., None, None], x, 0)  # LAPACK refuses all for one
     largest = _one_for_zero(x.abs().amax((-2, -1), keepdim=True))
     x = x / largest
-    s = torch.linalg.eigvalsh(x.mT @ x).clamp(min=0).sqrt()  # ascending
+    squares = torch.linalg.eigvalsh(x.mT @ x)  # ascending
+    some = squares > 0
+    s = torch.where(some, torch.where(some, squares, 1).sqrt(), 0)  # with a finite gradient
     # As torch.linalg.matrix_rank has it, but not below the root of what rounding does to the Gram matrix.
     zero = max(max(m, n) * torch.finfo(matrix.dtype).eps, math.sqrt(min(m, n) * torch.finfo(x.dtype).eps))
     differences = torch.where(s[..., :-1] > zero * s[..., -1:], s.diff(), torch.inf)
     gap = pad(differences, (0, 1), value=torch.inf).amin(-1)
     scale = 1 / _one_for_zero(s[..., -1]) if relative else largest[..., 0, 0]
-    return torch.where(finite, gap * scale, torch.nan).to(matrix.dtype)
+    two = gap.isfinite()
+    gap = torch.where(two, torch.where(two, gap, 0) * scale, torch.inf)
+    return torch.where(finite, gap, torch.nan).to(matrix.dtype)

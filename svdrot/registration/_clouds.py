@@ -80,7 +80,7 @@ class Clouds:
         return replace(self, points=moved), centre
 
     def at_scale(self, voxel: float | None) -> "Clouds":
-        if voxel is None:
+        if voxel is None or not len(self.points):
             return self
         extras = [self.weights, *(x for x in (self.normals, self.covariances) if x is not None)]
         rows = [

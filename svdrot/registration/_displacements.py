@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor
 
-from svdrot._checks import check_mask, check_shape, common_batch, compute_dtype
-from svdrot.registration.transform import Transform
+from svdrot._checks import check_items, check_mask, check_shape, common_batch, compute_dtype
+from svdrot.registration.transform import Transform, check_transform
 
 
 def counted(points: Tensor, mask: Tensor | None, estimate: Transform, truth: Transform) -> Tensor:
@@ -18,9 +18,22 @@ def counted(points: Tensor, mask: Tensor | None, estimate: Transform, truth: Tra
     batches = {"points": points.shape[:-2]}
     if mask is not None:
         batches["mask"] = check_mask("mask", mask, points.shape[-2]).shape[:-1]
+    check_transform("estimate", estimate)
+    check_transform("truth", truth)
     poses = {"estimate": estimate.translation.shape[:-1], "truth": truth.translation.shape[:-1]}
     common_batch(**batches, **poses)
     return points if mask is None else torch.where(mask[..., None], points, 0)
+
+
+def live(name: str, values: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Checked values (..., N) and which of them count, of one shape."""
+    check_items(name, values)
+    if mask is None:
+        return values, torch.ones_like(values, dtype=torch.bool)
+    n = values.shape[-1]
+    check_mask("mask", mask, n)
+    batch = common_batch(**{name: values.shape[:-1], "mask": mask.shape[:-1]})
+    return values.expand(*batch, n), mask.expand(*batch, n)
 
 
 def displacement(points: Tensor, estimate: Transform, truth: Transform) -> Tensor:

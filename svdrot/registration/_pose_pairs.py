@@ -3,8 +3,9 @@
 import torch
 from torch import Tensor
 
+from svdrot._checks import check_whole
 from svdrot.metrics import geodesic_distance
-from svdrot.registration.transform import Transform
+from svdrot.registration.transform import Transform, check_transform
 
 _CHUNK = 2**18  # angles at a time: 9 x 8 bytes each, twice
 
@@ -20,8 +21,7 @@ def frame_pairs(count: int, delta: int, *, overlapping: bool = False) -> Tensor:
     Returns:
         Indices, shape (P, 2), ascending; none if `count` is at most `delta`.
     """
-    if delta < 1:
-        raise ValueError(f"`delta` must be at least 1 frame; got {delta}.")
+    count, delta = check_whole("count", count, 0), check_whole("delta", delta)
     start = torch.arange(0, max(count - delta, 0), 1 if overlapping else delta)
     return torch.stack((start, start + delta), 1)
 
@@ -52,7 +52,7 @@ def path_pairs(
     end = _first_from(path, delta)
     while end < len(path):
         ends.append(end)
-        end = _first_from(path, path[end].item() + delta)
+        end = max(_first_from(path, path[end].item() + delta), end + 1)  # `delta` may be below rounding
     ends = torch.tensor(ends, dtype=torch.int64)
     return live[torch.stack((ends[:-1], ends[1:]), 1)]
 
@@ -103,8 +103,10 @@ def angle_pairs(
     turned = geodesic_distance(rotation[:-1], rotation[1:]).double().cumsum(0)
     turned = torch.cat((turned.new_zeros(min(len(live), 1)), turned))
     pairs, start = [], 0
-    while (end := _first_from(turned, turned[start].item() + delta) if len(turned) else 0) < len(turned):
-        pairs.append((start, end))
+    while start < len(turned):
+        end = max(_first_from(turned, turned[start].item() + delta), start + 1)
+        if end < len(turned):
+            pairs.append((start, end))
         start = end
     return live[torch.tensor(pairs, dtype=torch.int64).reshape(-1, 2)]
 
@@ -142,12 +144,22 @@ def finite(trajectory: Transform) -> Tensor:
     return rotation.isfinite().all(-1).all(-1) & translation.isfinite().all(-1)
 
 
-def check_one(trajectory: Transform) -> None:
-    if trajectory.translation.ndim != 2 or trajectory.translation.shape[-1] != 3:
+def check_one(trajectory: Transform, name: str = "trajectory") -> None:
+    check_transform(name, trajectory)
+    if trajectory.translation.ndim != 2:
         raise ValueError(
-            f"Wanted one trajectory, translations (N, 3); got translations "
+            f"`{name}` must be one trajectory, translations (N, 3); got translations "
             f"{tuple(trajectory.translation.shape)}."
         )
+
+
+def check_pairs(pairs: Tensor) -> None:
+    """`pairs` are integers (P, 2)."""
+    if not isinstance(pairs, Tensor):
+        raise TypeError(f"`pairs` must be a tensor; got {type(pairs).__name__}.")
+    integer = not (pairs.is_floating_point() or pairs.is_complex() or pairs.dtype == torch.bool)
+    if pairs.ndim != 2 or pairs.shape[1] != 2 or not integer:
+        raise ValueError(f"`pairs` must be integers of shape (P, 2); got {pairs.dtype} {tuple(pairs.shape)}.")
 
 
 def _check_delta(delta: float) -> None:

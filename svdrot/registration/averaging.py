@@ -95,6 +95,8 @@ def average_curvature(
     """
     check_shape("average", average, 3, 3)
     items = _Items.of(rotations, weights, mask, norm)
+    if common_batch(average=average.shape[:-2], rotations=items.batch) != items.batch:
+        raise ValueError(f"`average` must have shape {(*items.batch, 3, 3)}; got {tuple(average.shape)}.")
     with torch.no_grad():
         r = average.double().expand(*items.batch, 3, 3).reshape(-1, 3, 3)
         hessian = NORMS[norm].hessian(r, items.rotations, items.weights)

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from svdrot._checks import check_positive, check_shape
+from svdrot._checks import check_floating, check_positive, check_shape
 from svdrot.registration._formats import optional
 from svdrot.registration.neighbours import Neighbours
 from svdrot.registration.surfaces import estimate_normals, number_cells
@@ -80,6 +80,11 @@ def match(source: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
     Returns:
         Indices into source and target, shape (K,) each, K at most N + M.
     """
+    check_floating("source", source)
+    check_floating("target", target)
+    if source.ndim != 2 or target.ndim != 2 or source.shape[1] != target.shape[1] or source.shape[1] == 0:
+        shapes = f"{tuple(source.shape)} and {tuple(target.shape)}"
+        raise ValueError(f"`source` and `target` must have shapes (N, d) and (M, d), d >= 1; got {shapes}.")
     n, m = len(source), len(target)
     if n == 0 or m == 0:
         empty = torch.zeros(0, dtype=torch.long, device=source.device)

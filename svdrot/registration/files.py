@@ -124,7 +124,7 @@ def write_points(path: str | Path, points: Tensor) -> None:
             f"`points` must be (N, 3) with N > 0, and finite; got {tuple(points.shape)} {points}."
         )
     write = _WRITERS[_suffix(path, _WRITERS)]
-    array = points.detach().to("cpu", torch.float64).numpy()
+    array = points.detach().to("cpu", torch.float64).resolve_neg().numpy()
     with replacing(path) as new:
         write(new, array)
 

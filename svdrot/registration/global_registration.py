@@ -103,11 +103,7 @@ def register(
         TypeError: if a cloud is not a floating-point tensor.
         ImportError: if open3d cannot be loaded.
     """
-    check_shape("source", source, 3)
-    check_shape("target", target, 3)
-    if source.ndim != 2 or target.ndim != 2:
-        shapes = f"{tuple(source.shape)} and {tuple(target.shape)}"
-        raise ValueError(f"`source` and `target` must have shapes (N, 3) and (M, 3); got {shapes}.")
+    _check_clouds(source, target)
     if voxel is not None:
         check_positive("voxel", voxel)
     check_choice("method", method, METHODS)
@@ -117,6 +113,14 @@ def register(
         x, y = (cloud[cloud.isfinite().all(-1)].double() for cloud in (source, target))
         size = automatic_voxel(x, y) if voxel is None else float(voxel)
         return _register(x, y, size, method, refine, generator, result_dtype(source))
+
+
+def _check_clouds(source: Tensor, target: Tensor) -> None:
+    check_shape("source", source, 3)
+    check_shape("target", target, 3)
+    if source.ndim != 2 or target.ndim != 2:
+        shapes = f"{tuple(source.shape)} and {tuple(target.shape)}"
+        raise ValueError(f"`source` and `target` must have shapes (N, 3) and (M, 3); got {shapes}.")
 
 
 def _register(
@@ -196,6 +200,7 @@ def automatic_voxel(source: Tensor, target: Tensor) -> float:
 
     Of clouds (N, 3) and (M, 3), all finite; proportional to their size.
     """
+    _check_clouds(source, target)
     if min(len(source), len(target)) < FEWEST:
         return 0.0
     filled = [_voxel(cloud, POINTS) for cloud in (source, target)]

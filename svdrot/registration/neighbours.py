@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from svdrot._checks import check_floating, check_mask, common_batch
+from svdrot._checks import check_floating, check_mask, check_whole, common_batch
 from svdrot.kernels import cpu
 from svdrot.kernels._neighbour_tiles import LEAF, SCRATCH
 
@@ -101,12 +101,11 @@ class Neighbours:
 
 
 def _checked(k: int, max_distance: float | None) -> tuple[int, float]:
-    if k < 1:
-        raise ValueError(f"`k` must be at least 1; got {k}.")
-    limit = math.inf if max_distance is None else float(max_distance)
+    k = check_whole("k", k)
+    limit = math.inf if max_distance is None else max_distance
     if not limit >= 0:
         raise ValueError(f"`max_distance` must be at least 0; got {max_distance}.")
-    return k, limit
+    return k, float(limit)
 
 
 def _search_batch(x: Tensor, y: Tensor, k: int, limit: float) -> tuple[Tensor, Tensor]:
@@ -131,12 +130,12 @@ def _try_all(x: Tensor, y: Tensor, k: int, limit: float) -> tuple[Tensor, Tensor
 
 def _differentiable(x: Tensor, y: Tensor, distances: Tensor, indices: Tensor) -> Tensor:
     """The same distances, as functions of the points."""
-    size, n, k = indices.shape
+    (size, n, k), d = indices.shape, x.shape[-1]
     smooth = distances.isfinite() & (distances > 0)
     if y.shape[1] == 0:
         return distances
-    chosen = torch.where(smooth, indices, 0).reshape(size, n * k, 1).expand(-1, -1, x.shape[-1])
-    difference = x[:, :, None] - torch.gather(y, 1, chosen).reshape(size, n, k, -1)
+    chosen = torch.where(smooth, indices, 0).reshape(size, n * k, 1).expand(-1, -1, d)
+    difference = x[:, :, None] - torch.gather(y, 1, chosen).reshape(size, n, k, d)
     return torch.where(smooth, torch.where(smooth[..., None], difference, 1).norm(dim=-1), distances)
 
 

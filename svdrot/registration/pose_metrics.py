@@ -8,17 +8,27 @@ element, and a recall takes a NaN for a miss: a method that returns no pose has 
 import torch
 from torch import Tensor
 
-from svdrot._checks import check_floating, check_shape, compute_dtype
-from svdrot.metrics import geodesic_distance, length
-from svdrot.registration._displacements import counted, displacement, mean
+from svdrot._checks import check_items, check_mask, check_shape, common_batch, compute_dtype
+from svdrot.metrics import geodesic_distance, length, root
+from svdrot.registration._displacements import counted, displacement, live, mean
+from svdrot.registration._pose_pairs import check_pairs
 from svdrot.registration.neighbours import nearest
-from svdrot.registration.transform import Transform
+from svdrot.registration.transform import Transform, check_transform
 from svdrot.representations import matrix_to_quaternion
 
 
 def rotation_error(estimate: Transform, truth: Transform) -> Tensor:
     """Angle between the rotations (RRE), shape (...), radians in [0, pi]; see `svdrot.geodesic_distance`."""
+    _check_poses(estimate, truth)
     return geodesic_distance(estimate.rotation, truth.rotation)
+
+
+def _check_poses(estimate: Transform, truth: Transform, **others: torch.Size) -> torch.Size:
+    """What the batch dimensions of two poses, and of others, broadcast to."""
+    check_transform("estimate", estimate)
+    check_transform("truth", truth)
+    poses = {"estimate": estimate.translation.shape[:-1], "truth": truth.translation.shape[:-1]}
+    return common_batch(**poses, **others)
 
 
 def translation_error(estimate: Transform, truth: Transform) -> Tensor:
@@ -27,6 +37,7 @@ def translation_error(estimate: Transform, truth: Transform) -> Tensor:
     It is the error at the origin of the source. Far from the points an angle that hardly moves them makes it
     large; `point_rmse` does not depend on where the origin is.
     """
+    _check_poses(estimate, truth)
     return torch.linalg.vector_norm(estimate.translation - truth.translation, dim=-1)
 
 
@@ -55,6 +66,8 @@ def symmetric_rotation_error(estimate: Tensor, truth: Tensor, symmetries: Tensor
         raise ValueError(
             f"`symmetries` must have shape (..., K, 3, 3) with K >= 1; got {tuple(symmetries.shape)}."
         )
+    batches = {"estimate": estimate.shape[:-2], "truth": truth.shape[:-2]}
+    common_batch(**batches, symmetries=symmetries.shape[:-3])
     alike = (truth[..., None, :, :, None] * symmetries[..., None, :, :]).sum(-2)
     return geodesic_distance(estimate[..., None, :, :], alike).amin(-1)
 
@@ -84,7 +97,7 @@ def point_rmse(
 ) -> Tensor:
     """Root of the mean square of those distances: as `add`."""
     squared = displacement(counted(points, mask, estimate, truth), estimate, truth).square().sum(-1)
-    return mean(squared, mask).sqrt()
+    return root(mean(squared, mask))
 
 
 def add_symmetric(
@@ -127,8 +140,14 @@ def chamfer_distance(
     Source:
         Yew and Lee, "RPM-Net: Robust Point Matching using Learned Features", CVPR 2020.
     """
-    for name, cloud in (("source", source), ("target", target)):
+    surfaces = {"source_surface": source_surface, "target_surface": target_surface}
+    clouds = {"source": source, "target": target}
+    clouds |= {name: surface for name, surface in surfaces.items() if surface is not None}
+    for name, cloud in clouds.items():
         check_shape(name, cloud, 3)
+        if cloud.ndim < 2:
+            raise ValueError(f"`{name}` must have shape (..., N, 3); got {tuple(cloud.shape)}.")
+    common_batch(**{name: cloud.shape[:-2] for name, cloud in clouds.items()})
     there = _distance_to_nearest(source, target if target_surface is None else target_surface)
     back = _distance_to_nearest(target, source if source_surface is None else source_surface)
     return there.square().mean(-1) + back.square().mean(-1)
@@ -156,11 +175,13 @@ def recall_curve(errors: Tensor, thresholds: Tensor, *, mask: Tensor | None = No
     Returns:
         Shape (..., T), in [0, 1], the dtype that of the errors; NaN if no error counts.
     """
-    check_floating("errors", errors)
-    live = _live(errors, mask)
-    counted = torch.where(live & ~errors.isnan(), errors, torch.inf).detach().sort(-1).values
+    errors, counting = live("errors", errors, mask)
+    if not isinstance(thresholds, Tensor) or thresholds.ndim != 1 or thresholds.is_complex():
+        got = tuple(thresholds.shape) if isinstance(thresholds, Tensor) else type(thresholds).__name__
+        raise ValueError(f"`thresholds` must be a tensor of shape (T,); got {got}.")
+    counted = torch.where(counting & ~errors.isnan(), errors, torch.inf).detach().sort(-1).values.contiguous()
     wanted = thresholds.to(counted.dtype).expand(*errors.shape[:-1], -1).contiguous()
-    counts = live.sum(-1, keepdim=True).to(compute_dtype(errors))  # beyond 65,504 is no number in float16
+    counts = counting.sum(-1, keepdim=True).to(compute_dtype(errors))  # beyond 65,504 is no number in float16
     share = torch.searchsorted(counted, wanted) / counts
     return torch.where(wanted.isnan(), torch.nan, share).to(errors.dtype)
 
@@ -182,16 +203,11 @@ def area_under_recall(errors: Tensor, maximum: float, *, mask: Tensor | None = N
     Source:
         Xiang et al., "PoseCNN", RSS 2018.
     """
-    check_floating("errors", errors)
+    errors, counts = live("errors", errors, mask)
     if not maximum > 0:
         raise ValueError(f"`maximum` must be positive; got {maximum}.")
-    live = _live(errors, mask)
-    kept = torch.where(live & ~errors.isnan(), errors, torch.inf).to(compute_dtype(errors))
-    return ((1 - kept / maximum).clamp_min(0).sum(-1) / live.sum(-1)).to(errors.dtype)
-
-
-def _live(errors: Tensor, mask: Tensor | None) -> Tensor:
-    return torch.ones_like(errors, dtype=torch.bool) if mask is None else mask.expand(errors.shape)
+    kept = torch.where(counts & ~errors.isnan(), errors, torch.inf).to(compute_dtype(errors))
+    return ((1 - kept / maximum).clamp_min(0).sum(-1) / counts.sum(-1)).to(errors.dtype)
 
 
 def information_rmse(estimate: Transform, truth: Transform, information: Tensor) -> Tensor:
@@ -214,11 +230,12 @@ def information_rmse(estimate: Transform, truth: Transform, information: Tensor)
         evaluation of 3DMatch.
     """
     check_shape("information", information, 6, 6)
+    _check_poses(estimate, truth, information=information.shape[:-2])
     left = truth.inverse() @ estimate
     q = matrix_to_quaternion(left.rotation)
     e = torch.cat((left.translation, torch.where(q[..., :1] < 0, -q, q)[..., 1:]), -1)
     squared = (e[..., :, None] * information * e[..., None, :]).sum((-2, -1)) / information[..., 0, 0]
-    return squared.clamp_min(0).sqrt()
+    return root(squared.clamp_min(0))
 
 
 def registration_recall(rmse: Tensor, pairs: Tensor, *, threshold: float = 0.2) -> Tensor:
@@ -237,7 +254,9 @@ def registration_recall(rmse: Tensor, pairs: Tensor, *, threshold: float = 0.2) 
     Source:
         Choi, Zhou and Koltun, CVPR 2015; Zeng et al., "3DMatch", CVPR 2017.
     """
-    if pairs.shape != (rmse.shape[-1], 2):
+    check_items("rmse", rmse)
+    check_pairs(pairs)
+    if len(pairs) != rmse.shape[-1]:
         raise ValueError(f"`pairs` must have shape ({rmse.shape[-1]}, 2); got {tuple(pairs.shape)}.")
     return _share(rmse < threshold, pairs[:, 1] > pairs[:, 0] + 1)
 
@@ -266,6 +285,12 @@ def pose_recall(
     Source:
         Choy, Dong and Koltun, "Deep Global Registration", CVPR 2020.
     """
+    batch = _check_poses(estimate, truth)
+    if not batch:
+        raise ValueError("`estimate` and `truth` must be poses of shape (..., P); got one each.")
+    if mask is not None:
+        check_mask("mask", mask, batch[-1])
+        common_batch(poses=batch, mask=mask.shape)
     hit = (rotation_error(estimate, truth) < rotation) & (translation_error(estimate, truth) < translation)
     return _share(hit, mask)
 
@@ -294,7 +319,14 @@ def inlier_ratio(
         Deng, Birdal and Ilic, "PPFNet", CVPR 2018.
     """
     check_shape("source", source, 3)
-    check_shape("target", target, 3)
+    if source.ndim < 2:
+        raise ValueError(f"`source` must have shape (..., N, 3); got {tuple(source.shape)}.")
+    check_shape("target", target, source.shape[-2], 3)
+    check_transform("transform", transform)
+    batches = {"source": source.shape[:-2], "target": target.shape[:-2]}
+    if mask is not None:
+        batches["mask"] = check_mask("mask", mask, source.shape[-2]).shape[:-1]
+    common_batch(**batches, transform=transform.translation.shape[:-1])
     apart = torch.linalg.vector_norm(transform.apply(source) - target, dim=-1)
     inlier = torch.where(apart.isnan(), torch.nan, (apart < distance).to(apart.dtype))
     return mean(inlier, mask)
@@ -314,7 +346,8 @@ def feature_matching_recall(ratios: Tensor, *, threshold: float = 0.05, mask: Te
     Source:
         Deng, Birdal and Ilic, "PPFNet", CVPR 2018.
     """
-    return _share(ratios > threshold, mask)
+    ratios, counts = live("ratios", ratios, mask)
+    return _share(ratios > threshold, counts)
 
 
 def _share(hit: Tensor, mask: Tensor | None) -> Tensor:

@@ -5,7 +5,7 @@ import math
 import torch
 from torch import Tensor
 
-from svdrot._checks import check_floating, check_positive, check_shape
+from svdrot._checks import check_floating, check_positive, check_shape, check_whole, common_batch
 from svdrot.registration.neighbours import Neighbours
 
 # (Width² - thickness²) / length² of a line, which has no normal: the eigenvalues of one are exact to 2e-8.
@@ -66,8 +66,7 @@ def covariances(points: Tensor, k: int = 20, radius: float | None = None) -> Ten
         TypeError: if `points` is not a floating-point tensor.
     """
     check_shape("points", points, 3)
-    if k < 3:
-        raise ValueError(f"`k` must be at least 3; got {k}.")
+    k = check_whole("k", k, 3)
     if radius is not None:
         check_positive("radius", radius)
     with torch.no_grad():
@@ -97,6 +96,7 @@ def estimate_normals(
         normals = least_direction(covariances(points.double(), k, radius))
         if viewpoint is not None:
             check_shape("viewpoint", viewpoint, 3)
+            common_batch(viewpoint=viewpoint.shape[:-1], points=points.shape[:-2])
             outward = (normals * (viewpoint[..., None, :] - points)).sum(-1, keepdim=True) < 0
             normals = torch.where(outward, -normals, normals)
         return normals.to(points.dtype)

@@ -16,15 +16,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from svdrot._checks import compute_dtype, to_compute
-from svdrot.metrics import chordal_distance, geodesic_distance
+from svdrot._checks import check_mask, common_batch, compute_dtype, to_compute
+from svdrot.metrics import chordal_distance, geodesic_distance, root
+from svdrot.registration._displacements import live
 from svdrot.registration._pose_pairs import angle_pairs as angle_pairs
-from svdrot.registration._pose_pairs import check_one, finite
+from svdrot.registration._pose_pairs import check_one, check_pairs, finite
 from svdrot.registration._pose_pairs import frame_pairs as frame_pairs
 from svdrot.registration._pose_pairs import path_lengths as path_lengths
 from svdrot.registration._pose_pairs import path_pairs as path_pairs
 from svdrot.registration.procrustes import Alignment, kabsch, umeyama
-from svdrot.registration.transform import Transform
+from svdrot.registration.transform import Transform, check_transform, product
 
 KITTI_LENGTHS = (100.0, 200.0, 300.0, 400.0, 500.0, 600.0, 700.0, 800.0)  # metres, of the KITTI devkit
 
@@ -83,7 +84,11 @@ def move_trajectory(transform: Transform, trajectory: Transform) -> Transform:
         transform: shape (...), of the world, such as `align_trajectories` finds.
         trajectory: poses (..., N), which stay poses: their scale is 1.
     """
-    rotation = transform.rotation[..., None, :, :] @ trajectory.rotation
+    check_transform("transform", transform)
+    _check_poses("trajectory", trajectory)
+    worlds, paths = transform.translation.shape[:-1], trajectory.translation.shape[:-2]
+    common_batch(transform=worlds, trajectory=paths)
+    rotation = product(transform.rotation[..., None, :, :], trajectory.rotation)
     return Transform(rotation, transform.apply(trajectory.translation), torch.ones_like(rotation[..., 0, 0]))
 
 
@@ -159,8 +164,7 @@ def relative_pose_error(estimate: Transform, reference: Transform, pairs: Tensor
     """
     _check_pair(estimate, reference)
     count = reference.translation.shape[-2]
-    if pairs.ndim != 2 or pairs.shape[1] != 2 or pairs.is_floating_point() or pairs.dtype == torch.bool:
-        raise ValueError(f"`pairs` must be integers of shape (P, 2); got {pairs.dtype} {tuple(pairs.shape)}.")
+    check_pairs(pairs)
     if len(pairs) and not 0 <= int(pairs.min()) <= int(pairs.max()) < count:
         raise ValueError(f"`pairs` must index {count} poses; got {int(pairs.min())} to {int(pairs.max())}.")
     return PoseErrors.between(*_motions(reference, pairs), *_motions(estimate, pairs))
@@ -171,7 +175,7 @@ def _motions(poses: Transform, pairs: Tensor) -> tuple[Tensor, Tensor]:
     i, j = pairs.unbind(1)
     back = poses.rotation[..., i, :, :].mT
     step = poses.translation[..., j, :] - poses.translation[..., i, :]
-    return back @ poses.rotation[..., j, :, :], (back @ step[..., None])[..., 0]
+    return product(back, poses.rotation[..., j, :, :]), product(back, step[..., None])[..., 0]
 
 
 @dataclass(frozen=True)
@@ -237,13 +241,19 @@ def kitti_segment_errors(
         Geiger, Lenz and Urtasun, "Are we ready for autonomous driving? The KITTI vision benchmark suite",
         CVPR 2012, and its development kit.
     """
-    check_one(estimate)
+    check_one(estimate, "estimate")
+    check_one(reference, "reference")
     _check_pair(estimate, reference)
     if step < 1 or not all(length > 0 for length in lengths):
         raise ValueError(f"`step` and `lengths` must be positive; got {step} and {tuple(lengths)}.")
     path = path_lengths(reference)
-    live = finite(reference) if mask is None else finite(reference) & mask
-    index = live.nonzero()[:, 0]
+    counts = finite(reference)
+    if mask is not None:
+        check_mask("mask", mask, len(counts))
+        if mask.ndim != 1:
+            raise ValueError(f"`mask` must have shape ({len(counts)},); got {tuple(mask.shape)}.")
+        counts = counts & mask
+    index = counts.nonzero()[:, 0]
     starts = index[index % step == 0]
     pairs, nominal = [], []
     for length in lengths:
@@ -284,26 +294,25 @@ def statistics(errors: Tensor, mask: Tensor | None = None) -> Statistics:
         `Statistics` (...), in float32 or float64; the median of an even number of errors is between the two
         in the middle.
     """
-    errors = errors.to(compute_dtype(errors))
-    live = torch.ones_like(errors, dtype=torch.bool) if mask is None else mask.expand(errors.shape)
-    count = live.sum(-1)
-    e = torch.where(live, errors, 0)
+    errors, counts = live("errors", errors, mask)
+    count = counts.sum(-1)
+    e = torch.where(counts, errors.to(compute_dtype(errors)), 0)
     sse = e.square().sum(-1)
     mean = e.sum(-1) / count
-    std = (torch.where(live, e - mean[..., None], 0).square().sum(-1) / count).sqrt()
+    variance = torch.where(counts, e - mean[..., None], 0).square().sum(-1) / count
     if errors.shape[-1] == 0:
         nothing = torch.full_like(sse, torch.nan)
         return Statistics(nothing, mean, nothing, nothing, nothing, nothing, sse)
     unknown = (count == 0) | e.isnan().any(-1)
-    ordered = torch.where(live, e, torch.inf).sort(-1).values
+    ordered = torch.where(counts, e, torch.inf).sort(-1).values
     low, high = ((count - 1).clamp_min(0) // 2)[..., None], (count // 2).clamp_max(errors.shape[-1] - 1)
     middle = ordered.gather(-1, low)[..., 0] + ordered.gather(-1, high[..., None])[..., 0]
-    largest = torch.where(live, e, -torch.inf).amax(-1)
+    largest = torch.where(counts, e, -torch.inf).amax(-1)
     return Statistics(
-        rmse=(sse / count).sqrt(),
+        rmse=root(sse / count),
         mean=mean,
         median=torch.where(unknown, torch.nan, middle / 2),
-        std=std,
+        std=root(variance),
         min=torch.where(unknown, torch.nan, ordered[..., 0]),
         max=torch.where(unknown, torch.nan, largest),
         sse=sse,
@@ -331,11 +340,14 @@ def associate(
         Sturm et al., IROS 2012, whose tool `associate.py` pairs greedily likewise.
     """
     for name, stamps in (("first", first), ("second", second)):
+        if not isinstance(stamps, Tensor):
+            raise TypeError(f"`{name}` must be a tensor; got {type(stamps).__name__}.")
         if stamps.ndim != 1 or stamps.dtype != torch.float64:
             raise ValueError(
                 f"`{name}` must be float64 of shape (N,); got {stamps.dtype} {tuple(stamps.shape)}."
             )
-    a, b = first.detach().cpu().numpy(), second.detach().cpu().numpy() + offset
+    a, b = (stamps.detach().cpu().resolve_neg().numpy() for stamps in (first, second))
+    b = b + offset
     order = np.argsort(b)  # NaN last, beyond every search
     b = b[order]
     low = np.searchsorted(b, a - max_difference)
@@ -357,14 +369,21 @@ def associate(
 
 def _check_pair(estimate: Transform, reference: Transform) -> None:
     for name, poses in (("estimate", estimate), ("reference", reference)):
-        if poses.translation.ndim < 2 or poses.translation.shape[-1] != 3:
-            raise ValueError(
-                f"`{name}` must be poses (..., N), translations (..., N, 3); got translations "
-                f"{tuple(poses.translation.shape)}."
-            )
+        _check_poses(name, poses)
     ours, theirs = estimate.translation.shape[-2], reference.translation.shape[-2]
     if ours != theirs:
         raise ValueError(
             f"`estimate` must have a pose for each of the {theirs} of `reference`; got {ours}. "
             "`associate` pairs them by time."
+        )
+    batches = {"estimate": estimate.translation.shape[:-2], "reference": reference.translation.shape[:-2]}
+    common_batch(**batches)
+
+
+def _check_poses(name: str, poses: Transform) -> None:
+    check_transform(name, poses)
+    if poses.translation.ndim < 2:
+        raise ValueError(
+            f"`{name}` must be poses (..., N), translations (..., N, 3); got translations "
+            f"{tuple(poses.translation.shape)}."
         )

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree
 
-from svdrot._checks import check_floating, check_square, common_batch
+from svdrot._checks import check_floating, check_square, check_whole, common_batch, compute_dtype
 
 
 @dataclass(frozen=True)
@@ -31,12 +31,17 @@ class Transform:
             raise ValueError(f"`points` must have shape (..., N, {d}); got {tuple(points.shape)}.")
         if points.shape[:-2] != self.scale.shape:
             common_batch(transform=self.scale.shape, points=points.shape[:-2])
-        return self.scale[..., None, None] * (points @ self.rotation.mT) + self.translation[..., None, :]
+        turned = product(points, self.rotation.mT)
+        return self.scale[..., None, None] * turned + self.translation[..., None, :]
 
     def compose(self, first: "Transform") -> "Transform":
         """`first`, and then this one: `a.compose(b).apply(x)` is `a.apply(b.apply(x))`. Also `a @ b`."""
-        moved = self.scale[..., None] * (self.rotation @ first.translation[..., None])[..., 0]
-        return Transform(self.rotation @ first.rotation, moved + self.translation, self.scale * first.scale)
+        check_transform("first", first, self.rotation.shape[-1])
+        if self.scale.shape != first.scale.shape:
+            common_batch(transform=self.scale.shape, first=first.scale.shape)
+        moved = self.scale[..., None] * product(self.rotation, first.translation[..., None])[..., 0]
+        rotation = product(self.rotation, first.rotation)
+        return Transform(rotation, moved + self.translation, self.scale * first.scale)
 
     def __matmul__(self, first: "Transform") -> "Transform":
         return self.compose(first)
@@ -44,7 +49,7 @@ class Transform:
     def inverse(self) -> "Transform":
         """The transform from target to source."""
         back, scale = self.rotation.mT, 1 / self.scale
-        return Transform(back, -scale[..., None] * (back @ self.translation[..., None])[..., 0], scale)
+        return Transform(back, -scale[..., None] * product(back, self.translation[..., None])[..., 0], scale)
 
     @property
     def matrix(self) -> Tensor:
@@ -61,15 +66,18 @@ class Transform:
         The scale is the d-th root of |det A|, and A / scale the rotation as it is, not the nearest one.
         """
         check_square("matrix", matrix)
+        if matrix.shape[-1] == 1:
+            raise ValueError(f"`matrix` must be (..., d + 1, d + 1) with d >= 1; got {tuple(matrix.shape)}.")
         linear, translation = matrix[..., :-1, :-1], matrix[..., :-1, -1]
-        scale = torch.linalg.det(linear).abs() ** (1 / linear.shape[-1])
+        determinant = torch.linalg.det(linear.to(compute_dtype(linear)))
+        scale = (determinant.abs() ** (1 / linear.shape[-1])).to(matrix.dtype)
         return Transform(linear / scale[..., None, None], translation, scale)
 
     @staticmethod
     def identity(
         d: int = 3, *, dtype: torch.dtype | None = None, device: torch.device | str | None = None
     ) -> "Transform":
-        one = torch.eye(d, dtype=dtype, device=device)
+        one = torch.eye(check_whole("d", d), dtype=dtype, device=device)
         return Transform(one, torch.zeros_like(one[0]), torch.ones_like(one[0, 0]))
 
 
@@ -95,3 +103,20 @@ def register_pytree(cls: type, *constants: str) -> None:
 
 
 register_pytree(Transform)
+
+
+def product(a: Tensor, b: Tensor) -> Tensor:
+    """a @ b, of whatever dtypes."""
+    dtype = torch.promote_types(a.dtype, b.dtype)
+    return a.to(dtype) @ b.to(dtype)
+
+
+def check_transform(name: str, value: Transform, d: int = 3) -> None:
+    """`value` is a transform of points of d dimensions."""
+    if not isinstance(value, Transform):
+        raise TypeError(f"`{name}` must be a Transform; got {type(value).__name__}.")
+    if value.rotation.shape[-2:] != (d, d) or value.translation.shape[-1:] != (d,):
+        shapes = f"{tuple(value.rotation.shape)} and {tuple(value.translation.shape)}"
+        raise ValueError(
+            f"`{name}` must have rotations (..., {d}, {d}) and translations (..., {d}); got {shapes}."
+        )
