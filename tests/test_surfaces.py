@@ -165,3 +165,8 @@ def test_refusals():
         estimate_normals(torch.zeros(3, 3), radius=-1.0)
     with pytest.raises(ValueError, match="`points`"):
         estimate_normals(torch.zeros(3, 2))
+
+
+def test_points_without_coordinates_are_refused():
+    with pytest.raises(ValueError, match="`points` must have shape"):
+        voxel_downsample(torch.zeros(3, 0), 1.0)

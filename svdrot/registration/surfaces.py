@@ -32,7 +32,7 @@ def voxel_downsample(points: Tensor, voxel: float, *attributes: Tensor) -> tuple
         TypeError: if an argument is not a floating-point tensor.
     """
     check_floating("points", points)
-    if points.ndim != 2:
+    if points.ndim != 2 or points.shape[1] == 0:
         raise ValueError(f"`points` must have shape (N, d); got {tuple(points.shape)}.")
     check_positive("voxel", voxel)
     for value in attributes:
