@@ -84,8 +84,9 @@ def public_functions() -> dict[str, Callable[..., Any]]:
                 seen.add(id(value))
                 found[f"{module.__name__}.{name}"] = value
         if module is representations:
-            found |= {f"svdrot.{name}": f for name, f in representations.CONVERSIONS.items() if id(f) not in seen}
-            seen |= {id(f) for f in representations.CONVERSIONS.values()}
+            conversions = representations.CONVERSIONS.items()
+            found |= {f"svdrot.{name}": f for name, f in conversions if id(f) not in seen}
+            seen |= {id(f) for _, f in conversions}
     return found
 
 
@@ -819,7 +820,7 @@ MAKERS: dict[str, Callable[[Draw], Any]] = {
 }
 _NUMBERS = {"quaternion": 4, "axis_angle": 3, "mrp": 3, "euler": 3, "rotation_2vec": 6, "rotation_5d": 5}
 _NUMBERS |= {"rotation_6d": 6, "rotation_9d": 9, "symmetric_10d": 10}
-for _name in representations.CONVERSIONS:
+for _name in set(representations.CONVERSIONS) - set(svdrot.__all__):  # the others have names of parameters
     _from = _name.split("_to_")[0]
     MAKERS[f"svdrot.{_name}.value"] = vector(_NUMBERS[_from]) if _from in _NUMBERS else rotation
 
