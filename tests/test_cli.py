@@ -58,7 +58,7 @@ def test_info(capsys):
     for package in ("svdrot", "numpy", "scipy", "numba"):
         assert told[package] == importlib.metadata.version(package)
     assert told["devices"].startswith("cpu")
-    assert re.match(r"\d+ compiled, in ", told["CPU kernels"])
+    assert re.match(r"\d+ compiled \(.* MiB\), kept in ", told["CPU kernels"])
     assert told["GPU kernels"].startswith("on" if torch.cuda.is_available() else "off")
     assert {"triton", "open3d", "trimesh", "matplotlib", "features", "pictures"} <= told.keys()
 
