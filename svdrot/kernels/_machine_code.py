@@ -53,7 +53,6 @@ for _name in ("NRT_MemInfo_call_dtor", "numba_gil_ensure", "numba_gil_release"):
         llvm.add_symbol(_name, _ABORT)
 
 _LOCK = threading.RLock()
-_LOADED: dict[tuple[str, torch.dtype], Callable[..., None]] = {}
 
 if hasattr(os, "register_at_fork"):  # a child must not begin in the middle of another thread's compilation
     os.register_at_fork(before=_LOCK.acquire, after_in_parent=_LOCK.release, after_in_child=_LOCK.release)
@@ -65,13 +64,13 @@ def load(kernel: str, dtype: torch.dtype) -> Callable[..., None]:
     Its attributes are what `_threads` shares a batch by: `block`, and the function of a block by its address
     and for Python, `entry` and `work`.
     """
-    function = _LOADED.get((kernel, dtype))
-    if function is None:
-        with _LOCK:
-            function = _LOADED.get((kernel, dtype))
-            if function is None:
-                function = _LOADED[kernel, dtype] = _link(kernel, dtype, _code(kernel, dtype))
-    return function
+    with _LOCK:
+        return _loaded(kernel, dtype)
+
+
+@cache
+def _loaded(kernel: str, dtype: torch.dtype) -> Callable[..., None]:
+    return _link(kernel, dtype, _code(kernel, dtype))
 
 
 def _link(kernel: str, dtype: torch.dtype, code: bytes) -> Callable[..., None]:

@@ -5,6 +5,7 @@ without numba, whose import and set-up take longer than half a second.
 """
 
 from collections.abc import Callable
+from functools import cache
 
 import numpy as np
 import torch
@@ -89,6 +90,7 @@ def run_rows(
     _threads.run(kernel, pointers, tiles.data_ptr(), size, rows, chunk, threads)
 
 
+@cache
 def load(name: str, dtype: torch.dtype) -> Callable[..., None]:
     """A compiled kernel for one dtype."""
     from . import _machine_code  # llvmlite, which `import svdrot` does not load

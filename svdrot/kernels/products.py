@@ -202,13 +202,10 @@ def _run(name: str, m: Tensor, *arguments: Tensor | float, module: ModuleType) -
     if count * numbers < cpu.NUMBERS_PER_THREAD:  # to find out that one thread is enough takes 5 us
         addresses = [x.data_ptr() if isinstance(x, Tensor) else x for x in (m, *arguments)]
         tiles = cpu.empty((scratch,), m.dtype)
-        _load(name, m.dtype)(*addresses, tiles.data_ptr(), 0, count)
+        cpu.load(name, m.dtype)(*addresses, tiles.data_ptr(), 0, count)
     else:
         tile = 64 if module is _polar_tiles else 1
         cpu.run_rows(name, m.dtype, count, numbers, (m, *arguments), scratch, tile)
-
-
-_load = cache(cpu.load)
 
 
 # By BLAS.
