@@ -35,9 +35,12 @@ bench: $(VENV)/.dev $(VENV)/.peers
 
 peers: $(VENV)/.peers
 
+matrix: $(VENV)/.dev
+	$(BIN)/python tests/matrix.py
+
 # A mark for each set of packages that is installed.
 $(VENV)/.%: $(VENV)/.pip constraints.txt
-	@echo "Installing torch and what $* needs into $(VENV): minutes, depending on the network."
+	@echo "Installing torch and the rest of [$*] into $(VENV): a minute or more, as the network is."
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[$*]"
 	@$(BIN)/python -c "open('$@', 'w')"
 
@@ -47,12 +50,14 @@ $(VENV)/.pip: pyproject.toml
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	@$(BIN)/python -c "open('$@', 'w')"
 
-# Of every Python and system; without the libraries of CUDA, which torch names itself, and for torch on Linux
-# alone, since older systems of Apple have only older ones.
+# The versions that CI tests, for every Python and system. The libraries of CUDA are left out, since torch names
+# its own, and torch is pinned on Linux alone, since older systems of Apple have only older ones.
 constraints: $(VENV)/.pip
 	$(BIN)/python -m pip install --quiet uv
+	perl -pi -e 's/^(torch==\S+) ;.*/$$1/' constraints.txt
 	$(BIN)/python -m uv pip compile --quiet --universal --python-version 3.10 --all-extras --no-annotate \
-		--no-emit-package svdrot --output-file constraints.txt pyproject.toml
-	sed -i -E "/^(nvidia|cuda)-/d; s/^(torch==[^ ]*)$$/\1 ; sys_platform == 'linux'/" constraints.txt
+		--no-emit-package svdrot --custom-compile-command "make constraints" \
+		--output-file constraints.txt pyproject.toml
+	perl -ni -e "s/^(torch==\S+)$$/\$$1 ; sys_platform == 'linux'/; print unless /^(nvidia|cuda)-/" constraints.txt
 
-.PHONY: demo test peers bench constraints
+.PHONY: demo test bench peers matrix constraints
