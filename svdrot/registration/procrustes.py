@@ -167,13 +167,13 @@ def _aligned(
     w = None if w is None else _flat(w, precision, w.shape[-1:])
 
     found = fit(x, y, w, centred, scaled, reflection)
-    pose = found.rotation, found.translation, found.scale  # Dynamo of torch 2.8 cannot slice a named tuple
-    pose = [z if z.dtype == dtype else z.to(dtype) for z in pose]
+    parts = found.rotation, found.translation, found.scale  # Dynamo of torch 2.8 cannot slice a named tuple
+    pose = [z if z.dtype == dtype else z.to(dtype) for z in parts]
     pose.append(found.covariance)
     if len(batch) != 1:
         pose = [z.reshape(batch + z.shape[1:]) for z in pose]
-    pairs = (x, y, found.raw, found.pivots)
-    return Alignment(*pose, reflection, pairs if w is None else (*pairs, w))
+    kept = x, y, found.raw, found.pivots
+    return Alignment(*pose, reflection=reflection, pairs=kept if w is None else (*kept, w))
 
 
 def _singular_values(c: Tensor) -> Tensor:
