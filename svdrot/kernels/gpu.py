@@ -1,3 +1,4 @@
+# pyright: reportGeneralTypeIssues=false
 """GPU backend in Triton: one lane per matrix, every entry in a register. Contract: `svdrot.kernels`."""
 
 from typing import Any

@@ -1,4 +1,4 @@
-# pyright: reportArgumentType=false, reportCallIssue=false
+# pyright: reportArgumentType=false, reportCallIssue=false, reportGeneralTypeIssues=false
 """GPU backend for pairs of points in Triton: a program for each segment of a cloud. See `pairs_reference`."""
 
 from functools import partial
