@@ -10,6 +10,7 @@ Ends with the first process that fails. Run by `test_kernel_files`, with fewer.
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from random import Random
 
@@ -57,8 +58,14 @@ def end(process: subprocess.Popen) -> tuple[bool, list[str]]:
     return out.strip() == "True", [line for line in errors.splitlines() if "RuntimeWarning" in line]
 
 
+def counted(items: Iterable) -> Iterator:
+    for k, item in enumerate(items, 1):
+        yield item
+        print(k, end=" ", flush=True)
+
+
 def threads(number: int) -> None:
-    for _ in range(number):
+    for _ in counted(range(number)):
         with tempfile.TemporaryDirectory() as folder:
             assert end(start(Path(folder), threads=8)) == (True, [])
 
@@ -66,7 +73,7 @@ def threads(number: int) -> None:
 def processes(number: int) -> None:
     with tempfile.TemporaryDirectory() as folder:
         running = [start(Path(folder), threads=4) for _ in range(number)]
-        for process in running:
+        for process in counted(running):
             assert end(process)[1] == []
         (file,) = Path(folder).iterdir()
         assert end(start(Path(folder))) == (False, [])
@@ -81,7 +88,7 @@ def damaged(number: int) -> None:
         end(start(Path(folder)))
         (file,) = Path(folder).iterdir()
         code = file.read_bytes()
-        for k in range(number):
+        for k in counted(range(number)):
             name = list(DAMAGES)[k % len(DAMAGES)]
             file.write_bytes(DAMAGES[name](code, chance.randrange(len(code))))
             compiled, (warning,) = end(start(Path(folder)))
