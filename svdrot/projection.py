@@ -20,10 +20,11 @@ def special_orthogonalize(matrix: Tensor, *, damping: float | None = None) -> Te
     The gradient is exact for every matrix whose nearest rotation is unique, repeated singular values
     included: it divides by sums $s_i + s_j$, never by differences (the last $s$ has the sign of $\det M$).
     The smallest sum is the gap (`projection_gap`); where it vanishes (rank n - 2, or $\det M < 0$ with equal
-    smallest singular values) several rotations are nearest, one of them is returned, and the gradient is
-    finite, zero along what is undefined. The zero matrix gives the identity and a zero gradient. NaN or
-    infinity in a matrix gives NaN for that matrix only. Programs of `torch.jit.trace` are made of plain
-    operations: their gradient is the same, but NaN where the gap vanishes.
+    smallest singular values) several rotations are nearest, one of them is returned, on a CPU the same one
+    whatever else is in the batch, and the gradient is finite, zero along what is undefined. The zero matrix
+    gives the identity and a zero gradient. NaN or infinity in a matrix gives NaN for that matrix only.
+    Programs of `torch.jit.trace` are made of plain operations: their gradient is the same, but NaN where the
+    gap vanishes.
 
     Args:
         matrix: shape (..., n, n), any floating dtype. Half precision is computed in float32 and returned as
@@ -63,8 +64,8 @@ def orthogonalize(matrix: Tensor) -> Tensor:
         matrix: shape (..., m, n), any floating dtype (half precision as in `special_orthogonalize`).
 
     Returns:
-        Shape (..., m, n). A rank-deficient matrix gives one of its nearest ones; NaN or infinity gives NaN in
-        its place.
+        Shape (..., m, n). A rank-deficient matrix gives one of its nearest ones, on a CPU the same one
+        whatever else is in the batch; NaN or infinity gives NaN in its place.
 
     Raises:
         ValueError: if `matrix` has fewer than two dimensions, or an empty last one.

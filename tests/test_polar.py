@@ -1,11 +1,14 @@
 """Laws of the polar factor by products: the iteration, its correction, its certificate, and its equation."""
 
+import functools
+
 import pytest
 import torch
 from torch import Tensor
 from torch.autograd import gradcheck, gradgradcheck
 from torch.utils._python_dispatch import TorchDispatchMode
 
+import svdrot
 from svdrot import schedules
 from svdrot.kernels import general, products
 from svdrot.polar import lyapunov_skew, newton_schulz, polar, polar_certificate, polar_refinement
@@ -467,6 +470,31 @@ def test_no_batch_changes_a_matrix(n, special):
     s = exact(m[:5], special)[1]
     gap = (s[:, -1] + s[:, -2]) / s[:, 0]
     assert (distance(few, many[:5]) * gap <= 16 * n**0.5 * torch.finfo(m.dtype).eps).all()
+
+
+FACTORS = {
+    "polar": polar,
+    "polar, special": functools.partial(polar, special=True),
+    "orthogonalize": svdrot.orthogonalize,
+    "special_orthogonalize": svdrot.special_orthogonalize,
+}
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize("n", [4, 5, 9, 16, 33])
+@pytest.mark.parametrize("factor", FACTORS.values(), ids=FACTORS)
+def test_which_of_several_nearest_ones_is_taken_depends_on_no_neighbour(factor, n, dtype):
+    """Reflections and matrices of rank one, behind a row that goes through a decomposition or does not."""
+    x = gaussian(40, n, n, dtype=torch.float64)
+    q = torch.linalg.qr(x).Q
+    q[:, :, 0] *= -torch.linalg.det(q).sign()[:, None]
+    several = torch.where(torch.arange(40)[:, None, None] % 2 == 0, q, x[:, :, :1] * x[:, :1])
+    for size in (2, 7, 17, 40):
+        m = torch.cat((torch.eye(n, dtype=dtype)[None], several[1:size].to(dtype)))
+        clean = factor(m)
+        for value in (torch.nan, torch.inf, 1.0, 0.0):
+            m[0] = value
+            assert distance(factor(m)[1:], clean[1:]).max() <= n * torch.finfo(dtype).eps, (size, value)
 
 
 @pytest.mark.parametrize("n", [4, 40])

@@ -10,6 +10,7 @@ import functools
 import math
 from collections.abc import Callable
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -104,12 +105,25 @@ def _by_decomposition(m: Tensor) -> Tensor:
 
 def _singular_vectors(m: Tensor) -> tuple[Tensor, Tensor]:
     """U, Vᵀ; U is NaN for matrices that are not finite, which LAPACK refuses."""
-    if m.is_cpu and in_memory(m) and math.isfinite(m.sum().item()):
-        u, _, vh = torch.linalg.svd(m, full_matrices=False)
-        return u, vh
-    ok = _finite(m)
-    u, _, vh = torch.linalg.svd(torch.where(ok, m, 0), full_matrices=False)
-    return torch.where(ok, u, torch.nan), vh
+    by_lapack = m.is_cpu and in_memory(m)
+    ok = None if by_lapack and math.isfinite(m.sum().item()) else _finite(m)
+    m = m if ok is None else torch.where(ok, m, 0)
+    u, s, vh = torch.linalg.svd(m, full_matrices=False)
+    if by_lapack and len(m) > 1 and m.shape[-1] > 1:
+        for row in _chosen_by_rounding(s.numpy()):
+            u[row], _, vh[row] = torch.linalg.svd(m[row], full_matrices=False)
+    return u if ok is None else torch.where(ok, u, torch.nan), vh
+
+
+def _chosen_by_rounding(s: np.ndarray) -> list[int]:
+    """Matrices of whose smallest singular vectors less than a third of the digits hold: to be taken alone.
+
+    MKL's rounding depends on where a matrix begins, modulo 64 bytes. In a batch of those that need a
+    decomposition that is for the others to say: without this, a NaN next to a reflection turned its nearest
+    rotation into another one. (In numpy: 6 us where torch takes 25.)
+    """
+    apart = np.minimum(s[:, -1], s[:, -2] - s[:, -1])
+    return np.flatnonzero(apart < np.finfo(s.dtype).eps ** (2 / 3) * s[:, 0]).tolist()
 
 
 @in_full_precision
