@@ -37,7 +37,7 @@ class Draw:
         self.grad = self.chance(0.35)
         self.scale = self.random.choice(EXTREME) if self.chance(0.1) else 1.0
         self.odd = self.chance(0.1)  # NaN or infinity somewhere
-        self.definite = True  # whether no matrix has several nearest ones, of which rounding chooses
+        self.definite = True  # whether no matrix has several nearest ones, where rounding chooses gradients
         self.sound = True  # whether every argument is what it should be by nature, so that gradients must be
         self.seed = number
         self.memo: dict[str, Any] = {}

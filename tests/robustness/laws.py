@@ -147,7 +147,7 @@ def _alone(
     """With NaN in one element of an argument, all others are what they were."""
     batch = call.draw.batch
     size = math.prod(batch)
-    if size < 2 or not call.draw.definite or call.subject.name.endswith(TOGETHER):
+    if size < 2 or call.subject.name.endswith(TOGETHER):
         return
     places = [
         i
@@ -185,7 +185,7 @@ def _alone(
             if not _alike(a, b):
                 note("a NaN stays in its place", f"{before.dtype} {tuple(before.shape)}: {_difference(a, b)}")
                 return
-    if place in gradients and call.draw.sound:
+    if place in gradients and call.draw.sound and call.draw.definite:
         ends = [end for end in others if end.requires_grad]
         generator = torch.Generator().manual_seed(call.draw.seed)
         pulls = [torch.randn(end.shape, generator=generator).to(end.dtype) for end in ends]
