@@ -1,0 +1,321 @@
+"""The maker of every parameter, by its name, or by those of function and parameter."""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import svdrot
+from svdrot import losses, nn, registration, representations
+from svdrot.representations._convert import REPRESENTATIONS as CONVERTED
+from svdrot.schedules import SCHEDULES
+
+from .arrays import clouds, matrices, rotations
+from .draws import FLOATS, Draw
+from .values import (
+    axis,
+    conventional,
+    converted,
+    covariance_matrix,
+    edge_weights,
+    edges,
+    factor,
+    features,
+    fragments,
+    generator,
+    group,
+    homogeneous,
+    icp_distance,
+    icp_extra,
+    icp_points,
+    icp_scales,
+    knots,
+    loss_pose,
+    mask,
+    matrix,
+    number,
+    one_cloud,
+    one_trajectory,
+    pairs_of_points,
+    per_item,
+    per_point,
+    points,
+    pose,
+    pose_pairs,
+    positive,
+    relative,
+    rotation,
+    rotation_list,
+    row,
+    scaled_tensor,
+    scipy_rotation,
+    sequence,
+    shape,
+    stamps,
+    surface,
+    times,
+    trajectory,
+    unit_quaternion,
+    vector,
+    weights,
+)
+
+MAKERS: dict[str, Callable[[Draw], Any]] = {
+    **dict.fromkeys(("a", "b", "base", "rotation", "start", "end", "estimate", "truth"), rotation),
+    **dict.fromkeys(("quaternion",), vector(4)),
+    **dict.fromkeys(("axis_angle", "mrp", "angles", "vector"), vector(3)),
+    **dict.fromkeys(("rotation_2vec", "rotation_6d"), vector(6)),
+    "rotation_5d": vector(5),
+    "rotation_9d": vector(9),
+    "symmetric": vector(10),
+    "matrix": rotation,
+    "value": converted,
+    "source": pairs_of_points,
+    "target": pairs_of_points,
+    "points": points,
+    "query": points,
+    "weights": per_point(weights),
+    "mask": per_point(mask),
+    "sequence": sequence,
+    "dtype": lambda draw: draw.pick(None, *FLOATS),
+    "device": number(None, "cpu"),
+    "generator": generator,
+    "shape": shape,
+    "reflection": number(False, True),
+    "threshold": positive,
+    "rotations": rotation_list,
+    "average": lambda draw: draw.tensor(rotations(draw), 2, scaled=False),
+    "norm": number(*registration.averaging.NORMS),
+    "representation": number(*nn.REPRESENTATIONS),
+    "features": lambda draw: draw.tensor(draw.normal(*draw.lead(), 4), 1, scaled=False),
+    "svdrot.convert_rotation.source": lambda draw: draw.memo["from"],
+    "svdrot.convert_rotation.target": number(*CONVERTED),
+    "svdrot.interpolate_rotations.rotations": knots,
+    "at": row(),
+    "times": times,
+    "angle": number(0.0, 0.1, 1.0, 3.0, math.pi),
+    "svdrot.random_small_rotation.scale": number(0.1, 1.0, 0.0),
+    "share": lambda draw: draw.pick(0.0, 0.3, 1.0, 2) if draw.chance(0.4) else scaled_tensor(draw),
+    "svdrot.special_orthogonalize.matrix": matrix(None, 0),
+    "damping": number(None, None, 0.0, 0.1),
+    "svdrot.projection_gap.matrix": matrix(None, 0),
+    "svdrot.orthogonalize.matrix": matrix(),
+    "svdrot.is_rotation.tolerance": number(None, 1e-3),
+    # polar
+    "svdrot.polar.polar.matrix": matrix(None, 0),
+    "special": number(False, True),
+    "svdrot.polar.newton_schulz.matrix": matrix(),
+    "schedule": number(*SCHEDULES.values()),
+    "schatten": number(2, 8),
+    "svdrot.polar.polar_refinement.matrix": matrix(same=True),
+    "svdrot.polar.polar_certificate.matrix": matrix(None, 0, same=True),
+    "svdrot.polar.polar_certificate.factor": factor,
+    "factor": factor,
+    "h": matrix(3, 3),
+    "s": matrix(3, 3),
+    # schedules
+    "kappa": number(1, 2, 5),
+    "lower": number(1.0, 0.1, 1e-3, 1e-6),
+    "cap": number(0.2, 0.0, 0.4),
+    "safety": number(1.0005, 1.0),
+    "svdrot.schedules.newton_schulz_schedule.tolerance": number(1e-9, 1e-3),
+    "aspect": number(None, 1.0, 2.0, 16.0),
+    # losses
+    **{f"svdrot.losses.{f}.{p}": loss_pose for f in ("add", "add_symmetric") for p in ("estimate", "truth")},
+    "svdrot.losses.laplace_geodesic.scale": scaled_tensor,
+    "svdrot.losses.axial.axis": vector(3),
+    "undirected": number(False, True),
+    "svdrot.losses.raw_9d.matrix": matrix(3, 3),
+    "symmetries": group,
+    "loss": number(losses.geodesic, losses.chordal, losses.squared_geodesic, losses.squared_chordal),
+    "reduction": number("mean", "sum", "none"),
+    # conventions
+    "svdrot.conventions.from_convention.value": conventional(True),
+    "svdrot.conventions.to_convention.value": conventional(False),
+    "library": lambda draw: draw.memo["library"],
+    "svdrot.conventions.from_convention.representation": lambda draw: draw.memo["from"],
+    "svdrot.conventions.to_convention.representation": lambda draw: draw.memo["from"],
+    "degrees": number(False),
+    "svdrot.conventions.from_scipy.rotation": scipy_rotation,
+    "svdrot.conventions.from_scipy.dtype": number(*FLOATS),
+    "svdrot.conventions.to_scipy.matrix": lambda draw: draw.tensor(
+        rotations(draw, draw.count), 2, scaled=False
+    ),
+    # symmetries
+    "order": number(1, 2, 3, 7),
+    "axis": axis,
+    "second": number(None, (0.3, 0.1, -2.0)),
+    **{f"svdrot.symmetries.{g}.dtype": number(*FLOATS) for g in ("tetrahedral", "octahedral", "icosahedral")},
+    # optim
+    "svdrot.optim.clip_outliers.matrix": matrix(),
+    "svdrot.optim.equilibrate.matrix": matrix(),
+    "svdrot.optim.singular_gap.matrix": matrix(),
+    "quantile": number(0.9, 1.0, 0.01),
+    "mode": number("r", "c", "rc"),
+    "eps": number(1e-8),
+    "relative": number(False, True),
+    "rows": number(1, 2, 8, 100),
+    "columns": number(1, 2, 8, 100),
+    "number": number(1, 2, 8),
+    "parameter": lambda draw: draw.tensor(matrices(draw, draw.pick(1, 3, 5), draw.pick(1, 2, 8)), 2),
+    "lr": number(1e-3, 0.0),
+    "momentum": number(0.95, 0.0),
+    # distributions
+    **{
+        f"svdrot.distributions.{kind}.{method}.matrix": maker
+        for kind, maker in (
+            ("MatrixFisher", matrix(3, 3)),
+            ("RotationLaplace", matrix(3, 3)),
+            ("Bingham", matrix(4, 4)),
+        )
+        for method in ("log_prob", "validated", "sample", "moments")
+    },
+    **{
+        f"svdrot.distributions.{kind}.{method}.value": maker
+        for kind, maker in (
+            ("MatrixFisher", rotation),
+            ("RotationLaplace", rotation),
+            ("Bingham", unit_quaternion),
+        )
+        for method in ("log_prob", "validated")
+    },
+    **{
+        f"svdrot.distributions.IsotropicGaussian.{method}.scale": scaled_tensor
+        for method in ("log_prob", "moments", "rsample")
+    },
+    "batch_shape": shape,
+    "sample_shape": number((), (2,), (2, 1)),
+    "training": number(False, True),
+    # registration
+    "transform": pose,
+    "k": number(1, 2, 5),
+    "max_distance": number(None, 0.5, 2.0),
+    "svdrot.registration.estimate_normals.k": number(3, 5, 20),
+    "radius": number(None, 1.0),
+    "viewpoint": lambda draw: draw.pick(None, draw.tensor(draw.normal(3), 1, scaled=False)),
+    "voxel": positive,
+    "clouds": lambda draw: [draw.tensor(clouds(draw, n, 3), 2) for n in (2, draw.count)],
+    "method": number("least_squares", "huber", "geman_mcclure", "gnc_tls", "gnc_geman_mcclure", "ransac"),
+    "svdrot.registration.robust_kabsch.method": number(*registration.robust.METHODS),
+    **{
+        f"svdrot.registration.{f}.{p}": points
+        for f in ("robust_kabsch", "robust_umeyama", "pose_metrics.inlier_ratio")
+        for p in ("source", "target")
+    },
+    "svdrot.registration.pose_metrics.chamfer_distance.source": points,
+    "svdrot.registration.pose_metrics.chamfer_distance.target": points,
+    "source_surface": surface,
+    "target_surface": surface,
+    **{
+        f"svdrot.registration.{f}.{p}": one_cloud
+        for f in ("register", "automatic_voxel")
+        for p in ("source", "target")
+    },
+    "svdrot.registration.fpfh.points": one_cloud,
+    "svdrot.registration.voxel_downsample.points": features,
+    "attributes": lambda draw: (features(draw),) if draw.chance(0.5) else (),
+    "svdrot.registration.match.source": features,
+    "svdrot.registration.match.target": features,
+    "svdrot.registration.Neighbours.query.points": features,
+    "svdrot.registration.Neighbours.query.query": features,
+    "svdrot.registration.register.voxel": number(None, 0.5),
+    "svdrot.registration.register.method": number("consistency", "ransac"),
+    "refine": number(None, "point_to_plane"),
+    "svdrot.registration.icp.source": icp_points,
+    "svdrot.registration.icp.target": icp_points,
+    "svdrot.registration.icp.max_distance": icp_distance,
+    "init": lambda draw: None,
+    "svdrot.registration.icp.method": number(*registration.icp.__globals__["METHODS"]),
+    "kernel": number(*registration.icp.__globals__["KERNELS"]),
+    "kernel_parameter": number(None, 0.5),
+    "svdrot.registration.icp.max_iterations": number(0, 1, 3),
+    "angle_tolerance": number(1e-5),
+    "length_tolerance": number(None, 1e-4),
+    "scales": icp_scales,
+    "source_mask": per_point(mask),
+    "target_mask": per_point(mask),
+    "source_normals": icp_extra(3),
+    "target_normals": icp_extra(3),
+    "source_covariances": icp_extra(3, 3),
+    "target_covariances": icp_extra(3, 3),
+    "neighbours": number(3, 20),
+    "progress": lambda draw: None,
+    "edges": edges,
+    "svdrot.registration.synchronize_rotations.relative": relative,
+    "svdrot.registration.synchronize_rotations.weights": edge_weights,
+    "count": number(None, 7),
+    "svdrot.registration.synchronize_rotations.loss": number("squared", "geman_mcclure"),
+    "svdrot.registration.synchronize_rotations.scale": number(None, 0.1),
+    "max_iterations": number(0, 5),
+    **{
+        f"svdrot.registration.pose_metrics.{f}.{p}": pose
+        for f in (
+            *("rotation_error", "translation_error", "add", "point_rmse", "add_symmetric"),
+            *("information_rmse",),
+        )
+        for p in ("estimate", "truth")
+    },
+    "svdrot.registration.pose_metrics.pose_recall.estimate": trajectory,
+    "svdrot.registration.pose_metrics.pose_recall.truth": trajectory,
+    "svdrot.registration.pose_metrics.pose_recall.rotation": positive,
+    "translation": positive,
+    "errors": per_item,
+    "thresholds": row(4),
+    "maximum": positive,
+    "information": covariance_matrix,
+    "rmse": per_item,
+    "pairs": pose_pairs,
+    "svdrot.registration.pose_metrics.registration_recall.pairs": fragments,
+    "distance": positive,
+    "ratios": per_item,
+    "reference": trajectory,
+    **{
+        f"svdrot.registration.trajectories.{f}.estimate": trajectory
+        for f in ("align_trajectories", "align_origins", "absolute_pose_error", "relative_pose_error")
+    },
+    "svdrot.registration.trajectories.kitti_segment_errors.estimate": one_trajectory,
+    "svdrot.registration.trajectories.kitti_segment_errors.mask": lambda draw: (
+        None if draw.chance(0.5) else mask(draw, (draw.count,))
+    ),
+    **{f"svdrot.registration.trajectories.{f}.trajectory": one_trajectory for f in ("path_pairs",)},
+    **{f"svdrot.registration.trajectories.{f}.trajectory": one_trajectory for f in ("angle_pairs",)},
+    "svdrot.registration.trajectories.path_lengths.trajectory": one_trajectory,
+    "trajectory": trajectory,
+    "svdrot.registration.trajectories.align_trajectories.scale": number(False, True),
+    "svdrot.registration.trajectories.align_trajectories.mask": lambda draw: (
+        None if draw.chance(0.5) else mask(draw, (*draw.batch, draw.count))
+    ),
+    "lengths": number((0.5, 2.0), (1.0,)),
+    "step": number(1, 10),
+    "delta": number(1, 2),
+    "svdrot.registration.trajectories.frame_pairs.count": number(0, 1, 5),
+    "svdrot.registration.trajectories.path_pairs.tolerance": number(0.1, 0.5),
+    "svdrot.registration.trajectories.angle_pairs.tolerance": number(0.1, 0.5),
+    "overlapping": number(False, True),
+    "first": stamps,
+    "svdrot.registration.trajectories.associate.second": stamps,
+    "svdrot.registration.trajectories.associate.max_difference": number(0.01, 1.0),
+    "offset": number(0.0, 0.5),
+    "then": pose,
+    "homogeneous": homogeneous,
+    "d": number(1, 2, 3),
+    # streaming
+    "percentiles": number((5, 95)),
+    "accuracies": number((5,)),
+    "areas": number((30,)),
+    "evaluated": rotation,
+}
+
+NUMBERS = {"quaternion": 4, "axis_angle": 3, "mrp": 3, "euler": 3, "rotation_2vec": 6, "rotation_5d": 5}
+NUMBERS |= {"rotation_6d": 6, "rotation_9d": 9, "symmetric_10d": 10}
+
+
+def _of_conversions() -> dict[str, Callable[[Draw], Any]]:
+    """For those of the table that are not functions with parameters of their own names."""
+    kinds = {name: name.split("_to_")[0] for name in set(representations.CONVERSIONS) - set(svdrot.__all__)}
+    return {
+        f"svdrot.{name}.value": vector(NUMBERS[kind]) if kind in NUMBERS else rotation
+        for name, kind in kinds.items()
+    }
+
+
+MAKERS |= _of_conversions()

@@ -1,0 +1,138 @@
+"""What is done with public classes: functions that make an object and use it."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from svdrot import distributions, losses, nn, optim, registration, streaming
+from svdrot.registration import Transform
+
+Scenarios = dict[str, Callable[..., Any]]
+
+
+def scenarios() -> dict[type, Scenarios]:
+    """For each public class that is more than a result, functions that make one and use it."""
+    return {
+        Transform: {
+            "apply": lambda transform, points: transform.apply(points),
+            "compose": lambda transform, then: then @ transform,
+            "inverse": lambda transform: transform.inverse(),
+            "from_matrix": lambda homogeneous: Transform.from_matrix(homogeneous),
+            "identity": lambda d: Transform.identity(d),
+        },
+        registration.Neighbours: {"query": _query},
+        losses.ReducedLoss: {"forward": _reduced},
+        nn.SpecialOrthogonalize: {"forward": _project},
+        nn.RotationHead: {"forward": _head(nn.RotationHead)},
+        nn.RigidHead: {"forward": _head(nn.RigidHead)},
+        nn.Always: {"forward": _strategy(nn.Always)},
+        nn.AtInference: {"forward": _strategy(nn.AtInference)},
+        nn.AfterWarmup: {"forward": _strategy(lambda: nn.AfterWarmup(1))},
+        nn.ManifoldGradient: {"forward": _strategy(nn.ManifoldGradient)},
+        optim.Muon: {"step": _steps(optim.Muon)},
+        optim.ROOT: {"step": _steps(optim.ROOT)},
+        optim.MuonEq: {"step": _steps(optim.MuonEq)},
+        optim.MiMuon: {"step": _steps(lambda *given, **options: optim.MiMuon(*given, tau=0.1, **options))},
+        distributions.MatrixFisher: _of_matrix(distributions.MatrixFisher),
+        distributions.RotationLaplace: _of_matrix(distributions.RotationLaplace),
+        distributions.Bingham: _of_matrix(distributions.Bingham),
+        distributions.UniformRotation: {"sample": _uniform},
+        distributions.IsotropicGaussian: {
+            "log_prob": _gaussian_density,
+            "moments": _gaussian_moments,
+            "rsample": _gaussian_sample,
+        },
+        streaming.MeanDegrees: {"compute": _metric(streaming.MeanDegrees)},
+        streaming.StdDegrees: {"compute": _metric(streaming.StdDegrees)},
+        streaming.MedianDegrees: {"compute": _metric(streaming.MedianDegrees)},
+        streaming.PercentileDegrees: {"compute": _metric(lambda: streaming.PercentileDegrees(90))},
+        streaming.AccuracyAtDegrees: {"compute": _metric(lambda: streaming.AccuracyAtDegrees(5))},
+        streaming.AreaUnderAccuracy: {"compute": _metric(lambda: streaming.AreaUnderAccuracy(30))},
+    }
+
+
+def _of_matrix(kind: type) -> Scenarios:
+    """What a distribution with one matrix answers."""
+
+    def density(matrix, value):
+        return kind(matrix, validate_args=False).log_prob(value)
+
+    def validated_density(matrix, value):
+        return kind(matrix).log_prob(value)
+
+    def sample(matrix, sample_shape):
+        return kind(matrix, validate_args=False).sample(sample_shape)
+
+    def moments(matrix):
+        of = kind(matrix, validate_args=False)
+        return of.mean, of.mode, of.log_normalizer(), of.entropy()
+
+    return {"log_prob": density, "validated": validated_density, "sample": sample, "moments": moments}
+
+
+def _uniform(batch_shape, dtype, sample_shape):
+    of = distributions.UniformRotation(batch_shape, dtype=dtype)
+    drawn = of.sample(sample_shape)
+    return drawn, of.log_prob(drawn), of.entropy()
+
+
+def _gaussian_density(rotation, scale, evaluated):
+    return distributions.IsotropicGaussian(rotation, scale, validate_args=False).log_prob(evaluated)
+
+
+def _gaussian_moments(rotation, scale):
+    of = distributions.IsotropicGaussian(rotation, scale, validate_args=False)
+    return of.mean, of.mode, of.entropy()
+
+
+def _gaussian_sample(rotation, scale, sample_shape):
+    return distributions.IsotropicGaussian(rotation, scale, validate_args=False).rsample(sample_shape)
+
+
+def _head(kind: type) -> Callable[..., Any]:
+    def forward(features, representation, training):
+        head = kind(4, representation).train(training)
+        floating = isinstance(features, Tensor) and features.is_floating_point()
+        return head.to(features.dtype if floating else torch.float32)(features)
+
+    return forward
+
+
+def _strategy(make: Callable[[], nn.Strategy]) -> Callable[..., Any]:
+    def forward(rotation_9d, training):
+        return make().train(training)(rotation_9d, "svd")
+
+    return forward
+
+
+def _steps(make: Callable[..., torch.optim.Optimizer]) -> Callable[..., Any]:
+    def step(parameter, lr, momentum):
+        weight = torch.nn.Parameter(parameter.detach().clone())
+        weight.grad = parameter.detach()
+        make([weight], lr=lr, momentum=momentum).step()
+        return weight.detach()
+
+    return step
+
+
+def _metric(make: Callable[[], Any]) -> Callable[..., Any]:
+    def compute(estimate, truth):
+        metric = make()
+        metric.update(estimate, truth)
+        return metric.compute()
+
+    return compute
+
+
+def _query(points, query, k, max_distance):
+    return registration.Neighbours(points).query(query, k, max_distance)
+
+
+def _project(matrix, damping):
+    return nn.SpecialOrthogonalize(damping)(matrix)
+
+
+def _reduced(estimate, truth, reduction):
+    return losses.ReducedLoss(losses.geodesic, reduction)(estimate, truth)
