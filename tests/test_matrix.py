@@ -12,7 +12,7 @@ def test_the_oldest_versions_are_the_lower_bounds():
     bounds = [matrix.at_lower_bound(Requirement(line)) for line in ("a>=1.2", "a<3,>=1.2.3", "a==1.8.0", "a")]
     assert bounds == ["a==1.2", "a==1.2.3", "a==1.8.0", "a"]
     names = {requirement.name for requirement in matrix.requirements()}
-    assert names == {"torch", "numpy", "numba", "scipy", *matrix.TOOLS}
+    assert names == {"torch", "numpy", "numba", "llvmlite", "scipy", *matrix.TOOLS}
 
 
 def test_tests_of_the_library_need_nothing_else():
