@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from dataclasses import fields
+from functools import partial
 from pathlib import Path
 from types import UnionType
 from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
@@ -169,7 +170,11 @@ def test_an_interruption_is_told_with_what_is_left(noise, refuse, monkeypatch):
 def test_ctrl_c_ends_all_processes_in_a_line(tmp_path):
     options = f"--out {tmp_path} --heads svd 6d --checkpoint-every 5 --jobs 2"
     command = [sys.executable, "-m", "experiments.rotation.sanity_autoencoder", *options.split()]
-    process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    # Processes in the background, as the tests may be, ignore it, and so do those that they start.
+    heard = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    process = subprocess.Popen(
+        command, cwd=ROOT, stderr=subprocess.PIPE, text=True, start_new_session=True, preexec_fn=heard
+    )
     deadline = time.monotonic() + 300
     while process.poll() is None and not list(tmp_path.glob("checkpoints/*.pt")):
         assert time.monotonic() < deadline
