@@ -21,8 +21,8 @@ demo: $(VENV)/.experiments
 	$(BIN)/python -m experiments.rotation.pointcloud_alignment --jobs 2
 
 test: $(VENV)/.dev
-	$(BIN)/python -m ruff check
-	$(BIN)/python -m ruff format --check
+	$(BIN)/python -m ruff check --no-cache
+	$(BIN)/python -m ruff format --check --no-cache
 	$(BIN)/python -m pyright --pythonpath $(BIN)/python
 	$(BIN)/python -m pytest --numprocesses auto --dist worksteal
 

@@ -11,8 +11,11 @@ THREADS = 1
 for library in ("OMP", "MKL", "OPENBLAS"):
     os.environ[f"{library}_NUM_THREADS"] = str(THREADS)
 
+import hypothesis  # noqa: E402
 import torch  # noqa: E402, which reads the environment
 
+hypothesis.settings.register_profile("anywhere", database=None)  # also in a checkout that cannot be written
+hypothesis.settings.load_profile("anywhere")
 torch.set_num_threads(THREADS)
 if not torch.cuda.is_available():
     os.environ["TRITON_INTERPRET"] = "1"  # before Triton is imported: the GPU kernels then run on the CPU

@@ -147,7 +147,8 @@ def test_a_folder_in_use_is_told(refuse, tmp_path):
     assert "run is in use by" in line and "take another folder" in line
 
 
-def test_mistakes_of_ours_keep_their_traceback(noise, monkeypatch):
+def test_mistakes_of_ours_keep_their_traceback(noise, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
     for ours in (ValueError, KeyError, RuntimeError, FloatingPointError):
         monkeypatch.setattr(sys, "argv", ["noise_svd_vs_gs.py"])
 
