@@ -30,8 +30,12 @@ bench: $(VENV)/.dev $(VENV)/.peers
 	$(BIN)/python -m experiments.benchmarks.projection
 	$(BIN)/python -m experiments.benchmarks.polar
 	$(BIN)/python -m experiments.benchmarks.registration
-	$(BIN)/python -m experiments.benchmarks.icp
 	$(BIN)/python -m experiments.benchmarks.heads
+ifneq ($(wildcard data/registration),)
+	$(BIN)/python -m experiments.benchmarks.icp
+else
+	@echo "ICP is not timed: its scans are not at data/registration."
+endif
 
 peers: $(VENV)/.peers
 
