@@ -26,15 +26,15 @@ test: $(VENV)/.dev
 	$(BIN)/python -m pyright --pythonpath $(BIN)/python
 	$(BIN)/python -m pytest --numprocesses auto --dist worksteal
 
-bench: $(VENV)/.dev $(VENV)/.peers
+bench: $(VENV)/.dev
 	$(BIN)/python -m experiments.benchmarks.projection
 	$(BIN)/python -m experiments.benchmarks.polar
 	$(BIN)/python -m experiments.benchmarks.registration
 	$(BIN)/python -m experiments.benchmarks.heads
-ifneq ($(wildcard data/registration),)
+ifeq ($(words $(wildcard data/registration $(VENV)/.peers)),2)
 	$(BIN)/python -m experiments.benchmarks.icp
 else
-	@echo "ICP is not timed: its scans are not at data/registration."
+	@echo "ICP is not timed: that takes the scans, at data/registration, and \"make peers\"."
 endif
 
 peers: $(VENV)/.peers
