@@ -66,7 +66,7 @@ def write(name: str, code: bytes) -> None:
         except OSError as error:
             errors.append(f"{file.parent} ({error.strerror})")
             _remove(new)
-    _tell_of_no_place("; ".join(errors) or "there is no home folder")
+    _tell_of_no_place("; ".join(errors))
 
 
 def clear() -> list[Path]:
