@@ -15,8 +15,10 @@ ROOT = Path(svdrot.__file__).parent
 
 # A module imports only from its own floor or below.
 FLOORS = {
-    "kernels": 0,
     "_checks": 0,
+    "engine": 0,
+    "formulas": 0,
+    "kernels": 0,
     "schedules": 0,
     "_autograd": 1,
     "projection": 2,

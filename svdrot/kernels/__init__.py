@@ -19,10 +19,10 @@ import torch
 from torch import Tensor
 
 from svdrot._checks import device_type
+from svdrot.engine.memory import in_memory as in_memory
+from svdrot.engine.memory import is_exporting as is_exporting
 
 from . import cpu, general, opaque, pairs_cpu, pairs_reference, plane, reference, so2
-from ._memory import in_memory as in_memory
-from ._memory import is_exporting as is_exporting
 
 
 def select(m: Tensor, *others: Tensor) -> ModuleType:

@@ -7,7 +7,6 @@ import ctypes
 import hashlib
 import os
 import sys
-import threading
 from collections.abc import Callable
 from functools import cache
 from importlib import metadata
@@ -17,6 +16,8 @@ from typing import Any
 import llvmlite
 import llvmlite.binding as llvm
 import torch
+
+from svdrot.engine import machine
 
 from . import (
     _kept,
@@ -52,11 +53,6 @@ for _name in ("NRT_MemInfo_call_dtor", "numba_gil_ensure", "numba_gil_release"):
     if llvm.address_of_symbol(_name) is None:
         llvm.add_symbol(_name, _ABORT)
 
-_LOCK = threading.RLock()
-
-if hasattr(os, "register_at_fork"):  # a child must not begin in the middle of another thread's compilation
-    os.register_at_fork(before=_LOCK.acquire, after_in_parent=_LOCK.release, after_in_child=_LOCK.release)
-
 
 def load(kernel: str, dtype: torch.dtype) -> Callable[..., None]:
     """A kernel for one dtype, as a C function; the interpreter lock is released while it runs.
@@ -64,7 +60,7 @@ def load(kernel: str, dtype: torch.dtype) -> Callable[..., None]:
     Its attributes are what `_threads` shares a batch by: `block`, and the function of a block by its address
     and for Python, `entry` and `work`.
     """
-    with _LOCK:
+    with machine.LOCK:
         return _loaded(kernel, dtype)
 
 
@@ -74,7 +70,9 @@ def _loaded(kernel: str, dtype: torch.dtype) -> Callable[..., None]:
 
 
 def _link(kernel: str, dtype: torch.dtype, code: bytes) -> Callable[..., None]:
-    engine = llvm.create_mcjit_compiler(llvm.parse_assembly(""), _target_machine())  # and it owns both
+    engine = llvm.create_mcjit_compiler(
+        llvm.parse_assembly(""), machine.target_machine(3)
+    )  # and it owns both
     engine.add_object_file(llvm.ObjectFileRef.from_data(code))
     engine.finalize_object()
     types = {"pointer": ctypes.c_void_p, "wide": ctypes.c_void_p}
@@ -104,19 +102,7 @@ def _compile(kernel: str, dtype: torch.dtype) -> bytes:
     module = llvm.parse_assembly(code)
     module.link_in(llvm.parse_assembly(entry))
     module.get_function(name).name = kernel
-    return _target_machine().emit_object(module)
-
-
-def _target_machine() -> llvm.TargetMachine:
-    llvm.initialize_native_target()
-    llvm.initialize_native_asmprinter()
-    return llvm.Target.from_default_triple().create_target_machine(
-        cpu=llvm.get_host_cpu_name(),
-        features=llvm.get_host_cpu_features().flatten(),
-        opt=3,
-        jit=True,
-        codemodel="jitdefault",
-    )
+    return machine.target_machine(3).emit_object(module)
 
 
 @cache

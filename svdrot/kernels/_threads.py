@@ -1,27 +1,17 @@
-"""Several threads for a batch: those of torch, which are awake.
+"""A batch that threads share: one block of 64-bit words for all of them.
 
-To wake a sleeping thread takes longer than most batches do: a pool of Python's costs 100 us. The OpenMP that
-torch brings keeps its threads spinning for a while, and is asked for them directly. Where it is not found the
-pool serves. Neither survives a fork: before one, OpenMP is asked to end its threads, and begins anew.
-
-Threads share one block of 64-bit words: the next row, which each advances by a chunk to take its part until
-none is left, the chunk, the number of rows, how many threads have come, where the scratch of the first is,
-how many bytes each has, and then the arguments of the kernel.
-"""
+In it are the next row, which each thread advances by a chunk to take its part until none is left, the chunk,
+the number of rows, how many threads have come, where the scratch of the first is, how many bytes each has,
+and then the arguments of the kernel."""
 
 import ctypes
-import os
 import struct
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
-from functools import cache
-from pathlib import Path
 from typing import Any
 
-import torch
+from svdrot.engine import threads as _threads
 
 NEXT, CHUNK, ROWS, COME, SCRATCH, BYTES, ARGUMENTS = range(7)
-HARD = 2  # omp_pause_hard
 
 
 def run(
@@ -30,50 +20,9 @@ def run(
     """Call `kernel` on all rows, with `size` bytes of scratch for each thread."""
     block = bytearray(kernel.block.pack(0, chunk, rows, 0, scratch, size, *arguments))
     address = ctypes.addressof(ctypes.c_char.from_buffer(block))
-    library = _openmp()
-    if library is not None:
-        library[0](kernel.entry, address, threads, 0)
-        return
-    others = [_pool(threads - 1).submit(kernel.work, address) for _ in range(threads - 1)]
-    kernel.work(address)
-    for other in others:
-        if not other.cancel():  # what did not even get a core has nothing left to do
-            other.result()
+    _threads.share(kernel.entry, kernel.work, address, threads)
 
 
 def block(kinds: Sequence[str]) -> struct.Struct:
     """Of a kernel with arguments of these kinds, the last three of which each thread finds for itself."""
     return struct.Struct(f"={ARGUMENTS}q" + "".join("d" if kind == "double" else "q" for kind in kinds[:-3]))
-
-
-@cache
-def _openmp() -> tuple[Any, Any] | None:
-    """Of the library that torch has loaded, if there is one: GOMP_parallel(function, data, threads, flags),
-    and what ends the threads."""
-    own = Path(torch.__file__).parent / "lib"
-    names = [*map(str, own.glob("libgomp*")), "libgomp.so.1", "libiomp5.so", "libomp.so"]
-    for name in names if hasattr(os, "RTLD_NOLOAD") else []:
-        try:
-            library = ctypes.CDLL(name, mode=os.RTLD_NOLOAD)
-            parallel, rest = library.GOMP_parallel, library.omp_pause_resource_all
-        except (OSError, AttributeError):
-            continue
-        parallel.argtypes = ctypes.c_void_p, ctypes.c_void_p, ctypes.c_uint, ctypes.c_uint
-        parallel.restype = None
-        return parallel, rest
-    return None
-
-
-@cache
-def _pool(threads: int) -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(threads, thread_name_prefix="svdrot")
-
-
-def _rest() -> None:
-    """Let OpenMP end its threads: a forked process has none of them, and torch's operations would wait."""
-    if _openmp.cache_info().currsize and (library := _openmp()) is not None:
-        library[1](HARD)
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(before=_rest, after_in_child=_pool.cache_clear)  # the child starts its own

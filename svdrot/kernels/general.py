@@ -15,9 +15,9 @@ import torch
 from torch import Tensor
 
 from svdrot._checks import device_type, is_autocast
+from svdrot.engine.memory import in_memory
 
 from . import products
-from ._memory import in_memory
 
 
 def in_full_precision(function):

@@ -11,9 +11,8 @@ from torch import Tensor
 from torch.autograd import forward_ad
 
 from svdrot._checks import compute_dtype
+from svdrot.engine.memory import in_memory
 from svdrot.schedules import Schedule, Step
-
-from ._memory import in_memory
 
 
 def over_frobenius(m: Tensor) -> Tensor:

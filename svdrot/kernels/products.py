@@ -13,10 +13,10 @@ import torch
 from torch import Tensor
 
 from svdrot._checks import compute_dtype, device_type
+from svdrot.engine.memory import in_memory
 from svdrot.schedules import Schedule, newton_schulz_schedule
 
 from . import _polar_row_tiles, _polar_tiles, cpu, iteration
-from ._memory import in_memory
 
 LARGE = {torch.float32: 112, torch.float64: 96}  # largest side: beyond, the SVD is as fast
 SMALL = 24  # largest side in lanes: at 32 five tiles of 16 matrices do not fit the cache

@@ -1,0 +1,320 @@
+"""Formulas as graphs: an ordinary Python function of numbers, called once with symbols, leaves one behind.
+
+A `Node` is one operation on nodes; its leaves are inputs and constants. Within `tracing()` equal nodes are
+one node, so that a graph has no common subexpressions, and what constants decide is decided at once.
+
+Beside the operators of Python a formula has those of `words`: `sqrt`, `where`, `sin`, `atan2`, ... Straight-
+line code only: a vector machine does the same work for every element, so that there is nothing to branch on.
+"""
+
+import math
+import operator
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import numpy as np
+
+MOST_OPERATIONS = 1_000_000  # of one formula: no loop of it ends, if it makes more
+
+
+def _operators(op: str) -> tuple[Callable, Callable]:
+    """An operator and the same with its arguments swapped; arrays take symbols entry by entry themselves."""
+
+    def straight(self, other):
+        return NotImplemented if isinstance(other, np.ndarray) else node(op, self, other)
+
+    def swapped(self, other):
+        return NotImplemented if isinstance(other, np.ndarray) else node(op, other, self)
+
+    return straight, swapped
+
+
+class Node:
+    """One operation, `op`, on other nodes; `value` is of a constant its number, of an input its name."""
+
+    __slots__ = ("args", "op", "value")
+
+    def __init__(self, op: str, args: tuple["Node", ...] = (), value: Any = None):
+        self.op, self.args, self.value = op, args, value
+
+    __add__, __radd__ = _operators("add")
+    __sub__, __rsub__ = _operators("sub")
+    __mul__, __rmul__ = _operators("mul")
+    __truediv__, __rtruediv__ = _operators("div")
+
+    def __neg__(self):
+        return node("neg", self)
+
+    def __pos__(self):
+        return self
+
+    def __abs__(self):
+        return node("abs", self)
+
+    def __pow__(self, power):
+        return _power(self, power)
+
+    def __lt__(self, other):
+        return node("lt", self, other)
+
+    def __gt__(self, other):
+        return node("lt", other, self)
+
+    def __le__(self, other):
+        return node("le", self, other)
+
+    def __ge__(self, other):
+        return node("le", other, self)
+
+    def __eq__(self, other):
+        return node("eq", self, other)
+
+    def __ne__(self, other):
+        return node("not", node("eq", self, other))
+
+    __hash__ = object.__hash__
+
+    def __and__(self, other):
+        return node("and", self, other)
+
+    def __or__(self, other):
+        return node("or", self, other)
+
+    def __invert__(self):
+        return node("not", self)
+
+    def __bool__(self):
+        raise TypeError(
+            "a formula cannot branch on a symbol, as `if`, `while`, `and`, `or`, `not`, `min` and `max` do: "
+            "use `where(condition, x, y)`, `maximum`, `minimum`, and `&`, `|`, `~` between conditions"
+        )
+
+    def __float__(self):
+        raise TypeError("a symbol is no number: use the functions of svdrot.engine, not those of `math`")
+
+    __int__ = __index__ = __float__
+
+    def __iter__(self):
+        raise TypeError("a symbol is one number; it has no entries")
+
+    def __repr__(self):
+        return f"<{self.op} {self.value}>" if self.value is not None else f"<{self.op}>"
+
+
+class Operation(NamedTuple):
+    """An operation with a derivative of its own, made of a formula.
+
+    Args:
+        name: of the operation.
+        arguments: how many numbers it takes.
+        count: how many results it has.
+        body: formula of the results.
+        vjp: (arguments, results, cotangents) -> adjoints of the arguments.
+        jvp: (arguments, results, tangents) -> tangents of the results.
+    """
+
+    name: str
+    arguments: int
+    count: int
+    body: Callable[..., Sequence]
+    vjp: Callable[[Sequence, Sequence, Sequence], Sequence]
+    jvp: Callable[[Sequence, Sequence, Sequence], Sequence]
+
+    def __call__(self, *arguments) -> list[Node]:
+        return results_of(node("call", *arguments, value=self))
+
+
+def results_of(call: Node) -> list[Node]:
+    return [node("item", call, value=k) for k in range(call.value.count)]
+
+
+# Tracing --------------------------------------------------------------------------------------------------
+
+
+class _Traces(threading.local):
+    known: dict | None = None
+    left: int = 0
+
+
+_traces = _Traces()
+
+
+@contextmanager
+def tracing(outputs: Iterable[Node] = ()) -> Iterator[None]:
+    """Within it equal nodes are one node, those of the graphs of `outputs` among them."""
+    before = _traces.known, _traces.left
+    _traces.known, _traces.left = {_key(n.op, n.args, n.value): n for n in ordered(outputs)}, MOST_OPERATIONS
+    try:
+        yield
+    finally:
+        _traces.known, _traces.left = before
+
+
+def node(op: str, *args: Any, value: Any = None) -> Node:
+    """The node of an operation, or a simpler one that is as good."""
+    nodes = tuple([a if isinstance(a, Node) else constant(a) for a in args])
+    simple = _simplified(op, nodes)
+    if simple is not None:
+        return simple
+    if _traces.known is None:
+        return Node(op, nodes, value)
+    _traces.left -= 1
+    if _traces.left < 0:
+        raise ValueError(f"more than {MOST_OPERATIONS:,} operations: a loop of the formula does not end")
+    if op == "mul" and (known := _traces.known.get(_key(op, nodes[::-1], value))) is not None:
+        return known
+    key = _key(op, nodes, value)
+    known = _traces.known.get(key)
+    if known is None:
+        known = _traces.known[key] = Node(op, nodes, value)
+    return known
+
+
+def _key(op: str, args: tuple[Node, ...], value: Any) -> tuple:
+    if op == "constant":
+        value = value, math.copysign(1.0, value)  # 0 and -0 are not one node
+    return op, *map(id, args), value
+
+
+def constant(x: float) -> Node:
+    try:
+        return node("constant", value=float(x))
+    except TypeError as error:
+        raise TypeError(f"a formula works on numbers and symbols; got {type(x).__name__}") from error
+
+
+def by_dtype(float32: float, float64: float) -> Node:
+    """A constant that depends on the precision of the computation."""
+    return Node("by_dtype", value=(float(float32), float(float64)))
+
+
+def symbol(name: Any) -> Node:
+    return node("input", value=name)
+
+
+def is_constant(x: Node, value: float | None = None) -> bool:
+    return x.op == "constant" and (value is None or x.value == value)
+
+
+def _simplified(op: str, args: tuple[Node, ...]) -> Node | None:
+    match op, args:
+        case "add", (x, y):
+            if is_constant(x, 0):
+                return y
+            if is_constant(y, 0):
+                return x
+            if y.op == "neg":
+                return x - y.args[0]
+        case "sub", (x, y):
+            if is_constant(y, 0):
+                return x
+            if is_constant(x, 0):
+                return -y
+            if y.op == "neg":
+                return x + y.args[0]
+        case "mul", (x, y):
+            for a, b in ((x, y), (y, x)):
+                if is_constant(a, 0):
+                    return a
+                if is_constant(a, 1):
+                    return b
+                if is_constant(a, -1):
+                    return -b
+        case "div", (x, y) if is_constant(y, 1):
+            return x
+        case "neg", (x,) if x.op == "neg":
+            return x.args[0]
+        case "where", (condition, x, y):
+            # The same condition once more says nothing new.
+            a = x.args[1] if x.op == "where" and x.args[0] is condition else x
+            b = y.args[2] if y.op == "where" and y.args[0] is condition else y
+            if a is b:
+                return a
+            if condition.op == "constant":
+                return a if condition.value else b
+            if a is not x or b is not y:
+                return node("where", condition, a, b)
+        case "not", (x,) if x.op == "not":
+            return x.args[0]
+    if op in _FOLDED and all(a.op == "constant" for a in args):
+        try:
+            return constant(_FOLDED[op](*[a.value for a in args]))
+        except (ArithmeticError, ValueError):  # 1 / 0 and the like are left to the machine
+            return None
+    return None
+
+
+_FOLDED: dict[str, Callable] = {
+    "add": operator.add,
+    "sub": operator.sub,
+    "mul": operator.mul,
+    "div": operator.truediv,
+    "neg": operator.neg,
+    "abs": abs,
+    "lt": operator.lt,  # True and False become 1 and 0
+    "le": operator.le,
+    "eq": operator.eq,
+    "not": operator.not_,
+    **{
+        name: getattr(math, name)
+        for name in ("sqrt", "floor", "sin", "cos", "atan2", "exp", "expm1", "log", "log1p")
+    },
+}
+
+
+def _power(x: Node, power: Any) -> Node:
+    if isinstance(power, Node) or power != int(power):
+        return (
+            node("sqrt", x)
+            if not isinstance(power, Node) and power == 0.5
+            else node("exp", power * node("log", x))
+        )
+    if power < 0:
+        return 1.0 / _power(x, -power)
+    if power == 0:
+        return constant(1.0)
+    half = _power(x, power // 2) if power > 1 else None
+    if half is None:
+        return x
+    return half * half * x if power % 2 else half * half
+
+
+# Walking --------------------------------------------------------------------------------------------------
+
+
+def ordered(outputs: Iterable[Node]) -> list[Node]:
+    """All nodes that the outputs are made of, each after its arguments."""
+    order, seen, stack = [], set(), [(o, False) for o in reversed(list(outputs))]
+    while stack:
+        n, done = stack.pop()
+        if done:
+            order.append(n)
+        elif id(n) not in seen:
+            seen.add(id(n))
+            stack.append((n, True))
+            stack.extend([(a, False) for a in reversed(n.args)])
+    return order
+
+
+def operations(outputs: Iterable[Node]) -> int:
+    """How many operations there are: what a machine has to do."""
+    return sum(n.op not in ("input", "constant", "by_dtype", "item", "detached") for n in ordered(outputs))
+
+
+def rebuilt(outputs: Sequence[Node], change: Callable[[Node, list[Node]], Any]) -> list[Node]:
+    """The graph made again from its leaves: `change(node, new arguments)` says what becomes of a node, None
+    that it stays as it is."""
+    new: dict[int, Any] = {}
+    for n in ordered(outputs):
+        args = [new[id(a)] for a in n.args]
+        changed = change(n, args)
+        if changed is None:
+            changed = (
+                n
+                if all(a is b for a, b in zip(args, n.args, strict=True))
+                else node(n.op, *args, value=n.value)
+            )
+        new[id(n)] = changed
+    return [new[id(o)] for o in outputs]

@@ -1,0 +1,39 @@
+"""From a graph of formulas to one of a machine: constants of a precision, operations as their bodies."""
+
+from collections.abc import Callable, Mapping, Sequence
+
+import torch
+
+from .graph import Node, constant, node, rebuilt, tracing
+
+
+def lowered(
+    outputs: Sequence[Node], dtype: torch.dtype, bodies: Mapping[str, Callable[..., Node]]
+) -> list[Node]:
+    """The same results in operations that a machine has: those of `bodies` are replaced by these."""
+    with tracing():
+        outputs = rebuilt(outputs, lambda n, args: _expanded(n, args, {}))
+        outputs = rebuilt(outputs, lambda n, args: _expanded(n, args, bodies))
+        return rebuilt(outputs, lambda n, args: _known(n, args, dtype))
+
+
+def with_constants(outputs: Sequence[Node], dtype: torch.dtype) -> list[Node]:
+    """The same graph with the constants of a precision."""
+    with tracing():
+        return rebuilt(outputs, lambda n, args: _known(n, args, dtype))
+
+
+def _expanded(n: Node, args: list, bodies: Mapping[str, Callable[..., Node]]):
+    if n.op == "call":
+        return rebuilt([*n.value.body(*args)], lambda m, a: _expanded(m, a, bodies))
+    if n.op == "item":
+        return args[0][n.value]
+    if n.op in bodies:
+        return bodies[n.op](*args)
+    return None
+
+
+def _known(n: Node, args: list, dtype: torch.dtype):
+    if n.op == "by_dtype":
+        return constant(n.value[dtype == torch.float64])
+    return node(n.op, *args, value=n.value) if args else None

@@ -1,0 +1,56 @@
+"""Maps of tensors from formulas of scalars: what the library and its users declare."""
+
+from collections.abc import Callable, Sequence
+from functools import cached_property
+from typing import Any
+
+from torch import Tensor
+
+from svdrot._checks import check_shape
+
+from . import door
+from .program import Program, Shape, program
+
+
+class Map:
+    """A formula as a differentiable function of tensors.
+
+    Args:
+        formula: a function of arrays of symbols (of one symbol for shape ()), and of further numbers.
+        inputs: the shape of one element of each argument, by its name.
+        results: the shape of one element of the result, or a list of those of several.
+        scalars: how many further numbers there are: the same for all elements, without derivatives.
+        guarded: whether an element with a NaN or an infinity gives NaN in all of its results and gradients,
+            or the names of the arguments for which it does.
+        name: unique in the process; that of the formula by default.
+    """
+
+    def __init__(
+        self,
+        formula: Callable[..., Any],
+        inputs: dict[str, Shape],
+        results: Shape | list[Shape],
+        *,
+        scalars: int = 0,
+        guarded: bool | Sequence[str] = True,
+        name: str | None = None,
+    ):
+        self.formula, self.inputs, self.scalars = formula, inputs, scalars
+        self.names, self.shapes = tuple(inputs), tuple(inputs.values())
+        self.several = isinstance(results, list)
+        self.results = tuple(results) if isinstance(results, list) else (results,)
+        self.guarded = [*inputs] if guarded is True else guarded or []
+        self.name = name or f"{formula.__module__}.{formula.__qualname__}"
+
+    @cached_property
+    def program(self) -> Program:
+        guarded = [self.names.index(name) for name in self.guarded]
+        return program(
+            self.formula, self.shapes, self.results, name=self.name, scalars=self.scalars, guarded=guarded
+        )
+
+    def __call__(self, *x: Tensor, scalars: Sequence[float] = ()) -> Any:
+        for name, shape, t in zip(self.names, self.shapes, x, strict=True):
+            check_shape(name, t, *shape)
+        found = door.apply(self.program, scalars, x)
+        return found if self.several else found[0]

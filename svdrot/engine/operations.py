@@ -1,0 +1,157 @@
+"""The writer for everything else: a graph as torch operations, for any device, exporters, tracers and
+autograd.
+
+They are elementwise, so that neither autocast nor TF32 touches them, and any batch shapes broadcast.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from functools import cache
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .graph import Node, Operation, ordered
+from .lowering import with_constants
+from .program import Program, find, program
+
+WRITTEN = {
+    "add": "{} + {}",
+    "sub": "{} - {}",
+    "mul": "{} * {}",
+    "div": "{} / {}",
+    "neg": "-{}",
+    "lt": "{} < {}",
+    "le": "{} <= {}",
+    "eq": "{} == {}",
+    "and": "{} & {}",
+    "or": "{} | {}",
+    "not": "~{}",
+    "where": "where({}, {}, {})",
+    "detached": "{}.detach()",
+    **{
+        name: f"torch.{name}({{}})"
+        for name in ("abs", "sqrt", "floor", "sin", "cos", "exp", "expm1", "log", "log1p")
+    },
+    "atan2": "torch.atan2({}, {})",
+}
+
+
+def run(
+    name: str, scalars: Sequence[float], x: Sequence[Tensor], dtypes: Sequence[torch.dtype]
+) -> list[Tensor]:
+    """The outputs of a program, by its name, in these dtypes; the last of them is what to compute in."""
+    *results, dtype = dtypes
+    compute, inputs, shapes, summed, guarded = _written(name, dtype)
+    entries, batch = [], []
+    for value, shape in zip(x, inputs, strict=True):
+        value = value.to(dtype)
+        entries += value.flatten(-len(shape)).unbind(-1) if shape else [value]
+        batch.append(entries[-1])
+    flat = [_tensor(number, batch[0]) for number in compute(*entries, *scalars)]
+    flat = torch.broadcast_tensors(*flat, *batch)
+    outputs = []
+    for shape, total, result in zip(shapes, summed, results, strict=True):
+        count = math.prod(shape)
+        output = torch.stack(flat[:count], -1) if shape else flat[0]
+        flat = flat[count:]
+        for i in guarded:
+            output = output + _poison(x[i], len(inputs[i]), dtype)[(..., *[None] * (len(shape) > 0))]
+        output = output.unflatten(-1, shape) if len(shape) > 1 else output
+        outputs.append(output.sum(dtype=torch.float64) if total else output.to(result))
+    return outputs
+
+
+def _tensor(number: Any, like: Tensor) -> Tensor:
+    return (
+        number if isinstance(number, Tensor) else torch.full((), number, dtype=like.dtype, device=like.device)
+    )
+
+
+def _poison(value: Tensor, dims: int, dtype: torch.dtype) -> Tensor:
+    """NaN for the elements of which one number is not finite, 0 for the others."""
+    finite = value.isfinite()
+    finite = finite.all(tuple(range(-dims, 0))) if dims else finite
+    return torch.where(finite, 0.0, torch.nan).to(dtype)
+
+
+@torch.compiler.assume_constant_result
+def _written(name: str, dtype: torch.dtype) -> tuple:
+    return _function(name, dtype)
+
+
+@cache
+def _function(name: str, dtype: torch.dtype) -> tuple:
+    """A function of all entries and scalars that gives those of the outputs; and what is known of them."""
+    graph = find(name).graph
+    entries = [(i, k) for i, shape in enumerate(graph.inputs) for k in range(math.prod(shape))]
+    leaves = [*entries, *(("scalar", k) for k in range(graph.scalars))]
+    outputs = with_constants([n for group in graph.outputs for n in group], dtype)
+    compute = written({leaf: f"x{j}" for j, leaf in enumerate(leaves)}, outputs, dtype)
+    return compute, graph.inputs, graph.shapes, graph.summed, graph.guarded
+
+
+def written(names: dict[Any, str], outputs: Sequence[Node], dtype: torch.dtype) -> Callable[..., tuple]:
+    """A Python function of torch operations, straight down."""
+    known: dict[int, str] = {}
+    words: dict[str, Any] = {"torch": torch, "where": _where(dtype)}
+    lines = []
+    for n in ordered(outputs):
+        args = [known[id(a)] for a in n.args]
+        if n.op == "input":
+            known[id(n)] = names[n.value]
+        elif n.op == "constant":
+            known[id(n)] = repr(n.value) if math.isfinite(n.value) else f'float("{n.value}")'
+        elif n.op == "item":
+            known[id(n)] = f"{args[0]}[{n.value}]"
+        else:
+            known[id(n)] = f"t{len(lines)}"
+            if n.op == "call":
+                word = f"call_{n.value.name}"
+                words[word] = _caller(n.value, dtype)
+                lines.append(f"t{len(lines)} = {word}({', '.join(args)})")
+            else:
+                lines.append(f"t{len(lines)} = {WRITTEN[n.op].format(*args)}")
+    results = "".join(f"{known[id(o)]}, " for o in outputs)
+    body = "".join(f"    {line}\n" for line in (*lines, f"return ({results})"))
+    exec(f"def compute({', '.join(names.values())}):\n{body}", words)
+    return words["compute"]
+
+
+def _where(dtype: torch.dtype) -> Callable[..., Tensor]:
+    # Between two constants torch.where answers in the default dtype.
+    return lambda condition, x, y: torch.where(condition, x, y).to(dtype)
+
+
+def _caller(operation: Operation, dtype: torch.dtype) -> Callable[..., Any]:
+    """An operation on entries: with its own derivative, where somebody may ask for one."""
+    from . import door
+
+    with_body = _body(operation, dtype)
+    own = _own_program(operation)
+
+    def call(*entries: Any) -> Any:
+        like = next(e for e in entries if isinstance(e, Tensor))
+        if door.is_recorded() or not torch.is_grad_enabled():
+            return with_body(*entries)
+        stacked = torch.stack(torch.broadcast_tensors(*[_tensor(e, like) for e in entries]), -1)
+        return door.apply(own, (), (stacked,))[0].unbind(-1)
+
+    return call
+
+
+@cache
+def _body(operation: Operation, dtype: torch.dtype) -> Callable[..., tuple]:
+    from .graph import symbol, tracing
+
+    arguments = range(operation.arguments)
+    with tracing():
+        outputs = list(operation.body(*[symbol(k) for k in arguments]))
+    return written({k: f"x{k}" for k in arguments}, with_constants(outputs, dtype), dtype)
+
+
+@cache
+def _own_program(operation: Operation) -> Program:
+    shapes = [(operation.arguments,)], [(operation.count,)]
+    return program(lambda x: operation(*x), *shapes, name=f"operation {operation.name}")
