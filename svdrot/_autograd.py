@@ -1,9 +1,8 @@
-"""Autograd of the projections: forward is a kernel, and backward and jvp are one function, the differential.
+"""Autograd of the projections of any size: backward and jvp are one function, the differential.
 
-R(M) is the gradient of the convex function M -> max over rotations of tr(RᵀM), so its Jacobian is symmetric:
-the product with it from the left (backward) and from the right (jvp) are the same. Saved are M and R, nothing
-else.
-"""
+(For 2x2 and 3x3 they are formulas, of which the engine makes its own.) R(M) is the gradient of the convex
+function M -> max over rotations of tr(RᵀM), so its Jacobian is symmetric: the product with it from the left
+(backward) and from the right (jvp) are the same. Saved are M and R, nothing else."""
 
 import torch
 from torch import Tensor
@@ -15,7 +14,7 @@ from svdrot.kernels import general
 
 def special_orthogonalize(m: Tensor, damping: float) -> Tensor:
     if is_constant(m) or is_recorded():
-        return kernels.select(m).special_orthogonalize(m)
+        return general.special_orthogonalize(m)
     return pick(_SpecialOrthogonalize, _SpecialOrthogonalizeWithJvp).apply(m, damping)
 
 
@@ -27,7 +26,7 @@ def orthogonalize(m: Tensor, damping: float) -> Tensor:
 
 def projection_gap(m: Tensor) -> Tensor:
     if is_recorded():
-        return kernels.select(m).projection_gap(m)[0]
+        return general.projection_gap(m)[0]
     return pick(_ProjectionGap, _ProjectionGapWithJvp).apply(m)[0]
 
 
@@ -54,11 +53,6 @@ def pick(plain, with_jvp):
             "torch.func transforms of svdrot functions inside torch.compile: compile without them."
         )
     return plain
-
-
-def _differential(m: Tensor, r: Tensor, t: Tensor, damping: float) -> Tensor:
-    backend = kernels.differentiable(m) if is_seen_through(t) else kernels.select(m, t)
-    return backend.special_orthogonalize_differential(m, r, t.contiguous(), damping)
 
 
 def is_seen_through(t: Tensor) -> bool:
@@ -92,7 +86,7 @@ class Eager:
 class _SpecialOrthogonalize(torch.autograd.Function):
     @staticmethod
     def forward(m, damping):
-        return kernels.select(m).special_orthogonalize(m)
+        return general.special_orthogonalize(m)
 
     @staticmethod
     def setup_context(ctx, inputs, output):
@@ -103,7 +97,7 @@ class _SpecialOrthogonalize(torch.autograd.Function):
     @staticmethod
     def backward(ctx, g):
         m, r = ctx.saved_tensors
-        return _differential(m, r, g, ctx.damping), None
+        return general.special_orthogonalize_differential(m, r, g, ctx.damping), None
 
     @staticmethod
     def vmap(info, in_dims, m, damping):
@@ -114,7 +108,7 @@ class _SpecialOrthogonalizeWithJvp(Eager, _SpecialOrthogonalize):
     @staticmethod
     def jvp(ctx, t, _):
         m, r = ctx.saved_tensors
-        return kernels.differentiable(m).special_orthogonalize_differential(m, r, t, ctx.damping)
+        return general.special_orthogonalize_differential(m, r, t, ctx.damping)
 
 
 class _Orthogonalize(torch.autograd.Function):
@@ -148,7 +142,7 @@ class _OrthogonalizeWithJvp(Eager, _Orthogonalize):
 class _ProjectionGap(torch.autograd.Function):
     @staticmethod
     def forward(m):
-        return kernels.select(m).projection_gap(m)
+        return general.projection_gap(m)
 
     @staticmethod
     def setup_context(ctx, inputs, output):

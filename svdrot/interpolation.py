@@ -6,9 +6,8 @@ from numbers import Real
 import torch
 from torch import Tensor
 
-from ._checks import check_floating, check_shape, common_batch, compute_dtype, result_dtype, to_compute
-from .metrics import promote
-from .representations import axis_angle_to_matrix, matrix_to_axis_angle
+from ._checks import check_floating, check_shape, compute_dtype, result_dtype, to_compute
+from .formulas import turns
 
 
 def exp_map(base: Tensor, vector: Tensor) -> Tensor:
@@ -29,17 +28,7 @@ def exp_map(base: Tensor, vector: Tensor) -> Tensor:
         Solà, Deray and Atchuthan, "A Micro Lie Theory for State Estimation in Robotics", arXiv 1812.01537,
         equation 25.
     """
-    check_shape("base", base, 3, 3)
-    check_shape("vector", vector, 3)
-    common_batch(base=base.shape[:-2], vector=vector.shape[:-1])
-    result = torch.promote_types(result_dtype(base), result_dtype(vector))
-    turn = axis_angle_to_matrix(to_compute(vector, 1))
-    return _product(to_compute(base, 2), turn).to(result)
-
-
-def _product(a: Tensor, b: Tensor) -> Tensor:
-    # Not `@`: bfloat16 under autocast, TF32 on a GPU.
-    return (a[..., :, :, None] * b[..., None, :, :]).sum(-2)
+    return turns.exp_map(base, vector)
 
 
 def log_map(base: Tensor, rotation: Tensor) -> Tensor:
@@ -61,12 +50,7 @@ def log_map(base: Tensor, rotation: Tensor) -> Tensor:
         Solà, Deray and Atchuthan, "A Micro Lie Theory for State Estimation in Robotics", arXiv 1812.01537,
         equation 26.
     """
-    base, rotation, result = promote(base, rotation, ("base", "rotation"))
-    return _log(base, rotation).to(result)
-
-
-def _log(a: Tensor, b: Tensor) -> Tensor:
-    return matrix_to_axis_angle(_product(a.mT, b))
+    return turns.log_map(base, rotation)
 
 
 def slerp(start: Tensor, end: Tensor, share: Tensor | float) -> Tensor:
@@ -88,20 +72,14 @@ def slerp(start: Tensor, end: Tensor, share: Tensor | float) -> Tensor:
     Source:
         Shoemake, "Animating Rotation with Quaternion Curves", SIGGRAPH 1985.
     """
-    start, end, result = promote(start, end, ("start", "end"))
+    if not isinstance(share, (Real, Tensor)):
+        raise TypeError(f"`share` must be a tensor or a number; got {type(share).__name__}.")
     if isinstance(share, Tensor):
         check_floating("share", share)
-        common_batch(start=start.shape[:-2], end=end.shape[:-2], share=share.shape)
-        share, known = share.to(start), share.isfinite()
-        turned = _slerp(start, end, torch.where(known, share, 0)[..., None])
-        return torch.where(known[..., None, None], turned, torch.nan).to(result)
-    if not isinstance(share, Real):
-        raise TypeError(f"`share` must be a tensor or a number; got {type(share).__name__}.")
-    return _slerp(start, end, share).to(result)
-
-
-def _slerp(a: Tensor, b: Tensor, t: Tensor | float) -> Tensor:
-    return _product(a, axis_angle_to_matrix(t * _log(a, b)))
+        share = share.to(torch.promote_types(start.dtype, end.dtype))
+    else:
+        share = torch.full((), share, dtype=torch.promote_types(start.dtype, end.dtype), device=start.device)
+    return turns.slerp(start, end, share)
 
 
 def interpolate_rotations(rotations: Tensor, at: Tensor, times: Tensor | None = None) -> Tensor:
@@ -150,15 +128,15 @@ def interpolate_rotations(rotations: Tensor, at: Tensor, times: Tensor | None = 
     i = (torch.searchsorted(from_, to, right=True) - 1).clamp(0, n - 2)
     step = times.diff()
     inside = (at >= times[0]) & (at <= times[-1]) & (step > 0).all()
-    t = torch.where(inside, (at - times[i]) / torch.where(step > 0, step, 1)[i], 0).to(r)[:, None]
+    t = torch.where(inside, (at - times[i]) / torch.where(step > 0, step, 1)[i], 0).to(r)
     h = step.to(r)[:, None]
-    velocity = _velocities(_log(r[..., :-1, :, :], r[..., 1:, :, :]) / h, h)
+    velocity = _velocities(turns.log_map(r[..., :-1, :, :], r[..., 1:, :, :]) / h, h)
     third = h / 3
     out = exp_map(r[..., :-1, :, :], third * velocity[..., :-1, :])
     into = exp_map(r[..., 1:, :, :], -third * velocity[..., 1:, :])
     curve = [r[..., i, :, :], out[..., i, :, :], into[..., i, :, :], r[..., i + 1, :, :]]
     while len(curve) > 1:
-        curve = [_slerp(a, b, t) for a, b in pairwise(curve)]
+        curve = [turns.slerp(a, b, t) for a, b in pairwise(curve)]
     # Last, so that a time outside has no share in the gradient of the knots.
     return torch.where(inside[:, None, None], curve[0], torch.nan).to(result_dtype(rotations))
 

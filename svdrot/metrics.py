@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from ._checks import check_shape, common_batch, result_dtype, to_compute
+from .formulas import turns
 
 
 def geodesic_distance(a: Tensor, b: Tensor) -> Tensor:
@@ -26,26 +26,7 @@ def geodesic_distance(a: Tensor, b: Tensor) -> Tensor:
     Source:
         Huynh, "Metrics for 3D Rotations", J. Math. Imaging Vis. 35 (2009), metric phi_6.
     """
-    a, b, result = promote(a, b)
-    sine, cosine = relative_turn(a, b)
-    return torch.atan2(length(sine), cosine).to(result)
-
-
-def promote(a: Tensor, b: Tensor, names: tuple[str, str] = ("a", "b")) -> tuple[Tensor, Tensor, torch.dtype]:
-    """Both in the dtype to compute in, and the dtype of the result."""
-    check_shape(names[0], a, 3, 3)
-    check_shape(names[1], b, 3, 3)
-    if a.shape != b.shape:
-        common_batch(**{names[0]: a.shape[:-2], names[1]: b.shape[:-2]})
-    common = torch.promote_types(a.dtype, b.dtype)
-    a, b = a.to(common), b.to(common)
-    return to_compute(a, 2), to_compute(b, 2), result_dtype(a)
-
-
-def relative_turn(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
-    """2 sin(theta) times the axis (..., 3), and 2 cos(theta) (...), of the rotation that takes `a` to `b`."""
-    q = (a[..., :, :, None] * b[..., :, None, :]).sum(-3)  # not `@`: bfloat16 under autocast, TF32 on a GPU
-    return axial_vector(q), q.diagonal(dim1=-2, dim2=-1).sum(-1) - 1
+    return turns.geodesic_distance(a, b)
 
 
 def axial_vector(q: Tensor) -> Tensor:
@@ -91,5 +72,4 @@ def chordal_distance(a: Tensor, b: Tensor) -> Tensor:
     Source:
         Huynh, "Metrics for 3D Rotations", J. Math. Imaging Vis. 35 (2009), metric phi_5.
     """
-    a, b, result = promote(a, b)
-    return length((a - b).flatten(-2)).to(result)
+    return turns.chordal_distance(a, b)

@@ -1,12 +1,15 @@
 """The nearest rotation, the nearest orthonormal matrix, and how well defined the former is."""
 
 import math
+from types import ModuleType
 
 import torch
 from torch import Tensor
 
-from svdrot import _autograd, kernels
+from svdrot import _autograd
 from svdrot._checks import check_matrix, check_square, compute_dtype, result_dtype
+from svdrot.formulas import plane
+from svdrot.formulas import projection as space
 
 
 def special_orthogonalize(matrix: Tensor, *, damping: float | None = None) -> Tensor:
@@ -48,9 +51,10 @@ def special_orthogonalize(matrix: Tensor, *, damping: float | None = None) -> Te
         Deep Rotation Estimation", NeurIPS 2020, arXiv 2006.14616, SVDO+.
     """
     check_square("matrix", matrix)
-    m = _batch(matrix)
-    r = _autograd.special_orthogonalize(m, _damping(damping, m))
-    return _unbatch(r, matrix)
+    damping = _damping(damping, matrix)
+    if formulas := _closed_form(matrix):
+        return formulas.project(matrix, scalars=(damping,))
+    return _unbatch(_autograd.special_orthogonalize(_batch(matrix), damping), matrix)
 
 
 def orthogonalize(matrix: Tensor) -> Tensor:
@@ -76,17 +80,11 @@ def orthogonalize(matrix: Tensor) -> Tensor:
     """
     check_matrix("matrix", matrix)
     rows, columns = matrix.shape[-2:]
+    damping = _damping(None, matrix)
+    if rows == columns and (formulas := _closed_form(matrix)):
+        return formulas.project_either(matrix, scalars=(damping,))
     m = _batch(matrix)
-    damping = _damping(None, m)
-    if rows == columns in (2, 3) and _autograd.is_constant(m) and kernels.has_loops(m):
-        q = kernels.cpu.orthogonalize(m)
-    elif rows == columns == 3:  # -I is a reflection: nearest to M is ± the rotation nearest to ±M
-        sign = _determinant_sign(m.detach())[:, None, None]
-        q = sign * _autograd.special_orthogonalize(sign * m, damping)
-    elif rows < columns:
-        q = _autograd.orthogonalize(m.mT, damping).mT
-    else:
-        q = _autograd.orthogonalize(m, damping)
+    q = _autograd.orthogonalize(m.mT, damping).mT if rows < columns else _autograd.orthogonalize(m, damping)
     return _unbatch(q, matrix)
 
 
@@ -110,15 +108,16 @@ def projection_gap(matrix: Tensor) -> Tensor:
         TypeError: if `matrix` is not a floating-point tensor.
     """
     check_square("matrix", matrix)
+    if formulas := _closed_form(matrix):
+        return formulas.gap(matrix)
     gap = _autograd.projection_gap(_batch(matrix))
     return gap.reshape(matrix.shape[:-2]).to(result_dtype(matrix))
 
 
-def _determinant_sign(m: Tensor) -> Tensor:
-    """Of 3 x 3 matrices over their largest entries: the determinant itself may be too small for its dtype."""
-    largest = m.abs().amax((-2, -1), keepdim=True)
-    a, b, c = (m / torch.where(largest > 0, largest, 1)).unbind(-2)
-    return torch.where((torch.linalg.cross(a, b) * c).sum(-1) < 0, -1, 1).to(m.dtype)
+def _closed_form(matrix: Tensor) -> ModuleType | None:
+    """The formulas of matrices of 2 and 3 columns."""
+    n = matrix.shape[-1]  # of a tracer, a tensor
+    return space if n == 3 else plane if n == 2 else None
 
 
 def _batch(matrix: Tensor) -> Tensor:
@@ -136,9 +135,9 @@ def _unbatch(r: Tensor, matrix: Tensor) -> Tensor:
     return r if r.dtype == dtype else r.to(dtype)
 
 
-def _damping(damping: float | None, m: Tensor) -> float:
+def _damping(damping: float | None, matrix: Tensor) -> float:
     if damping is None:
-        return 4 * torch.finfo(m.dtype).eps
+        return 4 * torch.finfo(compute_dtype(matrix)).eps
     if not (isinstance(damping, (int, float)) and 0 <= damping < math.inf):
         raise ValueError(f"`damping` must be a finite number >= 0; got {damping!r}.")
     return float(damping)

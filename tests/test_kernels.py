@@ -1,25 +1,24 @@
-"""Every 3x3 backend against 50-digit arithmetic, against its contract, and against the others."""
+"""The 3x3 formulas, as each writer has them, against 50-digit arithmetic and against what they promise."""
 
-import importlib
-import inspect
 from functools import cache
 
 import cases
-import numpy as np
 import pytest
 import torch
 import truth
 
 from svdrot import kernels
-from svdrot.kernels import general, reference, so2
+from svdrot.engine import cpu, door, operations
+from svdrot.formulas import projection
+from svdrot.kernels import pairs_cpu
 
 DTYPES = [torch.float32, torch.float64]
-BACKENDS = [
-    "reference",
-    "cpu",
-    "gpu",
-]  # gpu: on the CPU through Triton's interpreter where there is no CUDA device
-CONTRACT = ["special_orthogonalize", "special_orthogonalize_differential", "projection_gap"]
+WRITERS = {
+    "vectors": lambda program, scalars, x: cpu.run(program, scalars, x),
+    "operations": lambda program, scalars, x: operations.run(
+        program.name, scalars, x, door.dtypes_of(program, x)
+    ),
+}
 
 ORTHOGONALITY = 8  # units of rounding, largest entry of RᵀR - I; measured: 2.0
 FORWARD = 16  # units of rounding times s1 / gap, Frobenius; measured: 2.5
@@ -28,29 +27,25 @@ GAP = 8  # units of rounding times s1; measured: 3.9
 
 
 class Backend:
-    """A backend module, fed from the CPU whatever its device."""
+    """A writer of the engine."""
 
     def __init__(self, name: str):
-        self.module = importlib.import_module(f"svdrot.kernels.{name}")
-        self.device = "cuda" if name == "gpu" and torch.cuda.is_available() else "cpu"
-
-    def _call(self, name, *tensors, **options):
-        with np.errstate(all="ignore"):  # Triton's interpreter computes in numpy, which warns of 1 / 0
-            result = getattr(self.module, name)(*(t.contiguous().to(self.device) for t in tensors), **options)
-        return tuple(r.cpu() for r in result) if isinstance(result, tuple) else result.cpu()
+        self.run = WRITERS[name]
 
     def project(self, m):
-        return self._call("special_orthogonalize", m)
+        return self.run(projection.project.program, (0.0,), (m,))[0]
 
     def differentiate(self, m, r, t, damping=None):
         damping = 4 * torch.finfo(m.dtype).eps if damping is None else damping
-        return self._call("special_orthogonalize_differential", m, r, t, damping=damping)
+        return self.run(projection.project.program.vjp((True,), (True,), True), (damping,), (m, r, t))[0]
 
     def gap(self, m):
-        return self._call("projection_gap", m)
+        gap = projection.gap.program
+        (value,) = self.run(gap, (), (m,))
+        return value, self.run(gap.vjp((True,), (True,), True), (), (m, value, torch.ones_like(value)))[0]
 
 
-@pytest.fixture(params=BACKENDS, scope="module")
+@pytest.fixture(params=WRITERS, scope="module")
 def backend(request) -> Backend:
     return Backend(request.param)
 
@@ -207,49 +202,10 @@ def test_damping_divides_by_the_regularised_pair_sums(backend, dtype):
     torch.testing.assert_close(found, expected.to(dtype), rtol=1e-5, atol=1e-6)
 
 
-def test_every_backend_has_exactly_the_functions_of_the_contract(backend):
-    public = [
-        name
-        for name, value in vars(backend.module).items()
-        if inspect.isfunction(value) and value.__module__ == backend.module.__name__ and name in CONTRACT
-    ]
-    assert public == CONTRACT
-    for name in CONTRACT:
-        assert inspect.signature(getattr(backend.module, name)) == inspect.signature(getattr(reference, name))
-
-
-def test_select_returns_what_the_contract_says():
-    from svdrot.kernels import cpu, plane
-
-    assert kernels.select(torch.empty(1, 3, 3)) is cpu
-    assert kernels.select(torch.empty(1, 3, 3, device="meta")) is reference
-    assert kernels.select(torch.empty(1, 2, 2)) is plane
-    assert kernels.select(torch.empty(1, 2, 2, device="meta")) is so2
-    assert kernels.select(torch.empty(1, 4, 4)) is general
-    assert kernels.differentiable(torch.empty(1, 3, 3)) is reference
-
-
-@pytest.mark.parametrize("openmp", [True, False])
-def test_large_batches_in_threads_give_the_same_bits(openmp, monkeypatch):
-    from svdrot.kernels import _threads, cpu
-
-    if openmp and _threads._openmp() is None:
-        pytest.skip("torch has loaded no OpenMP library with GOMP_parallel")
-    if not openmp:
-        monkeypatch.setattr(_threads, "_openmp", lambda: None)
-    m = torch.randn(3 * cpu.NUMBERS_PER_THREAD // 9 + 17, 3, 3)
-    torch.set_num_threads(1)
-    alone = cpu.special_orthogonalize(m)
-    torch.set_num_threads(3)
-    assert torch.equal(cpu.special_orthogonalize(m), alone)
-
-
 def test_every_row_is_taken_once(monkeypatch):
     """By whichever thread, of more than there are cores."""
-    from svdrot.kernels import cpu, pairs_cpu
-
-    monkeypatch.setattr(cpu, "NUMBERS_PER_THREAD", 64)
-    monkeypatch.setattr(cpu, "NUMBERS_PER_CHUNK", 32)
+    monkeypatch.setattr(kernels.pairs_cpu.cpu, "NUMBERS_PER_THREAD", 64)
+    monkeypatch.setattr(kernels.pairs_cpu.cpu, "NUMBERS_PER_CHUNK", 32)
     monkeypatch.setattr(torch, "get_num_threads", lambda: 7)
     x = torch.randn(501, 40, 3)
     m, _ = pairs_cpu.moments(x, x, None, True)

@@ -17,67 +17,79 @@ from .program import Program, Shape
 DENSE, STRIDED, SAME = range(3)  # how an input lies: row after row, with other strides, the same for all rows
 WORTH_A_THREAD = 40_000  # nanoseconds
 BLOCK = 64  # rows in a chunk, or a multiple
-HALVES = (torch.float16, torch.bfloat16)
+MOST_PLANS = 4096  # shapes to remember
 
 
 def run(program: Program, scalars: Sequence[float], x: Sequence[Tensor]) -> list[Tensor]:
     plan = _plan(program, x)
-    batch = _same_batch(program.graph.inputs, x)
-    if batch is not None and _are_contiguous(x):
-        rows = x[0].numel() // plan.counts[0]
-        inner = rows
-        arrays = [
-            number for t, dense in zip(x, plan.dense, strict=False) for number in (t.data_ptr(), *dense)
-        ]
+    if plan.is_dense and _are_contiguous(x):
+        batch, rows = plan.batch, plan.rows
+        words = [0, 0, rows, rows, *scalars]
+        for t, dense in plan.pairs(x):
+            words.append(t.data_ptr())
+            words += dense
     else:
         batch, inner, x, arrays = _strided(program.graph.inputs, x)
         rows = math.prod(batch)
-    results, places = [], []
-    for shape, dtype, total in zip(program.graph.shapes, plan.dtypes, program.graph.summed, strict=False):
-        if total:
-            result = empty((-(-rows // plan.kernel.wide),), torch.float64)
-        else:
-            result = empty((*batch, *shape), dtype)
+        words = [0, 0, rows, inner, *scalars, *arrays]
+    kernel = plan.kernel
+    results = []
+    for shape, dtype, total in plan.outputs:
+        result = empty((-(-rows // kernel.wide),), torch.float64) if total else empty((*batch, *shape), dtype)
         results.append(result)
-        places.append(result.data_ptr())
+        words.append(result.data_ptr())
     if rows:
-        count = min(torch.get_num_threads(), int(rows * plan.nanoseconds) // WORTH_A_THREAD)
+        count = int(rows * plan.nanoseconds) // WORTH_A_THREAD
+        if count >= 2:
+            count = min(torch.get_num_threads(), count)
         if count < 2:
-            plan.kernel.rows(plan.kernel.pack(0, 0, rows, inner, *scalars, *arrays, *places), 0, rows)
+            kernel.rows(kernel.pack(*words), 0, rows)
         else:
-            chunk = -(-rows // (4 * count * BLOCK)) * BLOCK
-            words = bytearray(plan.kernel.pack(0, chunk, rows, inner, *scalars, *arrays, *places))
-            address = ctypes.addressof(ctypes.c_char.from_buffer(words))
-            threads.share(plan.kernel.entry, plan.kernel.share, address, count)
+            words[1] = -(-rows // (4 * count * BLOCK)) * BLOCK
+            shared = bytearray(kernel.pack(*words))
+            address = ctypes.addressof(ctypes.c_char.from_buffer(shared))
+            threads.share(kernel.entry, kernel.share, address, count)
     if program.sums:
-        results = [r.sum() if total else r for r, total in zip(results, program.graph.summed, strict=False)]
+        results = [r.sum() if total else r for r, (*_, total) in zip(results, plan.outputs, strict=True)]
     return results
 
 
 class _Plan(NamedTuple):
+    """What is known from the shapes and dtypes of the inputs."""
+
     kernel: Any
-    dtypes: tuple[torch.dtype, ...]  # of the outputs
-    counts: tuple[int, ...]  # numbers of a row of each input
+    outputs: tuple[tuple[Shape, torch.dtype, bool], ...]  # shape of a row, dtype, whether it is summed
     dense: tuple[tuple[int, ...], ...]  # how an input lies row after row
     nanoseconds: float  # of a row
+    batch: torch.Size
+    rows: int
+    is_dense: bool  # whether all inputs have the same batch shape
+
+    def pairs(self, x: Sequence[Tensor]):
+        return zip(x, self.dense, strict=True)
 
 
 def _plan(program: Program, x: Sequence[Tensor]) -> _Plan:
-    key: tuple = tuple([t.dtype for t in x])
-    if key[0].itemsize < 4 and is_autocast(x[0]):
+    key: tuple = tuple([(t.dtype, t.shape) for t in x])
+    if x[0].dtype.itemsize < 4 and is_autocast(x[0]):
         key = (*key, "autocast")
-    plan = program.kernels.get(key)
+    plan = program.plans.get(key)
     if plan is None:
-        plan = program.kernels[key] = _made(program, x)
+        plan = _planned(program, x, key)
+        if len(program.plans) < MOST_PLANS:
+            program.plans[key] = plan
     return plan
 
 
-def _made(program: Program, x: Sequence[Tensor]) -> _Plan:
-    from .vectors import Kernel  # llvmlite, which `import svdrot` does not load
-
+def _planned(program: Program, x: Sequence[Tensor], key: tuple) -> _Plan:
     graph = program.graph
     *dtypes, compute = door.dtypes_of(program, x)
-    counts = tuple(math.prod(shape) for shape in graph.inputs)
+    kernel_key = "cpu", tuple(t.dtype for t in x), tuple(dtypes)
+    if kernel_key not in program.kernels:
+        from .vectors import Kernel  # llvmlite, which `import svdrot` does not load
+
+        program.kernels[kernel_key] = Kernel(graph, [t.dtype for t in x], dtypes, compute)
+    counts = [math.prod(shape) for shape in graph.inputs]
     dense = tuple(
         (DENSE, 0, count, shape[-1] if shape else 1, 1)
         for count, shape in zip(counts, graph.inputs, strict=True)
@@ -85,8 +97,11 @@ def _made(program: Program, x: Sequence[Tensor]) -> _Plan:
     numbers = sum(counts) + sum(map(math.prod, graph.shapes))
     # As measured on AVX-512: 45 operations a nanosecond, and 20 bytes to and from memory.
     nanoseconds = compute.itemsize * max(program.cost / 180, numbers / 20)
-    kernel = Kernel(graph, [t.dtype for t in x], dtypes, compute)
-    return _Plan(kernel, tuple(dtypes), counts, dense, nanoseconds)
+    batches = [t.shape[: t.ndim - len(s)] for t, s in zip(x, graph.inputs, strict=True)]
+    is_dense = all(batch == batches[0] for batch in batches)
+    outputs = tuple(zip(graph.shapes, dtypes, graph.summed, strict=True))
+    rows = math.prod(batches[0])
+    return _Plan(program.kernels[kernel_key], outputs, dense, nanoseconds, batches[0], rows, is_dense)
 
 
 def _are_contiguous(x: Sequence[Tensor]) -> bool:
@@ -96,23 +111,14 @@ def _are_contiguous(x: Sequence[Tensor]) -> bool:
     return True
 
 
-def _same_batch(shapes: Sequence[Shape], x: Sequence[Tensor]) -> torch.Size | None:
-    batch = None
-    for t, shape in zip(x, shapes, strict=False):
-        own = t.shape[: t.ndim - len(shape)]
-        if batch is None:
-            batch = own
-        elif own != batch:
-            return None
-    return batch
-
-
 def _strided(shapes: Sequence[Shape], x: Sequence[Tensor]) -> tuple[torch.Size, int, list[Tensor], list[int]]:
     """The common batch shape, the rows of its inner dimension, and how each array lies.
 
     Batch dimensions that no array needs apart are one; if more than two are left, arrays are copied.
     """
     batch = torch.broadcast_shapes(*[t.shape[: t.ndim - len(s)] for t, s in zip(x, shapes, strict=True)])
+    if 0 in batch:
+        return batch, 1, [*x], []
     expanded = [t.expand(*batch, *s) for t, s in zip(x, shapes, strict=True)]
     sizes, strides = _merged(batch, [t.stride()[: len(batch)] for t in expanded])
     if len(sizes) > 2:

@@ -8,7 +8,7 @@ guard values only, and where(x > 0, sqrt(x), 0) has the derivative 0 at 0.
 
 from collections.abc import Sequence
 
-from .graph import Node, constant, is_constant, ordered, results_of
+from .graph import Node, as_node, constant, is_constant, ordered, results_of
 from .words import absolute, cos, maximum, sin, where
 
 
@@ -29,7 +29,7 @@ def vjp(outputs: Sequence[Node], wanted: Sequence[Node], cotangents: Sequence[No
             g = [adjoints.get(id(r), zero) for r in results]
             if not all(is_constant(x, 0) for x in g):
                 for a, adjoint in zip(n.args, n.value.vjp(n.args, results, g), strict=True):
-                    give(a, adjoint)
+                    give(a, as_node(adjoint))
             continue
         g = adjoints.get(id(n))
         if g is None or n.op == "item":
@@ -55,7 +55,7 @@ def jvp(outputs: Sequence[Node], given: Sequence[Node], tangents: Sequence[Node]
             results = results_of(n)
             along = [known.get(id(a), zero) for a in n.args]
             for r, t in zip(results, n.value.jvp(n.args, results, along), strict=True):
-                known[id(r)] = t
+                known[id(r)] = as_node(t)
             continue
         if n.op == "where":
             condition, x, y = n.args
@@ -117,6 +117,8 @@ def _partials(n: Node) -> list[tuple[Node, Node]]:
             return [(a[0], constant(-1))]
         case "abs":
             return [(a[0], where(a[0] > 0.0, 1.0, where(a[0] < 0.0, -1.0, 0.0)))]
+        case "once":
+            raise NotImplementedError(n.value)
         case "sqrt":
             return [(a[0], 0.5 / n)]
         case "sin":

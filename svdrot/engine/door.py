@@ -10,6 +10,7 @@ operations.
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -27,30 +28,37 @@ def apply(program: Program, scalars: Sequence[float], x: Sequence[Tensor]) -> li
     """The outputs of a program, with derivatives for whoever asks for them."""
     if is_recorded():
         return run(program, scalars, x)
-    if torch.compiler.is_compiling():
-        return _compiled(program, scalars, x)
     if is_constant(x):
         return run(program, scalars, x)
     if program.order >= MOST_ORDERS or any(map(is_legacy_batch, x)):
-        return operations.run(program.name, scalars, x, dtypes_of(program, x))
-    found = _Map.apply(program, scalars, *x)
+        return operations.run(program.name, scalars, x, dtypes_of(program, x), differentiable=True)
+    transformed = forward_ad._current_level >= 0 or torch._C._are_functorch_transforms_active()
+    found = (_Transformed if transformed else _Map).apply(program, scalars, *x)
     return [found] if isinstance(found, Tensor) else list(found)  # pyright: ignore
 
 
-def _compiled(program: Program, scalars: Sequence[float], x: Sequence[Tensor]) -> list[Tensor]:
+def written_down(name: str, scalars: Sequence[float], x: Sequence[Tensor], results: int) -> list[Tensor]:
+    """The outputs of a formula, by its name, for Dynamo, which sees what is done with tensors and nothing
+    else.
+    """
+    *dtypes, compute = _dtypes_of_values(x, len(x))
+    if memory.is_exporting():
+        return operations.run(name, scalars, x, (*dtypes * results, compute))
+    if torch._C._are_functorch_transforms_active():
+        if operations.has_own_derivatives(name):
+            # Dynamo inlines a Function there and drops its derivative without a word (pytorch#192985).
+            raise NotImplementedError(
+                "torch.func transforms of svdrot functions inside torch.compile: compile without them."
+            )
+        return operations.run(name, scalars, x, (*dtypes * results, compute))
     from . import opaque
 
-    if torch._C._are_functorch_transforms_active():
-        # Dynamo inlines a Function there and drops its derivative without a word (pytorch#192985).
-        raise NotImplementedError(
-            "torch.func transforms of svdrot functions inside torch.compile: compile without them."
-        )
-    return opaque.apply(program.name, list(x), list(scalars))
+    return opaque.apply(name, list(x), list(scalars))
 
 
 def is_recorded() -> bool:
     """Whether operations are written down for a program that knows no autograd: exported or traced."""
-    return memory.is_exporting() or torch.jit.is_tracing()  # pyright: ignore
+    return memory.is_exporting() or torch._C._is_tracing()
 
 
 def is_constant(x: Sequence[Tensor]) -> bool:
@@ -76,52 +84,64 @@ class _Map(torch.autograd.Function):
     """A program with its derivatives."""
 
     @staticmethod
+    def forward(ctx, program, scalars, *x):
+        found = run(program, scalars, x)
+        _remember(ctx, program, scalars, x, found)
+        return found[0] if len(found) == 1 else tuple(found)
+
+    @staticmethod
+    def backward(ctx, *g):
+        x = _saved(ctx)
+        wanted = ctx.needs_input_grad[2:]
+        given = tuple([t is not None for t in g])
+        if not any(given):
+            return (None,) * (2 + ctx.count)
+        derivative = ctx.program.vjp(wanted, given, ctx.with_results)
+        found = iter(apply(derivative, ctx.scalars, (*x, *[t for t in g if t is not None])))
+        adjoints: list[Any] = [None, None]
+        for t, w in zip(x, wanted, strict=False):
+            adjoint = next(found) if w else None
+            if adjoint is not None and adjoint.shape != t.shape:  # the sum of what its copies would have
+                adjoint = adjoint.sum_to_size(t.shape)
+            adjoints.append(adjoint)
+        return tuple(adjoints)
+
+    @classmethod
+    def apply(cls, *arguments):
+        # Function.apply first looks for transforms, and binds the arguments to the signature of forward,
+        # which takes longer than a projection (12 us).
+        return super(torch.autograd.Function, cls).apply(*arguments)  # type: ignore[misc]
+
+
+class _Transformed(torch.autograd.Function):
+    """The same for transforms and forward mode."""
+
+    @staticmethod
     def forward(program, scalars, *x):
         found = run(program, scalars, x)
         return found[0] if len(found) == 1 else tuple(found)
 
     @staticmethod
     def setup_context(ctx, inputs, output):
-        ctx.program, ctx.scalars, *x = inputs
-        results = (output,) if isinstance(output, Tensor) else output
-        ctx.with_results = keeps_results(ctx.program, results)
-        ctx.count = len(x)
-        saved = (*x, *results) if ctx.with_results else x
-        ctx.save_for_backward(*saved)
+        program, scalars, *x = inputs
+        saved = _remember(ctx, program, scalars, x, [output] if isinstance(output, Tensor) else [*output])
         ctx.save_for_forward(*saved)
-        ctx.set_materialize_grads(False)
 
-    @staticmethod
-    def backward(ctx, *g):
-        x = ctx.saved_tensors
-        wanted = ctx.needs_input_grad[2:]
-        given = tuple(t is not None for t in g)
-        if not any(given):
-            return (None,) * (2 + ctx.count)
-        derivative = ctx.program.vjp(wanted, given, ctx.with_results)
-        found = iter(apply(derivative, ctx.scalars, (*x, *[t for t in g if t is not None])))
-        adjoints = [next(found) if w else None for w in wanted]
-        # An input that was broadcast has the sum of what its copies would have.
-        adjoints = [
-            a if a is None or a.shape == t.shape else a.sum_to_size(t.shape)
-            for a, t in zip(adjoints, x, strict=False)
-        ]
-        return None, None, *adjoints
+    backward = _Map.backward
 
     @staticmethod
     def jvp(ctx, _, __, *tangents):
         given = tuple(t is not None for t in tangents)
         derivative = ctx.program.jvp(given, ctx.with_results)
-        found = apply(derivative, ctx.scalars, (*ctx.saved_tensors, *[t for t in tangents if t is not None]))
+        found = apply(derivative, ctx.scalars, (*_saved(ctx), *[t for t in tangents if t is not None]))
         return found[0] if len(found) == 1 else tuple(found)
 
     @staticmethod
     def vmap(info, in_dims, program, scalars, *x):
         """One more batch dimension, in front of all others."""
         dims = in_dims[2:]
-        ranks = [
-            t.ndim - len(s) - (d is not None) for t, s, d in zip(x, program.graph.inputs, dims, strict=True)
-        ]
+        shapes = program.graph.inputs
+        ranks = [t.ndim - len(s) - (d is not None) for t, s, d in zip(x, shapes, dims, strict=True)]
         moved = []
         for t, rank, dim in zip(x, ranks, dims, strict=True):
             if dim is not None:
@@ -131,13 +151,21 @@ class _Map(torch.autograd.Function):
         found = apply(program, scalars, tuple(moved))
         return (found[0], 0) if len(found) == 1 else (tuple(found), (0,) * len(found))
 
-    @classmethod
-    def apply(cls, *arguments):
-        # Function.apply first binds the arguments to the signature of forward, which takes longer than a
-        # projection (12 us); outside functorch transforms that is all it does before handing over.
-        if torch._C._are_functorch_transforms_active():
-            return super().apply(*arguments)
-        return super(torch.autograd.Function, cls).apply(*arguments)  # type: ignore[misc]
+
+def _remember(ctx: Any, program: Program, scalars: Sequence[float], x: Sequence[Tensor], found: list[Tensor]):
+    ctx.program, ctx.scalars, ctx.count = program, scalars, len(x)
+    ctx.with_results = keeps_results(program, found)
+    saved = (*x, *found) if ctx.with_results else x
+    ctx.save_for_backward(*saved)
+    ctx.set_materialize_grads(False)
+    return saved
+
+
+def _saved(ctx: Any) -> tuple[Tensor, ...]:
+    """Without the wrappers of transforms that are over, as of `torch.func.vjp` when its function is
+    called.
+    """
+    return tuple(map(torch._C._functorch.unwrap_if_dead, ctx.saved_tensors))  # pyright: ignore
 
 
 def keeps_results(program: Program, results: Sequence[Tensor]) -> bool:
@@ -166,12 +194,16 @@ def dtypes_of(program: Program, x: Sequence[Tensor]) -> tuple[torch.dtype, ...]:
     Half precision is a storage format here: it is computed in float32 and leaves as it came, but for
     autocast, whose rule for such functions is float32.
     """
+    common, compute = _dtypes_of_values(x, program.primals)
+    return *(common if i is None else x[i].dtype for i in program.follows), compute
+
+
+def _dtypes_of_values(x: Sequence[Tensor], primals: int) -> tuple[torch.dtype, torch.dtype]:
     common, double = x[0].dtype, False
     for i, t in enumerate(x):
         double = double or t.dtype == torch.float64
-        if i < program.primals and t.dtype != common:
+        if i < primals and t.dtype != common:
             common = torch.promote_types(common, t.dtype)
-    compute = torch.float64 if double else torch.float32
     if common.itemsize < 4 and is_autocast(x[0]):
         common = torch.float32
-    return *(common if i is None else x[i].dtype for i in program.follows), compute
+    return common, torch.float64 if double else torch.float32

@@ -154,7 +154,7 @@ def tracing(outputs: Iterable[Node] = ()) -> Iterator[None]:
 
 def node(op: str, *args: Any, value: Any = None) -> Node:
     """The node of an operation, or a simpler one that is as good."""
-    nodes = tuple([a if isinstance(a, Node) else constant(a) for a in args])
+    nodes = tuple(map(as_node, args))
     simple = _simplified(op, nodes)
     if simple is not None:
         return simple
@@ -176,6 +176,10 @@ def _key(op: str, args: tuple[Node, ...], value: Any) -> tuple:
     if op == "constant":
         value = value, math.copysign(1.0, value)  # 0 and -0 are not one node
     return op, *map(id, args), value
+
+
+def as_node(x: Any) -> Node:
+    return x if isinstance(x, Node) else constant(x)
 
 
 def constant(x: float) -> Node:
@@ -300,7 +304,9 @@ def ordered(outputs: Iterable[Node]) -> list[Node]:
 
 def operations(outputs: Iterable[Node]) -> int:
     """How many operations there are: what a machine has to do."""
-    return sum(n.op not in ("input", "constant", "by_dtype", "item", "detached") for n in ordered(outputs))
+    return sum(
+        n.op not in ("input", "constant", "by_dtype", "item", "detached", "once") for n in ordered(outputs)
+    )
 
 
 def rebuilt(outputs: Sequence[Node], change: Callable[[Node, list[Node]], Any]) -> list[Node]:

@@ -74,7 +74,7 @@ class Lanes:
                 return self.intrinsic(n.op, *a)
             case "abs":
                 return self.intrinsic("fabs", *a)
-            case "detached":
+            case "detached" | "once":
                 return a[0]
             case "far":
                 return self.far(n.value, *a)

@@ -1,28 +1,49 @@
 """Maps of tensors from formulas of scalars: what the library and its users declare."""
 
+import copy
 from collections.abc import Callable, Sequence
 from functools import cached_property
 from typing import Any
 
+import torch
 from torch import Tensor
 
-from svdrot._checks import check_shape
+from svdrot._checks import check_shape, common_batch
 
 from . import door
-from .program import Program, Shape, program
+from .program import MAPS, Program, Shape, array_of, free_name, is_symbolic, program
+from .totals import total
+
+MOST_SHAPES = 4096  # to remember
 
 
-class Map:
-    """A formula as a differentiable function of tensors.
+def formula(
+    inputs: dict[str, Shape],
+    results: Shape | list[Shape],
+    *,
+    scalars: int = 0,
+    guarded: bool | Sequence[str] = True,
+    name: str | None = None,
+) -> Callable[[Callable[..., Any]], "Map"]:
+    """Make a formula a differentiable function of tensors: a decorator.
+
+    The formula is a plain Python function, straight down, of arrays of numbers (of one number for shape ()),
+    and of `scalars` further numbers.
 
     Args:
-        formula: a function of arrays of symbols (of one symbol for shape ()), and of further numbers.
-        inputs: the shape of one element of each argument, by its name.
+        inputs: the shape of one element of each argument, of at most two dimensions, by its name.
         results: the shape of one element of the result, or a list of those of several.
-        scalars: how many further numbers there are: the same for all elements, without derivatives.
+        scalars: how many further numbers there are, the same for all elements and without derivatives.
         guarded: whether an element with a NaN or an infinity gives NaN in all of its results and gradients,
             or the names of the arguments for which it does.
         name: unique in the process; that of the formula by default.
+    """
+    return lambda f: Map(f, inputs, results, scalars=scalars, guarded=guarded, name=name)
+
+
+class Map:
+    """A formula as a differentiable function of tensors; of symbols it is the formula itself. See
+    `formula`.
     """
 
     def __init__(
@@ -35,22 +56,89 @@ class Map:
         guarded: bool | Sequence[str] = True,
         name: str | None = None,
     ):
-        self.formula, self.inputs, self.scalars = formula, inputs, scalars
+        self.formula, self.scalars, self._origin = formula, scalars, None
         self.names, self.shapes = tuple(inputs), tuple(inputs.values())
         self.several = isinstance(results, list)
         self.results = tuple(results) if isinstance(results, list) else (results,)
-        self.guarded = [*inputs] if guarded is True else guarded or []
-        self.name = name or f"{formula.__module__}.{formula.__qualname__}"
+        wanted = [*inputs] if guarded is True else guarded or []
+        self.guarded = [self.names.index(name) for name in wanted]
+        self.name = free_name(name or f"{formula.__module__}.{formula.__qualname__}")
+        MAPS[self.name] = self
+        self._good: set[Any] = set()  # shapes and dtypes of arguments
+        self.__doc__, self.__name__ = formula.__doc__, self.name.rpartition(".")[2]
+
+    def named(self, *names: str) -> "Map":
+        """The same with other names of the arguments, for errors."""
+        other = copy.copy(self)
+        other.names, other._origin = names, self
+        return other
 
     @cached_property
     def program(self) -> Program:
-        guarded = [self.names.index(name) for name in self.guarded]
+        if self._origin is not None:
+            return self._origin.program
         return program(
-            self.formula, self.shapes, self.results, name=self.name, scalars=self.scalars, guarded=guarded
+            self.formula,
+            self.shapes,
+            self.results,
+            name=self.name,
+            scalars=self.scalars,
+            guarded=self.guarded,
         )
 
-    def __call__(self, *x: Tensor, scalars: Sequence[float] = ()) -> Any:
-        for name, shape, t in zip(self.names, self.shapes, x, strict=True):
-            check_shape(name, t, *shape)
-        found = door.apply(self.program, scalars, x)
-        return found if self.several else found[0]
+    def __call__(self, *x: Any, scalars: Sequence[float] = ()) -> Any:
+        """Tensors (..., *shape), whose batch dimensions broadcast, to tensors (..., *result)."""
+        if not isinstance(x[0], Tensor) and is_symbolic(x):
+            return self._of_symbols(*x)
+        self._check_once(x)
+        if torch.compiler.is_compiling():  # which must not look into the making of programs
+            found = door.written_down(self.name, scalars, x, len(self.results))
+        else:
+            found = door.apply(self.program, scalars, x)
+        return tuple(found) if self.several else found[0]
+
+    def mean(self, *x: Tensor, scalars: Sequence[float] = ()) -> Tensor:
+        """The mean of a number over all elements, (), with its gradients in one pass over memory."""
+        return self._total(x, scalars, is_mean=True)
+
+    def sum(self, *x: Tensor, scalars: Sequence[float] = ()) -> Tensor:
+        """The sum of a number over all elements, (), with its gradients in one pass over memory."""
+        return self._total(x, scalars, is_mean=False)
+
+    def _total(self, x: tuple[Tensor, ...], scalars: Sequence[float], is_mean: bool) -> Tensor:
+        self._check_once(x)
+        if torch.compiler.is_compiling():
+            values = self(*x, scalars=scalars).to(torch.promote_types(x[0].dtype, torch.float32))
+            return values.mean() if is_mean else values.sum()
+        return total(self.program, scalars, x, is_mean)
+
+    def _of_symbols(self, *x: Any) -> Any:
+        found = self.formula(*x)
+        parts = found if self.several else (found,)
+        shaped = [array_of(part, shape) for part, shape in zip(parts, self.results, strict=True)]
+        return tuple(shaped) if self.several else shaped[0]
+
+    def _check_once(self, x: tuple[Any, ...]) -> None:
+        """Shapes and dtypes that came before are good: to ask each takes 3 us of the 9 of a small call."""
+        try:
+            key = tuple([(t.shape, t.dtype) for t in x])
+            if key in self._good:
+                return
+        except (AttributeError, TypeError):  # no tensor; a shape of symbols
+            key = None
+        self._check(x)
+        if key is not None and not torch.compiler.is_compiling() and len(self._good) < MOST_SHAPES:
+            self._good.add(key)
+
+    def _check(self, x: tuple[Any, ...]) -> None:
+        if len(x) != len(self.shapes):
+            raise TypeError(f"`{self.__name__}` takes {', '.join(self.names)}; got {len(x)} arguments.")
+        for i, shape in enumerate(self.shapes):
+            check_shape(self.names[i], x[i], *shape)
+        if len(x) > 1:
+            self._check_batches(x)
+
+    def _check_batches(self, x: tuple[Tensor, ...]) -> None:
+        batches = [t.shape[: t.ndim - len(shape)] for t, shape in zip(x, self.shapes, strict=True)]
+        if any(batch != batches[0] for batch in batches):
+            common_batch(**dict(zip(self.names, batches, strict=True)))

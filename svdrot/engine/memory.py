@@ -1,5 +1,7 @@
 """Whether a tensor is memory that a kernel may read."""
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -28,3 +30,11 @@ def in_memory(*tensors: Tensor | None) -> bool:
         if x is not None and (type(x) not in ORDINARY or x.is_neg()):
             return False
     return True
+
+
+def unseen_by_dynamo(function: Any) -> Any:
+    """A function that Dynamo calls and does not trace, as `torch.compiler.assume_constant_result`, which
+    imports all of Dynamo.
+    """
+    function._dynamo_marked_constant = True
+    return function

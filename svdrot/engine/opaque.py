@@ -46,11 +46,8 @@ def _backward(ctx, g: Sequence[Tensor | None]):
     derivative = find(ctx.name).vjp(wanted, given, ctx.with_results)
     found = iter(apply(derivative.name, [*ctx.saved_tensors, *[t for t in g if t is not None]], ctx.scalars))
     x = ctx.saved_tensors[: ctx.count]
-    return (
-        None,
-        [next(found).sum_to_size(t.shape) if w else None for t, w in zip(x, wanted, strict=True)],
-        None,
-    )
+    adjoints = [next(found).sum_to_size(t.shape) if w else None for t, w in zip(x, wanted, strict=True)]
+    return None, adjoints, None if ctx.scalars else []  # an empty list counts as one of tensors
 
 
 apply.register_autograd(_backward, setup_context=_remember)

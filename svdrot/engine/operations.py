@@ -12,9 +12,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from . import memory
 from .graph import Node, Operation, ordered
-from .lowering import with_constants
-from .program import Program, find, program
+from .lowering import lowered, with_constants
+from .program import Program, find, free_name, program
 
 WRITTEN = {
     "add": "{} + {}",
@@ -30,6 +31,7 @@ WRITTEN = {
     "not": "~{}",
     "where": "where({}, {}, {})",
     "detached": "{}.detach()",
+    "once": "{}",
     **{
         name: f"torch.{name}({{}})"
         for name in ("abs", "sqrt", "floor", "sin", "cos", "exp", "expm1", "log", "log1p")
@@ -39,28 +41,45 @@ WRITTEN = {
 
 
 def run(
-    name: str, scalars: Sequence[float], x: Sequence[Tensor], dtypes: Sequence[torch.dtype]
+    name: str,
+    scalars: Sequence[float],
+    x: Sequence[Tensor],
+    dtypes: Sequence[torch.dtype],
+    differentiable: bool = False,
 ) -> list[Tensor]:
-    """The outputs of a program, by its name, in these dtypes; the last of them is what to compute in."""
+    """The outputs of a program, by its name, in these dtypes; the last of them is what to compute in.
+
+    What autograd shall look through, `differentiable`, has operations with a derivative of their own as such.
+    """
     *results, dtype = dtypes
-    compute, inputs, shapes, summed, guarded = _written(name, dtype)
+    compute, inputs, shapes, summed, guarded = _WRITTEN[_key(name, dtype, differentiable)]
     entries, batch = [], []
     for value, shape in zip(x, inputs, strict=True):
         value = value.to(dtype)
-        entries += value.flatten(-len(shape)).unbind(-1) if shape else [value]
+        rows = value.unbind(-2) if len(shape) == 2 else [value]
+        entries += [entry for row in rows for entry in row.unbind(-1)] if shape else rows
         batch.append(entries[-1])
     flat = [_tensor(number, batch[0]) for number in compute(*entries, *scalars)]
-    flat = torch.broadcast_tensors(*flat, *batch)
+    common = torch.broadcast_shapes(*[t.shape for t in (*flat, *batch)])
+    flat = [t.expand(common) for t in flat] if len(common) else flat
     outputs = []
     for shape, total, result in zip(shapes, summed, results, strict=True):
         count = math.prod(shape)
-        output = torch.stack(flat[:count], -1) if shape else flat[0]
+        output = _stacked(flat[:count], shape)
         flat = flat[count:]
         for i in guarded:
-            output = output + _poison(x[i], len(inputs[i]), dtype)[(..., *[None] * (len(shape) > 0))]
-        output = output.unflatten(-1, shape) if len(shape) > 1 else output
+            output = output + _poison(x[i], len(inputs[i]), dtype)[(..., *[None] * len(shape))]
         outputs.append(output.sum(dtype=torch.float64) if total else output.to(result))
     return outputs
+
+
+def _stacked(entries: list[Tensor], shape: tuple[int, ...]) -> Tensor:
+    """Not by `unflatten`, which batches in disguise (`is_grads_batched`) do not have."""
+    if len(shape) < 2:
+        return torch.stack(entries, -1) if shape else entries[0]
+    columns = shape[-1]
+    rows = [torch.stack(entries[k : k + columns], -1) for k in range(0, len(entries), columns)]
+    return torch.stack(rows, -2)
 
 
 def _tensor(number: Any, like: Tensor) -> Tensor:
@@ -76,18 +95,31 @@ def _poison(value: Tensor, dims: int, dtype: torch.dtype) -> Tensor:
     return torch.where(finite, 0.0, torch.nan).to(dtype)
 
 
-@torch.compiler.assume_constant_result
-def _written(name: str, dtype: torch.dtype) -> tuple:
-    return _function(name, dtype)
+@memory.unseen_by_dynamo
+def has_own_derivatives(name: str) -> bool:
+    """Whether torch operations of the formula would have other derivatives."""
+    return any(n.op == "call" for n in ordered(n for group in find(name).graph.outputs for n in group))
 
 
-@cache
-def _function(name: str, dtype: torch.dtype) -> tuple:
-    """A function of all entries and scalars that gives those of the outputs; and what is known of them."""
+# A function of all entries and scalars that gives those of the outputs, and what is known of them, by key.
+# Dynamo looks it up; it must not see how it was made.
+_WRITTEN: dict[str, tuple] = {}
+
+
+@memory.unseen_by_dynamo
+def _key(name: str, dtype: torch.dtype, differentiable: bool) -> str:
+    key = f"{name} in {dtype}{', differentiable' * differentiable}"
+    if key not in _WRITTEN:
+        _WRITTEN[key] = _function(name, dtype, differentiable)
+    return key
+
+
+def _function(name: str, dtype: torch.dtype, differentiable: bool) -> tuple:
     graph = find(name).graph
     entries = [(i, k) for i, shape in enumerate(graph.inputs) for k in range(math.prod(shape))]
     leaves = [*entries, *(("scalar", k) for k in range(graph.scalars))]
-    outputs = with_constants([n for group in graph.outputs for n in group], dtype)
+    outputs = [n for group in graph.outputs for n in group]
+    outputs = with_constants(outputs, dtype) if differentiable else lowered(outputs, dtype, {})
     compute = written({leaf: f"x{j}" for j, leaf in enumerate(leaves)}, outputs, dtype)
     return compute, graph.inputs, graph.shapes, graph.summed, graph.guarded
 
@@ -108,8 +140,8 @@ def written(names: dict[Any, str], outputs: Sequence[Node], dtype: torch.dtype) 
         else:
             known[id(n)] = f"t{len(lines)}"
             if n.op == "call":
-                word = f"call_{n.value.name}"
-                words[word] = _caller(n.value, dtype)
+                word = f"call{len(lines)}"
+                words[word] = _caller(n.value)
                 lines.append(f"t{len(lines)} = {word}({', '.join(args)})")
             else:
                 lines.append(f"t{len(lines)} = {WRITTEN[n.op].format(*args)}")
@@ -124,17 +156,14 @@ def _where(dtype: torch.dtype) -> Callable[..., Tensor]:
     return lambda condition, x, y: torch.where(condition, x, y).to(dtype)
 
 
-def _caller(operation: Operation, dtype: torch.dtype) -> Callable[..., Any]:
-    """An operation on entries: with its own derivative, where somebody may ask for one."""
+def _caller(operation: Operation) -> Callable[..., Any]:
+    """An operation on entries, with its own derivative."""
     from . import door
 
-    with_body = _body(operation, dtype)
     own = _own_program(operation)
 
     def call(*entries: Any) -> Any:
         like = next(e for e in entries if isinstance(e, Tensor))
-        if door.is_recorded() or not torch.is_grad_enabled():
-            return with_body(*entries)
         stacked = torch.stack(torch.broadcast_tensors(*[_tensor(e, like) for e in entries]), -1)
         return door.apply(own, (), (stacked,))[0].unbind(-1)
 
@@ -142,16 +171,6 @@ def _caller(operation: Operation, dtype: torch.dtype) -> Callable[..., Any]:
 
 
 @cache
-def _body(operation: Operation, dtype: torch.dtype) -> Callable[..., tuple]:
-    from .graph import symbol, tracing
-
-    arguments = range(operation.arguments)
-    with tracing():
-        outputs = list(operation.body(*[symbol(k) for k in arguments]))
-    return written({k: f"x{k}" for k in arguments}, with_constants(outputs, dtype), dtype)
-
-
-@cache
 def _own_program(operation: Operation) -> Program:
     shapes = [(operation.arguments,)], [(operation.count,)]
-    return program(lambda x: operation(*x), *shapes, name=f"operation {operation.name}")
+    return program(lambda x: operation(*x), *shapes, name=free_name(f"operation {operation.name}"))

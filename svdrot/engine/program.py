@@ -3,12 +3,14 @@
 import math
 from collections.abc import Callable, Sequence
 from functools import cached_property
+from itertools import chain, count
 from typing import Any, NamedTuple
+from weakref import WeakValueDictionary
 
 import numpy as np
 
 from .derivatives import jvp, vjp
-from .graph import Node, constant, operations, rebuilt, symbol, tracing
+from .graph import Node, as_node, constant, operations, rebuilt, symbol, tracing
 
 Shape = tuple[int, ...]
 
@@ -44,7 +46,9 @@ class Program:
             tuple(follows),
             primals,
         )
-        self.kernels: dict[Any, Any] = {}
+        self.kernels: dict[Any, Any] = {}  # by device and dtypes
+        self.plans: dict[Any, Any] = {}  # by shapes and dtypes
+        self.derivatives: dict[str, Program] = {}
         PROGRAMS[name] = self
 
     def __reduce__(self):
@@ -67,14 +71,14 @@ class Program:
     def vjp(self, wanted: tuple[bool, ...], given: tuple[bool, ...], with_results: bool) -> "Program":
         """(inputs, results if wanted, given cotangents) -> adjoints of the wanted inputs."""
         key = f"{self.name}|vjp:{_bits(wanted)}:{_bits(given)}:{with_results:d}"
-        return PROGRAMS.get(key) or self._vjp(wanted, given, with_results, key)
+        return self.derivatives.get(key) or self._vjp(wanted, given, with_results, key)
 
     def _vjp(self, wanted, given, with_results, key):
         graph, first = self.graph, self._first(with_results)
         places = [i for i, w in enumerate(wanted) if w]
         with tracing(self._nodes):
             cotangents, shapes = self._along(graph.shapes, given, first)
-            targets = [symbol((i, k)) for i in places for k in range(math.prod(graph.inputs[i]))]
+            targets = [n for i in places for n in self._entries_of(i)]
             flat = iter(self._finished(vjp(self._nodes, targets, cotangents), with_results))
         groups = tuple(tuple(next(flat) for _ in range(math.prod(graph.inputs[i]))) for i in places)
         inputs = (*graph.inputs, *(graph.shapes if with_results else ()), *shapes)
@@ -83,17 +87,41 @@ class Program:
     def jvp(self, given: tuple[bool, ...], with_results: bool) -> "Program":
         """(inputs, results if wanted, given tangents) -> tangents of the outputs."""
         key = f"{self.name}|jvp:{_bits(given)}:{with_results:d}"
-        return PROGRAMS.get(key) or self._jvp(given, with_results, key)
+        return self.derivatives.get(key) or self._jvp(given, with_results, key)
 
     def _jvp(self, given, with_results, key):
         graph, first = self.graph, self._first(with_results)
         with tracing(self._nodes):
             tangents, shapes = self._along(graph.inputs, given, first)
-            sources = [symbol((i, k)) for i, s in enumerate(graph.inputs) for k in range(math.prod(s))]
+            sources = [n for i in range(len(graph.inputs)) for n in self._entries_of(i)]
             flat = iter(self._finished(jvp(self._nodes, sources, tangents), with_results))
         groups = tuple(tuple(next(flat) for _ in group) for group in graph.outputs)
         inputs = (*graph.inputs, *(graph.shapes if with_results else ()), *shapes)
         return self._derived(inputs, groups, graph.shapes, key, self.follows)
+
+    def total(self, wanted: tuple[bool, ...]) -> "Program":
+        """(inputs, factor) -> the sum of the only output over all rows, and `factor` times its gradients."""
+        key = f"{self.name}|total:{_bits(wanted)}"
+        return self.derivatives.get(key) or self._total(wanted, key)
+
+    def _total(self, wanted, key):
+        graph = self.graph
+        with tracing(self._nodes):
+            factor = symbol(("scalar", graph.scalars))
+            targets = [self._entries_of(i) for i, w in enumerate(wanted) if w]
+            flat = iter(vjp(self._nodes, [n for group in targets for n in group], [factor]))
+            gradients = tuple(tuple(next(flat) for _ in group) for group in targets)
+        places = [i for i, w in enumerate(wanted) if w]
+        shapes = ((), *(graph.inputs[i] for i in places))
+        summed = (True, *(False for _ in places))
+        whole = Graph(
+            graph.inputs, graph.scalars + 1, (graph.outputs[0], *gradients), shapes, summed, graph.guarded
+        )
+        self.derivatives[key] = Program(whole, key, self.order, (None, *places), self.primals)
+        return self.derivatives[key]
+
+    def _entries_of(self, i: int) -> list[Node]:
+        return [symbol((i, k)) for k in range(math.prod(self.graph.inputs[i]))]
 
     @cached_property
     def _nodes(self) -> list[Node]:
@@ -130,19 +158,35 @@ class Program:
     def _derived(self, inputs, groups, shapes, key, follows) -> "Program":
         graph = self.graph
         derived = Graph(tuple(inputs), graph.scalars, groups, shapes, (False,) * len(groups), graph.guarded)
-        return Program(derived, key, self.order + 1, follows, self.primals)
+        self.derivatives[key] = Program(derived, key, self.order + 1, follows, self.primals)
+        return self.derivatives[key]
 
 
-PROGRAMS: dict[str, Program] = {}
+PROGRAMS: WeakValueDictionary[str, Program] = WeakValueDictionary()  # a formula keeps its derivatives alive
+
+
+MAPS: WeakValueDictionary[str, Any] = WeakValueDictionary()  # what has a `program`, by its name
+
+
+_TAKEN: set[str] = set()
+
+
+def free_name(name: str) -> str:
+    """The name, or with a number if a formula had it: what was compiled by name stays right."""
+    found = next(n for n in chain([name], (f"{name} {k}" for k in count(2))) if n not in _TAKEN)
+    _TAKEN.add(found)
+    return found
 
 
 def find(name: str) -> Program:
-    """The program of a name, made again if need be."""
+    """The program of a name, made if need be."""
     if name in PROGRAMS:
         return PROGRAMS[name]
     parent, _, derivative = name.rpartition("|")
     if not parent:
-        raise KeyError(f"no formula of the name {name!r} has been declared in this process")
+        if name not in MAPS:
+            raise KeyError(f"no formula of the name {name!r} has been declared in this process")
+        return MAPS[name].program
     kind, *masks = derivative.split(":")
     *masks, results = masks
     return getattr(find(parent), kind)(*(tuple(c == "1" for c in mask) for mask in masks), results == "1")
@@ -182,10 +226,16 @@ def program(
 
 
 def _symbols(i: int, shape: Shape) -> Any:
+    return array_of([symbol((i, k)) for k in range(math.prod(shape))], shape)
+
+
+def array_of(numbers: Any, shape: Shape) -> Any:
+    """Numbers and symbols, nested anyhow, as an array of this shape, or the only one for ()."""
+    flat = _flat(numbers)
     if shape == ():
-        return symbol((i, 0))
-    array = np.empty(math.prod(shape), dtype=object)
-    array[:] = [symbol((i, k)) for k in range(len(array))]
+        return flat[0]
+    array = np.empty(len(flat), dtype=object)
+    array[:] = flat
     return array.reshape(shape)
 
 
@@ -195,7 +245,12 @@ def _entries(name: str, k: int, result: Any, shape: Shape) -> tuple[Node, ...]:
         raise ValueError(
             f"result {k} of the formula `{name}` must have shape {shape}; got {len(flat)} numbers"
         )
-    return tuple(x if isinstance(x, Node) else constant(x) for x in flat)
+    return tuple(map(as_node, flat))
+
+
+def is_symbolic(x: Sequence[Any]) -> bool:
+    """Whether there is a symbol among numbers and arrays of them."""
+    return any(isinstance(entry, Node) for entry in _flat(x))
 
 
 def _flat(result: Any) -> list:

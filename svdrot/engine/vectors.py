@@ -186,7 +186,7 @@ class _Writer:
     def _copy(self, dtype: torch.dtype) -> ir.Function:
         """A block of rows, one after the other; past the last row, that once more."""
         kind = STORED[dtype].as_pointer()
-        name = f"copy{8 * dtype.itemsize}"
+        name = f"copy {dtype}"
         if name in self.module.globals:
             return self.module.globals[name]
         function = self._function(name, [kind, kind, *[WORD] * 9], private=True)

@@ -23,6 +23,11 @@ def detached(x):
     return node("detached", x)
 
 
+def once(x, why):
+    """x, of which nobody may take a derivative, because of what is said."""
+    return node("once", x, value=why)
+
+
 def absolute(x):
     return node("abs", x)
 

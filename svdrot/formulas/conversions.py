@@ -2,18 +2,13 @@
 radians."""
 
 from svdrot.engine.graph import by_dtype
+from svdrot.engine.maps import formula
 from svdrot.engine.words import atan2, cos, detached, maximum, sin, sqrt, where
 
-from .vectors import (
-    choose,
-    dot,
-    largest,
-    normalized,
-    rescaled_or_first_axis,
-    vector,
-)
+from .vectors import choose, dot, largest, normalized, rescaled_or_first_axis, vector
 
 
+@formula({"quaternion": (4,)}, (3, 3))
 def quaternion_to_matrix(q):
     return _unscaled_to_matrix(rescaled_or_first_axis(q))
 
@@ -32,6 +27,7 @@ def _unscaled_to_matrix(q):
     )
 
 
+@formula({"matrix": (3, 3)}, (4,))
 def matrix_to_quaternion(m):
     """The column of 4 q qᵀ with the largest diagonal entry, at least 1, normalized; w >= 0."""
     columns = four_outer_product(m)
@@ -63,6 +59,7 @@ def four_outer_product(m):
 SMALL = by_dtype((2.0**-23) ** (1 / 3), (2.0**-52) ** (1 / 3))
 
 
+@formula({"axis_angle": (3,)}, (4,))
 def axis_angle_to_quaternion(v):
     half = v * 0.5
     squared = dot(half, half)
@@ -74,14 +71,17 @@ def axis_angle_to_quaternion(v):
     return vector(cosine, *(sinc * half))
 
 
+@formula({"axis_angle": (3,)}, (3, 3))
 def axis_angle_to_matrix(v):
     return _unscaled_to_matrix(axis_angle_to_quaternion(v))
 
 
+@formula({"matrix": (3, 3)}, (3,))
 def matrix_to_axis_angle(m):
     return upper_quaternion_to_axis_angle(matrix_to_quaternion(m))
 
 
+@formula({"quaternion": (4,)}, (3,))
 def quaternion_to_axis_angle(q):
     return upper_quaternion_to_axis_angle(upper_quaternion(q))
 
@@ -104,6 +104,7 @@ def upper_quaternion_to_axis_angle(q):
     return where(small, 2.0 * series, 2.0 * atan2(sine, w) / sine) * u
 
 
+@formula({"mrp": (3,)}, (4,))
 def mrp_to_quaternion(p):
     # Every term over scale^2, so that none overflows; `scale` cancels, and derivatives may take it as
     # constant.
@@ -114,6 +115,7 @@ def mrp_to_quaternion(p):
     return vector(one - squared, *(2.0 * k * p)) * (1.0 / (one + squared))
 
 
+@formula({"quaternion": (4,)}, (3,))
 def quaternion_to_mrp(q):
     return upper_quaternion_to_mrp(upper_quaternion(q))
 
@@ -122,9 +124,11 @@ def upper_quaternion_to_mrp(q):
     return q[1:] * (1.0 / (1.0 + q[0]))
 
 
+@formula({"mrp": (3,)}, (3, 3))
 def mrp_to_matrix(p):
     return _unscaled_to_matrix(mrp_to_quaternion(p))
 
 
+@formula({"matrix": (3, 3)}, (3,))
 def matrix_to_mrp(m):
     return upper_quaternion_to_mrp(matrix_to_quaternion(m))

@@ -1,10 +1,15 @@
-"""Angles between rotations, and the exponential map; matrices are arrays (3, 3), acting on columns."""
+"""Between two rotations: angles, chords, exponential and logarithm; matrices are arrays (3, 3)."""
 
 import numpy as np
 
-from svdrot.engine.words import atan2
+from svdrot.engine.graph import by_dtype
+from svdrot.engine.maps import formula
+from svdrot.engine.words import atan2, detached, where
 
-from .vectors import length, vector
+from .conversions import axis_angle_to_matrix, matrix_to_axis_angle
+from .vectors import dot, length, vector
+
+PAIR = {"a": (3, 3), "b": (3, 3)}
 
 
 def relative_turn(a, b):
@@ -18,10 +23,50 @@ def axial(q):
     return vector(q[2, 1] - q[1, 2], q[0, 2] - q[2, 0], q[1, 0] - q[0, 1])
 
 
+@formula(PAIR, ())
 def geodesic_distance(a, b):
     sine, cosine = relative_turn(a, b)
     return atan2(length(sine), cosine)
 
 
+@formula(PAIR, ())
 def chordal_distance(a, b):
     return length((a - b).ravel())
+
+
+@formula(PAIR, ())
+def squared_chordal_distance(a, b):
+    difference = (a - b).ravel()
+    return dot(difference, difference)
+
+
+SMALL = by_dtype((2.0**-23) ** (1 / 3), (2.0**-52) ** (1 / 3))
+
+
+@formula(PAIR, ())
+def squared_geodesic_distance(a, b):
+    sine, cosine = relative_turn(a, b)
+    squared = 0.25 * dot(sine, sine)
+    # asin(sqrt x)^2 = x + x^2 / 3 + 8 x^3 / 45 + ..., right to eps where x^3 < eps, its derivative too.
+    small = (detached(squared) < SMALL) & (detached(cosine) > 0.0)
+    x = where(small, squared, 0.0)
+    series = x * (1.0 + x * (1 / 3 + x * (8 / 45 + x * (4 / 35))))
+    angle = atan2(length(sine), cosine)
+    return where(small, series, angle * angle)
+
+
+@formula({"base": (3, 3), "vector": (3,)}, (3, 3))
+def exp_map(base, vector):
+    return base @ axis_angle_to_matrix(vector)
+
+
+@formula({"base": (3, 3), "rotation": (3, 3)}, (3,))
+def log_map(base, rotation):
+    return matrix_to_axis_angle(base.T @ rotation)
+
+
+@formula({"start": (3, 3), "end": (3, 3), "share": ()}, (3, 3), guarded=("start", "end"))
+def slerp(start, end, share):
+    known = share - share == 0.0
+    turned = exp_map(start, where(known, share, 0.0) * log_map.formula(start, end))
+    return [where(known, x, float("nan")) for x in turned.ravel()]

@@ -30,11 +30,9 @@ from . import (
     _step_tiles,
     _sum_tiles,
     _threads,
-    _tiles,
 )
 
 TILES = (
-    _tiles,
     _polar_tiles,
     _polar_row_tiles,
     _pair_tiles,

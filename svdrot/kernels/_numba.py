@@ -17,7 +17,9 @@ import numba
 import torch
 from llvmlite import ir
 
-from . import _simd, _threads, so3
+from svdrot.formulas import projection
+
+from . import _simd, _threads
 
 SCALARS = {torch.float32: numba.float32, torch.float64: numba.float64}
 
@@ -36,7 +38,7 @@ def compile(module: Any, kernel: str, dtype: torch.dtype) -> tuple[str, list[str
     words = {"__name__": __name__, "carray": numba.carray, "use_widest_vectors": _simd.use_widest_vectors}
     words |= {"sqrt": math.sqrt, "absolute": abs, "where": inline(where)}
     words |= module.vocabulary(dtype, scalar)
-    so3.bind(words, inline, getattr(module, "FORMULAS", ()))
+    projection.bind(words, inline, getattr(module, "FORMULAS", ()))
     for helper in module.HELPERS:
         words[helper.__name__] = inline(types.FunctionType(helper.__code__, words, helper.__name__))
     function = types.FunctionType(getattr(module, kernel).__code__, words, kernel)

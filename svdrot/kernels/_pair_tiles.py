@@ -11,7 +11,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from . import pairs, so3
+from svdrot.formulas import projection
+
+from . import pairs
 
 TILE = 256  # pairs at a time: they stay in the first cache
 SCRATCH = 7 * TILE
@@ -370,7 +372,7 @@ HELPERS = (
     padded, sum_of, fill, spill, narrowed, make_relative, coordinates, power_near, sizes, pivot, read_moments,
     write_six, first_that_counts, weight_of, to_scale, moments_of, blank,
 )  # fmt: skip
-FORMULAS = (*so3.FORMULAS, *pairs.FORMULAS)
+FORMULAS = (*projection.FORMULAS, *pairs.FORMULAS)
 
 
 def vocabulary(dtype: torch.dtype, scalar: Any) -> dict[str, Any]:
@@ -391,4 +393,4 @@ def vocabulary(dtype: torch.dtype, scalar: Any) -> dict[str, Any]:
     words |= _simd.transpositions(scalar, TILE, 3)
     copies = _simd.transpositions(scalar, TILE, 1)
     words |= {"copy": copies["gather"], "copy_back": copies["scatter"]}
-    return words | {name: np.float64(value) for name, value in so3.constants(torch.float64).items()}
+    return words | {name: np.float64(value) for name, value in projection.constants(torch.float64).items()}

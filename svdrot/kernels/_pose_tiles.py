@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from . import so3
+from svdrot.formulas import projection
+
 from ._pair_tiles import MOMENTS
-from ._tiles import columns, put
 
 LANES = 16  # transforms in a tile, always computed whole
 SCRATCH = 2 * 27 * LANES  # in numbers of the points: room for as many of float64
@@ -111,6 +111,16 @@ def pair_pose_gradients(
                 result[first + i, 7 + k] += z[k, i]
 
 
+def columns(x, i):
+    return (x[0, i], x[3, i], x[6, i]), (x[1, i], x[4, i], x[7, i]), (x[2, i], x[5, i], x[8, i])
+
+
+def put(a, b, c, x, i):
+    x[0, i], x[3, i], x[6, i] = a
+    x[1, i], x[4, i], x[7, i] = b
+    x[2, i], x[5, i], x[8, i] = c
+
+
 def clear(x, live):
     """The lanes past the last; see `_tiles.read`."""
     for k in range(9):
@@ -135,11 +145,11 @@ def read_pose(pivots, moments, row):
 
 
 HELPERS = (clear, columns, put, scale_of, read_pose)
-FORMULAS = so3.FORMULAS
+FORMULAS = projection.FORMULAS
 
 
 def vocabulary(dtype: torch.dtype, scalar: Any) -> dict[str, Any]:
     import numba
 
     words: dict[str, Any] = {"LANES": LANES, "MOMENTS": MOMENTS, "wide": numba.float64}
-    return words | {name: np.float64(value) for name, value in so3.constants(torch.float64).items()}
+    return words | {name: np.float64(value) for name, value in projection.constants(torch.float64).items()}

@@ -60,16 +60,16 @@ def width(scalar: Any) -> int:
 # Three vectors hold w points, and are dealt once.
 
 
-def transpositions(scalar: Any, lanes: int, entries: int = 9) -> dict[str, Any]:
-    """For `WIDTH` matrices, points or numbers, `gather(m, at, x, to)` and `scatter(x, to, m, at)`.
+def transpositions(scalar: Any, lanes: int, entries: int) -> dict[str, Any]:
+    """For `WIDTH` points or numbers, `gather(m, at, x, to)` and `scatter(x, to, m, at)`.
 
-    They begin at m[at], their lanes at x[to]; `x` has a row of `lanes` numbers for each of 9, 3 or 1 entries.
+    They begin at m[at], their lanes at x[to]; `x` has a row of `lanes` numbers for each of 3 or 1 entries.
     """
     size = scalar.bitwidth // 8
     wide = width(scalar)
     pointer = types.CPointer(scalar)
     signature = types.void(pointer, types.intp, pointer, types.intp)
-    rounds = {1: [], 3: [POINT], 9: [ROWS, COLUMNS]}[entries]
+    rounds = {1: [], 3: [POINT]}[entries]
 
     def move(context, builder, arguments, strides, rounds, deal):
         source, first, target, second = arguments
@@ -108,7 +108,6 @@ def transpositions(scalar: Any, lanes: int, entries: int = 9) -> dict[str, Any]:
 
 
 POINT = ((0, 1, 2),)
-ROWS, COLUMNS = ((0, 1, 2), (3, 4, 5), (6, 7, 8)), ((0, 3, 6), (1, 4, 7), (2, 5, 8))
 
 
 def deal(builder, a, b, c):

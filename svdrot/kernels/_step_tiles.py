@@ -9,7 +9,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from . import pairs, so3
+from svdrot.formulas import projection
+
+from . import pairs
 from ._sum_tiles import SUMS
 
 # Sums, segments, origins, rotations and translations of before, steps.
@@ -246,10 +248,10 @@ def at(vectors, item):
 HELPERS = (
     *(sum_of, at, merge, means, covariance, change, diagonalize, solution, exponential, turned, write_step),
 )
-FORMULAS = (*so3.FORMULAS, pairs.difference)
+FORMULAS = (*projection.FORMULAS, pairs.difference)
 
 
 def vocabulary(dtype: torch.dtype, scalar: Any) -> dict[str, Any]:
     words = {"SUMS": SUMS, "STEP": STEP, "SWEEPS": SWEEPS, "OBSERVABLE": OBSERVABLE}
     words |= {"TWO": 2.0, "LEAST": 1e-12, "ROUNDING": 2.0**-106}
-    return words | {name: np.float64(value) for name, value in so3.constants(torch.float64).items()}
+    return words | {name: np.float64(value) for name, value in projection.constants(torch.float64).items()}

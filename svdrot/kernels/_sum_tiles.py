@@ -16,7 +16,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from . import pairs, so3
+from svdrot.formulas import projection
+
+from . import pairs
 
 TILE = 256  # pairs at a time
 RESIDUAL = 28  # the row after four of seven numbers
@@ -235,13 +237,13 @@ HELPERS = (
     *(where3, norm, less, rsqrt_or_zero, times, turn, pair, put, put_plane),
     *(points, planes, symmetric, generalized, segment, read, write_rows, write_residuals, add_products),
 )
-FORMULAS = (*so3.FORMULAS, pairs.difference)
+FORMULAS = (*projection.FORMULAS, pairs.difference)
 
 
 def vocabulary(dtype: torch.dtype, scalar: Any) -> dict[str, Any]:
     from ._simd import integers
 
     words = {"TILE": TILE, "ROWS": ROWS, "RESIDUAL": RESIDUAL, "SUMS": SUMS, "INFINITY": math.inf}
-    words |= {name: np.float64(value) for name, value in so3.constants(torch.float64).items()}
+    words |= {name: np.float64(value) for name, value in projection.constants(torch.float64).items()}
     words |= {"POINTS": POINTS, "PLANES": PLANES, "SYMMETRIC": SYMMETRIC}
     return words | {"integers": integers}

@@ -8,7 +8,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from . import so3
+from svdrot.formulas import projection
 
 BLOCK = 128  # lanes per program
 
@@ -58,8 +58,8 @@ def _bound(dtype: torch.dtype) -> dict[str, Any]:
     constant = (
         tl.constexpr if isinstance(_where, triton.JITFunction) else float
     )  # which Triton's interpreter needs
-    vocabulary |= {name: constant(value) for name, value in so3.constants(dtype).items()}
-    so3.bind(vocabulary, triton.jit)
+    vocabulary |= {name: constant(value) for name, value in projection.constants(dtype).items()}
+    projection.bind(vocabulary, triton.jit)
     return vocabulary
 
 

@@ -1,5 +1,6 @@
 # pyright: reportUndefinedVariable=false
-"""The arithmetic of one pair of points (x, y) of weight w, on scalars, as in `so3`, with which it is bound.
+"""The arithmetic of one pair of points (x, y) of weight w, on scalars, as in `svdrot.formulas.projection`,
+with which it is bound.
 
 Matrices are three columns; g stands for a gradient with respect to what follows it.
 """

@@ -1,7 +1,6 @@
 # pyright: reportArgumentType=false, reportCallIssue=false, reportGeneralTypeIssues=false
 """GPU backend for pairs of points in Triton: a program for each segment of a cloud. See `pairs_reference`."""
 
-from functools import partial
 from typing import Any
 
 import torch
@@ -9,12 +8,13 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from . import gpu, pairs, pairs_reference, so3
+from svdrot.formulas import projection
+
+from . import gpu, pairs, pairs_reference
 from ._pair_tiles import MOMENTS
 from .pairs_cpu import merged as merged_segments
-
-poses = partial(pairs_reference.poses, projection=gpu)
-pose_gradients = partial(pairs_reference.pose_gradients, projection=gpu)
+from .pairs_reference import pose_gradients as pose_gradients
+from .pairs_reference import poses as poses
 
 BLOCK = 256  # pairs at a time
 BLOCKS = 16  # most of them that one program goes over
@@ -64,8 +64,8 @@ def _bound() -> dict[str, Any]:
     words: dict[str, Any] = {"__name__": __name__, "tl": tl, "sqrt": gpu._sqrt}
     words |= {"absolute": gpu._absolute, "where": gpu._where}
     constant = tl.constexpr if isinstance(gpu._where, triton.JITFunction) else float
-    words |= {name: constant(value) for name, value in so3.constants(torch.float64).items()}
-    so3.bind(words, triton.jit, [*so3.FORMULAS, *pairs.FORMULAS])
+    words |= {name: constant(value) for name, value in projection.constants(torch.float64).items()}
+    projection.bind(words, triton.jit, [*projection.FORMULAS, *pairs.FORMULAS])
     return words
 
 

@@ -26,7 +26,7 @@ import math
 import torch
 from torch import Tensor
 
-from . import reference
+from svdrot.formulas import projection
 
 
 def moments(x: Tensor, y: Tensor, w: Tensor | None, centred: bool) -> tuple[Tensor, Tensor]:
@@ -105,10 +105,10 @@ def misfit(
 
 
 def poses(
-    m: Tensor, pivots: Tensor, centred: bool, scaled: bool, dtype: torch.dtype, *, projection=reference
+    m: Tensor, pivots: Tensor, centred: bool, scaled: bool, dtype: torch.dtype
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     covariance = split(m)[3].contiguous()
-    nearest = projection.special_orthogonalize(covariance)
+    nearest = projection.nearest(covariance)
     return *placed(m, pivots, nearest, centred, scaled, dtype), covariance, nearest
 
 
@@ -139,8 +139,6 @@ def pose_gradients(
     scaled: bool,
     damping: float,
     g: tuple[Tensor | None, ...],
-    *,
-    projection=reference,
 ) -> Tensor:
     p, q = centroids(m, pivots)
     _, _, _, c, v = split(m)
@@ -156,7 +154,7 @@ def pose_gradients(
     share = torch.where(spread, gs / torch.where(spread, v[:, 0], 1), 0)
     gp = -s[:, None] * (nearest * gt[:, :, None]).sum(1)
     gr, gc = gr + share[:, None, None] * c, gc + share[:, None, None] * nearest
-    gc = gc + projection.special_orthogonalize_differential(c.contiguous(), nearest, gr, damping)
+    gc = gc + projection.differential(c, nearest, gr, damping)
     return torch.cat((torch.zeros_like(v), gp, gt, gc.flatten(1), -(share * s)[:, None]), -1)
 
 

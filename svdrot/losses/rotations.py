@@ -10,15 +10,16 @@ r"""Losses between two rotations, of their angle $\theta$ or their chord $2 \sqr
 The first and third are Laplacian errors, of a median, the others Gaussian, of a mean; Huber's are both.
 """
 
-import math
-
-import torch
 from torch import Tensor
 
-from svdrot._checks import check_floating, check_positive, common_batch, result_dtype, to_compute
-from svdrot.metrics import length, promote, relative_turn
+from svdrot._checks import check_positive
+from svdrot.formulas import losses, turns
 
 NAMES = ("estimate", "truth")
+_GEODESIC = turns.geodesic_distance.named(*NAMES)
+_SQUARED_GEODESIC = turns.squared_geodesic_distance.named(*NAMES)
+_CHORDAL = turns.chordal_distance.named(*NAMES)
+_SQUARED_CHORDAL = turns.squared_chordal_distance.named(*NAMES)
 
 
 def geodesic(estimate: Tensor, truth: Tensor) -> Tensor:
@@ -38,9 +39,7 @@ def geodesic(estimate: Tensor, truth: Tensor) -> Tensor:
     Source:
         Huynh, "Metrics for 3D Rotations", J. Math. Imaging Vis. 35 (2009), metric phi_6.
     """
-    estimate, truth, result = promote(estimate, truth, NAMES)
-    sine, cosine = relative_turn(estimate, truth)
-    return torch.atan2(length(sine), cosine).to(result)
+    return _GEODESIC(estimate, truth)
 
 
 def squared_geodesic(estimate: Tensor, truth: Tensor) -> Tensor:
@@ -54,19 +53,7 @@ def squared_geodesic(estimate: Tensor, truth: Tensor) -> Tensor:
     Source:
         Hartley et al., "Rotation Averaging", Int. J. Comput. Vis. 103 (2013), section 4.
     """
-    estimate, truth, result = promote(estimate, truth, NAMES)
-    return _squared_angle(estimate, truth).to(result)
-
-
-def _squared_angle(a: Tensor, b: Tensor) -> Tensor:
-    sine, cosine = relative_turn(a, b)
-    squared = (sine * sine).sum(-1) / 4
-    # asin(sqrt x)^2 = x + x^2 / 3 + 8 x^3 / 45 + ..., right to eps where x^3 < eps, its derivative too.
-    small = ((squared < torch.finfo(squared.dtype).eps ** (1 / 3)) & (cosine > 0)).detach()
-    x = torch.where(small, squared, 0)
-    series = x * (1 + x * (1 / 3 + x * (8 / 45 + x * (4 / 35))))
-    away = torch.where(small[..., None], 1, sine)
-    return torch.where(small, series, torch.atan2(length(away), torch.where(small, 1, cosine)) ** 2)
+    return _SQUARED_GEODESIC(estimate, truth)
 
 
 def chordal(estimate: Tensor, truth: Tensor) -> Tensor:
@@ -86,8 +73,7 @@ def chordal(estimate: Tensor, truth: Tensor) -> Tensor:
     Source:
         Huynh, J. Math. Imaging Vis. 35 (2009), metric phi_5.
     """
-    estimate, truth, result = promote(estimate, truth, NAMES)
-    return length((estimate - truth).flatten(-2)).to(result)
+    return _CHORDAL(estimate, truth)
 
 
 def squared_chordal(estimate: Tensor, truth: Tensor) -> Tensor:
@@ -102,8 +88,7 @@ def squared_chordal(estimate: Tensor, truth: Tensor) -> Tensor:
         Levinson et al., "An Analysis of SVD for Deep Rotation Estimation", NeurIPS 2020, whose loss is half
         of this, summed over the batch.
     """
-    estimate, truth, result = promote(estimate, truth, NAMES)
-    return (estimate - truth).square().sum((-2, -1)).to(result)
+    return _SQUARED_CHORDAL(estimate, truth)
 
 
 def raw_9d(matrix: Tensor, truth: Tensor) -> Tensor:
@@ -135,14 +120,7 @@ def huber_geodesic(estimate: Tensor, truth: Tensor, threshold: float) -> Tensor:
         Huber, "Robust Estimation of a Location Parameter", Ann. Math. Statist. 35 (1964).
     """
     check_positive("threshold", threshold)
-    estimate, truth, result = promote(estimate, truth, NAMES)
-    return _huber(_squared_angle(estimate, truth), threshold).to(result)
-
-
-def _huber(squared: Tensor, threshold: float) -> Tensor:
-    far = (squared > threshold**2).detach()
-    distance = torch.where(far, squared, 1).sqrt()
-    return torch.where(far, threshold * (distance - threshold / 2), squared / 2)
+    return losses.huber_geodesic(estimate, truth, scalars=(threshold,))
 
 
 def huber_chordal(estimate: Tensor, truth: Tensor, threshold: float) -> Tensor:
@@ -162,8 +140,7 @@ def huber_chordal(estimate: Tensor, truth: Tensor, threshold: float) -> Tensor:
         Huber, Ann. Math. Statist. 35 (1964).
     """
     check_positive("threshold", threshold)
-    estimate, truth, result = promote(estimate, truth, NAMES)
-    return _huber((estimate - truth).square().sum((-2, -1)), threshold).to(result)
+    return losses.huber_chordal(estimate, truth, scalars=(threshold,))
 
 
 def laplace_geodesic(estimate: Tensor, truth: Tensor, scale: Tensor) -> Tensor:
@@ -193,21 +170,4 @@ def laplace_geodesic(estimate: Tensor, truth: Tensor, scale: Tensor) -> Tensor:
         Kendall and Gal, "What Uncertainties Do We Need in Bayesian Deep Learning for Computer Vision?",
         NeurIPS 2017, here with the normaliser of SO(3).
     """
-    check_floating("scale", scale)
-    estimate, truth, result = promote(estimate, truth, NAMES)
-    common_batch(estimate=estimate.shape[:-2], truth=truth.shape[:-2], scale=scale.shape)
-    sine, cosine = relative_turn(estimate, truth)
-    b = to_compute(scale[..., None], 1)[..., 0]
-    b = torch.where(b > 0, b, torch.nan)
-    loss = torch.atan2(length(sine), cosine) / b + _log_laplace_normalizer(b)
-    return loss.to(torch.promote_types(result, result_dtype(scale)))
-
-
-def _log_laplace_normalizer(b: Tensor) -> Tensor:
-    narrow = b < 0.01  # what is subtracted from 1 is below exp(-300)
-    wide = torch.where(narrow, 1, b)
-    k = 1 / wide
-    over_k = (-torch.expm1(-math.pi * k) - 2 * k * k * torch.exp(-math.pi * k)) * (wide / math.pi)
-    log_b = torch.where(narrow, b, 1).log()
-    cube = 3 * log_b - math.log(math.pi) - torch.log1p(torch.where(narrow, b * b, 0))
-    return torch.where(narrow, cube, over_k.log() - torch.log1p(k * k))
+    return losses.laplace_geodesic(estimate, truth, scale)

@@ -5,13 +5,12 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from svdrot._checks import check_shape, common_batch, compute_dtype, result_dtype, to_compute
-from svdrot.metrics import length, promote
+from svdrot._checks import check_shape, compute_dtype, result_dtype
+from svdrot.formulas import losses as formulas
 from svdrot.registration.transform import Transform
-from svdrot.representations._directions import normalize, rescale
 
 from .point_matching import Pose
-from .rotations import NAMES, geodesic
+from .rotations import geodesic
 
 
 def minimum_over_symmetries(
@@ -94,13 +93,4 @@ def axial(estimate: Tensor, truth: Tensor, axis: Tensor, *, undirected: bool = F
         Brégier et al., "Defining the Pose of Any 3D Rigid Object and an Associated Distance", Int. J. Comput.
         Vis. 126 (2018), objects of revolution.
     """
-    estimate, truth, result = promote(estimate, truth, NAMES)
-    check_shape("axis", axis, 3)
-    common_batch(estimate=estimate.shape[:-2], truth=truth.shape[:-2], axis=axis.shape[:-1])
-    a = to_compute(axis, 1)
-    zero = (a == 0).all(-1, keepdim=True)
-    a = normalize(torch.where(zero, torch.nan, rescale(a)))[..., None, :]
-    x, y = torch.broadcast_tensors((estimate * a).sum(-1), (truth * a).sum(-1))
-    sine, cosine = length(torch.linalg.cross(x, y)), (x * y).sum(-1)
-    angle = torch.atan2(sine, cosine.abs() if undirected else cosine)
-    return angle.to(torch.promote_types(result, result_dtype(axis)))
+    return (formulas.axial_undirected if undirected else formulas.axial)(estimate, truth, axis)

@@ -1,7 +1,10 @@
-"""Layers: heads that regress rotations and rigid motions, when they project, and the projection itself."""
+"""Layers: heads that regress rotations and rigid motions, when they project, the projection itself, and
+losses of raw numbers.
+"""
 
 from .heads import RigidHead as RigidHead
 from .heads import RotationHead as RotationHead
+from .losses import RotationLoss as RotationLoss
 from .projection import SpecialOrthogonalize as SpecialOrthogonalize
 from .representations import REPRESENTATIONS as REPRESENTATIONS
 from .representations import Representation as Representation
@@ -22,6 +25,7 @@ __all__ = [
     "Representation",
     "RigidHead",
     "RotationHead",
+    "RotationLoss",
     "SpecialOrthogonalize",
     "Strategy",
 ]

@@ -33,8 +33,7 @@ import torch
 from torch import Tensor
 
 from svdrot.metrics import axial_vector, length
-from svdrot.representations import matrix_to_quaternion, matrix_to_symmetric_10d
-from svdrot.representations._directions import normalize, rescale_or_first_axis
+from svdrot.representations import convert_rotation, matrix_to_quaternion, matrix_to_symmetric_10d
 
 
 def attach(x: Tensor, rotation: Tensor, representation: str, pull: float) -> Tensor:
@@ -102,7 +101,7 @@ def _times_imaginary(q: Tensor, v: Tensor) -> Tensor:
 
 
 def _standard_quaternion(x: Tensor, r: Tensor) -> Tensor:
-    return normalize(rescale_or_first_axis(x))
+    return convert_rotation(x, "quaternion", "quaternion")
 
 
 def _lift_10d(x: Tensor, r: Tensor, omega: Tensor) -> Tensor:

@@ -6,8 +6,8 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from svdrot._checks import check_shape
-from svdrot.projection import special_orthogonalize
+from svdrot.engine.maps import Map
+from svdrot.formulas import conversions, euler, frames, linear
 from svdrot.representations import (
     axis_angle_to_matrix,
     euler_to_matrix,
@@ -25,6 +25,7 @@ from svdrot.representations import (
     rotation_2vec_to_matrix,
     rotation_5d_to_matrix,
     rotation_6d_to_matrix,
+    rotation_9d_to_matrix,
     symmetric_10d_to_matrix,
 )
 
@@ -33,24 +34,31 @@ class Representation(NamedTuple):
     features: int  # raw numbers per rotation
     to_matrix: Callable[[Tensor], Tensor]  # (..., features) -> (..., 3, 3)
     from_matrix: Callable[[Tensor], Tensor]  # (..., 3, 3) -> (..., features), of all raw numbers the standard
-
-
-def _nearest_rotation(raw: Tensor) -> Tensor:
-    """`rotation_9d_to_matrix` without its search for NaN, which the projection keeps in its place anyway: for
-    64 matrices the search takes as long as the projection."""
-    check_shape("raw", raw, 9)
-    return special_orthogonalize(raw.unflatten(-1, (3, 3)))
+    formula: Map  # of `to_matrix`
 
 
 _euler = {"sequence": "XYZ"}
 REPRESENTATIONS: dict[str, Representation] = {
-    "svd": Representation(9, _nearest_rotation, matrix_to_rotation_9d),
-    "6d": Representation(6, rotation_6d_to_matrix, matrix_to_rotation_6d),
-    "quaternion": Representation(4, quaternion_to_matrix, matrix_to_quaternion),
-    "axis_angle": Representation(3, axis_angle_to_matrix, matrix_to_axis_angle),
-    "euler": Representation(3, partial(euler_to_matrix, **_euler), partial(matrix_to_euler, **_euler)),
-    "10d": Representation(10, symmetric_10d_to_matrix, matrix_to_symmetric_10d),
-    "5d": Representation(5, rotation_5d_to_matrix, matrix_to_rotation_5d),
-    "2vec": Representation(6, rotation_2vec_to_matrix, matrix_to_rotation_2vec),
-    "mrp": Representation(3, mrp_to_matrix, matrix_to_mrp),
+    "svd": Representation(9, rotation_9d_to_matrix, matrix_to_rotation_9d, linear.rotation_9d_to_matrix),
+    "6d": Representation(6, rotation_6d_to_matrix, matrix_to_rotation_6d, frames.rotation_6d_to_matrix),
+    "quaternion": Representation(
+        4, quaternion_to_matrix, matrix_to_quaternion, conversions.quaternion_to_matrix
+    ),
+    "axis_angle": Representation(
+        3, axis_angle_to_matrix, matrix_to_axis_angle, conversions.axis_angle_to_matrix
+    ),
+    "euler": Representation(
+        3,
+        partial(euler_to_matrix, **_euler),
+        partial(matrix_to_euler, **_euler),
+        euler.euler_to_matrix["XYZ"],
+    ),
+    "10d": Representation(
+        10, symmetric_10d_to_matrix, matrix_to_symmetric_10d, linear.symmetric_10d_to_matrix
+    ),
+    "5d": Representation(5, rotation_5d_to_matrix, matrix_to_rotation_5d, frames.rotation_5d_to_matrix),
+    "2vec": Representation(
+        6, rotation_2vec_to_matrix, matrix_to_rotation_2vec, frames.rotation_2vec_to_matrix
+    ),
+    "mrp": Representation(3, mrp_to_matrix, matrix_to_mrp, conversions.mrp_to_matrix),
 }

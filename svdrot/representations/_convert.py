@@ -1,70 +1,54 @@
 """From any representation to any other, by name."""
 
 from collections.abc import Callable
-from functools import partial
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from torch import Tensor
 
-from svdrot._checks import check_shape, result_dtype, to_compute
-
-from ._directions import normalize, rescale_or_first_axis
-from ._euler import SEQUENCES, euler_to_quaternion, quaternion_to_euler
-from ._frames import (
-    matrix_to_rotation_2vec,
-    matrix_to_rotation_5d,
-    matrix_to_rotation_6d,
-    rotation_2vec_to_matrix,
-    rotation_5d_to_matrix,
-    rotation_6d_to_matrix,
-)
-from ._linear import (
-    matrix_to_rotation_9d,
-    matrix_to_symmetric_10d,
-    rotation_9d_to_matrix,
-    symmetric_10d_to_matrix,
-)
-from ._quaternions import (
-    axis_angle_to_quaternion,
-    matrix_to_quaternion,
-    mrp_to_quaternion,
-    quaternion_to_axis_angle,
-    quaternion_to_matrix,
-    quaternion_to_mrp,
-)
+from svdrot._checks import check_shape
+from svdrot.engine.maps import Map
+from svdrot.engine.memory import unseen_by_dynamo
+from svdrot.formulas import conversions, euler, frames, linear
+from svdrot.formulas.vectors import normalized, rescaled_or_first_axis
 
 
 class _Representation(NamedTuple):
     shape: tuple[int, ...]  # of one element
     hub: Literal["matrix", "quaternion"]  # what `read` gives and `write` takes
-    read: Callable[[Tensor], Tensor]
-    write: Callable[[Tensor], Tensor]
+    read: Callable[[Any], Any]  # formulas
+    write: Callable[[Any], Any]
 
 
-def _unchanged(value: Tensor) -> Tensor:
+def _unchanged(value: Any) -> Any:
     return value
 
 
-def _unit(quaternion: Tensor) -> Tensor:
-    return normalize(rescale_or_first_axis(quaternion))
+def _unit(quaternion: Any) -> Any:
+    return normalized(rescaled_or_first_axis(quaternion))
 
 
 def _euler(sequence: str) -> _Representation:
-    read = partial(euler_to_quaternion, sequence=sequence)
-    return _Representation((3,), "quaternion", read, partial(quaternion_to_euler, sequence=sequence))
+    return _Representation(
+        (3,), "quaternion", euler.euler_to_quaternion[sequence], euler.quaternion_to_euler[sequence]
+    )
+
+
+def _by_quaternion(name: str) -> _Representation:
+    read, write = getattr(conversions, f"{name}_to_quaternion"), getattr(conversions, f"quaternion_to_{name}")
+    return _Representation((3,), "quaternion", read, write)
 
 
 REPRESENTATIONS = {
     "matrix": _Representation((3, 3), "matrix", _unchanged, _unchanged),
     "quaternion": _Representation((4,), "quaternion", _unit, _unchanged),
-    "axis_angle": _Representation((3,), "quaternion", axis_angle_to_quaternion, quaternion_to_axis_angle),
-    "mrp": _Representation((3,), "quaternion", mrp_to_quaternion, quaternion_to_mrp),
-    "2vec": _Representation((6,), "matrix", rotation_2vec_to_matrix, matrix_to_rotation_2vec),
-    "5d": _Representation((5,), "matrix", rotation_5d_to_matrix, matrix_to_rotation_5d),
-    "6d": _Representation((6,), "matrix", rotation_6d_to_matrix, matrix_to_rotation_6d),
-    "9d": _Representation((9,), "matrix", rotation_9d_to_matrix, matrix_to_rotation_9d),
-    "10d": _Representation((10,), "matrix", symmetric_10d_to_matrix, matrix_to_symmetric_10d),
-    **{f"euler_{sequence}": _euler(sequence) for sequence in SEQUENCES},
+    "axis_angle": _by_quaternion("axis_angle"),
+    "mrp": _by_quaternion("mrp"),
+    "2vec": _Representation((6,), "matrix", frames.rotation_2vec_to_matrix, frames.matrix_to_rotation_6d),
+    "5d": _Representation((5,), "matrix", frames.rotation_5d_to_matrix, frames.matrix_to_rotation_5d),
+    "6d": _Representation((6,), "matrix", frames.rotation_6d_to_matrix, frames.matrix_to_rotation_6d),
+    "9d": _Representation((9,), "matrix", linear.rotation_9d_to_matrix, linear.matrix_to_rotation_9d),
+    "10d": _Representation((10,), "matrix", linear.symmetric_10d_to_matrix, linear.matrix_to_symmetric_10d),
+    **{f"euler_{sequence}": _euler(sequence) for sequence in euler.SEQUENCES},
 }
 
 
@@ -93,13 +77,36 @@ def convert_rotation(value: Tensor, source: str, target: str) -> Tensor:
         ValueError: if `source` or `target` is not one of the names, or `value` has not the shape of `source`.
         TypeError: if `value` is not floating point.
     """
-    start, end = _find("source", source), _find("target", target)
+    start, _ = _find("source", source), _find("target", target)
     check_shape("value", value, *start.shape)
-    # In compute precision all the way: half precision would round the hub.
-    hub = start.read(to_compute(value, len(start.shape)))
-    if start.hub != end.hub:
-        hub = quaternion_to_matrix(hub) if start.hub == "quaternion" else matrix_to_quaternion(hub)
-    return end.write(hub).to(result_dtype(value))
+    return CONVERSIONS[_made(source, target)](value)
+
+
+CONVERSIONS: dict[str, Map] = {}
+
+
+@unseen_by_dynamo
+def _made(source: str, target: str) -> str:
+    """The name of a conversion, which is made if need be. Dynamo need not look into that."""
+    name = f"{source} to {target}"
+    if name not in CONVERSIONS:
+        CONVERSIONS[name] = _conversion(source, target)
+    return name
+
+
+def _conversion(source: str, target: str) -> Map:
+    """One formula for the whole way, so that nothing is rounded to half precision in between."""
+    start, end = _find("source", source), _find("target", target)
+
+    def convert(value: Any) -> Any:
+        hub = start.read(value)
+        if start.hub != end.hub:
+            between = f"{start.hub}_to_{end.hub}"
+            hub = getattr(conversions, between)(hub)
+        return end.write(hub)
+
+    result = (3, 3) if target == "matrix" else (4,) if target == "quaternion" else end.shape
+    return Map(convert, {"value": start.shape}, result, name=f"{__name__}.{source}_to_{target}")
 
 
 def _find(argument: str, name: str) -> _Representation:

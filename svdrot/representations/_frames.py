@@ -1,13 +1,8 @@
 """Two columns and what stands for them: 6D, 5D, 2-vec. The third column is their cross product."""
 
-import math
-
-import torch
 from torch import Tensor
 
-from svdrot._checks import check_shape, result_dtype, to_compute
-
-from ._directions import normalize, perpendicular, rescale, rescale_or_first_axis, unit_perpendicular_part
+from svdrot.formulas import frames
 
 
 def rotation_6d_to_matrix(rotation_6d: Tensor) -> Tensor:
@@ -29,15 +24,7 @@ def rotation_6d_to_matrix(rotation_6d: Tensor) -> Tensor:
     Source:
         Zhou et al., "On the Continuity of Rotation Representations in Neural Networks", CVPR 2019, sec. 4.2.
     """
-    check_shape("rotation_6d", rotation_6d, 6)
-    x, y = to_compute(rotation_6d, 1).unflatten(-1, (2, 3)).unbind(-2)
-    return _gram_schmidt(x, y).to(result_dtype(rotation_6d))
-
-
-def _gram_schmidt(x: Tensor, y: Tensor) -> Tensor:
-    x = normalize(rescale_or_first_axis(x))
-    y = unit_perpendicular_part(rescale(y), x)
-    return torch.stack((x, y, torch.linalg.cross(x, y)), -1)
+    return frames.rotation_6d_to_matrix(rotation_6d)
 
 
 def matrix_to_rotation_6d(matrix: Tensor) -> Tensor:
@@ -50,8 +37,7 @@ def matrix_to_rotation_6d(matrix: Tensor) -> Tensor:
     Source:
         Zhou et al., "On the Continuity of Rotation Representations in Neural Networks", CVPR 2019, sec. 4.2.
     """
-    check_shape("matrix", matrix, 3, 3)
-    return to_compute(matrix, 2)[..., :2].mT.flatten(-2).to(result_dtype(matrix))
+    return frames.matrix_to_rotation_6d(matrix)
 
 
 def rotation_5d_to_matrix(rotation_5d: Tensor) -> Tensor:
@@ -76,21 +62,7 @@ def rotation_5d_to_matrix(rotation_5d: Tensor) -> Tensor:
         Zhou et al., "On the Continuity of Rotation Representations in Neural Networks", CVPR 2019, sec. 4.2
         and its example for n = 3.
     """
-    check_shape("rotation_5d", rotation_5d, 5)
-    first, u = to_compute(rotation_5d, 1).split((2, 3), -1)
-    u = rescale(u)
-    zero = u.detach().abs().amax(-1, keepdim=True) < 0.5
-    # |u| without overflow, and with the derivatives of |u|: they do not depend on the constant divided by.
-    largest = rotation_5d.detach().to(u.dtype)[..., 2:].abs().amax(-1, keepdim=True)
-    n = torch.where(
-        zero, 0, largest * torch.linalg.vector_norm(torch.where(zero, 1, u), dim=-1, keepdim=True)
-    )
-    # Twice the first column, times n where 1 / n might overflow: a positive factor does not turn it.
-    below = n.detach() < 1
-    over, under = torch.where(below, 1, n), torch.where(below, n, 1)
-    third = torch.where(below, under * under - 1, over - 1 / over)
-    x = torch.cat((2 * under * first, third), -1)
-    return _gram_schmidt(x, u).to(result_dtype(rotation_5d))
+    return frames.rotation_5d_to_matrix(rotation_5d)
 
 
 def matrix_to_rotation_5d(matrix: Tensor) -> Tensor:
@@ -112,11 +84,7 @@ def matrix_to_rotation_5d(matrix: Tensor) -> Tensor:
     Source:
         Zhou et al., "On the Continuity of Rotation Representations in Neural Networks", CVPR 2019, sec. 4.2.
     """
-    check_shape("matrix", matrix, 3, 3)
-    a, b, _ = to_compute(matrix, 2).unbind(-1)
-    first, third = a.split((2, 1), -1)
-    u = (third + (1 + third * third).sqrt()) * b
-    return torch.cat((first, u), -1).to(result_dtype(matrix))
+    return frames.matrix_to_rotation_5d(matrix)
 
 
 def rotation_2vec_to_matrix(rotation_2vec: Tensor) -> Tensor:
@@ -144,19 +112,7 @@ def rotation_2vec_to_matrix(rotation_2vec: Tensor) -> Tensor:
         2-vec. Here collinear vectors are defined, and the shorter of $p$ and $m$ is made perpendicular to the
         longer once more, for rounding alone separates them by eps / |m|.
     """
-    check_shape("rotation_2vec", rotation_2vec, 6)
-    first, second = to_compute(rotation_2vec, 1).unflatten(-1, (2, 3)).unbind(-2)
-    first = normalize(rescale_or_first_axis(first))
-    second = rescale(second)
-    zero = second.detach().abs().amax(-1, keepdim=True) < 0.5
-    second = normalize(torch.where(zero, perpendicular(first), second))
-    p, m = first + second, first - second
-    acute = (first * second).detach().sum(-1, keepdim=True) >= 0
-    longer = normalize(torch.where(acute, p, m))
-    shorter = unit_perpendicular_part(torch.where(acute, m, p), longer)
-    p, m = torch.where(acute, longer, shorter), torch.where(acute, shorter, longer)
-    matrix = torch.stack(((p + m) * math.sqrt(0.5), (p - m) * math.sqrt(0.5), torch.linalg.cross(m, p)), -1)
-    return matrix.to(result_dtype(rotation_2vec))
+    return frames.rotation_2vec_to_matrix(rotation_2vec)
 
 
 def matrix_to_rotation_2vec(matrix: Tensor) -> Tensor:

@@ -1,12 +1,8 @@
 """Representations linear in the rotation and read by its projection: 9D and 10D."""
 
-import torch
 from torch import Tensor
 
-from svdrot._checks import check_shape, result_dtype, to_compute
-from svdrot.projection import special_orthogonalize
-
-from ._quaternions import four_outer_product
+from svdrot.formulas import linear
 
 
 def rotation_9d_to_matrix(rotation_9d: Tensor) -> Tensor:
@@ -25,11 +21,7 @@ def rotation_9d_to_matrix(rotation_9d: Tensor) -> Tensor:
     Source:
         Levinson et al., "An Analysis of SVD for Deep Rotation Estimation", NeurIPS 2020, arXiv 2006.14616.
     """
-    check_shape("rotation_9d", rotation_9d, 9)
-    shape = rotation_9d.shape[:-1]
-    # One view here, and none in the projection: each costs autograd 5 us there and back.
-    matrix = special_orthogonalize(to_compute(rotation_9d, 1).reshape(shape.numel(), 3, 3))
-    return matrix.reshape(*shape, 3, 3).to(result_dtype(rotation_9d))
+    return linear.rotation_9d_to_matrix(rotation_9d)
 
 
 def matrix_to_rotation_9d(matrix: Tensor) -> Tensor:
@@ -42,8 +34,7 @@ def matrix_to_rotation_9d(matrix: Tensor) -> Tensor:
     Source:
         Levinson et al., "An Analysis of SVD for Deep Rotation Estimation", NeurIPS 2020, arXiv 2006.14616.
     """
-    check_shape("matrix", matrix, 3, 3)
-    return to_compute(matrix, 2).flatten(-2).to(result_dtype(matrix))
+    return linear.matrix_to_rotation_9d(matrix)
 
 
 def symmetric_10d_to_matrix(symmetric: Tensor) -> Tensor:
@@ -73,16 +64,7 @@ def symmetric_10d_to_matrix(symmetric: Tensor) -> Tensor:
         Uncertainty", RSS 2020, arXiv 2006.01031; Horn, "Closed-form solution of absolute orientation using
         unit quaternions", J. Opt. Soc. Am. A 4 (1987), for N(M).
     """
-    check_shape("symmetric", symmetric, 10)
-    # A quarter of them, of which no sum of four overflows.
-    ww, wx, wy, wz, xx, xy, xz, yy, yz, zz = (to_compute(symmetric, 1) / 4).unbind(-1)
-    entries = (
-        *((yy + zz - ww - xx) / 2, wz - xy, -wy - xz),
-        *(-wz - xy, (xx + zz - ww - yy) / 2, wx - yz),
-        *(wy - xz, -wx - yz, (xx + yy - ww - zz) / 2),
-    )  # of M / 2: a positive factor does not move the nearest rotation
-    matrix = special_orthogonalize(torch.stack(entries, -1).unflatten(-1, (3, 3)))
-    return matrix.to(result_dtype(symmetric))
+    return linear.symmetric_10d_to_matrix(symmetric)
 
 
 def matrix_to_symmetric_10d(matrix: Tensor) -> Tensor:
@@ -104,8 +86,4 @@ def matrix_to_symmetric_10d(matrix: Tensor) -> Tensor:
         Peretroukhin et al., "A Smooth Representation of Belief over SO(3) for Deep Rotation Learning with
         Uncertainty", RSS 2020, arXiv 2006.01031.
     """
-    check_shape("matrix", matrix, 3, 3)
-    r = to_compute(matrix, 2)
-    symmetric = torch.eye(4, dtype=r.dtype, device=r.device) - four_outer_product(r) / 4
-    row, column = torch.triu_indices(4, 4, device=r.device)
-    return symmetric[..., row, column].to(result_dtype(matrix))
+    return linear.matrix_to_symmetric_10d(matrix)

@@ -25,6 +25,7 @@ def scenarios() -> dict[type, Scenarios]:
         registration.Neighbours: {"query": _query},
         losses.ReducedLoss: {"forward": _reduced},
         nn.SpecialOrthogonalize: {"forward": _project},
+        nn.RotationLoss: {"forward": _loss_of_raw},
         nn.RotationHead: {"forward": _head(nn.RotationHead)},
         nn.RigidHead: {"forward": _head(nn.RigidHead)},
         nn.Always: {"forward": _strategy(nn.Always)},
@@ -132,6 +133,10 @@ def _query(points, query, k, max_distance):
 
 def _project(matrix, damping):
     return nn.SpecialOrthogonalize(damping)(matrix)
+
+
+def _loss_of_raw(rotation_9d, truth, reduction):
+    return nn.RotationLoss("svd", "geodesic", reduction)(rotation_9d, truth)
 
 
 def _reduced(estimate, truth, reduction):

@@ -1,15 +1,27 @@
-# pyright: reportUndefinedVariable=false
 """The arithmetic of one 3x3 matrix, on scalars; a matrix is its three columns, a vector a 3-tuple.
 
-Written once: a backend binds these formulas to its machine by supplying `sqrt`, `absolute`, `where` and the
-`constants` of its dtype. Straight-line code only, so that every lane of a vector machine does the same work,
-and a NaN stays in its own lane.
+Straight-line code, so that every lane of a vector machine does the same work, and a NaN stays in its own
+lane. The engine makes kernels and derivatives of it; loops that numba or Triton compile `bind` it to words of
+their own.
 """
 
 import builtins
 import types
 
 import torch
+from torch import Tensor
+
+from svdrot.engine import door
+from svdrot.engine.graph import Operation, by_dtype
+from svdrot.engine.maps import formula
+from svdrot.engine.words import absolute, once, sqrt, where
+
+ZERO, SIXTH, THIRD, HALF, TWO_THIRDS, ONE = 0.0, 1 / 6, 1 / 3, 1 / 2, 2 / 3, 1.0
+# The cubic through the Chebyshev points of 2 cos(acos(h) / 3) on [0, 1], within 8.2e-5 of it.
+ROOT0, ROOT1, ROOT2, ROOT3 = 1.73213266, 0.3306607, -0.08138239, 0.01863937
+SMALL = by_dtype(2.0**-26, 2.0**-55)  # |w|², of which the polishing step may add eps / 8 to RᵀR - I
+TINY = by_dtype(2.0**-126, 2.0**-1022)  # the least normal number
+HUGE = by_dtype(2.0**126, 2.0**1022)  # R [w]x stays finite for |w| <= HUGE in each component
 
 
 def nearest_rotation(a, b, c):
@@ -277,33 +289,101 @@ def choose(condition, a, b):
     return where(condition, a[0], b[0]), where(condition, a[1], b[1]), where(condition, a[2], b[2])
 
 
-FORMULAS = [value for value in list(globals().values()) if isinstance(value, types.FunctionType)]
+FORMULAS = [
+    f for f in list(globals().values()) if isinstance(f, types.FunctionType) and f.__module__ == __name__
+]
+CONSTANTS = ("ZERO", "SIXTH", "THIRD", "HALF", "TWO_THIRDS", "ONE", "ROOT0", "ROOT1", "ROOT2", "ROOT3")
+CONSTANTS_BY_DTYPE = ("SMALL", "TINY", "HUGE")
+
+
+# For the engine: matrices as arrays (3, 3) of symbols ------------------------------------------------------
+
+
+def columns(m):
+    return (m[0], m[3], m[6]), (m[1], m[4], m[7]), (m[2], m[5], m[8])
+
+
+def rows(a, b, c):
+    return [a[0], b[0], c[0], a[1], b[1], c[1], a[2], b[2], c[2]]
+
+
+def _differential(arguments, results, along):
+    """Of the nearest rotation and of the nearest orthonormal matrix alike: where that is a reflection, -M, -R
+    and -T have the differential of M, R and T with the other sign."""
+    *m, damping = arguments
+    d = nearest_rotation_differential(*columns(m), *columns(results), *columns(along[:9]), damping)
+    return [*rows(*d), ZERO]
+
+
+def _symmetric(name, body):
+    """With a symmetric Jacobian, whose products from the left and from the right are the same."""
+
+    def of_entries(*arguments):
+        return rows(*body(*columns(arguments)))
+
+    def jvp(arguments, results, tangents):
+        return _differential(arguments, results, tangents)[:9]
+
+    return Operation(name, 10, 9, of_entries, _differential, jvp)
+
+
+_NEAREST_ROTATION = _symmetric("nearest_rotation", nearest_rotation)
+_NEAREST_ORTHONORMAL = _symmetric("nearest_orthonormal", nearest_orthonormal)
+
+
+@formula({"matrix": (3, 3)}, (3, 3), scalars=1, guarded=False)
+def project(matrix, damping):
+    return _NEAREST_ROTATION(*matrix.ravel(), damping)
+
+
+def nearest(matrix: Tensor) -> Tensor:
+    """`project` with the damping that is usual."""
+    return project(matrix, scalars=(4 * torch.finfo(matrix.dtype).eps,))
+
+
+def differential(matrix: Tensor, rotation: Tensor, along: Tensor, damping: float) -> Tensor:
+    """The derivative of the nearest rotation, which is `rotation`, and by symmetry the VJP, too."""
+    derivative = project.program.vjp((True,), (True,), True)
+    return door.apply(derivative, (damping,), (matrix, rotation, along))[0]
+
+
+@formula({"matrix": (3, 3)}, (3, 3), scalars=1, guarded=False)
+def project_either(matrix, damping):
+    """Reflections allowed."""
+    return _NEAREST_ORTHONORMAL(*matrix.ravel(), damping)
+
+
+@formula({"matrix": (3, 3)}, (), guarded=False)
+def gap(matrix):
+    return _GAP(*matrix.ravel())[0]
+
+
+def _gap_slopes(arguments):
+    _, *derivative = gap_and_derivative(*columns(arguments))
+    return [once(x, "projection_gap is differentiable once") for x in rows(*derivative)]
+
+
+_GAP = Operation(
+    "gap",
+    9,
+    1,
+    lambda *m: [gap_and_derivative(*columns(m))[0]],
+    lambda m, _, g: [g[0] * d for d in _gap_slopes(m)],
+    lambda m, _, t: [sum((d * x for d, x in zip(_gap_slopes(m), t, strict=True)), ZERO)],
+)
+
+
+# For loops that are compiled by others ---------------------------------------------------------------------
 
 
 def bind(vocabulary, wrap, formulas=FORMULAS):
     """Add the formulas to `vocabulary`, compiled by `wrap` against the names found there."""
     vocabulary["__builtins__"] = builtins
-    for formula in formulas:
-        vocabulary[formula.__name__] = wrap(
-            types.FunctionType(formula.__code__, vocabulary, formula.__name__)
-        )
+    for f in formulas:
+        vocabulary[f.__name__] = wrap(types.FunctionType(f.__code__, vocabulary, f.__name__))
 
 
 def constants(dtype: torch.dtype) -> dict[str, float]:
-    info = torch.finfo(dtype)
-    return {
-        "ZERO": 0.0,
-        "SIXTH": 1 / 6,
-        "THIRD": 1 / 3,
-        "HALF": 1 / 2,
-        "TWO_THIRDS": 2 / 3,
-        "ONE": 1.0,
-        # The cubic through the Chebyshev points of 2 cos(acos(h) / 3) on [0, 1], within 8.2e-5 of it.
-        "ROOT0": 1.73213266,
-        "ROOT1": 0.3306607,
-        "ROOT2": -0.08138239,
-        "ROOT3": 0.01863937,
-        "SMALL": info.eps / 8,  # |w|²: what the polishing step may add to RᵀR - I
-        "TINY": info.tiny,
-        "HUGE": info.max / 4,  # R [w]x stays finite for |w| <= HUGE in each component
-    }
+    here = globals()
+    own = {name: here[name].value[dtype == torch.float64] for name in CONSTANTS_BY_DTYPE}
+    return {name: here[name] for name in CONSTANTS} | own

@@ -1,0 +1,101 @@
+"""A head's map and a loss of the rotation as one function of the raw numbers."""
+
+from typing import Any
+
+from torch import Tensor, nn
+
+from svdrot._checks import check_choice, check_positive
+from svdrot.engine.maps import Map
+from svdrot.formulas import losses, turns
+
+from .representations import REPRESENTATIONS
+
+LOSSES: dict[str, Map] = {
+    "geodesic": turns.geodesic_distance,
+    "squared_geodesic": turns.squared_geodesic_distance,
+    "chordal": turns.chordal_distance,
+    "squared_chordal": turns.squared_chordal_distance,
+    "huber_geodesic": losses.huber_geodesic,
+    "huber_chordal": losses.huber_chordal,
+}
+REDUCTIONS = ("mean", "sum", "none")
+
+
+class RotationLoss(nn.Module):
+    r"""Loss between the rotation of raw numbers and the true one: map, loss and mean in one pass over memory.
+
+    The same as the map of the representation, then the loss of `svdrot.losses`, then the mean, with the same
+    gradients. On a CPU one kernel gives the value and the gradient together, many times as fast as the steps
+    one after the other; a network that trains by it ends in a linear layer and needs its rotations only when
+    it is used: `RotationHead.linear`.
+
+    Args:
+        representation: of the raw numbers, one of `RotationHead`: "svd", "6d", "quaternion", "axis_angle",
+            "euler", "10d", "5d", "2vec" or "mrp".
+        loss: "geodesic" (radians), "squared_geodesic", "chordal", "squared_chordal", "huber_geodesic" or
+            "huber_chordal", as the functions of `svdrot.losses`.
+        reduction: "mean", "sum" or "none", over all elements, the first two in float32 or better.
+        threshold: of the two Huber losses, which need it; radians, or a Frobenius norm.
+
+    Shape:
+        raw (..., features) and rotations (..., 3, 3), whose batch dimensions broadcast, -> (), or (...) for
+        "none". The mean of no elements is NaN.
+
+    Raises:
+        ValueError: if a name is none of those, or `threshold` is missing, not positive, or for another loss.
+
+    Example:
+        >>> import torch, svdrot
+        >>> loss = svdrot.nn.RotationLoss("svd", "geodesic")
+        >>> raw = torch.eye(3).flatten().repeat(4, 1).requires_grad_()
+        >>> float(loss(raw, torch.eye(3)))
+        0.0
+    """
+
+    def __init__(
+        self,
+        representation: str = "svd",
+        loss: str = "geodesic",
+        reduction: str = "mean",
+        *,
+        threshold: float | None = None,
+    ):
+        super().__init__()
+        check_choice("representation", representation, REPRESENTATIONS)
+        check_choice("loss", loss, LOSSES)
+        check_choice("reduction", reduction, REDUCTIONS)
+        if loss.startswith("huber") == (threshold is None):
+            wanted = "needs" if threshold is None else "has no"
+            raise ValueError(f"`loss` {loss!r} {wanted} `threshold`; got {threshold}.")
+        if threshold is not None:
+            check_positive("threshold", threshold)
+        self.representation, self.loss, self.reduction, self.threshold = (
+            representation,
+            loss,
+            reduction,
+            threshold,
+        )
+
+    def forward(self, raw: Tensor, truth: Tensor) -> Tensor:
+        whole = COMPOSED[self.representation, self.loss]
+        scalars = () if self.threshold is None else (self.threshold,)
+        if self.reduction == "none":
+            return whole(raw, truth, scalars=scalars)
+        return (whole.mean if self.reduction == "mean" else whole.sum)(raw, truth, scalars=scalars)
+
+    def extra_repr(self) -> str:
+        threshold = "" if self.threshold is None else f", threshold={self.threshold}"
+        return f"{self.representation!r}, {self.loss!r}, reduction={self.reduction!r}{threshold}"
+
+
+def _composed(representation: str, loss: str) -> Map:
+    read, distance = REPRESENTATIONS[representation].formula, LOSSES[loss]
+
+    def whole(raw: Any, truth: Any, *scalars: Any) -> Any:
+        return distance(read(raw), truth, *scalars)
+
+    inputs = {"raw": read.shapes[0], "truth": (3, 3)}
+    return Map(whole, inputs, (), scalars=distance.scalars, name=f"{__name__}.{representation} {loss}")
+
+
+COMPOSED = {(r, l): _composed(r, l) for r in REPRESENTATIONS for l in LOSSES}
