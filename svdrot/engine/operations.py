@@ -34,7 +34,7 @@ WRITTEN = {
         name: f"torch.{name}({{}})"
         for name in ("abs", "sqrt", "floor", "sin", "cos", "exp", "expm1", "log", "log1p")
     },
-    "atan2": "torch.atan2({}, {})",
+    "atan2": "atan2({}, {})",
 }
 
 
@@ -49,13 +49,16 @@ def run(
         value = value.to(dtype)
         entries += value.flatten(-len(shape)).unbind(-1) if shape else [value]
         batch.append(entries[-1])
-    flat = [_tensor(number, batch[0]) for number in compute(*entries, *scalars)]
+    numbers = [_tensor(float(s), batch[0]) for s in scalars]
+    flat = [_tensor(number, batch[0]) for number in compute(*entries, *numbers)]
     flat = torch.broadcast_tensors(*flat, *batch)
     outputs = []
     for shape, total, result in zip(shapes, summed, results, strict=True):
         count = math.prod(shape)
         output = torch.stack(flat[:count], -1) if shape else flat[0]
         flat = flat[count:]
+        if not shape and not guarded:
+            output = output.clone()  # not an argument itself, nor one number for many
         for i in guarded:
             output = output + _poison(x[i], len(inputs[i]), dtype)[(..., *[None] * (len(shape) > 0))]
         output = output.unflatten(-1, shape) if len(shape) > 1 else output
@@ -95,7 +98,7 @@ def _function(name: str, dtype: torch.dtype) -> tuple:
 def written(names: dict[Any, str], outputs: Sequence[Node], dtype: torch.dtype) -> Callable[..., tuple]:
     """A Python function of torch operations, straight down."""
     known: dict[int, str] = {}
-    words: dict[str, Any] = {"torch": torch, "where": _where(dtype)}
+    words: dict[str, Any] = {"torch": torch, "where": _where(dtype), "atan2": _atan2}
     lines = []
     for n in ordered(outputs):
         args = [known[id(a)] for a in n.args]
@@ -122,6 +125,12 @@ def written(names: dict[Any, str], outputs: Sequence[Node], dtype: torch.dtype) 
 def _where(dtype: torch.dtype) -> Callable[..., Tensor]:
     # Between two constants torch.where answers in the default dtype.
     return lambda condition, x, y: torch.where(condition, x, y).to(dtype)
+
+
+def _atan2(y: Tensor | float, x: Tensor | float) -> Tensor:
+    like = y if isinstance(y, Tensor) else x
+    assert isinstance(like, Tensor)  # of two constants it is one more
+    return torch.atan2(_tensor(y, like), _tensor(x, like))
 
 
 def _caller(operation: Operation, dtype: torch.dtype) -> Callable[..., Any]:

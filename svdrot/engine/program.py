@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from .derivatives import jvp, vjp
-from .graph import Node, constant, operations, rebuilt, symbol, tracing
+from .graph import CONDITIONS, Node, constant, operations, rebuilt, symbol, tracing
 
 Shape = tuple[int, ...]
 
@@ -195,7 +195,12 @@ def _entries(name: str, k: int, result: Any, shape: Shape) -> tuple[Node, ...]:
         raise ValueError(
             f"result {k} of the formula `{name}` must have shape {shape}; got {len(flat)} numbers"
         )
-    return tuple(x if isinstance(x, Node) else constant(x) for x in flat)
+    entries = tuple(x if isinstance(x, Node) else constant(x) for x in flat)
+    if any(x.op in CONDITIONS for x in entries):
+        raise TypeError(
+            f"result {k} of the formula `{name}` is a condition: `where(condition, 1.0, 0.0)` is a number"
+        )
+    return entries
 
 
 def _flat(result: Any) -> list:
