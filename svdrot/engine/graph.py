@@ -125,6 +125,9 @@ class Operation(NamedTuple):
     def __call__(self, *arguments) -> list[Node]:
         return results_of(node("call", *arguments, value=self))
 
+    def of_array(self, arguments: Sequence) -> list[Node]:
+        return self(*arguments)
+
 
 def results_of(call: Node) -> list[Node]:
     return [node("item", call, value=k) for k in range(call.value.count)]

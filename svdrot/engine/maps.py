@@ -50,6 +50,11 @@ class Map:
         )
 
     def __call__(self, *x: Tensor, scalars: Sequence[float] = ()) -> Any:
+        if len(x) != len(self.names) or len(scalars) != self.scalars:
+            raise TypeError(
+                f"`{self.name}` takes {len(self.names)} tensors ({', '.join(self.names)}) and {self.scalars} "
+                f"scalars; got {len(x)} and {len(scalars)}."
+            )
         for name, shape, t in zip(self.names, self.shapes, x, strict=True):
             check_shape(name, t, *shape)
         found = door.apply(self.program, scalars, x)

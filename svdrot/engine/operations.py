@@ -97,6 +97,7 @@ def _function(name: str, dtype: torch.dtype) -> tuple:
 
 def written(names: dict[Any, str], outputs: Sequence[Node], dtype: torch.dtype) -> Callable[..., tuple]:
     """A Python function of torch operations, straight down."""
+    like = next(iter(names.values()))  # a tensor; constants are plain numbers
     known: dict[int, str] = {}
     words: dict[str, Any] = {"torch": torch, "where": _where(dtype), "atan2": _atan2}
     lines = []
@@ -111,9 +112,9 @@ def written(names: dict[Any, str], outputs: Sequence[Node], dtype: torch.dtype) 
         else:
             known[id(n)] = f"t{len(lines)}"
             if n.op == "call":
-                word = f"call_{n.value.name}"
+                word = f"call{len(lines)}"
                 words[word] = _caller(n.value, dtype)
-                lines.append(f"t{len(lines)} = {word}({', '.join(args)})")
+                lines.append(f"t{len(lines)} = {word}({', '.join((like, *args))})")
             else:
                 lines.append(f"t{len(lines)} = {WRITTEN[n.op].format(*args)}")
     results = "".join(f"{known[id(o)]}, " for o in outputs)
@@ -140,11 +141,11 @@ def _caller(operation: Operation, dtype: torch.dtype) -> Callable[..., Any]:
     with_body = _body(operation, dtype)
     own = _own_program(operation)
 
-    def call(*entries: Any) -> Any:
-        like = next(e for e in entries if isinstance(e, Tensor))
-        if door.is_recorded() or not torch.is_grad_enabled():
+    def call(like: Tensor, *numbers: Any) -> Any:
+        entries = [_tensor(e, like) for e in numbers]
+        if door.is_recorded() or door.is_constant(entries) or any(map(door.is_legacy_batch, entries)):
             return with_body(*entries)
-        stacked = torch.stack(torch.broadcast_tensors(*[_tensor(e, like) for e in entries]), -1)
+        stacked = torch.stack(torch.broadcast_tensors(*entries), -1)
         return door.apply(own, (), (stacked,))[0].unbind(-1)
 
     return call
@@ -163,4 +164,4 @@ def _body(operation: Operation, dtype: torch.dtype) -> Callable[..., tuple]:
 @cache
 def _own_program(operation: Operation) -> Program:
     shapes = [(operation.arguments,)], [(operation.count,)]
-    return program(lambda x: operation(*x), *shapes, name=f"operation {operation.name}")
+    return program(operation.of_array, *shapes, name=f"operation {operation.name}")

@@ -134,6 +134,7 @@ class Program:
 
 
 PROGRAMS: dict[str, Program] = {}
+_DECLARED: dict[str, tuple] = {}  # what the formulas of these names are
 
 
 def find(name: str) -> Program:
@@ -162,7 +163,21 @@ def program(
     guarded: Sequence[int] = (),
     summed: Sequence[bool] = (),
 ) -> Program:
-    """The program of a formula: a function of arrays of symbols, a symbol for a shape of (), and scalars."""
+    """The program of a formula: a function of arrays of symbols, a symbol for a shape of (), and scalars.
+
+    Raises:
+        ValueError: if another formula has the name, or the same one with other shapes.
+    """
+    for shape in (*inputs, *results):  # results are inputs of derivatives
+        if len(shape) > 2:
+            raise ValueError(
+                f"an element of the formula `{name}` may have two dimensions; got shape {tuple(shape)}: "
+                "flatten it"
+            )
+    totals = tuple(summed) or (False,) * len(results)
+    declared = formula, tuple(inputs), tuple(results), scalars, tuple(guarded), totals
+    if _DECLARED.setdefault(name, declared) != declared:
+        raise ValueError(f"another formula of the name `{name}` has been declared: give this one a `name`")
     with tracing():
         symbols = [_symbols(i, shape) for i, shape in enumerate(inputs)]
         numbers = [symbol(("scalar", k)) for k in range(scalars)]
@@ -176,7 +191,6 @@ def program(
         groups = tuple(
             _entries(name, k, r, shape) for k, (r, shape) in enumerate(zip(found, results, strict=True))
         )
-    totals = tuple(summed) or (False,) * len(results)
     graph = Graph(tuple(inputs), scalars, groups, tuple(results), totals, tuple(guarded))
     return Program(graph, name, 0, [None] * len(results), len(inputs))
 
