@@ -119,6 +119,13 @@ class _Map(torch.autograd.Function):
     def vmap(info, in_dims, program, scalars, *x):
         """One more batch dimension, in front of all others."""
         dims = in_dims[2:]
+        if program.sums:  # each of its own
+            parts = []
+            for k in range(info.batch_size):
+                part = [t if d is None else t.select(d, k) for t, d in zip(x, dims, strict=True)]
+                parts.append(apply(program, scalars, part))
+            found = [torch.stack(each) for each in zip(*parts, strict=True)]
+            return (found[0], 0) if len(found) == 1 else (tuple(found), (0,) * len(found))
         ranks = [
             t.ndim - len(s) - (d is not None) for t, s, d in zip(x, program.graph.inputs, dims, strict=True)
         ]
@@ -174,4 +181,8 @@ def dtypes_of(program: Program, x: Sequence[Tensor]) -> tuple[torch.dtype, ...]:
     compute = torch.float64 if double else torch.float32
     if common.itemsize < 4 and is_autocast(x[0]):
         common = torch.float32
-    return *(common if i is None else x[i].dtype for i in program.follows), compute
+    followed = [common if i is None else x[i].dtype for i in program.follows]
+    if program.sums:
+        summed = program.graph.summed
+        followed = [torch.float64 if total else d for d, total in zip(followed, summed, strict=True)]
+    return *followed, compute

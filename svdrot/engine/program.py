@@ -78,7 +78,8 @@ class Program:
             flat = iter(self._finished(vjp(self._nodes, targets, cotangents), with_results))
         groups = tuple(tuple(next(flat) for _ in range(math.prod(graph.inputs[i]))) for i in places)
         inputs = (*graph.inputs, *(graph.shapes if with_results else ()), *shapes)
-        return self._derived(inputs, groups, tuple(graph.inputs[i] for i in places), key, places)
+        shapes = tuple(graph.inputs[i] for i in places)
+        return self._derived(inputs, groups, shapes, key, places, (False,) * len(places))
 
     def jvp(self, given: tuple[bool, ...], with_results: bool) -> "Program":
         """(inputs, results if wanted, given tangents) -> tangents of the outputs."""
@@ -93,7 +94,7 @@ class Program:
             flat = iter(self._finished(jvp(self._nodes, sources, tangents), with_results))
         groups = tuple(tuple(next(flat) for _ in group) for group in graph.outputs)
         inputs = (*graph.inputs, *(graph.shapes if with_results else ()), *shapes)
-        return self._derived(inputs, groups, graph.shapes, key, self.follows)
+        return self._derived(inputs, groups, graph.shapes, key, self.follows, graph.summed)
 
     @cached_property
     def _nodes(self) -> list[Node]:
@@ -121,15 +122,15 @@ class Program:
             return nodes
         names = {
             id(n): (len(self.graph.inputs) + i, k)
-            for i, group in enumerate(self.graph.outputs)
+            for i, (group, total) in enumerate(zip(self.graph.outputs, self.graph.summed, strict=True))
             for k, n in enumerate(group)
-            if n.args
+            if n.args and not total  # of a sum the result of a row is not known
         }
         return rebuilt(nodes, lambda n, _: symbol(names[id(n)]) if id(n) in names else None)
 
-    def _derived(self, inputs, groups, shapes, key, follows) -> "Program":
+    def _derived(self, inputs, groups, shapes, key, follows, summed) -> "Program":
         graph = self.graph
-        derived = Graph(tuple(inputs), graph.scalars, groups, shapes, (False,) * len(groups), graph.guarded)
+        derived = Graph(tuple(inputs), graph.scalars, groups, shapes, summed, graph.guarded)
         return Program(derived, key, self.order + 1, follows, self.primals)
 
 
