@@ -13,6 +13,7 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
+from torch._functorch.utils import unwrap_dead_wrappers
 from torch.autograd import forward_ad
 
 from svdrot._checks import is_autocast
@@ -99,6 +100,7 @@ class _Map(torch.autograd.Function):
         if not any(given):
             return (None,) * (2 + ctx.count)
         derivative = ctx.program.vjp(wanted, given, ctx.with_results)
+        x = unwrap_dead_wrappers(x)  # of `torch.func.vjp`, whose level may have ended
         found = iter(apply(derivative, ctx.scalars, (*x, *[t for t in g if t is not None])))
         adjoints = [next(found) if w else None for w in wanted]
         # An input that was broadcast has the sum of what its copies would have.
@@ -112,7 +114,11 @@ class _Map(torch.autograd.Function):
     def jvp(ctx, _, __, *tangents):
         given = tuple(t is not None for t in tangents)
         derivative = ctx.program.jvp(given, ctx.with_results)
-        found = apply(derivative, ctx.scalars, (*ctx.saved_tensors, *[t for t in tangents if t is not None]))
+        # torch turns forward mode off here, and with it all levels around this one, which torch operations
+        # would then take for constants. So it is on, and the tangents of this level are put aside.
+        with forward_ad._set_fwd_grad_enabled(True):
+            x = [forward_ad.unpack_dual(t).primal for t in ctx.saved_tensors]
+            found = apply(derivative, ctx.scalars, (*x, *[t for t in tangents if t is not None]))
         return found[0] if len(found) == 1 else tuple(found)
 
     @staticmethod
@@ -158,13 +164,19 @@ def keeps_results(program: Program, results: Sequence[Tensor]) -> bool:
 def run(program: Program, scalars: Sequence[float], x: Sequence[Tensor]) -> list[Tensor]:
     """The outputs of a program, without derivatives."""
     if memory.in_memory(*x):
-        first = x[0]
-        if first.is_cpu:
+        if on_cpu(x):
             from . import cpu
 
             return cpu.run(program, scalars, x)
         # CUDA: the Triton writer comes here
     return operations.run(program.name, scalars, x, dtypes_of(program, x))
+
+
+def on_cpu(x: Sequence[Tensor]) -> bool:
+    for t in x:
+        if not t.is_cpu:
+            return False
+    return True
 
 
 def dtypes_of(program: Program, x: Sequence[Tensor]) -> tuple[torch.dtype, ...]:
