@@ -169,6 +169,8 @@ def run(program: Program, scalars: Sequence[float], x: Sequence[Tensor]) -> list
 
             return cpu.run(program, scalars, x)
         # CUDA: the Triton writer comes here
+    if torch.compiler.is_compiling():
+        operations.ready()
     return operations.run(program.name, scalars, x, dtypes_of(program, x))
 
 

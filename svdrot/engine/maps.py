@@ -4,11 +4,13 @@ from collections.abc import Callable, Sequence
 from functools import cached_property
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from svdrot._checks import check_shape
 
 from . import door
+from .memory import constant_to_compilers
 from .program import Program, Shape, program
 
 
@@ -49,6 +51,10 @@ class Map:
             self.formula, self.shapes, self.results, name=self.name, scalars=self.scalars, guarded=guarded
         )
 
+    @constant_to_compilers
+    def _declared(self) -> Program:
+        return self.program
+
     def __call__(self, *x: Tensor, scalars: Sequence[float] = ()) -> Any:
         if len(x) != len(self.names) or len(scalars) != self.scalars:
             raise TypeError(
@@ -57,5 +63,6 @@ class Map:
             )
         for name, shape, t in zip(self.names, self.shapes, x, strict=True):
             check_shape(name, t, *shape)
-        found = door.apply(self.program, scalars, x)
+        program = self._declared() if torch.compiler.is_compiling() else self.program
+        found = door.apply(program, scalars, x)
         return found if self.several else found[0]

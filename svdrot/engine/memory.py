@@ -1,5 +1,7 @@
 """Whether a tensor is memory that a kernel may read."""
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -29,3 +31,12 @@ def in_memory(*tensors: Tensor | None) -> bool:
         if x is not None and (type(x) not in ORDINARY or x.is_neg() or x._is_zerotensor()):
             return False
     return True
+
+
+def constant_to_compilers(function: Callable) -> Callable:
+    """The function, which `torch.compile` calls instead of looking inside, and takes its result for constant.
+
+    As `torch.compiler.assume_constant_result`, but without the import of torch._dynamo, which takes a second.
+    """
+    function._dynamo_marked_constant = True  # type: ignore[attr-defined]
+    return function

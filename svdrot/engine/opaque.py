@@ -49,7 +49,7 @@ def _backward(ctx, g: Sequence[Tensor | None]):
     return (
         None,
         [next(found).sum_to_size(t.shape) if w else None for t, w in zip(x, wanted, strict=True)],
-        None,
+        [None for _ in ctx.scalars],
     )
 
 

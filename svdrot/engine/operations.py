@@ -14,6 +14,7 @@ from torch import Tensor
 
 from .graph import Node, Operation, ordered
 from .lowering import with_constants
+from .memory import constant_to_compilers
 from .program import Program, find, program
 
 WRITTEN = {
@@ -66,6 +67,13 @@ def run(
     return outputs
 
 
+@constant_to_compilers
+def ready() -> None:
+    """Make Dynamo take `run` as it is: it accepts no function that was made while it looks on, as those of
+    `written` are, and the exporter looks inside anyway."""
+    torch._dynamo.allow_in_graph(run)
+
+
 def _tensor(number: Any, like: Tensor) -> Tensor:
     return (
         number if isinstance(number, Tensor) else torch.full((), number, dtype=like.dtype, device=like.device)
@@ -79,13 +87,8 @@ def _poison(value: Tensor, dims: int, dtype: torch.dtype) -> Tensor:
     return torch.where(finite, 0.0, torch.nan).to(dtype)
 
 
-@torch.compiler.assume_constant_result
-def _written(name: str, dtype: torch.dtype) -> tuple:
-    return _function(name, dtype)
-
-
 @cache
-def _function(name: str, dtype: torch.dtype) -> tuple:
+def _written(name: str, dtype: torch.dtype) -> tuple:
     """A function of all entries and scalars that gives those of the outputs; and what is known of them."""
     graph = find(name).graph
     entries = [(i, k) for i, shape in enumerate(graph.inputs) for k in range(math.prod(shape))]

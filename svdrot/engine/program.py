@@ -44,6 +44,9 @@ class Program:
             tuple(follows),
             primals,
         )
+        self.sums = any(graph.summed)
+        # Derivatives take the results, too, instead of doing an operation of many steps again.
+        self.keeps_results = any(n.op == "item" for group in graph.outputs for n in group)
         self.kernels: dict[Any, Any] = {}
         PROGRAMS[name] = self
 
@@ -54,15 +57,6 @@ class Program:
     def cost(self) -> int:
         """Operations on a row."""
         return operations([n for group in self.graph.outputs for n in group])
-
-    @cached_property
-    def sums(self) -> bool:
-        return any(self.graph.summed)
-
-    @cached_property
-    def keeps_results(self) -> bool:
-        """Whether derivatives take the results, too, instead of doing an operation of many steps again."""
-        return any(n.op == "item" for group in self.graph.outputs for n in group)
 
     def vjp(self, wanted: tuple[bool, ...], given: tuple[bool, ...], with_results: bool) -> "Program":
         """(inputs, results if wanted, given cotangents) -> adjoints of the wanted inputs."""
