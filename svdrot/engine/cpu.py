@@ -11,17 +11,18 @@ from torch import Tensor
 
 from svdrot._checks import is_autocast
 
-from . import door, threads
+from . import door, operations, threads
 from .program import Program, Shape
 
 DENSE, STRIDED, SAME = range(3)  # how an input lies: row after row, with other strides, the same for all rows
 WORTH_A_THREAD = 40_000  # nanoseconds
 BLOCK = 64  # rows in a chunk, or a multiple
-HALVES = (torch.float16, torch.bfloat16)
 
 
 def run(program: Program, scalars: Sequence[float], x: Sequence[Tensor]) -> list[Tensor]:
     plan = _plan(program, x)
+    if plan.kernel is None:
+        return operations.run(program.name, scalars, x, door.dtypes_of(program, x))
     batch = _same_batch(program.graph.inputs, x)
     if batch is not None and _are_contiguous(x):
         rows = x[0].numel() // plan.counts[0]
@@ -59,7 +60,7 @@ def run(program: Program, scalars: Sequence[float], x: Sequence[Tensor]) -> list
 
 
 class _Plan(NamedTuple):
-    kernel: Any
+    kernel: Any  # None if this CPU cannot convert what it would read or write
     dtypes: tuple[torch.dtype, ...]  # of the outputs
     counts: tuple[int, ...]  # numbers of a row of each input
     dense: tuple[tuple[int, ...], ...]  # how an input lies row after row
@@ -77,7 +78,8 @@ def _plan(program: Program, x: Sequence[Tensor]) -> _Plan:
 
 
 def _made(program: Program, x: Sequence[Tensor]) -> _Plan:
-    from .vectors import Kernel  # llvmlite, which `import svdrot` does not load
+    from . import machine  # llvmlite, which `import svdrot` does not load
+    from .vectors import Kernel
 
     graph = program.graph
     *dtypes, compute = door.dtypes_of(program, x)
@@ -89,7 +91,9 @@ def _made(program: Program, x: Sequence[Tensor]) -> _Plan:
     numbers = sum(counts) + sum(map(math.prod, graph.shapes))
     # As measured on AVX-512: 45 operations a nanosecond, and 20 bytes to and from memory.
     nanoseconds = compute.itemsize * max(program.cost / 180, numbers / 20)
-    kernel = Kernel(graph, [t.dtype for t in x], dtypes, compute)
+    ins = [t.dtype for t in x]
+    can = torch.float16 not in (*ins, *dtypes) or machine.converts_half()
+    kernel = Kernel(graph, ins, dtypes, compute) if can else None
     return _Plan(kernel, tuple(dtypes), counts, dense, nanoseconds)
 
 
