@@ -202,10 +202,9 @@ def _key(op: str, args: tuple[Node, ...], value: Any) -> tuple:
 
 
 def constant(x: float) -> Node:
-    try:
-        return node("constant", value=float(x))
-    except TypeError as error:
-        raise TypeError(f"a formula works on numbers and symbols; got {type(x).__name__}") from error
+    if isinstance(x, str) or not hasattr(x, "__float__"):
+        raise TypeError(f"a formula works on numbers and symbols; got {type(x).__name__}")
+    return node("constant", value=float(x))
 
 
 def by_dtype(float32: float, float64: float) -> Node:

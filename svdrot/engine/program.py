@@ -169,10 +169,6 @@ def program(
                 f"an element of the formula `{name}` may have two dimensions; got shape {tuple(shape)}: "
                 "flatten it"
             )
-    totals = tuple(summed) or (False,) * len(results)
-    declared = formula, tuple(inputs), tuple(results), scalars, tuple(guarded), totals
-    if _DECLARED.setdefault(name, declared) != declared:
-        raise ValueError(f"another formula of the name `{name}` has been declared: give this one a `name`")
     with tracing():
         symbols = [_symbols(i, shape) for i, shape in enumerate(inputs)]
         numbers = [symbol(("scalar", k)) for k in range(scalars)]
@@ -186,6 +182,10 @@ def program(
         groups = tuple(
             _entries(name, k, r, shape) for k, (r, shape) in enumerate(zip(found, results, strict=True))
         )
+    totals = tuple(summed) or (False,) * len(results)
+    declared = formula, tuple(inputs), tuple(results), scalars, tuple(guarded), totals
+    if _DECLARED.setdefault(name, declared) != declared:
+        raise ValueError(f"another formula of the name `{name}` has been declared: give this one a `name`")
     graph = Graph(tuple(inputs), scalars, groups, tuple(results), totals, tuple(guarded))
     return Program(graph, name, 0, [None] * len(results), len(inputs))
 
