@@ -138,9 +138,12 @@ def cosine(x: Node) -> Node:
 
 def arctangent(y: Node, x: Node) -> Node:
     """atan of the lesser over the greater, from (low - high) / (high + low) where it is above tan(pi/8)."""
-    a, b = _bounded(absolute(y)), _bounded(absolute(x))
+    a, b = absolute(y), absolute(x)
     steep = a > b
     high, low = where(steep, a, b), where(steep, b, a)
+    # Of one infinity the other is nothing, NaN aside; two are as one number.
+    low = where(high > MAX, where(low > MAX, MAX, low - low), low)
+    high = where(high > MAX, MAX, high)
     k = where(high > BIG, 0.25, 1.0)  # for the sum of two
     high, low = high * k, low * k
     above = low > high * 0.41421356237309503
@@ -154,10 +157,6 @@ def arctangent(y: Node, x: Node) -> Node:
 
 
 MAX, BIG = by_dtype(3.4028234663852886e38, 1.7976931348623157e308), by_dtype(1e38, 1e308)
-
-
-def _bounded(x: Node) -> Node:
-    return where(x > MAX, MAX, x)
 
 
 def _exponential(x: Node) -> tuple[Node, Node]:
