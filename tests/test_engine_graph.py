@@ -2,7 +2,7 @@
 
 import gc
 import math
-from functools import cache
+from functools import cache, partial
 
 import numpy as np
 import pytest
@@ -89,13 +89,17 @@ OTHER_WAY = 8.0
 
 @pytest.mark.parametrize("seed", SEEDS)
 def test_derivatives_are_those_of_torch(seed):
-    """By autograd of the same formula written in torch, and through the door."""
+    """By autograd of the same formula written in torch, through the door, and of what the engine writes in
+    torch."""
     named = programs(seed)
     *x, g, h = draw(named["reverse"], torch.float64, seed)
     *_, u, v, w = draw(named["forward"], torch.float64, seed + 100)
     *_, k, l, m, n, o = draw(named["forward over reverse"], torch.float64, seed + 200)
 
-    for function in (torch_map(seed), random_map(seed)):
+    def written(*x):
+        return operations.run(named["value"].name, (), x, [torch.float64] * 3)
+
+    for function in (torch_map(seed), random_map(seed), written):
         inputs = [t.clone().requires_grad_() for t in (*x, g, h)]
         results = function(*inputs[:3])
         gradients = torch.autograd.grad(results, inputs[:3], inputs[3:], create_graph=True)
@@ -213,6 +217,31 @@ def test_a_power_may_be_a_symbol():
     torch.testing.assert_close(found, x**p)
 
 
+def test_comparisons_of_equals_and_of_nan():
+    def formula(x, y):
+        conditions = (
+            x < y,
+            x <= y,
+            x > y,
+            x >= y,
+            x == y,
+            x != y,
+            ~(x < y),
+            (x < y) | (x == y),
+            (x <= y) & (y <= x),
+        )
+        return [words.where(c, 1.0, 0.0) for c in conditions]
+
+    nan, inf = math.nan, math.inf
+    x = torch.tensor([1.0, 1.0, 2.0, 0.0, nan, 1.0, nan, inf, -inf])
+    y = torch.tensor([1.0, 2.0, 1.0, -0.0, 1.0, nan, nan, inf, inf])
+    function = Map(formula, {"x": (), "y": ()}, (9,), guarded=False, name="comparisons")
+    wanted = [x < y, x <= y, x > y, x >= y, x == y, x != y, ~(x < y), (x < y) | (x == y), (x <= y) & (y <= x)]
+    wanted = torch.stack(wanted, -1).float()
+    assert torch.equal(function(x, y), wanted)
+    assert torch.equal(operations.run("comparisons", (), (x, y), (x.dtype, x.dtype))[0], wanted)
+
+
 # What constants and structure decide -----------------------------------------------------------------------
 
 
@@ -255,6 +284,7 @@ CONSTANTS = {
     "detached": (lambda x: x * words.detached(3.0), 3.0),
     "choice": (lambda x: words.where((x > 0.0) & (constant(1.0) < 2.0), 4.0, 5.0), 4.0),
     "huge": (lambda x: x * 1e300, {torch.float32: math.inf, torch.float64: 1e300}),
+    "far": (lambda x: words.atan2(x, 1e300), {torch.float32: 0.0, torch.float64: 1e-300}),
     "tiny": (lambda x: 1e-300 / x, {torch.float32: 0.0, torch.float64: 1e-300}),
 }
 
@@ -326,22 +356,25 @@ class MadeUp(torch.autograd.Function):
         return 5 * a * g + sine * h, -7 * b * b * g
 
 
-def with_made_up(x):
-    product, sine = MADE_UP(2.0 * x[0], x[1] * x[0])
+def within(made_up, x):
+    product, sine = made_up(2.0 * x[0], x[1] * x[0])
     return [product * sine + x[1], sine * sine]
 
 
-def with_made_up_of_torch(x: Tensor) -> Tensor:
-    a, b = x.unbind(-1)
-    product, sine = MadeUp.apply(2 * a, b * a)
-    return torch.stack([product * sine + b, sine * sine], -1)
+def alone(made_up, x):
+    """Its results are those of the map, which derivatives take instead of computing them once more."""
+    return made_up(*x)
 
 
-made_up = Map(with_made_up, {"x": (2,)}, (2,), name="with a made-up derivative")
+MAPS = {f: Map(partial(f, MADE_UP), {"x": (2,)}, (2,), name=f"made-up {f.__name__}") for f in (within, alone)}
 
 
-def written_made_up(x: Tensor) -> Tensor:
-    (y,) = operations.run(made_up.program.name, (), (x,), (x.dtype, x.dtype))
+def in_torch(formula, x: Tensor) -> Tensor:
+    return torch.stack(formula(MadeUp.apply, x.unbind(-1)), -1)
+
+
+def in_operations(formula, x: Tensor) -> Tensor:
+    (y,) = operations.run(MAPS[formula].program.name, (), (x,), (x.dtype, x.dtype))
     return y
 
 
@@ -354,50 +387,52 @@ def orders(function, x: Tensor, weights: Tensor, count: int) -> list[Tensor]:
     return [t.detach() for t in found]
 
 
-@pytest.mark.parametrize("function", [made_up, written_made_up], ids=["kernels", "operations"])
-def test_an_operation_keeps_its_derivative_at_every_order(function):
+@pytest.mark.parametrize("formula", MAPS)
+def test_an_operation_keeps_its_derivative_at_every_order(formula):
     x, *weights = torch.randn(5, 6, 2, dtype=torch.float64)
     weights = torch.stack(weights)
-    expected = orders(with_made_up_of_torch, x, weights, 4)
-    for found, wanted in zip(orders(function, x, weights, 4), expected, strict=True):
-        torch.testing.assert_close(found, wanted, rtol=1e-12, atol=1e-12)
+    expected = orders(partial(in_torch, formula), x, weights, 4)
+    for function in (MAPS[formula], partial(in_operations, formula)):
+        for found, wanted in zip(orders(function, x, weights, 4), expected, strict=True):
+            torch.testing.assert_close(found, wanted, rtol=1e-12, atol=1e-12)
 
 
-def test_an_operation_keeps_its_derivative_in_forward_mode():
+@pytest.mark.parametrize("formula", MAPS)
+def test_an_operation_keeps_its_derivative_in_forward_mode(formula):
     x, t, u, g = torch.randn(4, 6, 2, dtype=torch.float64)
+    rounding = {"rtol": 1e-12, "atol": 1e-12}
+    xs = x.clone().requires_grad_()
+    (first,) = torch.autograd.grad((in_torch(formula, xs) * g).sum(), xs, create_graph=True)
+    (second,) = torch.autograd.grad((first * t).sum(), xs, create_graph=True)
+    (third,) = torch.autograd.grad((second * t).sum(), xs)
 
-    def reverse(x):
-        return torch.func.vjp(made_up, x)[1](g)[0]
-
-    def forward(x, function=made_up):
+    def forward(function, x, t=t):
         return torch.func.jvp(function, (x,), (t,))[1]
 
-    def written(x):
-        return forward(x, written_made_up)
+    for function in (MAPS[formula], partial(in_operations, formula)):
+        for mode in (torch.enable_grad, torch.no_grad):
+            with mode():
+                torch.testing.assert_close((forward(function, x) * g).sum(), (first * t).sum(), **rounding)
+        twice = forward(partial(forward, function), x, u)
+        torch.testing.assert_close((twice * g).sum(), (second * u).sum(), **rounding)
 
-    x = x.requires_grad_()
-    (first,) = torch.autograd.grad((with_made_up_of_torch(x) * g).sum(), x, create_graph=True)
-    (second,) = torch.autograd.grad((first * t).sum(), x, create_graph=True)
-    (third,) = torch.autograd.grad((second * t).sum(), x)
-    x, rounding = x.detach(), {"rtol": 1e-12, "atol": 1e-12}
-    for directional in (forward, written):
-        torch.testing.assert_close((directional(x) * g).sum(), (first * t).sum(), **rounding)
-        with torch.no_grad():
-            torch.testing.assert_close((directional(x) * g).sum(), (first * t).sum(), **rounding)
-    over = torch.func.jvp(reverse, (x,), (t,))[1]
-    torch.testing.assert_close(over, second.detach(), **rounding)
-    torch.testing.assert_close(
-        torch.func.jvp(lambda x: torch.func.jvp(reverse, (x,), (t,))[1], (x,), (t,))[1], third, **rounding
-    )
-    torch.testing.assert_close(
-        (torch.func.jvp(forward, (x,), (u,))[1] * g).sum(), (over * u).sum(), **rounding
-    )
+        def reverse(x, function=function):
+            return torch.func.vjp(function, x)[1](g)[0]
+
+        torch.testing.assert_close(forward(reverse, x), second.detach(), **rounding)
+        torch.testing.assert_close(forward(partial(forward, reverse), x), third, **rounding)
+
+
+def test_derivatives_take_the_results_of_an_operation():
+    """So that its steps, which may be many, are not done again."""
+    program = MAPS[alone].program
+    derivatives = program.vjp((True,), (True,), True), program.jvp((True,), True)
+    assert not [n for p in derivatives for n in ordered(nodes(p)) if n.op == "call"]
 
 
 def test_half_precision_keeps_no_rounded_results_for_a_derivative():
-    x = torch.randn(64, 2).half()
-    function = Map(with_made_up, {"x": (2,)}, (2,), name="with a made-up derivative, of half")
-    found, wanted = orders(function, x, torch.ones(1, 1), 1), orders(function, x.float(), torch.ones(1, 1), 1)
+    x, weights = torch.randn(64, 2).half(), torch.ones(1, 1)
+    found, wanted = orders(MAPS[alone], x, weights, 1), orders(MAPS[alone], x.float(), weights, 1)
     for half, single in zip(found, wanted, strict=True):
         assert torch.equal(half, single.half())
 

@@ -202,7 +202,7 @@ def _key(op: str, args: tuple[Node, ...], value: Any) -> tuple:
 
 
 def constant(x: float) -> Node:
-    if isinstance(x, str) or not hasattr(x, "__float__"):
+    if not hasattr(x, "__float__"):
         raise TypeError(f"a formula works on numbers and symbols; got {type(x).__name__}")
     return node("constant", value=float(x))
 
