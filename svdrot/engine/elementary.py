@@ -144,7 +144,8 @@ def arctangent(y: Node, x: Node) -> Node:
     # Of one infinity the other is nothing, NaN aside; two are as one number.
     low = where(high > MAX, where(low > MAX, MAX, low - low), low)
     high = where(high > MAX, MAX, high)
-    k = where(high > BIG, 0.25, 1.0)  # for the sum of two
+    # For the sum of two, and for the product with tan(pi/8), which below the normal numbers is rounded to a whole.
+    k = where(high > BIG, 0.25, where(high < SMALL, 2.0**64, 1.0))
     high, low = high * k, low * k
     above = low > high * 0.41421356237309503
     q = where(above, low - high, low) / where(high > 0.0, where(above, high + low, high), high + 1.0)
@@ -156,7 +157,8 @@ def arctangent(y: Node, x: Node) -> Node:
     return where(y < 0.0, -r, r)
 
 
-MAX, BIG = by_dtype(3.4028234663852886e38, 1.7976931348623157e308), by_dtype(1e38, 1e308)
+MAX = by_dtype(3.4028234663852886e38, 1.7976931348623157e308)
+BIG, SMALL = by_dtype(1e38, 1e308), by_dtype(1e-30, 1e-290)
 
 
 def _exponential(x: Node) -> tuple[Node, Node]:
