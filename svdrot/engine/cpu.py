@@ -11,7 +11,7 @@ from torch import Tensor
 
 from svdrot._checks import is_autocast
 
-from . import door, threads
+from . import door, operations, threads
 from .program import Program, Shape
 
 DENSE, STRIDED, SAME = range(3)  # how an input lies: row after row, with other strides, the same for all rows
@@ -22,6 +22,8 @@ MOST_PLANS = 4096  # shapes to remember
 
 def run(program: Program, scalars: Sequence[float], x: Sequence[Tensor]) -> list[Tensor]:
     plan = _plan(program, x)
+    if plan.kernel is None:
+        return operations.run(program.name, scalars, x, door.dtypes_of(program, x))
     if plan.is_dense and _are_contiguous(x):
         batch, rows = plan.batch, plan.rows
         words = [0, 0, rows, rows, *scalars]
@@ -50,14 +52,18 @@ def run(program: Program, scalars: Sequence[float], x: Sequence[Tensor]) -> list
             address = ctypes.addressof(ctypes.c_char.from_buffer(shared))
             threads.share(kernel.entry, kernel.share, address, count)
     if program.sums:
-        results = [r.sum() if total else r for r, (*_, total) in zip(results, plan.outputs, strict=True)]
+        # By numpy, in one order: torch adds as many parts as there are threads.
+        results = [
+            torch.tensor(r.numpy().sum()) if total else r
+            for r, (*_, total) in zip(results, plan.outputs, strict=True)
+        ]
     return results
 
 
 class _Plan(NamedTuple):
     """What is known from the shapes and dtypes of the inputs."""
 
-    kernel: Any
+    kernel: Any  # None if this CPU cannot convert what it would read or write
     outputs: tuple[tuple[Shape, torch.dtype, bool], ...]  # shape of a row, dtype, whether it is summed
     dense: tuple[tuple[int, ...], ...]  # how an input lies row after row
     nanoseconds: float  # of a row
@@ -86,9 +92,12 @@ def _planned(program: Program, x: Sequence[Tensor], key: tuple) -> _Plan:
     *dtypes, compute = door.dtypes_of(program, x)
     kernel_key = "cpu", tuple(t.dtype for t in x), tuple(dtypes)
     if kernel_key not in program.kernels:
-        from .vectors import Kernel  # llvmlite, which `import svdrot` does not load
+        from . import machine  # llvmlite, which `import svdrot` does not load
+        from .vectors import Kernel
 
-        program.kernels[kernel_key] = Kernel(graph, [t.dtype for t in x], dtypes, compute)
+        ins = [t.dtype for t in x]
+        can = torch.float16 not in (*ins, *dtypes) or machine.converts_half()
+        program.kernels[kernel_key] = Kernel(graph, ins, dtypes, compute) if can else None
     counts = [math.prod(shape) for shape in graph.inputs]
     dense = tuple(
         (DENSE, 0, count, shape[-1] if shape else 1, 1)
@@ -119,7 +128,7 @@ def _strided(shapes: Sequence[Shape], x: Sequence[Tensor]) -> tuple[torch.Size, 
     batch = torch.broadcast_shapes(*[t.shape[: t.ndim - len(s)] for t, s in zip(x, shapes, strict=True)])
     if 0 in batch:
         return batch, 1, [*x], []
-    expanded = [t.expand(*batch, *s) for t, s in zip(x, shapes, strict=True)]
+    expanded = [t.expand((*batch, *s)) for t, s in zip(x, shapes, strict=True)]
     sizes, strides = _merged(batch, [t.stride()[: len(batch)] for t in expanded])
     if len(sizes) > 2:
         expanded = [t.contiguous() for t in expanded]

@@ -133,13 +133,24 @@ class _Transformed(torch.autograd.Function):
     def jvp(ctx, _, __, *tangents):
         given = tuple(t is not None for t in tangents)
         derivative = ctx.program.jvp(given, ctx.with_results)
-        found = apply(derivative, ctx.scalars, (*_saved(ctx), *[t for t in tangents if t is not None]))
+        # torch turns forward mode off here, and with it all levels around this one, which torch operations
+        # would then take for constants. So it is on, and the tangents of this level are put aside.
+        with forward_ad._set_fwd_grad_enabled(True):
+            x = [forward_ad.unpack_dual(t).primal for t in _saved(ctx)]
+            found = apply(derivative, ctx.scalars, (*x, *[t for t in tangents if t is not None]))
         return found[0] if len(found) == 1 else tuple(found)
 
     @staticmethod
     def vmap(info, in_dims, program, scalars, *x):
         """One more batch dimension, in front of all others."""
         dims = in_dims[2:]
+        if program.sums:  # each of its own
+            parts = []
+            for k in range(info.batch_size):
+                part = [t if d is None else t.select(d, k) for t, d in zip(x, dims, strict=True)]
+                parts.append(apply(program, scalars, part))
+            found = [torch.stack(each) for each in zip(*parts, strict=True)]
+            return (found[0], 0) if len(found) == 1 else (tuple(found), (0,) * len(found))
         shapes = program.graph.inputs
         ranks = [t.ndim - len(s) - (d is not None) for t, s, d in zip(x, shapes, dims, strict=True)]
         moved = []
@@ -179,13 +190,19 @@ def keeps_results(program: Program, results: Sequence[Tensor]) -> bool:
 def run(program: Program, scalars: Sequence[float], x: Sequence[Tensor]) -> list[Tensor]:
     """The outputs of a program, without derivatives."""
     if memory.in_memory(*x):
-        first = x[0]
-        if first.is_cpu:
+        if on_cpu(x):
             from . import cpu
 
             return cpu.run(program, scalars, x)
         # CUDA: the Triton writer comes here
     return operations.run(program.name, scalars, x, dtypes_of(program, x))
+
+
+def on_cpu(x: Sequence[Tensor]) -> bool:
+    for t in x:
+        if not t.is_cpu:
+            return False
+    return True
 
 
 def dtypes_of(program: Program, x: Sequence[Tensor]) -> tuple[torch.dtype, ...]:
@@ -195,7 +212,11 @@ def dtypes_of(program: Program, x: Sequence[Tensor]) -> tuple[torch.dtype, ...]:
     autocast, whose rule for such functions is float32.
     """
     common, compute = _dtypes_of_values(x, program.primals)
-    return *(common if i is None else x[i].dtype for i in program.follows), compute
+    followed = [common if i is None else x[i].dtype for i in program.follows]
+    if program.sums:
+        summed = program.graph.summed
+        followed = [torch.float64 if total else d for d, total in zip(followed, summed, strict=True)]
+    return *followed, compute
 
 
 def _dtypes_of_values(x: Sequence[Tensor], primals: int) -> tuple[torch.dtype, torch.dtype]:

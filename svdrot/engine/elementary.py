@@ -138,10 +138,15 @@ def cosine(x: Node) -> Node:
 
 def arctangent(y: Node, x: Node) -> Node:
     """atan of the lesser over the greater, from (low - high) / (high + low) where it is above tan(pi/8)."""
-    a, b = _bounded(absolute(y)), _bounded(absolute(x))
+    a, b = absolute(y), absolute(x)
     steep = a > b
     high, low = where(steep, a, b), where(steep, b, a)
-    k = where(high > BIG, 0.25, 1.0)  # for the sum of two
+    # Of one infinity the other is nothing, NaN aside; two are as one number.
+    low = where(high > MAX, where(low > MAX, MAX, low - low), low)
+    high = where(high > MAX, MAX, high)
+    # For the sum of two, and for the product with tan(pi/8), which below the normal numbers is rounded to a
+    # whole.
+    k = where(high > BIG, 0.25, where(high < SMALL, 2.0**64, 1.0))
     high, low = high * k, low * k
     above = low > high * 0.41421356237309503
     q = where(above, low - high, low) / where(high > 0.0, where(above, high + low, high), high + 1.0)
@@ -153,11 +158,8 @@ def arctangent(y: Node, x: Node) -> Node:
     return where(y < 0.0, -r, r)
 
 
-MAX, BIG = by_dtype(3.4028234663852886e38, 1.7976931348623157e308), by_dtype(1e38, 1e308)
-
-
-def _bounded(x: Node) -> Node:
-    return where(x > MAX, MAX, x)
+MAX = by_dtype(3.4028234663852886e38, 1.7976931348623157e308)
+BIG, SMALL = by_dtype(1e38, 1e308), by_dtype(1e-30, 1e-290)
 
 
 def _exponential(x: Node) -> tuple[Node, Node]:

@@ -125,6 +125,9 @@ class Operation(NamedTuple):
     def __call__(self, *arguments) -> list[Node]:
         return results_of(node("call", *arguments, value=self))
 
+    def of_array(self, arguments: Sequence) -> list[Node]:
+        return self(*arguments)
+
 
 def results_of(call: Node) -> list[Node]:
     return [node("item", call, value=k) for k in range(call.value.count)]
@@ -155,6 +158,7 @@ def tracing(outputs: Iterable[Node] = ()) -> Iterator[None]:
 def node(op: str, *args: Any, value: Any = None) -> Node:
     """The node of an operation, or a simpler one that is as good."""
     nodes = tuple(map(as_node, args))
+    _check_kinds(op, nodes)
     simple = _simplified(op, nodes)
     if simple is not None:
         return simple
@@ -172,6 +176,25 @@ def node(op: str, *args: Any, value: Any = None) -> Node:
     return known
 
 
+CONDITIONS = frozenset(("lt", "le", "eq", "and", "or", "not"))  # all other operations give numbers
+
+
+def _check_kinds(op: str, args: tuple[Node, ...]) -> None:
+    """Conditions and numbers are not mixed: a machine has a bit for the one and a word for the other."""
+    for k, a in enumerate(args):
+        wanted = op in ("and", "or", "not") or (op == "where" and k == 0)
+        if (a.op in CONDITIONS) != wanted and a.op != "constant":
+            if wanted:
+                raise TypeError(
+                    "`where`, `&`, `|` and `~` take conditions, such as x > 0.0; got a number: "
+                    "compare it with something"
+                )
+            raise TypeError(
+                "a condition is no number: `where(condition, 1.0, 0.0)` is, and conditions are joined by "
+                "`&`, `|` and `~`"
+            )
+
+
 def _key(op: str, args: tuple[Node, ...], value: Any) -> tuple:
     if op == "constant":
         value = value, math.copysign(1.0, value)  # 0 and -0 are not one node
@@ -183,10 +206,9 @@ def as_node(x: Any) -> Node:
 
 
 def constant(x: float) -> Node:
-    try:
-        return node("constant", value=float(x))
-    except TypeError as error:
-        raise TypeError(f"a formula works on numbers and symbols; got {type(x).__name__}") from error
+    if not hasattr(x, "__float__"):
+        raise TypeError(f"a formula works on numbers and symbols; got {type(x).__name__}")
+    return node("constant", value=float(x))
 
 
 def by_dtype(float32: float, float64: float) -> Node:
@@ -242,12 +264,23 @@ def _simplified(op: str, args: tuple[Node, ...]) -> Node | None:
                 return node("where", condition, a, b)
         case "not", (x,) if x.op == "not":
             return x.args[0]
+        case "and" | "or", (x, y):
+            for a, b in ((x, y), (y, x)):
+                if a.op == "constant":
+                    return b if bool(a.value) == (op == "and") else a
+        case "detached", (x,) if x.op == "constant":
+            return x
     if op in _FOLDED and all(a.op == "constant" for a in args):
-        try:
-            return constant(_FOLDED[op](*[a.value for a in args]))
-        except (ArithmeticError, ValueError):  # 1 / 0 and the like are left to the machine
-            return None
+        return constant(_folded(op, [a.value for a in args]))
     return None
+
+
+def _folded(op: str, values: list[float]) -> float:
+    try:
+        return _FOLDED[op](*values)
+    except (ArithmeticError, ValueError):  # 1 / 0, log(0) and the like, of which a machine makes no error
+        with np.errstate(all="ignore"):
+            return getattr(np, "divide" if op == "div" else op)(*values)
 
 
 _FOLDED: dict[str, Callable] = {

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 
+import numpy as np
 import torch
 
 from .graph import Node, constant, node, rebuilt, tracing
@@ -33,7 +34,12 @@ def _expanded(n: Node, args: list, bodies: Mapping[str, Callable[..., Node]]):
     return None
 
 
-def _known(n: Node, args: list, dtype: torch.dtype):
+def _known(n: Node, args: list, dtype: torch.dtype) -> Node:
     if n.op == "by_dtype":
-        return constant(n.value[dtype == torch.float64])
-    return node(n.op, *args, value=n.value) if args else None
+        n = constant(n.value[dtype == torch.float64])
+    elif args:
+        n = node(n.op, *args, value=n.value)
+    if n.op == "constant" and dtype != torch.float64:
+        with np.errstate(over="ignore"):
+            return constant(float(np.float32(n.value)))
+    return n

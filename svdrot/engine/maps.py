@@ -90,7 +90,7 @@ class Map:
         """Tensors (..., *shape), whose batch dimensions broadcast, to tensors (..., *result)."""
         if not isinstance(x[0], Tensor) and is_symbolic(x):
             return self._of_symbols(*x)
-        self._check_once(x)
+        self._check_once(x, scalars)
         if torch.compiler.is_compiling():  # which must not look into the making of programs
             found = door.written_down(self.name, scalars, x, len(self.results))
         else:
@@ -106,7 +106,7 @@ class Map:
         return self._total(x, scalars, is_mean=False)
 
     def _total(self, x: tuple[Tensor, ...], scalars: Sequence[float], is_mean: bool) -> Tensor:
-        self._check_once(x)
+        self._check_once(x, scalars)
         if torch.compiler.is_compiling():
             values = self(*x, scalars=scalars).to(torch.promote_types(x[0].dtype, torch.float32))
             return values.mean() if is_mean else values.sum()
@@ -118,21 +118,26 @@ class Map:
         shaped = [array_of(part, shape) for part, shape in zip(parts, self.results, strict=True)]
         return tuple(shaped) if self.several else shaped[0]
 
-    def _check_once(self, x: tuple[Any, ...]) -> None:
+    def _check_once(self, x: tuple[Any, ...], scalars: Sequence[float]) -> None:
         """Shapes and dtypes that came before are good: to ask each takes 3 us of the 9 of a small call."""
+        if torch.compiler.is_compiling():
+            return self._check(x, scalars)
         try:
             key = tuple([(t.shape, t.dtype) for t in x])
-            if key in self._good:
+            if key in self._good and len(scalars) == self.scalars:
                 return
         except (AttributeError, TypeError):  # no tensor; a shape of symbols
             key = None
-        self._check(x)
-        if key is not None and not torch.compiler.is_compiling() and len(self._good) < MOST_SHAPES:
+        self._check(x, scalars)
+        if key is not None and len(self._good) < MOST_SHAPES:
             self._good.add(key)
 
-    def _check(self, x: tuple[Any, ...]) -> None:
-        if len(x) != len(self.shapes):
-            raise TypeError(f"`{self.__name__}` takes {', '.join(self.names)}; got {len(x)} arguments.")
+    def _check(self, x: tuple[Any, ...], scalars: Sequence[float]) -> None:
+        if len(x) != len(self.shapes) or len(scalars) != self.scalars:
+            raise TypeError(
+                f"`{self.__name__}` takes {len(self.names)} tensors ({', '.join(self.names)}) and "
+                f"{self.scalars} scalars; got {len(x)} and {len(scalars)}."
+            )
         for i, shape in enumerate(self.shapes):
             check_shape(self.names[i], x[i], *shape)
         if len(x) > 1:

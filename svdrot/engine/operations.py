@@ -36,7 +36,7 @@ WRITTEN = {
         name: f"torch.{name}({{}})"
         for name in ("abs", "sqrt", "floor", "sin", "cos", "exp", "expm1", "log", "log1p")
     },
-    "atan2": "torch.atan2({}, {})",
+    "atan2": "atan2({}, {})",
 }
 
 
@@ -59,7 +59,8 @@ def run(
         rows = value.unbind(-2) if len(shape) == 2 else [value]
         entries += [entry for row in rows for entry in row.unbind(-1)] if shape else rows
         batch.append(entries[-1])
-    flat = [_tensor(number, batch[0]) for number in compute(*entries, *scalars)]
+    numbers = [_tensor(float(s), batch[0]) for s in scalars]
+    flat = [_tensor(number, batch[0]) for number in compute(*entries, *numbers)]
     common = torch.broadcast_shapes(*[t.shape for t in (*flat, *batch)])
     flat = [t.expand(common) for t in flat] if len(common) else flat
     outputs = []
@@ -67,6 +68,8 @@ def run(
         count = math.prod(shape)
         output = _stacked(flat[:count], shape)
         flat = flat[count:]
+        if not shape and not guarded:
+            output = output.clone()  # not an argument itself, nor one number for many
         for i in guarded:
             output = output + _poison(x[i], len(inputs[i]), dtype)[(..., *[None] * len(shape))]
         outputs.append(output.sum(dtype=torch.float64) if total else output.to(result))
@@ -127,7 +130,8 @@ def _function(name: str, dtype: torch.dtype, differentiable: bool) -> tuple:
 def written(names: dict[Any, str], outputs: Sequence[Node], dtype: torch.dtype) -> Callable[..., tuple]:
     """A Python function of torch operations, straight down."""
     known: dict[int, str] = {}
-    words: dict[str, Any] = {"torch": torch, "where": _where(dtype)}
+    like = next(iter(names.values()))  # a tensor; constants are plain numbers
+    words: dict[str, Any] = {"torch": torch, "where": _where(dtype), "atan2": _atan2}
     lines = []
     for n in ordered(outputs):
         args = [known[id(a)] for a in n.args]
@@ -142,7 +146,7 @@ def written(names: dict[Any, str], outputs: Sequence[Node], dtype: torch.dtype) 
             if n.op == "call":
                 word = f"call{len(lines)}"
                 words[word] = _caller(n.value)
-                lines.append(f"t{len(lines)} = {word}({', '.join(args)})")
+                lines.append(f"t{len(lines)} = {word}({', '.join((like, *args))})")
             else:
                 lines.append(f"t{len(lines)} = {WRITTEN[n.op].format(*args)}")
     results = "".join(f"{known[id(o)]}, " for o in outputs)
@@ -156,14 +160,19 @@ def _where(dtype: torch.dtype) -> Callable[..., Tensor]:
     return lambda condition, x, y: torch.where(condition, x, y).to(dtype)
 
 
+def _atan2(y: Tensor | float, x: Tensor | float) -> Tensor:
+    like = y if isinstance(y, Tensor) else x
+    assert isinstance(like, Tensor)  # of two constants it is one more
+    return torch.atan2(_tensor(y, like), _tensor(x, like))
+
+
 def _caller(operation: Operation) -> Callable[..., Any]:
     """An operation on entries, with its own derivative."""
     from . import door
 
     own = _own_program(operation)
 
-    def call(*entries: Any) -> Any:
-        like = next(e for e in entries if isinstance(e, Tensor))
+    def call(like: Tensor, *entries: Any) -> Any:
         stacked = torch.stack(torch.broadcast_tensors(*[_tensor(e, like) for e in entries]), -1)
         return door.apply(own, (), (stacked,))[0].unbind(-1)
 

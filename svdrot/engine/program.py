@@ -10,7 +10,7 @@ from weakref import WeakValueDictionary
 import numpy as np
 
 from .derivatives import jvp, vjp
-from .graph import Node, as_node, constant, operations, rebuilt, symbol, tracing
+from .graph import CONDITIONS, Node, as_node, constant, operations, rebuilt, symbol, tracing
 
 Shape = tuple[int, ...]
 
@@ -46,6 +46,9 @@ class Program:
             tuple(follows),
             primals,
         )
+        self.sums = any(graph.summed)
+        # Derivatives take the results, too, instead of doing an operation of many steps again.
+        self.keeps_results = any(n.op == "item" for group in graph.outputs for n in group)
         self.kernels: dict[Any, Any] = {}  # by device and dtypes
         self.plans: dict[Any, Any] = {}  # by shapes and dtypes
         self.derivatives: dict[str, Program] = {}
@@ -58,15 +61,6 @@ class Program:
     def cost(self) -> int:
         """Operations on a row."""
         return operations([n for group in self.graph.outputs for n in group])
-
-    @cached_property
-    def sums(self) -> bool:
-        return any(self.graph.summed)
-
-    @cached_property
-    def keeps_results(self) -> bool:
-        """Whether derivatives take the results, too, instead of doing an operation of many steps again."""
-        return any(n.op == "item" for group in self.graph.outputs for n in group)
 
     def vjp(self, wanted: tuple[bool, ...], given: tuple[bool, ...], with_results: bool) -> "Program":
         """(inputs, results if wanted, given cotangents) -> adjoints of the wanted inputs."""
@@ -82,7 +76,8 @@ class Program:
             flat = iter(self._finished(vjp(self._nodes, targets, cotangents), with_results))
         groups = tuple(tuple(next(flat) for _ in range(math.prod(graph.inputs[i]))) for i in places)
         inputs = (*graph.inputs, *(graph.shapes if with_results else ()), *shapes)
-        return self._derived(inputs, groups, tuple(graph.inputs[i] for i in places), key, places)
+        shapes = tuple(graph.inputs[i] for i in places)
+        return self._derived(inputs, groups, shapes, key, places, (False,) * len(places))
 
     def jvp(self, given: tuple[bool, ...], with_results: bool) -> "Program":
         """(inputs, results if wanted, given tangents) -> tangents of the outputs."""
@@ -97,7 +92,7 @@ class Program:
             flat = iter(self._finished(jvp(self._nodes, sources, tangents), with_results))
         groups = tuple(tuple(next(flat) for _ in group) for group in graph.outputs)
         inputs = (*graph.inputs, *(graph.shapes if with_results else ()), *shapes)
-        return self._derived(inputs, groups, graph.shapes, key, self.follows)
+        return self._derived(inputs, groups, graph.shapes, key, self.follows, graph.summed)
 
     def total(self, wanted: tuple[bool, ...]) -> "Program":
         """(inputs, factor) -> the sum of the only output over all rows, and `factor` times its gradients."""
@@ -149,15 +144,15 @@ class Program:
             return nodes
         names = {
             id(n): (len(self.graph.inputs) + i, k)
-            for i, group in enumerate(self.graph.outputs)
+            for i, (group, total) in enumerate(zip(self.graph.outputs, self.graph.summed, strict=True))
             for k, n in enumerate(group)
-            if n.args
+            if n.args and not total  # of a sum the result of a row is not known
         }
         return rebuilt(nodes, lambda n, _: symbol(names[id(n)]) if id(n) in names else None)
 
-    def _derived(self, inputs, groups, shapes, key, follows) -> "Program":
+    def _derived(self, inputs, groups, shapes, key, follows, summed) -> "Program":
         graph = self.graph
-        derived = Graph(tuple(inputs), graph.scalars, groups, shapes, (False,) * len(groups), graph.guarded)
+        derived = Graph(tuple(inputs), graph.scalars, groups, shapes, summed, graph.guarded)
         self.derivatives[key] = Program(derived, key, self.order + 1, follows, self.primals)
         return self.derivatives[key]
 
@@ -207,6 +202,12 @@ def program(
     summed: Sequence[bool] = (),
 ) -> Program:
     """The program of a formula: a function of arrays of symbols, a symbol for a shape of (), and scalars."""
+    for shape in (*inputs, *results):  # results are inputs of derivatives
+        if len(shape) > 2:
+            raise ValueError(
+                f"an element of the formula `{name}` may have two dimensions; got shape {tuple(shape)}: "
+                "flatten it"
+            )
     with tracing():
         symbols = [_symbols(i, shape) for i, shape in enumerate(inputs)]
         numbers = [symbol(("scalar", k)) for k in range(scalars)]
@@ -245,7 +246,12 @@ def _entries(name: str, k: int, result: Any, shape: Shape) -> tuple[Node, ...]:
         raise ValueError(
             f"result {k} of the formula `{name}` must have shape {shape}; got {len(flat)} numbers"
         )
-    return tuple(map(as_node, flat))
+    entries = tuple(map(as_node, flat))
+    if any(x.op in CONDITIONS for x in entries):
+        raise TypeError(
+            f"result {k} of the formula `{name}` is a condition: `where(condition, 1.0, 0.0)` is a number"
+        )
+    return entries
 
 
 def is_symbolic(x: Sequence[Any]) -> bool:
