@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.autograd import forward_ad
 
 from svdrot import _autograd, kernels
+from svdrot.formulas.poses import MOST_PAIRS, alignment
 from svdrot.kernels import pairs_reference
 from svdrot.projection import orthogonalize, special_orthogonalize
 from svdrot.registration._moments import moments
@@ -20,17 +21,21 @@ DAMPING = 4 * torch.finfo(torch.float64).eps
 
 
 class Fit(NamedTuple):
-    """B transforms of d dimensions, in the type of the points; and float64 what they come from."""
+    """B transforms of d dimensions, in the type of the points; and in float64 what they come from."""
 
     rotation: Tensor  # (B, d, d)
     translation: Tensor  # (B, d)
     scale: Tensor  # (B,)
     covariance: Tensor  # (B, d, d)
-    raw: Tensor  # moments and pivots as the kernels have them
-    pivots: Tensor
 
 
 def fit(x: Tensor, y: Tensor, w: Tensor | None, centred: bool, scaled: bool, reflection: bool) -> Fit:
+    if x.shape[-1] == 3 and 0 < x.shape[1] <= MOST_PAIRS and not reflection:
+        pairs = (x, y) if w is None else (x, y, w)
+        rotation, translation, scale, covariance = alignment(x.shape[1], w is not None, centred, scaled)(
+            *pairs
+        )
+        return Fit(rotation, translation, scale, covariance.double())
     transformed = torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0
     if x.shape[-1] != 3 or reflection or transformed or not kernels.in_memory(x, y, w):
         return composed(x, y, w, centred, scaled, reflection)
@@ -42,7 +47,7 @@ def composed(x: Tensor, y: Tensor, w: Tensor | None, centred: bool, scaled: bool
     covariance = pairs_reference.split(m)[3].contiguous()
     nearest = orthogonalize(covariance) if reflection else special_orthogonalize(covariance)
     pose = pairs_reference.placed(m, pivots, nearest, centred, scaled, x.dtype)
-    return Fit(*pose, covariance, m.detach(), pivots)
+    return Fit(*pose, covariance)
 
 
 class _Fit(_autograd.Eager, torch.autograd.Function):
@@ -53,9 +58,8 @@ class _Fit(_autograd.Eager, torch.autograd.Function):
         *pose, covariance, nearest = backend.poses(m, pivots, centred, scaled, x.dtype)
         ctx.how = centred, scaled
         ctx.save_for_backward(x, y, w, m, pivots, nearest)
-        ctx.mark_non_differentiable(m, pivots)
         ctx.set_materialize_grads(False)
-        return *pose, covariance, m, pivots
+        return *pose, covariance
 
     @staticmethod
     def backward(ctx, *g):
@@ -63,7 +67,7 @@ class _Fit(_autograd.Eager, torch.autograd.Function):
         if any(z is not None and _autograd.is_seen_through(z) for z in g):
             return *_through(g, x, y, w, *ctx.how), None, None
         backend = kernels.select_pairs(x, y, w, *g)
-        of_m = backend.pose_gradients(m, pivots, nearest, *ctx.how, DAMPING, g[:4])
+        of_m = backend.pose_gradients(m, pivots, nearest, *ctx.how, DAMPING, g)
         return *backend.moments_gradient(x, y, w, pivots, m, of_m), None, None
 
 

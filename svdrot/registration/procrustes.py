@@ -15,7 +15,7 @@ from torch import Tensor
 from svdrot._checks import check_floating, check_mask, common_batch, compute_dtype, result_dtype
 from svdrot.projection import projection_gap
 from svdrot.registration._fit import fit
-from svdrot.registration._moments import residual
+from svdrot.registration._moments import moments, residual
 from svdrot.registration._points import Points, as_tensor, padded
 from svdrot.registration.transform import Transform, register_pytree
 
@@ -27,27 +27,28 @@ class Alignment(Transform):
     Attributes:
         covariance: $C$, of target by source, shape (..., d, d), float64.
         reflection: whether reflections were allowed.
-        pairs: what it was fitted to, kept for `residual`: source, target, moments, pivots and, if there are
-            any, weights.
+        pairs: what it was fitted to, kept for `residual`: source, target and, if there are any, weights.
+        centred: whether the clouds were centred, or turned about the origin.
     """
 
     covariance: Tensor
     reflection: bool
     pairs: tuple[Tensor, ...]
+    centred: bool
 
     @property
     def residual(self) -> Tensor:
         """Root of the weighted mean square of the distances left, shape (...), not differentiable.
 
-        Computed, in one pass over the pairs, when asked for.
+        Computed, in two passes over the pairs, when asked for.
         """
-        x, y, raw, pivots, *weights = (part.detach() for part in self.pairs)
+        x, y, *weights = (part.detach() for part in self.pairs)
         w = weights[0] if weights else None
         turned = self.scale.detach()[..., None, None] * self.rotation.detach()
-        if raw.ndim > 2:  # of `vmap`
+        if x.ndim > 3:  # of `vmap`
             x, y = x.flatten(0, -3), y.flatten(0, -3)
             w = None if w is None else w.flatten(0, -2)
-            raw, pivots = raw.flatten(0, -2), pivots.flatten(0, -2)
+        raw, pivots = moments(x, y, w, self.centred)
         left = residual(x, y, w, raw, pivots, turned.reshape(len(x), *turned.shape[-2:]).to(raw.dtype))
         return left.to(turned.dtype).reshape(turned.shape[:-2])
 
@@ -73,7 +74,7 @@ class Alignment(Transform):
         return (s > tolerance * s[..., :1]).sum(-1)
 
 
-register_pytree(Alignment, "reflection")
+register_pytree(Alignment, "reflection", "centred")
 
 
 def procrustes(
@@ -172,8 +173,8 @@ def _aligned(
     pose.append(found.covariance)
     if len(batch) != 1:
         pose = [z.reshape(batch + z.shape[1:]) for z in pose]
-    kept = x, y, found.raw, found.pivots
-    return Alignment(*pose, reflection=reflection, pairs=kept if w is None else (*kept, w))
+    kept = (x, y) if w is None else (x, y, w)
+    return Alignment(*pose, reflection=reflection, pairs=kept, centred=centred)
 
 
 def _singular_values(c: Tensor) -> Tensor:

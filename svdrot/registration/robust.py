@@ -192,6 +192,7 @@ def _robust(
         covariance,
         False,
         fit.pairs,
+        fit.centred,
         w,
         inliers,
         fitness,
