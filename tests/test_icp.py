@@ -614,6 +614,7 @@ def test_refusals():
         "Either": {},
         "`scales`": {"scales": []},
         "`voxel`": {"scales": [(0.0, 1.0, 5)]},
+        "`scales` must hold": {"scales": "coarse"},
         "`max_distance`": {"max_distance": math.nan},
         "`max_iterations`": options | {"max_iterations": -1},
         "`weights`": options | {"weights": torch.ones(49)},

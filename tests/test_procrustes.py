@@ -489,3 +489,17 @@ def test_transforms_of_several_dtypes_meet_in_the_larger():
         one @ torch.eye(4)
     with pytest.raises(ValueError, match="`matrix` must be"):
         Transform.from_matrix(torch.ones(1, 1))
+
+
+@pytest.mark.parametrize("d", [2, 3])
+def test_a_matrix_of_rank_one_is_what_it_is_alone(d):
+    """Its determinant is what rounding leaves, and must not depend on what else is in the batch."""
+    generator = torch.Generator().manual_seed(0)
+    column = torch.randn(50, d, 1, dtype=torch.float64, generator=generator)
+    matrix = torch.eye(d + 1, dtype=torch.float64).repeat(50, 1, 1)
+    matrix[:, :d, :d] = column * column.mT
+    together = Transform.from_matrix(matrix)
+    alone = torch.stack([Transform.from_matrix(m).scale for m in matrix])
+    assert torch.equal(together.scale, alone)
+    spoiled = matrix.index_fill(0, torch.tensor([3]), torch.nan)
+    assert torch.equal(Transform.from_matrix(spoiled).scale[4:], together.scale[4:])

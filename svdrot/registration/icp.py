@@ -198,7 +198,10 @@ def icp(
     plan = [(None, max_distance, max_iterations)] if max_distance is not None else list(scales or ())
     if not plan:
         raise ValueError("`scales` must hold at least one (voxel, max_distance, iterations); got none.")
-    for voxel, limit, count in plan:
+    for stage in plan:
+        if not isinstance(stage, (tuple, list)) or len(stage) != 3:
+            raise ValueError(f"`scales` must hold (voxel, max_distance, iterations); got {stage!r}.")
+        voxel, limit, count = stage
         check_positive("max_distance", limit)
         if voxel is not None:
             check_positive("voxel", voxel)

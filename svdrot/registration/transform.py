@@ -69,7 +69,7 @@ class Transform:
         if matrix.shape[-1] == 1:
             raise ValueError(f"`matrix` must be (..., d + 1, d + 1) with d >= 1; got {tuple(matrix.shape)}.")
         linear, translation = matrix[..., :-1, :-1], matrix[..., :-1, -1]
-        determinant = torch.linalg.det(linear.to(compute_dtype(linear)))
+        determinant = _determinant(linear.to(compute_dtype(linear)))
         scale = (determinant.abs() ** (1 / linear.shape[-1])).to(matrix.dtype)
         return Transform(linear / scale[..., None, None], translation, scale)
 
@@ -79,6 +79,18 @@ class Transform:
     ) -> "Transform":
         one = torch.eye(check_whole("d", d), dtype=dtype, device=device)
         return Transform(one, torch.zeros_like(one[0]), torch.ones_like(one[0, 0]))
+
+
+def _determinant(matrix: Tensor) -> Tensor:
+    """By products where that is possible: elimination rounds by what else is in the batch, and of a singular
+    matrix nothing else is left.
+    """
+    if matrix.shape[-1] == 2:
+        return matrix[..., 0, 0] * matrix[..., 1, 1] - matrix[..., 0, 1] * matrix[..., 1, 0]
+    if matrix.shape[-1] == 3:
+        x, y, z = matrix.unbind(-1)
+        return (torch.linalg.cross(x, y) * z).sum(-1)
+    return torch.linalg.det(matrix)
 
 
 def register_pytree(cls: type, *constants: str) -> None:
