@@ -11,7 +11,7 @@ from torch import Tensor
 
 from svdrot._checks import is_autocast
 
-from . import door, threads
+from . import door, layout, threads
 from .program import Program, Shape
 
 DENSE, STRIDED, SAME = range(3)  # how an input lies: row after row, with other strides, the same for all rows
@@ -22,8 +22,8 @@ HALVES = (torch.float16, torch.bfloat16)
 
 def run(program: Program, scalars: Sequence[float], x: Sequence[Tensor]) -> list[Tensor]:
     plan = _plan(program, x)
-    batch = _same_batch(program.graph.inputs, x)
-    if batch is not None and _are_contiguous(x):
+    batch = layout.dense(program.graph.inputs, x)
+    if batch is not None:
         rows = x[0].numel() // plan.counts[0]
         inner = rows
         arrays = [
@@ -89,63 +89,14 @@ def _made(program: Program, x: Sequence[Tensor]) -> _Plan:
     return _Plan(kernel, tuple(dtypes), counts, dense, nanoseconds)
 
 
-def _are_contiguous(x: Sequence[Tensor]) -> bool:
-    for t in x:  # not `all`, of a generator: 0.4 us
-        if not t.is_contiguous():
-            return False
-    return True
-
-
-def _same_batch(shapes: Sequence[Shape], x: Sequence[Tensor]) -> torch.Size | None:
-    batch = None
-    for t, shape in zip(x, shapes, strict=False):
-        own = t.shape[: t.ndim - len(shape)]
-        if batch is None:
-            batch = own
-        elif own != batch:
-            return None
-    return batch
-
-
 def _strided(shapes: Sequence[Shape], x: Sequence[Tensor]) -> tuple[torch.Size, int, list[Tensor], list[int]]:
-    """The common batch shape, the rows of its inner dimension, and how each array lies.
-
-    Batch dimensions that no array needs apart are one; if more than two are left, arrays are copied.
-    """
-    batch = torch.broadcast_shapes(*[t.shape[: t.ndim - len(s)] for t, s in zip(x, shapes, strict=True)])
-    expanded = [t.expand(*batch, *s) for t, s in zip(x, shapes, strict=True)]
-    sizes, strides = _merged(batch, [t.stride()[: len(batch)] for t in expanded])
-    if len(sizes) > 2:
-        expanded = [t.contiguous() for t in expanded]
-        sizes, strides = _merged(batch, [t.stride()[: len(batch)] for t in expanded])
-    sizes, strides = ((1,) * (2 - len(sizes)) + sizes), [(0,) * (2 - len(s)) + s for s in strides]
+    """The common batch shape, the rows of its inner dimension, the arrays, and how each lies."""
+    batch, inner, x, strides = layout.strided(shapes, x)
     arrays = []
-    for t, (outer, inner) in zip(expanded, strides, strict=True):
-        lies = SAME if outer == inner == 0 else STRIDED
-        row, column = (0, 0, *t.stride()[len(batch) :])[-2:]
-        arrays += [t.data_ptr(), lies, outer, inner, row, column]
-    return batch, max(1, sizes[1]), expanded, arrays
-
-
-def _merged(
-    batch: Sequence[int], strides: Sequence[tuple[int, ...]]
-) -> tuple[tuple[int, ...], list[tuple[int, ...]]]:
-    """Batch dimensions, as few as serve all arrays; those of size 1 are none."""
-    sizes: list[int] = []
-    merged: list[list[int]] = [[] for _ in strides]
-    for d, size in enumerate(batch):
-        if size == 1:
-            continue
-        here = [s[d] for s in strides]
-        if sizes and all(m[-1] == h * size for m, h in zip(merged, here, strict=True)):
-            sizes[-1] *= size
-            for m, h in zip(merged, here, strict=True):
-                m[-1] = h
-        else:
-            sizes.append(size)
-            for m, h in zip(merged, here, strict=True):
-                m.append(h)
-    return tuple(sizes), [tuple(m) for m in merged]
+    for t, (outer_stride, inner_stride, *within) in zip(x, strides, strict=True):
+        lies = SAME if outer_stride == inner_stride == 0 else STRIDED
+        arrays += [t.data_ptr(), lies, outer_stride, inner_stride, *within]
+    return batch, inner, x, arrays
 
 
 def empty(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
