@@ -16,7 +16,7 @@ class Layout(NamedTuple):
     batch: torch.Size
     inner: int  # rows of the inner dimension
     arrays: list[Tensor]  # of the common batch shape
-    strides: list[tuple[int, int, int, int]]  # outer, inner, row and column of each, in numbers
+    strides: list[tuple[int, ...]]  # outer, inner, row and column of each, in numbers
 
 
 def dense(shapes: Sequence[Shape], x: Sequence[Tensor]) -> torch.Size | None:
