@@ -3,15 +3,13 @@
 pytest tests/test_gpu.py --require-gpu
 """
 
-import json
-import os
-import subprocess
 import sys
 import warnings
 
 import cases
 import pytest
 import torch
+from offline_gpu import compiled
 
 import svdrot
 from svdrot import kernels
@@ -36,106 +34,6 @@ GRAM_SHARED = {"fp32": 48 * 1024, "bf16": 96 * 1024}
 
 # Over pairs of points, in float64 whatever the points: with room, so that a spill is seen, and no more.
 PAIR_INSTRUCTIONS = {"_moments": 1100, "_gradients": 550, "_misfits": 350}
-
-# In a process of its own: Triton compiles or interprets, and decides on import.
-COMPILE = """
-import json, pathlib, re, subprocess, tempfile
-import torch, triton
-from triton.backends.compiler import GPUTarget
-from triton.backends import nvidia
-from triton.compiler import ASTSource
-from svdrot.kernels import gpu, gram, pairs_gpu
-
-cuobjdump = pathlib.Path(nvidia.__file__).parent / "bin" / "cuobjdump"
-found = []
-
-def measure(source, capability, options, **labels):
-    compiled = triton.compile(
-        source, target=GPUTarget("cuda", capability, 32), options={"enable_fp_fusion": True, **options}
-    )
-    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
-        file.write(compiled.asm["cubin"])
-        file.flush()
-        dump = lambda flag: subprocess.run(
-            [cuobjdump, flag, file.name], capture_output=True, text=True, check=True
-        ).stdout
-        code, usage = dump("-sass"), dump("-res-usage")
-    found.append({
-        **labels,
-        "capability": capability,
-        "instructions": len(re.findall(r"^\\s+/\\*[0-9a-f]{4,}\\*/", code, re.M)),
-        "local": len(re.findall(r"\\b(?:LDL|STL)\\b", code)),
-        "registers": int(re.search(r"REG:(\\d+)", usage)[1]),
-        "stack": int(re.search(r"STACK:(\\d+)", usage)[1]),
-        "shared": compiled.metadata.shared,
-    })
-
-def lanes():
-    formulas = {
-        gpu._project: "nearest_rotation",
-        gpu._differentiate: "nearest_rotation_differential",
-        gpu._measure_gap: "gap_and_derivative",
-    }
-    for kernel, formula in formulas.items():
-        for dtype, name in ((torch.float32, "fp32"), (torch.float64, "fp64")):
-            for capability in (80, 90):
-                *arguments, function, block = kernel.arg_names
-                signature = {a: {"batch": "i32", "damping": "fp32"}.get(a, "*" + name) for a in arguments}
-                signature |= {function: "constexpr", block: "constexpr"}
-                values = gpu.FORMULAS[dtype][formula], gpu.BLOCK
-                constants = {(len(arguments) + i,): value for i, value in enumerate(values)}
-                source = ASTSource(kernel, signature=signature, constexprs=constants)
-                measure(source, capability, {}, kernel=kernel.__name__, dtype=name)
-
-def products():
-    names = gram._gram.arg_names
-    for name, size in (("fp32", 4), ("bf16", 2)):
-        block, depth, warps, stages = gram.TILES[size]
-        for contiguous in ("x_column", "x_row"):  # a wide matrix, and a tall one transposed
-            for capability in (80, 90):
-                constants = {"BLOCK": block, "DEPTH": depth, contiguous: 1, "c_column": 1}
-                kinds = dict.fromkeys(("x", "c", "result"), "*" + name)
-                kinds |= {"alpha": "fp32", "beta": "fp32"} | dict.fromkeys(constants, "constexpr")
-                multiples = {"x", "c", "result", "rows", "inner", "x_row", "x_column"} - set(constants)
-                source = ASTSource(
-                    gram._gram,
-                    signature={a: kinds.get(a, "i32") for a in names},
-                    constexprs={(names.index(a),): value for a, value in constants.items()},
-                    attrs={(names.index(a),): [["tt.divisibility", 16]] for a in multiples},
-                )
-                options = {"num_warps": warps, "num_stages": stages}
-                measure(source, capability, options, kernel=contiguous, dtype=name)
-
-def pairs():
-    for kernel in (pairs_gpu._moments, pairs_gpu._gradients, pairs_gpu._misfits):
-        names = kernel.arg_names
-        for name in ("fp32", "fp64"):
-            for weighted in (True, False):
-                for capability in (80, 90):
-                    constants = {"centred": True, "weighted": weighted}
-                    constants |= {"BLOCKS": pairs_gpu.BLOCKS, "BLOCK": pairs_gpu.BLOCK}
-                    constants = {a: value for a, value in constants.items() if a in names}
-                    kinds = dict.fromkeys(("x", "y", "w", "gx", "gy", "gw"), "*" + name)
-                    kinds |= dict.fromkeys(("pivots", "m", "g", "rotations", "sums"), "*fp64")
-                    kinds |= dict.fromkeys(constants, "constexpr")
-                    source = ASTSource(
-                        kernel,
-                        signature={a: kinds.get(a, "i32") for a in names},
-                        constexprs={(names.index(a),): value for a, value in constants.items()},
-                    )
-                    measure(source, capability, {}, kernel=kernel.__name__, dtype=name)
-
-WHICH()
-print(json.dumps(found))
-"""
-
-
-def compiled(which: str) -> list[dict]:
-    environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
-    code = COMPILE.replace("WHICH", which)
-    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)
 
 
 def test_kernels_compile_without_spills_and_within_their_instructions():

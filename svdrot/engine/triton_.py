@@ -121,10 +121,14 @@ class _Writer:
     def source(self) -> tuple[list[str], list[str]]:
         """The names of the arguments, and the lines of the body."""
         self.lines += [
-            f"lane = tl.program_id(0).to(tl.int64) * {BLOCK} + tl.arange(0, {BLOCK})",
-            "live = lane < rows",
-            "row = tl.minimum(lane, rows - 1)",  # past the last row, that once more
+            f"first = tl.program_id(0).to(tl.int64) * {BLOCK}",
+            f"left = tl.minimum(rows - first, {BLOCK}).to(tl.int32)",
+            f"lane = tl.arange(0, {BLOCK})",
+            "live = lane < left",
+            "here = tl.minimum(lane, left - 1)",  # past the last row, that once more
         ]
+        if not all(self.dense):
+            self.lines.append("row = first + here")
         if self.levels == 2:
             self.lines += [
                 f"outer = (row.to({self.index}) // inner).to(tl.int64)",
@@ -151,7 +155,7 @@ class _Writer:
     def _leaves(self) -> dict[Any, str]:
         leaves: dict[Any, str] = {}
         for i, (dtype, shape) in enumerate(zip(self.inputs, self.graph.inputs, strict=True)):
-            self.lines.append(f"p{i} = x{i} + {self._first(i, math.prod(shape))}")
+            self.lines.append(f"p{i} = x{i} + {self._row(i, math.prod(shape))}")
             for k, place in enumerate(self._places(i, shape)):
                 leaves[i, k] = f"x{i}_{k}"
                 self.lines.append(f"x{i}_{k} = {_cast(f'tl.load(p{i}{place})', dtype, self.dtype)}")
@@ -162,10 +166,10 @@ class _Writer:
             self.lines.append(f"s{k} = tl.full([{BLOCK}], {number}, {DTYPES[self.dtype]})")
         return leaves
 
-    def _first(self, i: int, count: int) -> str:
+    def _row(self, i: int, count: int) -> str:
         """Where the row begins."""
         if self.dense[i]:
-            return f"row * {count}"
+            return f"first * {count} + here * {count}"
         if self.levels == 1:
             self.arguments.append(f"x{i}_inner")
             return f"row * x{i}_inner"
@@ -220,23 +224,25 @@ class _Writer:
         stored one entry at a time, each 32-byte sector would go to L2 up to eight times."""
         count = len(words)
         words = [_cast(f"({word})", self.dtype, self.outputs[j]) for word in words]
-        first = 0
-        while first < count:
-            left = count - first
+        start = 0
+        while start < count:
+            left = count - start
             wide = 1
             while wide < min(left, WIDEST) and (2 * wide <= left or 3 * wide <= 2 * left):  # a quarter empty
                 wide *= 2
             if wide == 1:
-                self.lines.append(f"tl.store(y{j} + lane * {count} + {first}, {words[first]}, live)")
+                self.lines.append(
+                    f"tl.store(y{j} + first * {count} + lane * {count} + {start}, {words[start]}, live)"
+                )
             else:
-                entries = words[first : first + wide]
+                entries = words[start : start + wide]
                 entries += entries[-1:] * (wide - len(entries))
                 self.lines += [
-                    f"entry = {first} + tl.arange(0, {wide})[None, :]",
-                    f"tl.store(y{j} + lane[:, None] * {count} + entry, "
+                    f"entry = {start} + tl.arange(0, {wide})[None, :]",
+                    f"tl.store(y{j} + first * {count} + lane[:, None] * {count} + entry, "
                     f"{_joined(entries)}.reshape({BLOCK}, {wide}), live[:, None] & (entry < {count}))",
                 ]
-            first += wide
+            start += wide
 
 
 def _joined(words: Sequence[str]) -> str:
