@@ -118,6 +118,7 @@ ARRANGEMENTS = {
     "each with each": lambda: (rotations(30, 1), rotations(7, seed=1)),
     "each with each, transposed": lambda: (rotations(30, 1).mT, rotations(1, 7, seed=1).mT),
     "batch dimensions swapped": lambda: (rotations(20, 9).transpose(0, 1), rotations(9, 20, seed=1)),
+    "dimensions of one": lambda: (rotations(30, 10)[:, None, :5, None], rotations(1, 1, 5, 1, seed=1)),
     "three that differ": lambda: (rotations(3, 1, 5), rotations(1, 8, 1, seed=1)),
     "one": lambda: (rotations(), rotations(seed=1)),
     "none": lambda: (rotations(0), rotations(0)),
@@ -211,6 +212,35 @@ def test_what_is_not_finite_stays_in_its_lane(name, kind):
             assert torch.equal(found[~bad], y[~bad])
 
 
+def test_any_entry_that_is_not_finite_spoils_the_row():
+    p = program(lambda v, w: v[0], [(3,), (2,)], [()], name="one entry", guarded=(0,))
+    v = torch.arange(15.0).reshape(5, 3)
+    v[0, 2], v[1, 1], v[2, 0] = torch.nan, -torch.inf, torch.inf
+    (found,) = run(p, (v, torch.full((5, 2), torch.nan)))
+    assert found[:3].isnan().all() and found[3:].tolist() == [9.0, 12.0]
+
+
+CONDITIONS = {
+    "<": lambda a, b: a < b,
+    "<=": lambda a, b: a <= b,
+    ">": lambda a, b: a > b,
+    "==": lambda a, b: a == b,
+    "!=": lambda a, b: a != b,
+    "and": lambda a, b: (a < 1.5) & (b < 1.5),
+    "or": lambda a, b: (a < 1.5) | (b < 1.5),
+    "not": lambda a, b: ~(a < b),
+}
+
+
+@pytest.mark.parametrize("name", CONDITIONS)
+def test_conditions(name):
+    condition = CONDITIONS[name]
+    p = program(lambda a, b: words.where(condition(a, b), 1.0, 0.0), [(), ()], [()], name=f"if {name}")
+    a = torch.tensor([1.0, 2.0, 1.0, 2.0, torch.nan, 1.0, 0.0])
+    b = torch.tensor([1.0, 2.0, 2.0, 1.0, 1.0, torch.nan, -0.0])
+    assert torch.equal(run(p, (a, b))[0].bool(), condition(a, b))
+
+
 def test_an_argument_without_guard_spoils_only_what_it_goes_into():
     p = program(lambda a, b: words.where(a > 0.0, b, 1.0), [(), ()], [()], name="unguarded")
     a, b = torch.tensor([1.0, -1.0, torch.nan]), torch.tensor([2.0, torch.nan, torch.inf])
@@ -244,12 +274,15 @@ def test_sums_over_all_rows(rows):
 
 
 def samples(dtype):
-    """Numbers of all sizes, angles near and far, and the float64 that is nearest to a multiple of pi/2."""
+    """Numbers of all sizes, angles near and far; in float64 the one that is nearest to a multiple of pi/2,
+    and two near ones with a carry between the words of the product that their reduction takes."""
     generator = torch.Generator().manual_seed(0)
     size = math.log10(torch.finfo(dtype).max) - 0.1
     power, sign, angle, unit = torch.rand(4, 150, dtype=torch.float64, generator=generator) * 2 - 1
     all_sizes = 10 ** (power * size) * sign.sign()
-    x = torch.cat([all_sizes, 500 * angle, unit, torch.tensor([6381956970095103 * 2.0**797, 0.0])]).to(dtype)
+    hard = [(6381956970095103, 797), (8008846302102459, 71), (5905920868397110, 601), (0, 0)]
+    hard = torch.tensor([math.ldexp(*parts) for parts in hard], dtype=torch.float64)
+    x = torch.cat([all_sizes, 500 * angle, unit, hard]).to(dtype)
     return x[x.isfinite()]
 
 
@@ -329,8 +362,9 @@ def test_one_launch_each_way_and_nothing_else(monkeypatch):
         assert seen.launches == ["map_one_launch"]
         (g,) = torch.autograd.grad(y, x, w)
         m(x), m(x.detach())
+        assert m(x[:0]).shape == (0, 3)  # by no launch
     assert seen.launches == ["map_one_launch", "map_one_launch_vjp_1_1_0", *["map_one_launch"] * 2]
-    assert set(seen.names) <= {"aten::empty", "aten::detach"}
+    assert set(seen.names) <= {"aten::empty", "aten::detach", "aten::slice"}
     monkeypatch.undo()
     (expected,) = torch.autograd.grad(m(x), x, w)
     torch.testing.assert_close(g, expected, rtol=1e-4, atol=1e-5)
