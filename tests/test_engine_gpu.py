@@ -229,6 +229,7 @@ CONDITIONS = {
     "and": lambda a, b: (a < 1.5) & (b < 1.5),
     "or": lambda a, b: (a < 1.5) | (b < 1.5),
     "not": lambda a, b: ~(a < b),
+    "with a constant": lambda a, b: ((a < b) & True) | False,
 }
 
 

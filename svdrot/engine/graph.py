@@ -238,6 +238,11 @@ def _simplified(op: str, args: tuple[Node, ...]) -> Node | None:
                 return node("where", condition, a, b)
         case "not", (x,) if x.op == "not":
             return x.args[0]
+        case (("and" | "or"), (x, y)):
+            # A constant condition is a number, which a machine does not join with a condition.
+            for a, b in ((x, y), (y, x)):
+                if a.op == "constant":
+                    return b if bool(a.value) == (op == "and") else a
     if op in _FOLDED and all(a.op == "constant" for a in args):
         try:
             return constant(_FOLDED[op](*[a.value for a in args]))
