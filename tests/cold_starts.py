@@ -23,10 +23,13 @@ from pathlib import Path
 import torch, svdrot
 from svdrot.kernels import _kept
 _kept.folders = lambda: [Path(sys.argv[1])]
-threads, m = int(sys.argv[2]), torch.randn(100, 3, 3)
+threads, m = int(sys.argv[2]), torch.randn(100, 4, 4)
 with ThreadPoolExecutor(threads) as pool:
-    rotations = list(pool.map(svdrot.special_orthogonalize, [m] * 8 * threads))
+    factors = list(pool.map(svdrot.orthogonalize, [m] * 8 * threads))
+    rotations = list(pool.map(svdrot.special_orthogonalize, [m[:, :3, :3]] * 8 * threads))
+assert (factors[0].mT @ factors[0] - torch.eye(4)).abs().max() < 1e-5
 assert svdrot.is_rotation(rotations[0]).all() and all(torch.equal(r, rotations[0]) for r in rotations)
+assert all(torch.equal(q, factors[0]) for q in factors)
 print("numba" in sys.modules)
 """
 
@@ -45,7 +48,7 @@ DAMAGES = {
 
 
 def start(folder: Path, threads: int = 1) -> subprocess.Popen:
-    """A process that projects in threads; it prints whether it had to compile."""
+    """A process that projects in threads; it prints whether it had to compile loops."""
     command = [sys.executable, "-c", USE, str(folder), str(threads)]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     return subprocess.Popen(command, cwd=ROOT, text=True, **pipes)

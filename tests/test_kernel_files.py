@@ -45,6 +45,7 @@ import math, numba, pathlib
 import llvmlite.binding as llvm
 from numba.core import cgutils
 from numba.extending import intrinsic
+from svdrot.engine import machine
 from svdrot.kernels import _machine_code, _numba
 
 @intrinsic  # of a loop of zeros LLVM makes memset in some versions only
@@ -63,16 +64,17 @@ signature = numba.void(numba.types.CPointer(numba.float64), numba.intp)
 compiled = numba.cfunc(signature, **_numba.OPTIONS)(kernel)
 module = llvm.parse_assembly(compiled.inspect_llvm())
 module.get_function(compiled.native_name).name = "kernel"
-code = _machine_code._target_machine().emit_object(module)
+code = machine.target_machine(3).emit_object(module)
 assert b"memset" in code and b"sin" in code
 pathlib.Path({str(tmp_path / "code")!r}).write_bytes(code)
 """
     load = f"""
 import ctypes, pathlib, sys
 import llvmlite.binding as llvm
+from svdrot.engine import machine
 from svdrot.kernels import _machine_code
 code = pathlib.Path({str(tmp_path / "code")!r}).read_bytes()
-engine = llvm.create_mcjit_compiler(llvm.parse_assembly(""), _machine_code._target_machine())
+engine = llvm.create_mcjit_compiler(llvm.parse_assembly(""), machine.target_machine(3))
 engine.add_object_file(llvm.ObjectFileRef.from_data(code))
 engine.finalize_object()
 prototype = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_ssize_t)
@@ -154,9 +156,9 @@ def test_kernels_are_compiled_and_run_without_any_place(monkeypatch, tmp_path):
     _kept._tell_of_no_place.cache_clear()
     with warnings.catch_warnings(record=True) as told:
         warnings.simplefilter("always")
-        code = _machine_code._code("project_plane", torch.float32)
+        code = _machine_code._code("polar", torch.float32)
     assert [warning.category for warning in told] == [RuntimeWarning]
-    assert _machine_code._link("project_plane", torch.float32, code).entry
+    assert _machine_code._link("polar", torch.float32, code).entry
 
 
 def test_any_edit_of_a_source_is_compiled_anew(tmp_path):
@@ -199,14 +201,14 @@ def test_two_threads_compile_a_kernel_once(monkeypatch):
     monkeypatch.setattr(_machine_code, "_link", lambda kernel, dtype, code: object())
     found = []
     threads = [
-        threading.Thread(target=lambda: found.append(_machine_code.load("project", torch.int8)))
+        threading.Thread(target=lambda: found.append(_machine_code.load("polar", torch.int8)))
         for _ in range(8)
     ]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert calls == ["project"] and len(found) == 8 and len({*map(id, found)}) == 1
+    assert calls == ["polar"] and len(found) == 8 and len({*map(id, found)}) == 1
 
 
 def test_the_command_line_shows_and_clears_them(folder, capsys):

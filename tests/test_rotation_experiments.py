@@ -148,7 +148,7 @@ def test_conditions_of_the_maps(name):
 
 def test_trained_numbers_are_of_rotations():
     config = replace(GRADIENTS, noise=0.0, jacobians=50)
-    for name, (features, to_matrix, from_matrix) in svdrot.nn.REPRESENTATIONS.items():
+    for name, (features, to_matrix, from_matrix, _) in svdrot.nn.REPRESENTATIONS.items():
         raw = gradient_conditioning.raw_numbers(name, "trained", config)
         assert raw.shape == (50, features)
         torch.testing.assert_close(from_matrix(to_matrix(raw)), raw, rtol=0, atol=1e-9)

@@ -65,7 +65,7 @@ def _gpu_kernels() -> str:
     if not torch.cuda.is_available():
         return "off: torch finds no CUDA device"
     try:
-        importlib.import_module("svdrot.kernels.gpu")
+        importlib.import_module("svdrot.engine.gpu")
     except ImportError as error:
         return f"off, torch operations in their place: {error}"
     return "on"

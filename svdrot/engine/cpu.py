@@ -11,7 +11,7 @@ from torch import Tensor
 
 from svdrot._checks import is_autocast
 
-from . import door, operations, threads
+from . import door, layout, operations, threads
 from .program import Program, Shape
 
 DENSE, STRIDED, SAME = range(3)  # how an input lies: row after row, with other strides, the same for all rows
@@ -121,46 +121,13 @@ def _are_contiguous(x: Sequence[Tensor]) -> bool:
 
 
 def _strided(shapes: Sequence[Shape], x: Sequence[Tensor]) -> tuple[torch.Size, int, list[Tensor], list[int]]:
-    """The common batch shape, the rows of its inner dimension, and how each array lies.
-
-    Batch dimensions that no array needs apart are one; if more than two are left, arrays are copied.
-    """
-    batch = torch.broadcast_shapes(*[t.shape[: t.ndim - len(s)] for t, s in zip(x, shapes, strict=True)])
-    if 0 in batch:
-        return batch, 1, [*x], []
-    expanded = [t.expand((*batch, *s)) for t, s in zip(x, shapes, strict=True)]
-    sizes, strides = _merged(batch, [t.stride()[: len(batch)] for t in expanded])
-    if len(sizes) > 2:
-        expanded = [t.contiguous() for t in expanded]
-        sizes, strides = _merged(batch, [t.stride()[: len(batch)] for t in expanded])
-    sizes, strides = ((1,) * (2 - len(sizes)) + sizes), [(0,) * (2 - len(s)) + s for s in strides]
+    """The common batch shape, the rows of its inner dimension, the arrays, and how each lies."""
+    batch, inner, x, strides = layout.strided(shapes, x)
     arrays = []
-    for t, (outer, inner) in zip(expanded, strides, strict=True):
-        lies = SAME if outer == inner == 0 else STRIDED
-        row, column = (0, 0, *t.stride()[len(batch) :])[-2:]
-        arrays += [t.data_ptr(), lies, outer, inner, row, column]
-    return batch, max(1, sizes[1]), expanded, arrays
-
-
-def _merged(
-    batch: Sequence[int], strides: Sequence[tuple[int, ...]]
-) -> tuple[tuple[int, ...], list[tuple[int, ...]]]:
-    """Batch dimensions, as few as serve all arrays; those of size 1 are none."""
-    sizes: list[int] = []
-    merged: list[list[int]] = [[] for _ in strides]
-    for d, size in enumerate(batch):
-        if size == 1:
-            continue
-        here = [s[d] for s in strides]
-        if sizes and all(m[-1] == h * size for m, h in zip(merged, here, strict=True)):
-            sizes[-1] *= size
-            for m, h in zip(merged, here, strict=True):
-                m[-1] = h
-        else:
-            sizes.append(size)
-            for m, h in zip(merged, here, strict=True):
-                m.append(h)
-    return tuple(sizes), [tuple(m) for m in merged]
+    for t, (outer_stride, inner_stride, *within) in zip(x, strides, strict=True):
+        lies = SAME if outer_stride == inner_stride == 0 else STRIDED
+        arrays += [t.data_ptr(), lies, outer_stride, inner_stride, *within]
+    return batch, inner, x, arrays
 
 
 def empty(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:

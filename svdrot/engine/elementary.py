@@ -109,12 +109,16 @@ def _split(parts: tuple[tuple[float, ...], tuple[float, ...]]) -> list[Node]:
     return [by_dtype(*pair) for pair in zip(*parts, strict=True)]
 
 
-def _quadrant(x: Node) -> tuple[Node, Node, Node, Node]:
-    """sin r and cos r of what is left of x over multiples of pi/2; whether these are odd, or 2 or 3 mod 4."""
+def reduced(x: Node) -> tuple[Node, Node]:
+    """What is left of an angle up to `FAR` over multiples of pi/2, and how many these are."""
     turns = floor(x * 0.6366197723675814 + 0.5)
-    r = x
     for part in _split(HALF_PI):
-        r = r - turns * part
+        x = x - turns * part
+    return x, turns
+
+
+def _quadrant(r: Node, turns: Node) -> tuple[Node, Node, Node, Node]:
+    """sin r and cos r; whether the multiples of pi/2 are odd, or 2 or 3 mod 4."""
     z = r * r
     s = r + r * (z * _polynomial("sin", z))
     c = (1.0 - 0.5 * z) + z * z * _polynomial("cos", z)
@@ -124,16 +128,25 @@ def _quadrant(x: Node) -> tuple[Node, Node, Node, Node]:
     return s, c, odd, lower
 
 
-def sine(x: Node) -> Node:
-    s, c, odd, lower = _quadrant(x)
+def sine_of(r: Node, turns: Node) -> Node:
+    """The sine of r and that many times pi/2."""
+    s, c, odd, lower = _quadrant(r, turns)
     y = where(odd, c, s)
-    return where(absolute(x) <= FAR, where(lower, -y, y), node("far", x, value="sin"))
+    return where(lower, -y, y)
+
+
+def cosine_of(r: Node, turns: Node) -> Node:
+    s, c, odd, lower = _quadrant(r, turns)
+    y = where(odd, -s, c)
+    return where(lower, -y, y)
+
+
+def sine(x: Node) -> Node:
+    return where(absolute(x) <= FAR, sine_of(*reduced(x)), node("far", x, value="sin"))
 
 
 def cosine(x: Node) -> Node:
-    s, c, odd, lower = _quadrant(x)
-    y = where(odd, -s, c)
-    return where(absolute(x) <= FAR, where(lower, -y, y), node("far", x, value="cos"))
+    return where(absolute(x) <= FAR, cosine_of(*reduced(x)), node("far", x, value="cos"))
 
 
 def arctangent(y: Node, x: Node) -> Node:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from svdrot.formulas import projection
 
-from . import gpu, pairs, pairs_reference
+from . import pairs, pairs_reference
 from ._pair_tiles import MOMENTS
 from .pairs_cpu import merged as merged_segments
 from .pairs_reference import pose_gradients as pose_gradients
@@ -60,10 +60,27 @@ def _launch(
             kernel[grid](*arguments, weighted=w is not None, **options, **sizes, enable_fp_fusion=True)
 
 
+@triton.jit
+def _sqrt(x):
+    return tl.sqrt(x)
+
+
+@triton.jit
+def _absolute(x):
+    return tl.abs(x)
+
+
+@triton.jit
+def _where(condition, x, y):
+    return tl.where(condition, x, y)
+
+
 def _bound() -> dict[str, Any]:
-    words: dict[str, Any] = {"__name__": __name__, "tl": tl, "sqrt": gpu._sqrt}
-    words |= {"absolute": gpu._absolute, "where": gpu._where}
-    constant = tl.constexpr if isinstance(gpu._where, triton.JITFunction) else float
+    words: dict[str, Any] = {"__name__": __name__, "tl": tl}
+    words |= {"sqrt": _sqrt, "absolute": _absolute, "where": _where}
+    constant = (
+        tl.constexpr if isinstance(_where, triton.JITFunction) else float
+    )  # which Triton's interpreter needs
     words |= {name: constant(value) for name, value in projection.constants(torch.float64).items()}
     projection.bind(words, triton.jit, [*projection.FORMULAS, *pairs.FORMULAS])
     return words
