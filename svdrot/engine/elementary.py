@@ -157,8 +157,7 @@ def arctangent(y: Node, x: Node) -> Node:
     # Of one infinity the other is nothing, NaN aside; two are as one number.
     low = where(high > MAX, where(low > MAX, MAX, low - low), low)
     high = where(high > MAX, MAX, high)
-    # For the sum of two, and for the product with tan(pi/8), which below the normal numbers is rounded to a
-    # whole.
+    # For the sum of two, and for the product with tan(pi/8), rounded to a whole below normal numbers.
     k = where(high > BIG, 0.25, where(high < SMALL, 2.0**64, 1.0))
     high, low = high * k, low * k
     above = low > high * 0.41421356237309503

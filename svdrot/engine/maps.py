@@ -56,7 +56,7 @@ class Map:
         guarded: bool | Sequence[str] = True,
         name: str | None = None,
     ):
-        self.formula, self.scalars, self._origin = formula, scalars, None
+        self.formula, self.inputs, self.scalars, self._origin = formula, inputs, scalars, None
         self.names, self.shapes = tuple(inputs), tuple(inputs.values())
         self.several = isinstance(results, list)
         self.results = tuple(results) if isinstance(results, list) else (results,)

@@ -17,6 +17,7 @@ call at a time, each of which takes chunk after chunk of the rows until none is 
 """
 
 import ctypes
+import itertools
 import math
 import struct
 from collections.abc import Iterator, Sequence
@@ -140,7 +141,7 @@ class _Writer:
             room = b.alloca(ir.ArrayType(STORED[dtype], count * self.wide))
             room.align = 64
             buffers.append(b.bitcast(room, STORED[dtype].as_pointer()))
-        number = iter(range(FIRST + self.graph.scalars, 1000))
+        number = itertools.count(FIRST + self.graph.scalars)
         fields = [[b.load(b.gep(words, [WORD(next(number))])) for _ in FIELDS] for _ in self.ins]
         results = [b.load(b.gep(words, [WORD(next(number))])) for _ in self.outs]
         inner = b.load(b.gep(words, [WORD(INNER)]))
@@ -186,7 +187,7 @@ class _Writer:
     def _copy(self, dtype: torch.dtype) -> ir.Function:
         """A block of rows, one after the other; past the last row, that once more."""
         kind = STORED[dtype].as_pointer()
-        name = f"copy {dtype}"
+        name = f"copy_{STORED[dtype]}"
         if name in self.module.globals:
             return self.module.globals[name]
         function = self._function(name, [kind, kind, *[WORD] * 9], private=True)
