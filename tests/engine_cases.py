@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 
 from svdrot.engine import words
-from svdrot.engine.graph import Node, by_dtype, ordered, symbol, tracing
+from svdrot.engine.graph import Node, by_dtype, symbol, tracing
+from svdrot.engine.walk import ordered
 
 EXACT = mpmath.mp.clone()  # with a precision of its own
 EXACT.dps = 40

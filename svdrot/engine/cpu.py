@@ -105,12 +105,13 @@ def _planned(program: Program, x: Sequence[Tensor], key: tuple) -> _Plan:
     )
     numbers = sum(counts) + sum(map(math.prod, graph.shapes))
     # As measured on AVX-512: 45 operations a nanosecond, and 20 bytes to and from memory.
-    nanoseconds = compute.itemsize * max(program.cost / 180, numbers / 20)
+    kernel = program.kernels[kernel_key]
+    nanoseconds = compute.itemsize * max(kernel.operations / 180, numbers / 20) if kernel else 0.0
     batches = [t.shape[: t.ndim - len(s)] for t, s in zip(x, graph.inputs, strict=True)]
     is_dense = all(batch == batches[0] for batch in batches)
     outputs = tuple(zip(graph.shapes, dtypes, graph.summed, strict=True))
     rows = math.prod(batches[0])
-    return _Plan(program.kernels[kernel_key], outputs, dense, nanoseconds, batches[0], rows, is_dense)
+    return _Plan(kernel, outputs, dense, nanoseconds, batches[0], rows, is_dense)
 
 
 def _are_contiguous(x: Sequence[Tensor]) -> bool:

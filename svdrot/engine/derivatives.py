@@ -8,7 +8,8 @@ guard values only, and where(x > 0, sqrt(x), 0) has the derivative 0 at 0.
 
 from collections.abc import Sequence
 
-from .graph import Node, as_node, constant, is_constant, ordered, results_of
+from .graph import Node, as_node, constant, is_constant, results_of
+from .walk import ordered
 from .words import absolute, cos, maximum, sin, where
 
 

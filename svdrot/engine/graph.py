@@ -16,6 +16,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from .walk import ordered
+
 MOST_OPERATIONS = 1_000_000  # of one formula: no loop of it ends, if it makes more
 
 
@@ -316,30 +318,6 @@ def _power(x: Node, power: Any) -> Node:
     if half is None:
         return x
     return half * half * x if power % 2 else half * half
-
-
-# Walking --------------------------------------------------------------------------------------------------
-
-
-def ordered(outputs: Iterable[Node]) -> list[Node]:
-    """All nodes that the outputs are made of, each after its arguments."""
-    order, seen, stack = [], set(), [(o, False) for o in reversed(list(outputs))]
-    while stack:
-        n, done = stack.pop()
-        if done:
-            order.append(n)
-        elif id(n) not in seen:
-            seen.add(id(n))
-            stack.append((n, True))
-            stack.extend([(a, False) for a in reversed(n.args)])
-    return order
-
-
-def operations(outputs: Iterable[Node]) -> int:
-    """How many operations there are: what a machine has to do."""
-    return sum(
-        n.op not in ("input", "constant", "by_dtype", "item", "detached", "once") for n in ordered(outputs)
-    )
 
 
 def rebuilt(outputs: Sequence[Node], change: Callable[[Node, list[Node]], Any]) -> list[Node]:

@@ -5,7 +5,8 @@ from typing import Any
 
 from llvmlite import ir
 
-from .graph import Node, ordered
+from .graph import Node
+from .walk import ordered
 
 Value = Any  # of LLVM, which has no types here
 FLAGS = ("contract", "nsz")  # a product may join the sum it goes into; neither NaN nor infinity is ruled out

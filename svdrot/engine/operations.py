@@ -13,9 +13,10 @@ import torch
 from torch import Tensor
 
 from . import memory
-from .graph import Node, Operation, ordered
+from .graph import Node, Operation
 from .lowering import lowered, with_constants
 from .program import Program, find, free_name, program
+from .walk import ordered
 
 WRITTEN = {
     "add": "{} + {}",

@@ -10,7 +10,7 @@ from weakref import WeakValueDictionary
 import numpy as np
 
 from .derivatives import jvp, vjp
-from .graph import CONDITIONS, Node, as_node, constant, operations, rebuilt, symbol, tracing
+from .graph import CONDITIONS, Node, as_node, constant, rebuilt, symbol, tracing
 
 Shape = tuple[int, ...]
 
@@ -56,11 +56,6 @@ class Program:
 
     def __reduce__(self):
         return find, (self.name,)
-
-    @cached_property
-    def cost(self) -> int:
-        """Operations on a row."""
-        return operations([n for group in self.graph.outputs for n in group])
 
     def vjp(self, wanted: tuple[bool, ...], given: tuple[bool, ...], with_results: bool) -> "Program":
         """(inputs, results if wanted, given cotangents) -> adjoints of the wanted inputs."""

@@ -27,9 +27,10 @@ import triton
 import triton.language as tl
 
 from . import elementary, triton_words
-from .graph import Node, node, ordered
+from .graph import Node, node
 from .lowering import lowered
 from .program import Graph, Shape
+from .walk import ordered
 from .words import absolute, where
 
 BLOCK = 128  # lanes per program

@@ -34,6 +34,7 @@ from .lanes import Lanes, Value
 from .lowering import lowered
 from .program import Graph
 from .storage import STORED, Storage
+from .walk import operations
 
 WORD, FLAG, VOID = ir.IntType(64), ir.IntType(1), ir.VoidType()
 NEXT, CHUNK, ROWS, INNER, FIRST = range(5)
@@ -50,7 +51,9 @@ class Kernel:
         if dtype == torch.float64:
             self.wide //= 2
         with machine.LOCK:
-            self.engine = machine.load(str(_Writer(graph, inputs, outputs, dtype, self.wide).module))
+            writer = _Writer(graph, inputs, outputs, dtype, self.wide)
+            self.engine = machine.load(str(writer.module))
+        self.operations = writer.operations  # on a row
         word = ctypes.c_ssize_t
         self.rows = ctypes.CFUNCTYPE(None, ctypes.c_char_p, word, word)(
             self.engine.get_function_address("rows")
@@ -95,7 +98,9 @@ class _Writer:
             number = b.load(place)
             leaves["scalar", k] = lanes.splat(number if lanes.is_double else b.fptrunc(number, lanes.scalar))
         nodes = [n for group in self.graph.outputs for n in group]
-        results = lanes.compute(lowered(nodes, self.dtype, BODIES), leaves)
+        nodes = lowered(nodes, self.dtype, BODIES)
+        self.operations = operations(nodes)
+        results = lanes.compute(nodes, leaves)
         guarded = [v for (i, _), v in leaves.items() if i in self.graph.guarded]
         results = iter(lanes.spoiled(results, guarded))
         for pointer, (dtype, _), group, total in zip(
