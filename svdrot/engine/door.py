@@ -46,6 +46,8 @@ def _compiled(program: Program, scalars: Sequence[float], x: Sequence[Tensor]) -
         raise NotImplementedError(
             "torch.func transforms of svdrot functions inside torch.compile: compile without them."
         )
+    if x[0].dtype.itemsize < 4 and is_autocast(x[0]):  # here, for compiled graphs run without autocast
+        x = [t.float() if t.dtype.itemsize < 4 else t for t in x]
     return opaque.apply(program.name, list(x), list(scalars))
 
 

@@ -46,10 +46,11 @@ def _backward(ctx, g: Sequence[Tensor | None]):
     derivative = find(ctx.name).vjp(wanted, given, ctx.with_results)
     found = iter(apply(derivative.name, [*ctx.saved_tensors, *[t for t in g if t is not None]], ctx.scalars))
     x = ctx.saved_tensors[: ctx.count]
+    numbers = None if ctx.scalars else []  # torch takes a list of numbers as one, and looks into an empty one
     return (
         None,
         [next(found).sum_to_size(t.shape) if w else None for t, w in zip(x, wanted, strict=True)],
-        [None for _ in ctx.scalars],
+        numbers,
     )
 
 
