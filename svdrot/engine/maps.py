@@ -51,6 +51,10 @@ class Map:
             self.formula, self.shapes, self.results, name=self.name, scalars=self.scalars, guarded=guarded
         )
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Without the program, which another process makes from the formula."""
+        return {name: value for name, value in self.__dict__.items() if name != "program"}
+
     @constant_to_compilers
     def _declared(self) -> Program:
         return self.program
