@@ -48,11 +48,13 @@ def run(
     entries, batch = [], []
     for value, shape in zip(x, inputs, strict=True):
         value = value.to(dtype)
-        entries += value.flatten(-len(shape)).unbind(-1) if shape else [value]
+        # Neither by `flatten` nor, below, by `unflatten`, for which batches of gradients have no rule.
+        rows = value.unbind(-2) if len(shape) > 1 else [value]
+        entries += [e for row in rows for e in row.unbind(-1)] if shape else rows
         batch.append(entries[-1])
     numbers = [_tensor(float(s), batch[0]) for s in scalars]
     flat = [_tensor(number, batch[0]) for number in compute(*entries, *numbers)]
-    flat = torch.broadcast_tensors(*flat, *batch)
+    flat = _broadcast(*flat, *batch)
     outputs = []
     for shape, total, result in zip(shapes, summed, results, strict=True):
         count = math.prod(shape)
@@ -62,7 +64,7 @@ def run(
             output = output.clone()  # not an argument itself, nor one number for many
         for i in guarded:
             output = output + _poison(x[i], len(inputs[i]), dtype)[(..., *[None] * (len(shape) > 0))]
-        output = output.unflatten(-1, shape) if len(shape) > 1 else output
+        output = output.view(*output.shape[:-1], *shape) if len(shape) > 1 else output
         outputs.append(output.sum(dtype=torch.float64) if total else output.to(result))
     return outputs
 
@@ -72,6 +74,15 @@ def ready() -> None:
     """Make Dynamo take `run` as it is: it accepts no function that was made while it looks on, as those of
     `written` are, and the exporter looks inside anyway."""
     torch._dynamo.allow_in_graph(run)
+
+
+def _broadcast(*tensors: Tensor) -> list[Tensor]:
+    from . import door
+
+    if any(map(door.is_legacy_batch, tensors)):  # they have no rule for it
+        shape = torch.broadcast_shapes(*[t.shape for t in tensors])
+        return [t.expand(shape) for t in tensors]
+    return list(torch.broadcast_tensors(*tensors))
 
 
 def _tensor(number: Any, like: Tensor) -> Tensor:
@@ -148,7 +159,7 @@ def _caller(operation: Operation, dtype: torch.dtype) -> Callable[..., Any]:
         entries = [_tensor(e, like) for e in numbers]
         if door.is_recorded() or door.is_constant(entries) or any(map(door.is_legacy_batch, entries)):
             return with_body(*entries)
-        stacked = torch.stack(torch.broadcast_tensors(*entries), -1)
+        stacked = torch.stack(_broadcast(*entries), -1)
         return door.apply(own, (), (stacked,))[0].unbind(-1)
 
     return call
