@@ -4,6 +4,9 @@ repetition.
 An adjoint or tangent that is zero annihilates: what `where` did not choose gives exactly zero, although the
 factor it would be multiplied by may be infinite there, as 1 / (2 sqrt(x)) is at x = 0. So a formula needs to
 guard values only, and where(x > 0, sqrt(x), 0) has the derivative 0 at 0.
+
+A sum of two such zeros, of a node that two conditions choose, is a number like any other. There the argument
+needs the guard, as in `words.root`.
 """
 
 from collections.abc import Sequence

@@ -57,12 +57,14 @@ def written_down(name: str, scalars: Sequence[float], x: Sequence[Tensor], resul
         return operations.run(name, scalars, x, (*dtypes * results, compute))
     from . import opaque
 
+    if x[0].dtype.itemsize < 4 and is_autocast(x[0]):  # here, for compiled graphs run without autocast
+        x = [t.float() if t.dtype.itemsize < 4 else t for t in x]
     return opaque.apply(name, list(x), list(scalars))
 
 
 def is_recorded() -> bool:
     """Whether operations are written down for a program that knows no autograd: exported or traced."""
-    return memory.is_exporting() or torch._C._is_tracing()
+    return memory.is_exporting() or (not torch.compiler.is_compiling() and torch._C._is_tracing())
 
 
 def is_constant(x: Sequence[Tensor]) -> bool:

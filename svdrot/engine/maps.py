@@ -86,6 +86,14 @@ class Map:
             guarded=self.guarded,
         )
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Without the program, which another process makes from the formula."""
+        return {name: value for name, value in self.__dict__.items() if name != "program"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        MAPS.setdefault(self.name, self)
+
     def __call__(self, *x: Any, scalars: Sequence[float] = ()) -> Any:
         """Tensors (..., *shape), whose batch dimensions broadcast, to tensors (..., *result)."""
         if not isinstance(x[0], Tensor) and is_symbolic(x):

@@ -86,6 +86,15 @@ def _stacked(entries: list[Tensor], shape: tuple[int, ...]) -> Tensor:
     return torch.stack(rows, -2)
 
 
+def _broadcast(*tensors: Tensor) -> list[Tensor]:
+    from . import door
+
+    if any(map(door.is_legacy_batch, tensors)):  # they have no rule for it
+        shape = torch.broadcast_shapes(*[t.shape for t in tensors])
+        return [t.expand(shape) for t in tensors]
+    return list(torch.broadcast_tensors(*tensors))
+
+
 def _tensor(number: Any, like: Tensor) -> Tensor:
     return (
         number if isinstance(number, Tensor) else torch.full((), number, dtype=like.dtype, device=like.device)
