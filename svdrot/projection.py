@@ -50,10 +50,10 @@ def special_orthogonalize(matrix: Tensor, *, damping: float | None = None) -> Te
         Umeyama, IEEE TPAMI 13 (1991), lemma. As a network layer: Levinson et al., "An Analysis of SVD for
         Deep Rotation Estimation", NeurIPS 2020, arXiv 2006.14616, SVDO+.
     """
+    if formulas := _closed_form(matrix):
+        return formulas.project(matrix, scalars=(_damping(damping, matrix),))
     check_square("matrix", matrix)
     damping = _damping(damping, matrix)
-    if formulas := _closed_form(matrix):
-        return formulas.project(matrix, scalars=(damping,))
     return _unbatch(_autograd.special_orthogonalize(_batch(matrix), damping), matrix)
 
 
@@ -78,11 +78,11 @@ def orthogonalize(matrix: Tensor) -> Tensor:
     Source:
         Fan and Hoffman, Proc. AMS 6 (1955); Higham, "Functions of Matrices" (2008), theorem 8.4.
     """
+    if formulas := _closed_form(matrix):
+        return formulas.project_either(matrix, scalars=(_damping(None, matrix),))
     check_matrix("matrix", matrix)
     rows, columns = matrix.shape[-2:]
     damping = _damping(None, matrix)
-    if rows == columns and (formulas := _closed_form(matrix)):
-        return formulas.project_either(matrix, scalars=(damping,))
     m = _batch(matrix)
     q = _autograd.orthogonalize(m.mT, damping).mT if rows < columns else _autograd.orthogonalize(m, damping)
     return _unbatch(q, matrix)
@@ -107,17 +107,22 @@ def projection_gap(matrix: Tensor) -> Tensor:
         ValueError: if the last two dimensions of `matrix` are not equal.
         TypeError: if `matrix` is not a floating-point tensor.
     """
-    check_square("matrix", matrix)
     if formulas := _closed_form(matrix):
         return formulas.gap(matrix)
+    check_square("matrix", matrix)
     gap = _autograd.projection_gap(_batch(matrix))
     return gap.reshape(matrix.shape[:-2]).to(result_dtype(matrix))
 
 
 def _closed_form(matrix: Tensor) -> ModuleType | None:
-    """The formulas of matrices of 2 and 3 columns."""
-    n = matrix.shape[-1]  # of a tracer, a tensor
-    return space if n == 3 else plane if n == 2 else None
+    """The formulas of matrices 2 x 2 and 3 x 3, which check what they get."""
+    if not isinstance(matrix, Tensor):
+        return None
+    sides = matrix.shape[-2:]  # of a tracer, tensors
+    return space if sides == (3, 3) else plane if sides == (2, 2) else None
+
+
+DAMPING = 4 * torch.finfo(torch.float32).eps, 4 * torch.finfo(torch.float64).eps
 
 
 def _batch(matrix: Tensor) -> Tensor:
@@ -137,7 +142,7 @@ def _unbatch(r: Tensor, matrix: Tensor) -> Tensor:
 
 def _damping(damping: float | None, matrix: Tensor) -> float:
     if damping is None:
-        return 4 * torch.finfo(compute_dtype(matrix)).eps
+        return DAMPING[matrix.dtype == torch.float64]
     if not (isinstance(damping, (int, float)) and 0 <= damping < math.inf):
         raise ValueError(f"`damping` must be a finite number >= 0; got {damping!r}.")
     return float(damping)

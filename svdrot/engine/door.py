@@ -25,6 +25,7 @@ from svdrot._checks import is_autocast
 from . import memory, operations
 from .program import Program
 
+ONE = (True,)
 MOST_ORDERS = 2  # of kernels: the graph of each order is some three times as large as the one before
 
 
@@ -97,13 +98,15 @@ class _Map(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, *g):
+        program, scalars, with_results = ctx.made
         x = _saved(ctx)
         wanted = ctx.needs_input_grad[2:]
-        given = tuple([t is not None for t in g])
+        given = ONE if len(g) == 1 else tuple([t is not None for t in g])
         if not any(given):
-            return (None,) * (2 + ctx.count)
-        derivative = ctx.program.vjp(wanted, given, ctx.with_results)
-        found = iter(apply(derivative, ctx.scalars, (*x, *[t for t in g if t is not None])))
+            return (None,) * (2 + len(wanted))
+        derivative = program.vjp(wanted, given, with_results)
+        there = g if len(g) == 1 else [t for t in g if t is not None]
+        found = iter(_backwards(derivative, scalars, (*x, *there)))
         adjoints: list[Any] = [None, None]
         for t, w in zip(x, wanted, strict=False):
             adjoint = next(found) if w else None
@@ -138,12 +141,13 @@ class _Transformed(torch.autograd.Function):
     @staticmethod
     def jvp(ctx, _, __, *tangents):
         given = tuple(t is not None for t in tangents)
-        derivative = ctx.program.jvp(given, ctx.with_results)
+        program, scalars, with_results = ctx.made
+        derivative = program.jvp(given, with_results)
         # torch turns forward mode off here, and with it all levels around this one, which torch operations
         # would then take for constants. So it is on, and the tangents of this level are put aside.
         with forward_ad._set_fwd_grad_enabled(True):
             x = [forward_ad.unpack_dual(t).primal for t in _saved(ctx)]
-            found = apply(derivative, ctx.scalars, (*x, *[t for t in tangents if t is not None]))
+            found = apply(derivative, scalars, (*x, *[t for t in tangents if t is not None]))
         return found[0] if len(found) == 1 else tuple(found)
 
     @staticmethod
@@ -170,24 +174,42 @@ class _Transformed(torch.autograd.Function):
 
 
 def _remember(ctx: Any, program: Program, scalars: Sequence[float], x: Sequence[Tensor], found: list[Tensor]):
-    ctx.program, ctx.scalars, ctx.count = program, scalars, len(x)
-    ctx.with_results = keeps_results(program, found)
-    saved = (*x, *found) if ctx.with_results else x
+    with_results = keeps_results(program, found)
+    ctx.made = program, scalars, with_results
+    saved = (*x, *found) if with_results else x
     ctx.save_for_backward(*saved)
-    ctx.set_materialize_grads(False)
+    if len(found) > 1:
+        ctx.set_materialize_grads(False)
     return saved
+
+
+def _backwards(program: Program, scalars: Sequence[float], x: Sequence[Tensor]) -> list[Tensor]:
+    """`apply`, without a look at each tensor where autograd wants numbers and nothing else."""
+    if torch.is_grad_enabled() or forward_ad._current_level >= 0:
+        return apply(program, scalars, x)
+    if torch._C._are_functorch_transforms_active() or is_legacy_batch(x[-1]):
+        return apply(program, scalars, x)
+    return run(program, scalars, x)
 
 
 def _saved(ctx: Any) -> tuple[Tensor, ...]:
     """Without the wrappers of transforms that are over, as of `torch.func.vjp` when its function is
     called.
     """
-    return tuple(map(torch._C._functorch.unwrap_if_dead, ctx.saved_tensors))  # pyright: ignore
+    return tuple(map(_UNWRAPPED, ctx.saved_tensors))
+
+
+_UNWRAPPED = torch._C._functorch.unwrap_if_dead  # pyright: ignore
 
 
 def keeps_results(program: Program, results: Sequence[Tensor]) -> bool:
     """Half precision would round what a derivative is made of."""
-    return program.keeps_results and all(t.dtype in (torch.float32, torch.float64) for t in results)
+    if not program.keeps_results:
+        return False
+    for t in results:
+        if t.dtype.itemsize < 4:
+            return False
+    return True
 
 
 # The kernels of a device -----------------------------------------------------------------------------------

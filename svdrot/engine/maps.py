@@ -98,10 +98,11 @@ class Map:
         """Tensors (..., *shape), whose batch dimensions broadcast, to tensors (..., *result)."""
         if not isinstance(x[0], Tensor) and is_symbolic(x):
             return self._of_symbols(*x)
-        self._check_once(x, scalars)
         if torch.compiler.is_compiling():  # which must not look into the making of programs
+            self._check(x, scalars)
             found = door.written_down(self.name, scalars, x, len(self.results))
         else:
+            self._check_once(x, scalars)
             found = door.apply(self.program, scalars, x)
         return tuple(found) if self.several else found[0]
 
@@ -114,10 +115,10 @@ class Map:
         return self._total(x, scalars, is_mean=False)
 
     def _total(self, x: tuple[Tensor, ...], scalars: Sequence[float], is_mean: bool) -> Tensor:
-        self._check_once(x, scalars)
         if torch.compiler.is_compiling():
             values = self(*x, scalars=scalars).to(torch.promote_types(x[0].dtype, torch.float32))
             return values.mean() if is_mean else values.sum()
+        self._check_once(x, scalars)
         return total(self.program, scalars, x, is_mean)
 
     def _of_symbols(self, *x: Any) -> Any:
@@ -128,8 +129,6 @@ class Map:
 
     def _check_once(self, x: tuple[Any, ...], scalars: Sequence[float]) -> None:
         """Shapes and dtypes that came before are good: to ask each takes 3 us of the 9 of a small call."""
-        if torch.compiler.is_compiling():
-            return self._check(x, scalars)
         try:
             key = tuple([(t.shape, t.dtype) for t in x])
             if key in self._good and len(scalars) == self.scalars:

@@ -51,7 +51,7 @@ class Program:
         self.keeps_results = any(n.op == "item" for group in graph.outputs for n in group)
         self.kernels: dict[Any, Any] = {}  # by device and dtypes
         self.plans: dict[Any, Any] = {}  # by shapes and dtypes
-        self.derivatives: dict[str, Program] = {}
+        self.derivatives: dict[Any, Program] = {}  # by what is wanted and given
         PROGRAMS[name] = self
 
     def __reduce__(self):
@@ -59,10 +59,15 @@ class Program:
 
     def vjp(self, wanted: tuple[bool, ...], given: tuple[bool, ...], with_results: bool) -> "Program":
         """(inputs, results if wanted, given cotangents) -> adjoints of the wanted inputs."""
-        key = f"{self.name}|vjp:{_bits(wanted)}:{_bits(given)}:{with_results:d}"
-        return self.derivatives.get(key) or self._vjp(wanted, given, with_results, key)
+        found = self.derivatives.get((wanted, given, with_results))
+        if found is None:
+            name = f"{self.name}|vjp:{_bits(wanted)}:{_bits(given)}:{with_results:d}"
+            found = self.derivatives[wanted, given, with_results] = self._vjp(
+                wanted, given, with_results, name
+            )
+        return found
 
-    def _vjp(self, wanted, given, with_results, key):
+    def _vjp(self, wanted, given, with_results, name):
         graph, first = self.graph, self._first(with_results)
         places = [i for i, w in enumerate(wanted) if w]
         with tracing(self._nodes):
@@ -72,14 +77,17 @@ class Program:
         groups = tuple(tuple(next(flat) for _ in range(math.prod(graph.inputs[i]))) for i in places)
         inputs = (*graph.inputs, *(graph.shapes if with_results else ()), *shapes)
         shapes = tuple(graph.inputs[i] for i in places)
-        return self._derived(inputs, groups, shapes, key, places, (False,) * len(places))
+        return self._derived(inputs, groups, shapes, name, places, (False,) * len(places))
 
     def jvp(self, given: tuple[bool, ...], with_results: bool) -> "Program":
         """(inputs, results if wanted, given tangents) -> tangents of the outputs."""
-        key = f"{self.name}|jvp:{_bits(given)}:{with_results:d}"
-        return self.derivatives.get(key) or self._jvp(given, with_results, key)
+        found = self.derivatives.get((given, with_results))
+        if found is None:
+            name = f"{self.name}|jvp:{_bits(given)}:{with_results:d}"
+            found = self.derivatives[given, with_results] = self._jvp(given, with_results, name)
+        return found
 
-    def _jvp(self, given, with_results, key):
+    def _jvp(self, given, with_results, name):
         graph, first = self.graph, self._first(with_results)
         with tracing(self._nodes):
             tangents, shapes = self._along(graph.inputs, given, first)
@@ -87,14 +95,16 @@ class Program:
             flat = iter(self._finished(jvp(self._nodes, sources, tangents), with_results))
         groups = tuple(tuple(next(flat) for _ in group) for group in graph.outputs)
         inputs = (*graph.inputs, *(graph.shapes if with_results else ()), *shapes)
-        return self._derived(inputs, groups, graph.shapes, key, self.follows, graph.summed)
+        return self._derived(inputs, groups, graph.shapes, name, self.follows, graph.summed)
 
     def total(self, wanted: tuple[bool, ...]) -> "Program":
         """(inputs, factor) -> the sum of the only output over all rows, and `factor` times its gradients."""
-        key = f"{self.name}|total:{_bits(wanted)}"
-        return self.derivatives.get(key) or self._total(wanted, key)
+        found = self.derivatives.get(wanted)
+        if found is None:
+            found = self.derivatives[wanted] = self._total(wanted, f"{self.name}|total:{_bits(wanted)}")
+        return found
 
-    def _total(self, wanted, key):
+    def _total(self, wanted, name):
         graph = self.graph
         with tracing(self._nodes):
             factor = symbol(("scalar", graph.scalars))
@@ -107,8 +117,7 @@ class Program:
         whole = Graph(
             graph.inputs, graph.scalars + 1, (graph.outputs[0], *gradients), shapes, summed, graph.guarded
         )
-        self.derivatives[key] = Program(whole, key, self.order, (None, *places), self.primals)
-        return self.derivatives[key]
+        return Program(whole, name, self.order, (None, *places), self.primals)
 
     def _entries_of(self, i: int) -> list[Node]:
         return [symbol((i, k)) for k in range(math.prod(self.graph.inputs[i]))]
@@ -145,11 +154,10 @@ class Program:
         }
         return rebuilt(nodes, lambda n, _: symbol(names[id(n)]) if id(n) in names else None)
 
-    def _derived(self, inputs, groups, shapes, key, follows, summed) -> "Program":
+    def _derived(self, inputs, groups, shapes, name, follows, summed) -> "Program":
         graph = self.graph
         derived = Graph(tuple(inputs), graph.scalars, groups, shapes, summed, graph.guarded)
-        self.derivatives[key] = Program(derived, key, self.order + 1, follows, self.primals)
-        return self.derivatives[key]
+        return Program(derived, name, self.order + 1, follows, self.primals)
 
 
 PROGRAMS: WeakValueDictionary[str, Program] = WeakValueDictionary()  # a formula keeps its derivatives alive
