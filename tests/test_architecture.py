@@ -150,6 +150,22 @@ def test_a_projection_brings_nothing_heavy():
     assert not modules & set(heavy.split())
 
 
+def test_whoever_only_rotates_needs_no_numba_and_no_disk():
+    code = """
+import sys, torch, svdrot
+from svdrot.kernels import _kept
+_kept.folders = lambda: []
+m = torch.randn(4, 3, 3, requires_grad=True)
+r = svdrot.special_orthogonalize(m)
+q = svdrot.matrix_to_quaternion(r)
+svdrot.geodesic_distance(r, svdrot.quaternion_to_matrix(q)).sum().backward()
+svdrot.nn.RotationLoss("6d")(torch.randn(4, 6), r.detach())
+svdrot.registration.kabsch(torch.randn(5, 4, 3), torch.randn(5, 4, 3))
+print("numba" in sys.modules)
+"""
+    assert python(code).strip() == "False"
+
+
 def test_type_checkers_see_the_public_names():
     stub = ast.parse((ROOT / "__init__.pyi").read_text())
     imports = [node for node in stub.body if isinstance(node, ast.ImportFrom) and node.level]

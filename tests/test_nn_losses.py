@@ -78,3 +78,17 @@ def test_wrong_losses_are_named():
             svdrot.nn.RotationLoss(**arguments)
     with pytest.raises(ValueError, match=r"`raw` must have shape \(..., 6\)"):
         svdrot.nn.RotationLoss("6d")(torch.zeros(2, 9), torch.eye(3))
+
+
+def test_gradients_may_be_written_into_and_asked_for_again():
+    raw = torch.randn(5, 9, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    loss = svdrot.nn.RotationLoss()(raw, torch.eye(3))
+    (first,) = torch.autograd.grad(loss, raw, retain_graph=True)
+    expected = first.clone()
+    first.zero_()
+    (second,) = torch.autograd.grad(loss, raw, retain_graph=True)
+    torch.testing.assert_close(second, expected, rtol=1e-5, atol=1e-7)
+    loss.backward(retain_graph=True)
+    loss.backward()
+    assert raw.grad is not None
+    torch.testing.assert_close(raw.grad, 2 * expected, rtol=1e-5, atol=1e-7)

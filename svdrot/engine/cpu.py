@@ -18,6 +18,7 @@ FIELDS = ADDRESS, LIES, OUTER, INNER_STRIDE, ROW, COLUMN = range(6)  # words of 
 DENSE, STRIDED, SAME = range(3)  # how an input lies: row after row, with other strides, the same for all rows
 WORTH_A_THREAD = 40_000  # nanoseconds
 BLOCK, MOST_ROWS = 64, 2048  # a chunk has a multiple of so many rows, and at most so many
+ONE_PART = 16384  # numbers that torch adds in one thread
 MOST_PLANS = 4096  # shapes to remember
 
 
@@ -54,12 +55,13 @@ def run(program: Program, scalars: Sequence[float], x: Sequence[Tensor]) -> list
             address = ctypes.addressof(ctypes.c_char.from_buffer(shared))
             threads.share(kernel.entry, kernel.share, address, count)
     if program.sums:
-        # By numpy, in one order: torch adds as many parts as there are threads.
-        results = [
-            torch.tensor(r.numpy().sum()) if total else r
-            for r, (*_, total) in zip(results, plan.outputs, strict=True)
-        ]
+        results = [_sum(r) if total else r for r, (*_, total) in zip(results, plan.outputs, strict=True)]
     return results
+
+
+def _sum(parts: Tensor) -> Tensor:
+    """Always in the same order: torch adds many in as many parts as there are threads."""
+    return parts.sum() if len(parts) < ONE_PART else torch.tensor(parts.numpy().sum())
 
 
 class _Plan(NamedTuple):

@@ -40,8 +40,8 @@ class Lanes:
         """The results, all NaN in lanes where one of the numbers is not finite: 0 times it is NaN."""
         b, poison = self.builder, None
         for x in numbers:
-            nothing = b.fmul(x, self.constant(0.0))
-            poison = nothing if poison is None else b.fadd(poison, nothing)
+            nothing = b.fmul(x, self.constant(0.0), flags=FLAGS)
+            poison = nothing if poison is None else b.fadd(poison, nothing, flags=FLAGS)
         return results if poison is None else [b.fadd(r, poison) for r in results]
 
     def operation(self, n: Node, a: list[Value]) -> Any:

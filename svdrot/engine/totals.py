@@ -29,17 +29,25 @@ def _is_plain(x: Sequence[Tensor]) -> bool:
 
 
 def _run(program, scalars, x, is_mean, wanted) -> list[Tensor]:
-    rows = math.prod(
-        torch.broadcast_shapes(*[t.shape[: t.ndim - len(s)] for t, s in _with_shapes(program, x)])
-    )
+    rows = _rows(program, x)
     factor = 1 / rows if is_mean and rows else math.nan if is_mean else 1.0
     found, *gradients = door.run(program.total(wanted), (*scalars, factor), x)
-    *_, dtype = door.dtypes_of(program, x)
-    return [(found * factor).to(dtype), *gradients]
+    dtype = torch.float32 if all(t.dtype != torch.float64 for t in x) else torch.float64
+    return [found.mul_(factor).to(dtype), *gradients]
 
 
-def _with_shapes(program, x):
-    return zip(x, program.graph.inputs, strict=True)
+def _rows(program, x) -> int:
+    shape = program.graph.inputs
+    if len(x) == 1 or all(
+        t.ndim - len(s) == 1 and len(t) == len(x[0]) for t, s in zip(x, shape, strict=True)
+    ):
+        return x[0].numel() // math.prod(shape[0])
+    return math.prod(_batch(program, x))
+
+
+def _batch(program, x) -> torch.Size:
+    shapes = program.graph.inputs
+    return torch.broadcast_shapes(*[t.shape[: t.ndim - len(s)] for t, s in zip(x, shapes, strict=True)])
 
 
 class _Total(torch.autograd.Function):
@@ -56,13 +64,22 @@ class _Total(torch.autograd.Function):
     def backward(ctx, g):
         program, scalars, is_mean = ctx.how
         x, wanted = ctx.saved_tensors, ctx.wanted
-        if torch.is_grad_enabled() or door.is_legacy_batch(g):
+        # Handed out once: whoever gets them may write into them, and go backward a second time.
+        gradients, ctx.gradients = ctx.gradients, None
+        if gradients is None or torch.is_grad_enabled() or door.is_legacy_batch(g):
             adjoints = _again(program, scalars, x, is_mean, wanted, g)
         else:
-            adjoints = [g.to(gradient.dtype) * gradient for gradient in ctx.gradients]
+            # Of a loss itself the factor is 1, and the gradients are there.
+            same = g.is_cpu and g.item() == 1
+            adjoints = gradients if same else [g.to(d.dtype) * d for d in gradients]
         found = iter(adjoints)
-        pairs = [(next(found), t) if w else (None, t) for t, w in zip(x, wanted, strict=True)]
-        return None, None, None, *[a if a is None else a.sum_to_size(t.shape) for a, t in pairs]
+        result: list[Tensor | None] = [None, None, None]
+        for t, w in zip(x, wanted, strict=True):
+            adjoint = next(found) if w else None
+            if adjoint is not None and adjoint.shape != t.shape:
+                adjoint = adjoint.sum_to_size(t.shape)
+            result.append(adjoint)
+        return tuple(result)
 
     @classmethod
     def apply(cls, *arguments):  # see `door`
@@ -71,6 +88,6 @@ class _Total(torch.autograd.Function):
 
 def _again(program, scalars, x, is_mean, wanted, g) -> Sequence[Tensor]:
     """The gradients as functions of everything, for whoever asks for their derivatives."""
-    batch = torch.broadcast_shapes(*[t.shape[: t.ndim - len(s)] for t, s in _with_shapes(program, x)])
+    batch = _batch(program, x)
     g = (g / math.prod(batch) if is_mean else g).expand(batch)
     return door.apply(program.vjp(wanted, (True,), False), scalars, (*x, g))
