@@ -19,6 +19,7 @@ from torch.func import functional_call, grad, hessian, jacfwd, jacrev, jvp, line
 from svdrot.engine import operations
 from svdrot.engine.maps import Map
 from svdrot.engine.program import PROGRAMS, find
+from svdrot.formulas import turns
 from svdrot.formulas.projection import project
 
 ROUNDING = {
@@ -607,6 +608,12 @@ def test_a_used_map_is_pickled_into_another_process(tmp_path):
     pickled = subprocess.run([sys.executable, "-W", "ignore", "-c", write], **run).stdout
     found = subprocess.run([sys.executable, "-W", "ignore", "-c", read], input=pickled, **run).stdout
     assert found.split() == [b"[9.0,", b"9.0]"]
+
+
+def test_declared_maps_are_pickled_by_their_names():
+    for function in (turns.geodesic_distance, turns.geodesic_distance.named("estimate", "truth")):
+        again = pickle.loads(pickle.dumps(function))
+        assert again.names == function.names and again.program is function.program
 
 
 def test_the_import_brings_no_compiler():

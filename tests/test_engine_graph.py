@@ -513,6 +513,28 @@ def test_wrong_arguments_are_explained():
         Map(lambda x: x[0, 0, 0], {"x": (2, 2, 2)}, (), name="three dimensions")(torch.ones(2, 2, 2))
 
 
+def test_formulas_that_would_be_silently_wrong_are_refused():
+    def swapped(estimate, truth):
+        return estimate - truth
+
+    with pytest.raises(TypeError, match="in the order of the formula: estimate, truth"):
+        Map(swapped, {"truth": (), "estimate": ()}, ())
+    weight = torch.tensor(2.0, requires_grad=True)
+    with pytest.raises(TypeError, match="make it an argument"):
+        Map(lambda x: x * weight, {"x": ()}, (), name="closed over")(torch.ones(3))
+    with pytest.raises(ValueError, match=r"must have shape \(2, 3\); got \(3, 2\)"):
+        Map(lambda x: x.T, {"x": (2, 3)}, (2, 3), name="transposed")(torch.ones(4, 2, 3))
+    with pytest.raises(TypeError, match="`where` takes a condition"):
+        words.where(~True, 1.0, 2.0)
+    scaled = Map(lambda x, s: s * x, {"x": ()}, (), scalars=1, name="scaled")
+    with pytest.raises(TypeError, match="`scaled` takes x and 1 scalars"):
+        Map(lambda x: scaled(x), {"x": ()}, (), name="without its scalar")(torch.ones(3))
+    outer = Map(lambda x: scaled(x, scalars=(3.0,)) + scaled(x, 2.0), {"x": ()}, (), name="with it")
+    assert torch.equal(outer(torch.ones(3)), torch.full((3,), 5.0))
+    with pytest.raises(TypeError, match="a sum or mean is of one number"):
+        Map(lambda x: x, {"x": (2,)}, (2,), name="no number").mean(torch.ones(3, 2))
+
+
 def test_a_name_is_of_one_formula():
     """Derivatives are found by the name: the second must not have those of the first, nor after its death."""
     x = torch.ones(3, requires_grad=True)

@@ -92,3 +92,16 @@ def test_gradients_may_be_written_into_and_asked_for_again():
     loss.backward()
     assert raw.grad is not None
     torch.testing.assert_close(raw.grad, 2 * expected, rtol=1e-5, atol=1e-7)
+
+
+def test_gradients_of_half_precision_survive_a_scale():
+    """As of `GradScaler`: the gradient times 1 / rows is below float16, times the scale it is not."""
+    rows, scale = 65536, 65536.0
+    raw = torch.randn(rows, 9, generator=torch.Generator().manual_seed(0)).half().requires_grad_()
+    truth = svdrot.random_rotation(rows, generator=torch.Generator().manual_seed(1)).half()
+    (svdrot.nn.RotationLoss()(raw, truth) * scale).backward()
+    single = raw.detach().float().requires_grad_()
+    (svdrot.nn.RotationLoss()(single, truth.float()) * scale).backward()
+    assert raw.grad is not None and single.grad is not None
+    bound = 2.0**-11 * single.grad.abs() + 2.0**-24
+    assert ((raw.grad.float() - single.grad).abs() <= bound).all() and raw.grad.count_nonzero() > 8 * rows

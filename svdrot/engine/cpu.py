@@ -83,13 +83,13 @@ def _plan(program: Program, x: Sequence[Tensor]) -> _Plan:
         key = (*key, "autocast")
     plan = program.plans.get(key)
     if plan is None:
-        plan = _planned(program, x, key)
+        plan = _planned(program, x)
         if len(program.plans) < MOST_PLANS:
             program.plans[key] = plan
     return plan
 
 
-def _planned(program: Program, x: Sequence[Tensor], key: tuple) -> _Plan:
+def _planned(program: Program, x: Sequence[Tensor]) -> _Plan:
     graph = program.graph
     *dtypes, compute = door.dtypes_of(program, x)
     kernel_key = "cpu", tuple(t.dtype for t in x), tuple(dtypes)

@@ -1,7 +1,7 @@
 """The one door to all maps: from tensors to kernels and back, for every mode that torch has.
 
     plain call                           the kernel of the device, or torch operations where it has none
-    autograd, torch.func, forward mode   one Function; its derivatives are programs that come through here
+    autograd, torch.func, forward mode   a Function; its derivatives are programs that come through here
     torch.compile                        one operator (`opaque`)
     export, tracing                      torch operations
 
@@ -23,7 +23,7 @@ from torch.autograd import forward_ad
 from svdrot._checks import is_autocast
 
 from . import memory, operations
-from .program import Program
+from .program import COMPUTED, Program
 
 ONE = (True,)
 MOST_ORDERS = 2  # of kernels: the graph of each order is some three times as large as the one before
@@ -203,7 +203,7 @@ _UNWRAPPED = torch._C._functorch.unwrap_if_dead  # pyright: ignore
 
 
 def keeps_results(program: Program, results: Sequence[Tensor]) -> bool:
-    """Half precision would round what a derivative is made of."""
+    """Whether derivatives may use the saved results: half precision would have rounded them."""
     if not program.keeps_results:
         return False
     for t in results:
@@ -258,7 +258,7 @@ def dtypes_of(program: Program, x: Sequence[Tensor]) -> tuple[torch.dtype, ...]:
     autocast, whose rule for such functions is float32.
     """
     common, compute = _dtypes_of_values(x, program.primals)
-    followed = [common if i is None else x[i].dtype for i in program.follows]
+    followed = [common if i is None else compute if i == COMPUTED else x[i].dtype for i in program.follows]
     if program.sums:
         summed = program.graph.summed
         followed = [torch.float64 if total else d for d, total in zip(followed, summed, strict=True)]

@@ -155,10 +155,10 @@ def arctangent(y: Node, x: Node) -> Node:
     a, b = absolute(y), absolute(x)
     steep = a > b
     high, low = where(steep, a, b), where(steep, b, a)
-    # Of one infinity the other is nothing, NaN aside; two are as one number.
+    # If one is infinite, the other counts as 0, or stays NaN; two infinities count as equal.
     low = where(high > MAX, where(low > MAX, MAX, low - low), low)
     high = where(high > MAX, MAX, high)
-    # For the sum of two, and for the product with tan(pi/8), rounded to a whole below normal numbers.
+    # Scaled, so that high + low cannot overflow and high tan(pi/8) is no subnormal number.
     k = where(high > BIG, 0.25, where(high < SMALL, 2.0**64, 1.0))
     high, low = high * k, low * k
     above = low > high * 0.41421356237309503

@@ -1,7 +1,7 @@
 """Formulas as graphs: an ordinary Python function of numbers, called once with symbols, leaves one behind.
 
 A `Node` is one operation on nodes; its leaves are inputs and constants. Within `tracing()` equal nodes are
-one node, so that a graph has no common subexpressions, and what constants decide is decided at once.
+one node, so that a graph computes nothing twice, and what constants decide is decided at once.
 
 Beside the operators of Python a formula has those of `words`: `sqrt`, `where`, `sin`, `atan2`, ... Straight-
 line code only: a vector machine does the same work for every element, so that there is nothing to branch on.
@@ -127,9 +127,6 @@ class Operation(NamedTuple):
     def __call__(self, *arguments) -> list[Node]:
         return results_of(node("call", *arguments, value=self))
 
-    def of_array(self, arguments: Sequence) -> list[Node]:
-        return self(*arguments)
-
 
 def results_of(call: Node) -> list[Node]:
     return [node("item", call, value=k) for k in range(call.value.count)]
@@ -208,6 +205,8 @@ def as_node(x: Any) -> Node:
 
 
 def constant(x: float) -> Node:
+    if hasattr(x, "requires_grad"):
+        raise TypeError("a tensor inside a formula would be a constant of it: make it an argument")
     if not hasattr(x, "__float__"):
         raise TypeError(f"a formula works on numbers and symbols; got {type(x).__name__}")
     return node("constant", value=float(x))

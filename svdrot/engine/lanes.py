@@ -5,13 +5,13 @@ from typing import Any
 
 from llvmlite import ir
 
+from .elementary import FAR
 from .graph import Node
 from .walk import ordered
 
 Value = Any  # of LLVM, which has no types here
 FLAGS = ("contract", "nsz")  # a product may join the sum it goes into; neither NaN nor infinity is ruled out
 INT, FLAG = ir.IntType(32), ir.IntType(1)
-FAR = 200.0  # see `elementary`
 
 
 class Lanes:

@@ -11,8 +11,9 @@ from .graph import Node, constant, node, rebuilt, tracing
 def lowered(
     outputs: Sequence[Node], dtype: torch.dtype, bodies: Mapping[str, Callable[..., Node]]
 ) -> list[Node]:
-    """The same results in operations that a machine has: those of `bodies` are replaced by these."""
+    """Replace operations that a machine lacks by their formulas, and round constants to `dtype`."""
     with tracing():
+        # First operations with a derivative of their own, then what those are made of.
         outputs = rebuilt(outputs, lambda n, args: _expanded(n, args, {}))
         outputs = rebuilt(outputs, lambda n, args: _expanded(n, args, bodies))
         return rebuilt(outputs, lambda n, args: _known(n, args, dtype))

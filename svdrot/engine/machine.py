@@ -41,7 +41,7 @@ def triple() -> str:
 
 @cache
 def register_bytes() -> int:
-    """Of a vector register."""
+    """Bytes in a vector register."""
     with LOCK:
         features = llvm.get_host_cpu_features()
     return 64 if features.get("avx512f") else 32 if features.get("avx") else 16
@@ -58,9 +58,7 @@ def converts_half() -> bool:
 
 
 def load(text: str) -> Any:
-    """The engine that owns the machine code of a module; its `get_function_address(name)` finds a
-    function.
-    """
+    """Compile LLVM's text; the engine returned owns the code, and `get_function_address(name)` finds it."""
     with LOCK:
         machine = target_machine()
         code = machine.emit_object(llvm.parse_assembly(text))

@@ -1,8 +1,11 @@
 """Maps of tensors from formulas of scalars: what the library and its users declare."""
 
-import copy
+import inspect
+import sys
 from collections.abc import Callable, Sequence
 from functools import cached_property
+from importlib import import_module
+from operator import attrgetter
 from typing import Any
 
 import torch
@@ -56,6 +59,9 @@ class Map:
         guarded: bool | Sequence[str] = True,
         name: str | None = None,
     ):
+        parameters = [p for p in inspect.signature(formula).parameters if p in inputs]
+        if len(parameters) == len(inputs) and parameters != [*inputs]:
+            raise TypeError(f"`inputs` must be in the order of the formula: {', '.join(parameters)}.")
         self.formula, self.inputs, self.scalars, self._origin = formula, inputs, scalars, None
         self.names, self.shapes = tuple(inputs), tuple(inputs.values())
         self.several = isinstance(results, list)
@@ -69,8 +75,9 @@ class Map:
 
     def named(self, *names: str) -> "Map":
         """The same with other names of the arguments, for errors."""
-        other = copy.copy(self)
-        other.names, other._origin = names, self
+        other = Map.__new__(Map)
+        other.__dict__.update(self.__dict__, names=names, _origin=self)
+        other.__dict__.pop("program", None)
         return other
 
     @cached_property
@@ -86,18 +93,19 @@ class Map:
             guarded=self.guarded,
         )
 
-    def __getstate__(self) -> dict[str, Any]:
-        """Without the program, which another process makes from the formula."""
-        return {name: value for name, value in self.__dict__.items() if name != "program"}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state)
-        MAPS.setdefault(self.name, self)
+    def __reduce__(self) -> Any:
+        """By the name of its formula, if that is the name of the map; else without the program, which another
+        process makes anew."""
+        module, name = self.formula.__module__, self.formula.__qualname__
+        if "<" not in name and isinstance(_found(module, name), Map):
+            return _named, (module, name, self.names)
+        state = {name: value for name, value in self.__dict__.items() if name != "program"}
+        return _restored, (state,)
 
     def __call__(self, *x: Any, scalars: Sequence[float] = ()) -> Any:
         """Tensors (..., *shape), whose batch dimensions broadcast, to tensors (..., *result)."""
         if not isinstance(x[0], Tensor) and is_symbolic(x):
-            return self._of_symbols(*x)
+            return self._of_symbols(*x, *scalars)
         if torch.compiler.is_compiling():  # which must not look into the making of programs
             self._check(x, scalars)
             found = door.written_down(self.name, scalars, x, len(self.results))
@@ -115,6 +123,8 @@ class Map:
         return self._total(x, scalars, is_mean=False)
 
     def _total(self, x: tuple[Tensor, ...], scalars: Sequence[float], is_mean: bool) -> Tensor:
+        if self.results != ((),):
+            raise TypeError(f"a sum or mean is of one number; `{self.__name__}` has shapes {self.results}.")
         if torch.compiler.is_compiling():
             values = self(*x, scalars=scalars).to(torch.promote_types(x[0].dtype, torch.float32))
             return values.mean() if is_mean else values.sum()
@@ -122,7 +132,14 @@ class Map:
         return total(self.program, scalars, x, is_mean)
 
     def _of_symbols(self, *x: Any) -> Any:
-        found = self.formula(*x)
+        """As part of another formula; scalars may be symbols, too."""
+        count = len(self.shapes)
+        if len(x) != count + self.scalars:
+            raise TypeError(
+                f"`{self.__name__}` takes {', '.join(self.names)} and {self.scalars} scalars; got {len(x)}."
+            )
+        arrays = [array_of(v, shape) for v, shape in zip(x, self.shapes, strict=False)]
+        found = self.formula(*arrays, *x[count:])
         parts = found if self.several else (found,)
         shaped = [array_of(part, shape) for part, shape in zip(parts, self.results, strict=True)]
         return tuple(shaped) if self.several else shaped[0]
@@ -154,3 +171,20 @@ class Map:
         batches = [t.shape[: t.ndim - len(shape)] for t, shape in zip(x, self.shapes, strict=True)]
         if any(batch != batches[0] for batch in batches):
             common_batch(**dict(zip(self.names, batches, strict=True)))
+
+
+def _found(module: str, name: str) -> Any:
+    return attrgetter(name)(sys.modules[module])
+
+
+def _named(module: str, name: str, names: tuple[str, ...]) -> Map:
+    import_module(module)
+    found = _found(module, name)
+    return found if found.names == names else found.named(*names)
+
+
+def _restored(state: dict[str, Any]) -> Map:
+    found = Map.__new__(Map)
+    found.__dict__.update(state)
+    MAPS.setdefault(found.name, found)
+    return found

@@ -18,9 +18,11 @@ def is_exporting() -> bool:
 
 
 def in_memory(*tensors: Tensor | None) -> bool:
-    """Whether tensors are what lies in their memory, and nobody writes operations down or stands for them: no
-    compiler, exporter or tracer, no fake tensor or other subclass, no sign still to be taken, no zeros of
-    forward mode, which have no memory."""
+    """True if a kernel may read the memory of these tensors directly.
+
+    Not for a compiler, exporter or tracer, which write operations down; nor for fake tensors and other
+    subclasses, tensors with a sign still to be taken, and zeros of forward mode, which have no memory.
+    """
     if torch.compiler.is_compiling() or torch._C._is_tracing():
         return False
     if torch._C._dispatch_tls_is_dispatch_key_included(BEFORE_AUTOGRAD):

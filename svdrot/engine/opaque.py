@@ -1,4 +1,4 @@
-"""Maps as one operator that `torch.compile` takes as it is, without looking inside.
+"""Any map as one custom operator, which `torch.compile` takes as it is, without looking inside.
 
 (Given the formula in torch operations instead, Inductor recomputes it for each entry of the result.)
 """

@@ -15,6 +15,9 @@ from .graph import CONDITIONS, Node, as_node, constant, rebuilt, symbol, tracing
 Shape = tuple[int, ...]
 
 
+COMPUTED = -1  # in place of an input: the dtype of the computation
+
+
 class Graph(NamedTuple):
     """A computation on one row. Entry k of input i is the symbol (i, k), number k of the call ("scalar",
     k)."""
@@ -31,10 +34,10 @@ class Program:
     """A graph that knows its derivatives.
 
     Args:
-        graph: on the inputs of a formula, and for a derivative on what comes after them.
-        name: by which `find` finds it.
-        order: of the derivative.
-        follows: for each output the input whose dtype it has, or None for the common one of the formula's.
+        graph: on the inputs of a formula, and for a derivative on what comes after them. name: by which
+        `find` finds it. order: of the derivative. follows: for each output the input whose dtype it has, None
+        for the common one of the formula's inputs,
+            or `COMPUTED`.
         primals: how many of the inputs are the formula's own.
     """
 
@@ -117,7 +120,7 @@ class Program:
         whole = Graph(
             graph.inputs, graph.scalars + 1, (graph.outputs[0], *gradients), shapes, summed, graph.guarded
         )
-        return Program(whole, name, self.order, (None, *places), self.primals)
+        return Program(whole, name, self.order, (None, *[COMPUTED] * len(places)), self.primals)
 
     def _entries_of(self, i: int) -> list[Node]:
         return [symbol((i, k)) for k in range(math.prod(self.graph.inputs[i]))]
@@ -186,8 +189,11 @@ def find(name: str) -> Program:
             raise KeyError(f"no formula of the name {name!r} has been declared in this process")
         return MAPS[name].program
     kind, *masks = derivative.split(":")
-    *masks, results = masks
-    return getattr(find(parent), kind)(*(tuple(c == "1" for c in mask) for mask in masks), results == "1")
+    flags = [tuple(c == "1" for c in mask) for mask in masks]
+    if kind == "total":
+        return find(parent).total(*flags)
+    *flags, (with_results,) = flags
+    return getattr(find(parent), kind)(*flags, with_results)
 
 
 def _bits(flags: Sequence[bool]) -> str:
@@ -236,6 +242,8 @@ def _symbols(i: int, shape: Shape) -> Any:
 def array_of(numbers: Any, shape: Shape) -> Any:
     """Numbers and symbols, nested anyhow, as an array of this shape, or the only one for ()."""
     flat = _flat(numbers)
+    if len(flat) != math.prod(shape):
+        raise ValueError(f"{math.prod(shape)} numbers are wanted, for shape {shape}; got {len(flat)}")
     if shape == ():
         return flat[0]
     array = np.empty(len(flat), dtype=object)
@@ -245,6 +253,8 @@ def array_of(numbers: Any, shape: Shape) -> Any:
 
 def _entries(name: str, k: int, result: Any, shape: Shape) -> tuple[Node, ...]:
     flat = _flat(result)
+    if isinstance(result, np.ndarray) and result.ndim == 2 and len(shape) == 2 and result.shape != shape:
+        raise ValueError(f"result {k} of the formula `{name}` must have shape {shape}; got {result.shape}")
     if len(flat) != math.prod(shape):
         raise ValueError(
             f"result {k} of the formula `{name}` must have shape {shape}; got {len(flat)} numbers"

@@ -1,4 +1,4 @@
-"""Numbers between memory and registers: rows dealt out so that each entry is a vector, in any floating dtype.
+"""Load and store blocks of rows, transposed so that each entry is one vector, in any floating dtype.
 
 `count` vectors hold W rows of `count` numbers each. One round of dealing with a prime factor f of `count`
 takes f vectors and returns, for each residue, every f-th number of their concatenation."""

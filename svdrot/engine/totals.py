@@ -76,8 +76,11 @@ class _Total(torch.autograd.Function):
         result: list[Tensor | None] = [None, None, None]
         for t, w in zip(x, wanted, strict=True):
             adjoint = next(found) if w else None
-            if adjoint is not None and adjoint.shape != t.shape:
-                adjoint = adjoint.sum_to_size(t.shape)
+            if (
+                adjoint is not None
+            ):  # in the precision of the computation till here: g may be a scale for float16
+                adjoint = adjoint if adjoint.shape == t.shape else adjoint.sum_to_size(t.shape)
+                adjoint = adjoint if adjoint.dtype == t.dtype else adjoint.to(t.dtype)
             result.append(adjoint)
         return tuple(result)
 

@@ -84,7 +84,7 @@ class _Writer:
         """W rows that lie one after the other: inputs, outputs, the words, how many of the rows are alive."""
         kinds = [STORED[d].as_pointer() for d, _ in (*self.ins, *self.outs)]
         function = self._function("block", [*kinds, WORD.as_pointer(), WORD], private=True)
-        function.attributes.add("noinline")
+        function.attributes.add("noinline")  # which would compile it twice: for whole and for partial blocks
         b: Any = ir.IRBuilder(function.append_basic_block())
         lanes = Lanes(self.module, b, STORED[self.dtype], self.wide)
         *arrays, words, live = function.args
@@ -234,7 +234,9 @@ class _Writer:
     def _function(self, name: str, arguments: list[ir.Type], *, private: bool = False) -> ir.Function:
         function = ir.Function(self.module, ir.FunctionType(VOID, arguments), name)
         function.attributes.add("nounwind")
-        set.add(function.attributes, '"prefer-vector-width"="512"')
+        set.add(
+            function.attributes, '"prefer-vector-width"="512"'
+        )  # llvmlite knows only names without a value
         if private:
             function.linkage = "private"
         return function

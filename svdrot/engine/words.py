@@ -1,15 +1,17 @@
 """The words of formulas beside the operators of Python; each leaves a node."""
 
-from .graph import node
+from .graph import Node, node
 
 
 def where(condition, x, y):
     """x where the condition holds, y elsewhere: both are computed, only the chosen one has a derivative."""
+    if not isinstance(condition, (Node, bool)):
+        raise TypeError(f"`where` takes a condition, such as x > 0; got {type(condition).__name__}")
     return node("where", condition, x, y)
 
 
 def maximum(x, y):
-    """The larger; y if either is NaN."""
+    """The larger; y if either is NaN. Between two symbols, in place of `max`."""
     return where(x > y, x, y)
 
 

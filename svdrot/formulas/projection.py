@@ -1,4 +1,5 @@
-"""The arithmetic of one 3x3 matrix, on scalars; a matrix is its three columns, a vector a 3-tuple.
+"""The nearest rotation of a 3x3 matrix, its derivative and its gap; matrices are three columns, vectors
+tuples.
 
 Straight-line code, so that every lane of a vector machine does the same work, and a NaN stays in its own
 lane. The engine makes kernels and derivatives of it; loops that numba or Triton compile `bind` it to words of

@@ -2,11 +2,10 @@
 
 import numpy as np
 
-from svdrot.engine.graph import by_dtype
 from svdrot.engine.maps import formula
 from svdrot.engine.words import atan2, detached, where
 
-from .conversions import axis_angle_to_matrix, matrix_to_axis_angle
+from .conversions import SMALL, axis_angle_to_matrix, matrix_to_axis_angle
 from .vectors import dot, length, vector
 
 PAIR = {"a": (3, 3), "b": (3, 3)}
@@ -40,9 +39,6 @@ def squared_chordal_distance(a, b):
     return dot(difference, difference)
 
 
-SMALL = by_dtype((2.0**-23) ** (1 / 3), (2.0**-52) ** (1 / 3))
-
-
 @formula(PAIR, ())
 def squared_geodesic_distance(a, b):
     sine, cosine = relative_turn(a, b)
@@ -68,5 +64,5 @@ def log_map(base, rotation):
 @formula({"start": (3, 3), "end": (3, 3), "share": ()}, (3, 3), guarded=("start", "end"))
 def slerp(start, end, share):
     known = share - share == 0.0
-    turned = exp_map(start, where(known, share, 0.0) * log_map.formula(start, end))
+    turned = exp_map(start, where(known, share, 0.0) * log_map(start, end))
     return [where(known, x, float("nan")) for x in turned.ravel()]
