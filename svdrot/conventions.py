@@ -79,6 +79,8 @@ def from_scipy(rotation: Rotation, dtype: torch.dtype = torch.float64) -> Tensor
     """Rotation matrices, shape (..., 3, 3), of a `scipy.spatial.transform.Rotation`."""
     if not hasattr(rotation, "as_matrix"):
         raise TypeError(f"`rotation` must be a Rotation of scipy; got {type(rotation).__name__}.")
+    if not getattr(rotation, "single", True) and len(rotation) == 0:  # scipy 1.8 has no matrices of none
+        return torch.empty(0, 3, 3, dtype=dtype)
     return torch.from_numpy(rotation.as_matrix()).to(dtype)
 
 

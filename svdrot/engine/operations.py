@@ -102,10 +102,13 @@ def _tensor(number: Any, like: Tensor) -> Tensor:
 
 
 def _poison(value: Tensor, dims: int, dtype: torch.dtype) -> Tensor:
-    """NaN for the elements of which one number is not finite, 0 for the others."""
+    """NaN for the elements of which one number is not finite, 0 for the others.
+
+    By 0 / 0: torch 2.8 cannot store a program with the constant NaN.
+    """
     finite = value.isfinite()
-    finite = finite.all(tuple(range(-dims, 0))) if dims else finite
-    return torch.where(finite, 0.0, torch.nan).to(dtype)
+    good = (finite.all(tuple(range(-dims, 0))) if dims else finite).to(dtype)
+    return good / good - 1.0
 
 
 @memory.unseen_by_dynamo
