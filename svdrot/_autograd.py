@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
-from svdrot import kernels
+from svdrot.engine.door import is_recorded as is_recorded
 from svdrot.kernels import general
 
 
@@ -28,11 +28,6 @@ def projection_gap(m: Tensor) -> Tensor:
     if is_recorded():
         return general.projection_gap(m)[0]
     return pick(_ProjectionGap, _ProjectionGapWithJvp).apply(m)[0]
-
-
-def is_recorded() -> bool:
-    """Whether operations are written down for a program that knows no autograd: exported or traced."""
-    return kernels.is_exporting() or torch.jit.is_tracing()  # pyright: ignore
 
 
 def is_constant(m: Tensor) -> bool:

@@ -7,6 +7,20 @@ import torch
 
 from .graph import Node, constant, node, rebuilt, tracing
 
+# How operators are written in every language that looks like Python; division rounds as each machine is told.
+INFIX = {
+    "add": "{} + {}",
+    "sub": "{} - {}",
+    "mul": "{} * {}",
+    "neg": "-{}",
+    "lt": "{} < {}",
+    "le": "{} <= {}",
+    "eq": "{} == {}",
+    "and": "{} & {}",
+    "or": "{} | {}",
+    "not": "~{}",
+}
+
 
 def lowered(
     outputs: Sequence[Node], dtype: torch.dtype, bodies: Mapping[str, Callable[..., Node]]

@@ -14,22 +14,13 @@ from torch import Tensor
 
 from . import memory
 from .graph import Node, Operation
-from .lowering import lowered, with_constants
+from .lowering import INFIX, lowered, with_constants
 from .program import Program, find, free_name, program
 from .walk import ordered
 
 WRITTEN = {
-    "add": "{} + {}",
-    "sub": "{} - {}",
-    "mul": "{} * {}",
+    **INFIX,
     "div": "{} / {}",
-    "neg": "-{}",
-    "lt": "{} < {}",
-    "le": "{} <= {}",
-    "eq": "{} == {}",
-    "and": "{} & {}",
-    "or": "{} | {}",
-    "not": "~{}",
     "where": "where({}, {}, {})",
     "detached": "{}.detach()",
     "once": "{}",
@@ -84,15 +75,6 @@ def _stacked(entries: list[Tensor], shape: tuple[int, ...]) -> Tensor:
     columns = shape[-1]
     rows = [torch.stack(entries[k : k + columns], -1) for k in range(0, len(entries), columns)]
     return torch.stack(rows, -2)
-
-
-def _broadcast(*tensors: Tensor) -> list[Tensor]:
-    from . import door
-
-    if any(map(door.is_legacy_batch, tensors)):  # they have no rule for it
-        shape = torch.broadcast_shapes(*[t.shape for t in tensors])
-        return [t.expand(shape) for t in tensors]
-    return list(torch.broadcast_tensors(*tensors))
 
 
 def _tensor(number: Any, like: Tensor) -> Tensor:

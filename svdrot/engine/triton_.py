@@ -28,7 +28,7 @@ import triton.language as tl
 
 from . import elementary, triton_words
 from .graph import Node, node
-from .lowering import lowered
+from .lowering import INFIX, lowered
 from .program import Graph, Shape
 from .walk import ordered
 from .words import absolute, where
@@ -44,16 +44,7 @@ DTYPES = {
 }
 
 WRITTEN = {
-    "add": "{} + {}",
-    "sub": "{} - {}",
-    "mul": "{} * {}",
-    "neg": "-{}",
-    "lt": "{} < {}",
-    "le": "{} <= {}",
-    "eq": "{} == {}",
-    "and": "{} & {}",
-    "or": "{} | {}",
-    "not": "~{}",
+    **INFIX,
     "where": "tl.where({}, {}, {})",
     "abs": "tl.abs({})",
     "floor": "tl.floor({})",

@@ -21,11 +21,6 @@ from svdrot.engine.memory import is_exporting as is_exporting
 from . import pairs_cpu, pairs_reference
 
 
-def has_loops(m: Tensor, *others: Tensor) -> bool:
-    """Whether the loops of `cpu` are open to `m`."""
-    return m.is_cpu and in_memory(m, *others)
-
-
 def select_pairs(x: Tensor, *others: Tensor | None) -> ModuleType:
     """The fastest backend for pairs of points (B, N, d), by the contract of `pairs_reference`."""
     if x.shape[-1] != 3 or x.device.type not in ("cpu", "cuda") or not in_memory(x, *others):
