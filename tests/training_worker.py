@@ -79,7 +79,7 @@ def fork(folder: Path) -> int:
     """The number of a new process that runs the experiment, and ends with 2 if the folder is taken."""
     if child := os.fork():
         return child
-    sys.stderr = (folder.parent / "errors.txt").open("w")
+    sys.stderr = errors(folder, os.getpid()).open("w")
     try:
         run(folder, Config())
         os._exit(0)
@@ -89,6 +89,11 @@ def fork(folder: Path) -> int:
         os._exit(2)
     finally:
         os._exit(1)
+
+
+def errors(folder: Path, process: int) -> Path:
+    """What a process wrote to its standard error: one file each, since progress bars of several would mingle."""
+    return folder.parent / f"errors-{process}.txt"
 
 
 def exit_code(child: int) -> int:
@@ -136,8 +141,9 @@ def two(root: Path) -> None:
     while not (root / "shared" / "checkpoints").exists():
         time.sleep(0.001)
     for _ in range(3):
-        assert exit_code(fork(root / "shared")) == 2
-        message = (root / "errors.txt").read_text()
+        second = fork(root / "shared")
+        assert exit_code(second) == 2
+        message = errors(root / "shared", second).read_text()
         assert f"process {first} on" in message and "in use" in message, message
     assert exit_code(first) == 0
     assert metrics(root / "shared") == metrics(root / "alone")
