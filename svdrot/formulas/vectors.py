@@ -85,7 +85,7 @@ def unit_perpendicular_part(v, unit):
     v = reject(v, unit)
     # Of an exact multiple a rejection up to 3.8 eps long is left (400,000 draws), pointing nowhere.
     collinear = detached(dot(v, v)) < (8.0 * EPS) * (8.0 * EPS)
-    v = normalized(choose(collinear, perpendicular(unit), v))
+    v = choose(collinear, perpendicular(unit), v)
     # Once leaves v.unit = eps / sin(angle between the inputs); "twice is enough" (Kahan, in Parlett, "The
-    # Symmetric Eigenvalue Problem", chapter 6).
+    # Symmetric Eigenvalue Problem", chapter 6), without a normalization between.
     return normalized(reject(v, unit))
