@@ -92,7 +92,7 @@ def fork(folder: Path) -> int:
 
 
 def errors(folder: Path, process: int) -> Path:
-    """What a process wrote to its standard error: one file each, since progress bars of several would mingle."""
+    """What a process wrote to its standard error. One file each: progress bars of several would mingle."""
     return folder.parent / f"errors-{process}.txt"
 
 

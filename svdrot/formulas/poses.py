@@ -55,14 +55,36 @@ def _aligned(x, y, w, centred: bool, scaled: bool):
     covariance = vector([0.0] * 3, [0.0] * 3, [0.0] * 3)
     for s, u, v in zip(share, x, y, strict=True):
         covariance = covariance + _outer(s * v, u)
+    variance = sum((s * dot(u, u) for s, u in zip(share, x, strict=True)), 0.0) if scaled else 0.0
+    return _posed(p + a, q + b, covariance, variance, centred, scaled)
+
+
+@cache
+def pose(centred: bool, scaled: bool) -> Map:
+    """(moments (17), pivots (6)), as in `svdrot.kernels.pairs_reference`, -> the same."""
+
+    def place(m, pivots):
+        centroids, covariance, variance = m[1:7] + pivots, m[7:16].reshape(3, 3), m[16]
+        return _posed(centroids[:3], centroids[3:], covariance, variance, centred, scaled)
+
+    how = f"moments{', centred' * centred}{', scaled' * scaled}"
+    return Map(
+        place,
+        {"moments": (17,), "pivots": (6,)},
+        [(3, 3), (3,), (), (3, 3)],
+        guarded=False,
+        name=f"{__name__}.pose of {how}",
+    )
+
+
+def _posed(start, end, covariance, variance, centred: bool, scaled: bool):
+    """Rotation, translation, scale and covariance, from centroids and second moments about them."""
     rotation = project(covariance, DAMPING)
     scale = 1.0
     if scaled:
-        variance = sum((s * dot(u, u) for s, u in zip(share, x, strict=True)), 0.0)
         spread = variance != 0.0
         along = dot(rotation.ravel(), covariance.ravel())
         scale = where(spread, along / where(spread, variance, 1.0), 1.0)
-    start, end = p + a, q + b
     translation = end - scale * (rotation @ start) if centred else vector(0.0, 0.0, 0.0)
     return rotation, translation, scale, covariance
 

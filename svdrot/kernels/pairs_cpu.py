@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from . import _pose_tiles, cpu
+from . import cpu
 from ._pair_tiles import MOMENTS, SCRATCH
 
 SEGMENT = 16384  # most pairs that one call goes over, so that threads can share a large cloud
@@ -36,37 +36,6 @@ def misfit(
     return result.view(len(x), segments).sum(1)
 
 
-def poses(
-    m: Tensor, pivots: Tensor, centred: bool, scaled: bool, dtype: torch.dtype
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    rotation, translation = (
-        torch.empty(len(m), *shape, dtype=dtype, device="cpu") for shape in ((3, 3), (3,))
-    )
-    scale = torch.empty(len(m), dtype=dtype, device="cpu")
-    covariance, nearest = (torch.empty(len(m), 3, 3, dtype=torch.float64, device="cpu") for _ in range(2))
-    found = rotation, translation, scale, covariance, nearest
-    _run_poses("pair_poses", dtype, m, pivots, m, int(centred), int(scaled), *found)
-    return found
-
-
-def pose_gradients(
-    m: Tensor,
-    pivots: Tensor,
-    nearest: Tensor,
-    centred: bool,
-    scaled: bool,
-    damping: float,
-    g: tuple[Tensor | None, ...],
-) -> Tensor:
-    dtype = next((z.dtype for z in g[:3] if z is not None), torch.float64)
-    g = tuple(None if z is None else z.contiguous() for z in g)
-    there = [int(z is not None) for z in g]
-    found = torch.empty_like(m)
-    how = int(centred), int(scaled), damping
-    _run_poses("pair_pose_gradients", dtype, m, pivots, m, nearest, *how, *map(_or_null, g), *there, found)
-    return found
-
-
 def _layout(x: Tensor, w: Tensor | None) -> tuple[int, tuple[int, ...]]:
     """Segments of each item, and what the kernels want to know: weighted, points, segments, length."""
     points = x.shape[1]
@@ -78,11 +47,6 @@ def _run(kernel: str, x: Tensor, segments: int, *arguments: Tensor | float) -> N
     rows = len(x) * segments
     numbers = min(x.shape[1], SEGMENT)  # not thrice as many: a pair takes as long as a number of a matrix
     cpu.run_rows(kernel, x.dtype, rows, numbers, arguments, SCRATCH, 1)
-
-
-def _run_poses(kernel: str, dtype: torch.dtype, m: Tensor, *arguments: Tensor | float) -> None:
-    numbers = 64  # a pose, in float64, takes as long as so many of a matrix in float32
-    cpu.run_rows(kernel, dtype, len(m), numbers, arguments, _pose_tiles.SCRATCH, _pose_tiles.LANES)
 
 
 def _or_null(x: Tensor | None) -> Tensor | int:

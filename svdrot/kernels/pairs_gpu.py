@@ -13,8 +13,6 @@ from svdrot.formulas import projection
 from . import pairs, pairs_reference
 from ._pair_tiles import MOMENTS
 from .pairs_cpu import merged as merged_segments
-from .pairs_reference import pose_gradients as pose_gradients
-from .pairs_reference import poses as poses
 
 BLOCK = 256  # pairs at a time
 BLOCKS = 16  # most of them that one program goes over

@@ -3,8 +3,6 @@ r"""Weighted moments of pairs of points in torch operations, any d; the specific
     moments(x, y, w, centred) -> (m, pivots)                 x, y (B, N, d), w (B, N) or None
     moments_gradient(x, y, w, pivots, m, g) -> (gx, gy, gw)  m and g (B, K)
     misfit(x, y, w, pivots, m, scaled_rotation) -> sums      (B, d, d) -> (B,)
-    poses(m, pivots, centred, scaled, dtype) -> (rotation, translation, scale, covariance, nearest)
-    pose_gradients(m, pivots, nearest, centred, scaled, damping, g) -> of_m
 
 A row of m, K = 2 + 2d + d², holds the total weight n, centroids a and b of x and y relative to the pivots
 (B, 2d), and about them, over n, the covariance $\sum w (y - b)(x - a)^\top$ and the variance
@@ -13,8 +11,7 @@ the moments are as exact as the points. The pivot is the first pair that counts,
 from the origin.
 
 With R the rotation nearest to the covariance C, the scale is s = <R, C> / v, or 1, and the translation t = q
-- s R p for the centroids p and q, or 0 if not centred. These are in the type of the points; `nearest` is R in
-float64, which the gradients need. g are the gradients of R, t, s and C, or None. Poses are for d = 3.
+- s R p for the centroids p and q, or 0 if not centred: `placed` for any d, `svdrot.formulas.poses` for 3.
 
 A pair of weight 0 counts for nothing, whatever its coordinates; if they are not finite, the gradient of its
 weight is 0, too. A negative weight is NaN. Without any weight the moments are 0, and so are their gradients;
@@ -25,8 +22,6 @@ import math
 
 import torch
 from torch import Tensor
-
-from svdrot.formulas import projection
 
 
 def moments(x: Tensor, y: Tensor, w: Tensor | None, centred: bool) -> tuple[Tensor, Tensor]:
@@ -104,14 +99,6 @@ def misfit(
     return (w * left.square()).sum((1, 2))
 
 
-def poses(
-    m: Tensor, pivots: Tensor, centred: bool, scaled: bool, dtype: torch.dtype
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    covariance = split(m)[3].contiguous()
-    nearest = projection.nearest(covariance)
-    return *placed(m, pivots, nearest, centred, scaled, dtype), covariance, nearest
-
-
 def placed(
     m: Tensor, pivots: Tensor, nearest: Tensor, centred: bool, scaled: bool, dtype: torch.dtype
 ) -> tuple[Tensor, Tensor, Tensor]:
@@ -129,33 +116,6 @@ def _scale(m: Tensor, nearest: Tensor) -> Tensor:
     if c.shape[-1] == 1:  # whose only rotation may point the wrong way
         along = along.clamp_min(0)
     return torch.where(spread, along / torch.where(spread, v[:, 0], 1), 1)
-
-
-def pose_gradients(
-    m: Tensor,
-    pivots: Tensor,
-    nearest: Tensor,
-    centred: bool,
-    scaled: bool,
-    damping: float,
-    g: tuple[Tensor | None, ...],
-) -> Tensor:
-    p, q = centroids(m, pivots)
-    _, _, _, c, v = split(m)
-    shapes = (nearest, q, m[:, 0], nearest)
-    gr, gt, gs, gc = (
-        torch.zeros_like(z) if h is None else h.double() for h, z in zip(g, shapes, strict=True)
-    )
-    s = _scale(m, nearest) if scaled else torch.ones_like(m[:, 0])
-    gt = gt if centred else torch.zeros_like(gt)
-    of_turned = -gt[:, :, None] * p[:, None]
-    gr, gs = gr + s[:, None, None] * of_turned, gs + (of_turned * nearest).sum((1, 2))
-    spread = (v[:, 0] != 0) if scaled else torch.zeros_like(v[:, 0], dtype=torch.bool)
-    share = torch.where(spread, gs / torch.where(spread, v[:, 0], 1), 0)
-    gp = -s[:, None] * (nearest * gt[:, :, None]).sum(1)
-    gr, gc = gr + share[:, None, None] * c, gc + share[:, None, None] * nearest
-    gc = gc + projection.differential(c, nearest, gr, damping)
-    return torch.cat((torch.zeros_like(v), gp, gt, gc.flatten(1), -(share * s)[:, None]), -1)
 
 
 def centroids(m: Tensor, pivots: Tensor) -> tuple[Tensor, Tensor]:

@@ -12,12 +12,11 @@ from torch import Tensor
 from torch.autograd import forward_ad
 
 from svdrot import _autograd, kernels
-from svdrot.formulas.poses import MOST_PAIRS, alignment
+from svdrot.engine import door
+from svdrot.formulas.poses import MOST_PAIRS, alignment, pose
 from svdrot.kernels import pairs_reference
 from svdrot.projection import orthogonalize, special_orthogonalize
 from svdrot.registration._moments import moments
-
-DAMPING = 4 * torch.finfo(torch.float64).eps
 
 
 class Fit(NamedTuple):
@@ -53,21 +52,24 @@ def composed(x: Tensor, y: Tensor, w: Tensor | None, centred: bool, scaled: bool
 class _Fit(_autograd.Eager, torch.autograd.Function):
     @staticmethod
     def forward(ctx, x, y, w, centred, scaled):
-        backend = kernels.select_pairs(x, y, w)
-        m, pivots = backend.moments(x, y, w, centred)
-        *pose, covariance, nearest = backend.poses(m, pivots, centred, scaled, x.dtype)
-        ctx.how = centred, scaled
-        ctx.save_for_backward(x, y, w, m, pivots, nearest)
+        m, pivots = kernels.select_pairs(x, y, w).moments(x, y, w, centred)
+        program = pose(centred, scaled).program
+        found = door.run(program, (), (m, pivots))
+        ctx.program, ctx.how = program, (centred, scaled)
+        ctx.save_for_backward(x, y, w, m, pivots, *found)
         ctx.set_materialize_grads(False)
-        return *pose, covariance
+        *transform, covariance = found
+        return *[z.to(x.dtype) for z in transform], covariance
 
     @staticmethod
     def backward(ctx, *g):
-        x, y, w, m, pivots, nearest = ctx.saved_tensors
-        if any(z is not None and _autograd.is_seen_through(z) for z in g):
+        x, y, w, m, pivots, *found = ctx.saved_tensors
+        given = [z for z in g if z is not None]
+        if any(map(_autograd.is_seen_through, given)):
             return *_through(g, x, y, w, *ctx.how), None, None
-        backend = kernels.select_pairs(x, y, w, *g)
-        of_m = backend.pose_gradients(m, pivots, nearest, *ctx.how, DAMPING, g)
+        gradient = ctx.program.vjp((True, False), tuple(z is not None for z in g), with_results=True)
+        (of_m,) = door.run(gradient, (), (m, pivots, *found, *given))
+        backend = kernels.select_pairs(x, y, w, *given)
         return *backend.moments_gradient(x, y, w, pivots, m, of_m), None, None
 
 
