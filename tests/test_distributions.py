@@ -21,7 +21,7 @@ from svdrot.distributions import (
 )
 from svdrot.distributions import _normalizer as normalizer
 from svdrot.distributions._form import matrix_of_form, quaternion_form
-from svdrot.distributions._heat_kernel import log_heat_kernel
+from svdrot.formulas.densities import log_heat_kernel
 
 # The promise is 1e-5; the quadratures keep 1e-9 (matrix Fisher, Bingham) and 1e-7 (Laplace) in float64, and
 # the result is rounded to float32: a log density of up to 20 has a unit of rounding of 1e-6.

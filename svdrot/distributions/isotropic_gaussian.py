@@ -8,12 +8,11 @@ from torch import Tensor
 from torch.distributions import Distribution, constraints
 
 from svdrot._checks import check_floating, check_shape, common_batch, compute_dtype
-from svdrot.metrics import geodesic_distance
+from svdrot.formulas.densities import log_heat_kernel, log_isotropic_gaussian
 from svdrot.projection import special_orthogonalize
 from svdrot.representations import axis_angle_to_matrix
 
 from . import _constraints
-from ._heat_kernel import log_heat_kernel
 from ._normalizer import gauss_legendre
 from ._sampling import draw, heat_angle
 
@@ -104,8 +103,7 @@ class IsotropicGaussian(Distribution):
         common_batch(location=self.batch_shape, value=value.shape[:-2])
         if self._validate_args:
             self._validate_sample(value)
-        angle = geodesic_distance(self.location.double(), value.double())
-        return log_heat_kernel(angle, self._tau()).to(self.location.dtype)
+        return log_isotropic_gaussian(self.location, value, self._tau()).to(self.location.dtype)
 
     def entropy(self) -> Tensor:
         """Differential entropy in nats against the uniform measure: at most 0, the limit of large scales."""
