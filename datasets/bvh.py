@@ -35,7 +35,8 @@ import torch
 from torch import Tensor
 
 from datasets import _text
-from svdrot._checks import check_shape, compute_dtype
+from svdrot._checks import check_shape
+from svdrot._precision import compute_dtype
 from svdrot.representations import euler_to_matrix
 
 CHANNELS = tuple(f"{axis}{kind}" for kind in ("position", "rotation") for axis in "XYZ")

@@ -19,7 +19,8 @@ import math
 import torch
 from torch import Tensor
 
-from svdrot._checks import check_positive, check_shape, to_compute
+from svdrot._checks import check_positive, check_shape
+from svdrot._precision import to_compute
 
 DISTANCE = 5.0
 SLOPE = math.tan(math.radians(45 / 2))  # of the rays to the edges of the image; the cube needs 0.369 at most

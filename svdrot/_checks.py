@@ -75,34 +75,3 @@ def check_whole(name: str, value: float, least: int = 1) -> int:
 def check_positive(name: str, value: float) -> None:
     if (isinstance(value, Tensor) and value.numel() != 1) or not 0 < value < math.inf:
         raise ValueError(f"`{name}` must be positive and finite; got {value}.")
-
-
-def compute_dtype(value: Tensor) -> torch.dtype:
-    """Numerics run in float32 or float64: half precision is a storage format here."""
-    return torch.float64 if value.dtype == torch.float64 else torch.float32
-
-
-def result_dtype(value: Tensor) -> torch.dtype:
-    """Half precision leaves as it came, except under autocast, whose rule for such functions is float32."""
-    return compute_dtype(value) if is_autocast(value) else value.dtype
-
-
-def is_autocast(value: Tensor) -> bool:
-    """Whether autocast is on for the device of `value`; "meta" has none."""
-    return not value.is_meta and torch.is_autocast_enabled(device_type(value))
-
-
-def device_type(value: Tensor) -> str:
-    """Of a CPU without asking for the device, which takes 0.5 us of the 17 of a small polar factor."""
-    return "cpu" if value.is_cpu else value.device.type
-
-
-def to_compute(value: Tensor, dims: int) -> Tensor:
-    """`value` in its compute dtype, each element (the last `dims` dimensions) all NaN if not all finite.
-
-    So no entry that a formula skips, and no `atan2(inf, x)`, turns a bad input into a plausible output.
-    """
-    value = value.to(compute_dtype(value))
-    finite = value.isfinite().all(tuple(range(-dims, 0)), keepdim=True)
-    # A sum, for NaN in the gradient too; not `value * 0`, which Inductor takes for 0 (torch 2.13).
-    return value + torch.where(finite, 0.0, torch.nan).to(value.dtype)

@@ -23,7 +23,8 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 from torch import Tensor
 
-from ._checks import check_shape, result_dtype, to_compute
+from ._checks import check_shape
+from ._precision import result_dtype, to_compute
 from .representations import SEQUENCES, matrix_to_rotation_6d, rotation_6d_to_matrix
 from .representations._convert import REPRESENTATIONS
 

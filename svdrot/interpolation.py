@@ -6,7 +6,8 @@ from numbers import Real
 import torch
 from torch import Tensor
 
-from ._checks import check_floating, check_shape, compute_dtype, result_dtype, to_compute
+from ._checks import check_floating, check_shape
+from ._precision import compute_dtype, result_dtype, to_compute
 from .formulas import turns
 
 

@@ -9,14 +9,9 @@ bound on the error of any factor (`polar_certificate`), and the equation behind 
 import torch
 from torch import Tensor
 
-from svdrot._checks import (
-    check_floating,
-    check_matrix,
-    check_square,
-    common_batch,
-    compute_dtype,
-    result_dtype,
-)
+from svdrot._checks import check_floating, check_matrix, check_square, common_batch
+from svdrot._precision import compute_dtype, in_full_precision, no_autocast, result_dtype
+from svdrot._vectors import image
 from svdrot.kernels import general, iteration, products
 from svdrot.projection import orthogonalize, special_orthogonalize
 from svdrot.schedules import TAYLOR, Schedule
@@ -77,7 +72,8 @@ def newton_schulz(
     if schatten == 2 and asked != torch.float64 and products.iterates(x, schedule):
         x = products.iterate(x, schedule)
     else:
-        x = _iterated(x, schedule, x.dtype if iteration.is_faster_in_full(x, asked) else asked, schatten)
+        with no_autocast(x):
+            x = _iterated(x, schedule, x.dtype if iteration.is_faster_in_full(x, asked) else asked, schatten)
     return x.to(asked).to(matrix.dtype).reshape(matrix.shape)
 
 
@@ -125,7 +121,13 @@ def polar_refinement(matrix: Tensor, factor: Tensor) -> Tensor:
     Source:
         Differentiate $Q^\top M = M^\top Q$ along Q; see `lyapunov_skew`.
     """
-    m, q = _pair(matrix, factor)
+    q = _refined(*_pair(matrix, factor))
+    q = q.mT if matrix.shape[-2] < matrix.shape[-1] else q
+    return q.to(result_dtype(matrix)).reshape(matrix.shape)
+
+
+@in_full_precision
+def _refined(m: Tensor, q: Tensor) -> Tensor:
     one = iteration.eye(q.shape[-1], q)
     for _ in range(2):
         q = iteration.step(q, TAYLOR, one)
@@ -143,9 +145,7 @@ def polar_refinement(matrix: Tensor, factor: Tensor) -> Tensor:
         bent = b.mT @ w
         x = lyapunov_skew(s, skew + (bent - bent.mT) / 2)
         correction = q @ x + b + (b @ x - torch.cholesky_solve((w @ x).mT, factor).mT) / 2
-    q = iteration.step(q + correction, TAYLOR, one)
-    q = q.mT if matrix.shape[-2] < matrix.shape[-1] else q
-    return q.to(result_dtype(matrix)).reshape(matrix.shape)
+    return iteration.step(q + correction, TAYLOR, one)
 
 
 def polar_certificate(matrix: Tensor, factor: Tensor, *, special: bool = False) -> Tensor:
@@ -294,7 +294,7 @@ class _Lyapunov(torch.autograd.Function):
     def backward(ctx, g):
         h, x = ctx.saved_tensors
         y = _lyapunov_skew(h, (g - g.mT) / 2)
-        return y @ x + x @ y, y
+        return _anticommutator(y, x), y
 
 
 class _LyapunovWithJvp(_Lyapunov):
@@ -303,7 +303,12 @@ class _LyapunovWithJvp(_Lyapunov):
     @staticmethod
     def jvp(ctx, th, ts):
         h, x = ctx.saved_tensors
-        return _lyapunov_skew(h, ts - th @ x - x @ th)
+        return _lyapunov_skew(h, ts - _anticommutator(th, x))
+
+
+@in_full_precision
+def _anticommutator(a: Tensor, b: Tensor) -> Tensor:
+    return a @ b + b @ a
 
 
 def _closed_form(h: Tensor, s: Tensor) -> Tensor:
@@ -314,13 +319,14 @@ def _closed_form(h: Tensor, s: Tensor) -> Tensor:
     bc, ca, ab = torch.linalg.cross(b, c), torch.linalg.cross(c, a), torch.linalg.cross(a, b)
     determinant = (a * bc).sum(-1, keepdim=True)
     vector = torch.stack((s[:, 2, 1], s[:, 0, 2], s[:, 1, 0]), -1)
-    x = (torch.stack((bc, ca, ab), -1) @ vector[..., None])[..., 0]
+    x = image(torch.stack((bc, ca, ab), -1), vector)
     scale = determinant * torch.where(size > 0, size, 1)[:, 0]
     x, y, z = torch.where(scale != 0, x / torch.where(scale != 0, scale, 1), 0).unbind(-1)
     zero = torch.zeros_like(x)
     return torch.stack((zero, -z, y, z, zero, -x, -y, x, zero), -1).reshape(h.shape)
 
 
+@in_full_precision
 def _conjugate_gradients(h: Tensor, s: Tensor) -> Tensor:
     """For P skew, H P + P H is H P less its transpose: one product for each step."""
     sizes = [x.abs().amax((-2, -1), keepdim=True) for x in (h, s)]

@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 
 from svdrot import _autograd
-from svdrot._checks import check_matrix, check_square, compute_dtype, result_dtype
+from svdrot._checks import check_matrix, check_square
+from svdrot._precision import compute_dtype, result_dtype
 from svdrot.formulas import plane
 from svdrot.formulas import projection as space
 

@@ -5,7 +5,9 @@ import math
 import torch
 from torch import Tensor
 
-from ._checks import check_shape, common_batch, compute_dtype
+from ._checks import check_shape, common_batch
+from ._precision import compute_dtype
+from ._vectors import product
 from .representations import axis_angle_to_matrix, quaternion_to_matrix
 
 
@@ -148,7 +150,7 @@ def is_rotation(matrix: Tensor, *, tolerance: float | None = None) -> Tensor:
     check_shape("matrix", matrix, 3, 3)
     tolerance = 16 * torch.finfo(matrix.dtype).eps if tolerance is None else tolerance
     r = matrix.to(compute_dtype(matrix))
-    gram = (r[..., :, :, None] * r[..., :, None, :]).sum(-3)  # not `@`: TF32 would be 1000 eps off
+    gram = product(r.mT, r)
     defect = (gram - torch.eye(3, dtype=r.dtype, device=r.device)).abs().amax((-2, -1))
     x, y, z = r.unbind(-1)
     return (defect <= tolerance) & ((torch.linalg.cross(x, y) * z).sum(-1) > 0)

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from ._checks import check_floating, check_whole
+from ._vectors import product
 from .representations import axis_angle_to_matrix
 
 Z_AXIS = (0.0, 0.0, 1.0)
@@ -64,7 +65,7 @@ def dihedral(
         raise ValueError(f"`second` must not be parallel to `axis`, {axis}; got {second}.")
     across = across / torch.linalg.vector_norm(across)
     flip = _of(unit, math.pi * across.double())
-    return torch.cat((turns, turns @ flip))
+    return torch.cat((turns, product(turns, flip)))
 
 
 def tetrahedral(*, dtype: torch.dtype = torch.float64, device: torch.device | str | None = None) -> Tensor:
@@ -98,7 +99,7 @@ def icosahedral(*, dtype: torch.dtype = torch.float64, device: torch.device | st
     """
     golden = (1 + math.sqrt(5)) / 2
     vertex = torch.tensor((0, 1, golden), dtype=torch.float64)
-    every = tetrahedral()[:, None] @ cyclic(5, vertex)
+    every = product(tetrahedral()[:, None], cyclic(5, vertex))
     return every.flatten(0, 1).to(dtype).to(device)
 
 

@@ -9,7 +9,7 @@ from torch.autograd import gradcheck, gradgradcheck
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import svdrot
-from svdrot import schedules
+from svdrot import _precision, schedules
 from svdrot.kernels import general, products
 from svdrot.polar import lyapunov_skew, newton_schulz, polar, polar_certificate, polar_refinement
 from svdrot.schedules import POLAR_EXPRESS, SCHEDULES, newton_schulz_schedule
@@ -581,7 +581,7 @@ def test_the_host_waits_once_each_way(special):
 
 
 def test_tf32_does_not_get_in(monkeypatch):
-    assert not general._in_tf32(torch.eye(4))
+    assert not _precision.is_reduced(torch.eye(4))
     m, weight = gaussian(20, 5, 4, dtype=torch.float32), gaussian(20, 5, 4, seed=1, dtype=torch.float32)
 
     def both(m):
@@ -589,7 +589,7 @@ def test_tf32_does_not_get_in(monkeypatch):
         q = polar(m)
         return q.detach(), torch.autograd.grad(q, m, weight.to(m.dtype))[0]
 
-    monkeypatch.setattr(general, "_in_tf32", lambda m: m.dtype == torch.float32)
+    monkeypatch.setattr(_precision, "is_reduced", lambda m: m.dtype == torch.float32)
     for single, double in zip(both(m), both(m.double()), strict=True):
         assert single.dtype == torch.float32
         torch.testing.assert_close(single, double.float(), rtol=1e-6, atol=1e-6)

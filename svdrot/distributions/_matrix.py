@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution
 
-from svdrot._checks import check_shape, common_batch, compute_dtype
+from svdrot._checks import check_shape, common_batch
+from svdrot._precision import compute_dtype
 
 from . import _constraints
 

@@ -7,7 +7,9 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution, constraints
 
-from svdrot._checks import check_floating, check_shape, common_batch, compute_dtype
+from svdrot._checks import check_floating, check_shape, common_batch
+from svdrot._precision import compute_dtype
+from svdrot._vectors import product
 from svdrot.formulas.densities import log_heat_kernel, log_isotropic_gaussian
 from svdrot.projection import special_orthogonalize
 from svdrot.representations import axis_angle_to_matrix
@@ -94,7 +96,7 @@ class IsotropicGaussian(Distribution):
             score = torch.func.grad(lambda at: log_heat_kernel(at, tau).sum())(angle)
         angle = angle - score * (tau - tau.detach())
         step = axis_angle_to_matrix(angle[..., None] * axis)
-        r = (self.location.double()[..., :, :, None] * step[..., None, :, :]).sum(-2)
+        r = product(self.location.double(), step)
         return r.to(self.location.dtype)
 
     def log_prob(self, value: Tensor) -> Tensor:

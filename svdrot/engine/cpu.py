@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from svdrot._checks import is_autocast
+from svdrot._precision import is_autocast
 
 from . import door, layout, operations, threads
 from .program import Program, Shape

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
-from svdrot._checks import is_autocast
+from svdrot._precision import is_autocast
 
 from . import memory, operations
 from .program import COMPUTED, Program

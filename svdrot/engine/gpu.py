@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from svdrot._checks import is_autocast
+from svdrot._precision import is_autocast
 
 from . import door, layout, triton_
 from .program import Program, Shape

@@ -14,33 +14,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from svdrot._checks import device_type, is_autocast
+from svdrot._precision import in_full_precision
 from svdrot.engine.memory import in_memory
 
 from . import products
-
-
-def in_full_precision(function):
-    """Products in the precision of the data: not in bfloat16 for autocast, nor in TF32's three digits."""
-
-    @functools.wraps(function)
-    def wrapped(m: Tensor, *arguments):
-        if is_autocast(m):
-            with torch.autocast(device_type(m), enabled=False):
-                return wrapped(m, *arguments)
-        if not _in_tf32(m):
-            return function(m, *arguments)
-        results = function(*(x.double() if isinstance(x, Tensor) else x for x in (m, *arguments)))
-        return results.float() if isinstance(results, Tensor) else tuple(x.float() for x in results)
-
-    return wrapped
-
-
-def _in_tf32(m: Tensor) -> bool:
-    if not m.is_cuda or m.dtype != torch.float32 or torch.compiler.is_compiling():
-        return False
-    chosen = getattr(torch.backends.cuda.matmul, "fp32_precision", None)  # since torch 2.9
-    return bool(torch.backends.cuda.matmul.allow_tf32) if chosen is None else chosen == "tf32"
 
 
 @in_full_precision

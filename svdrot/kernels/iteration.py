@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
-from svdrot._checks import compute_dtype
+from svdrot._precision import compute_dtype
 from svdrot.engine.memory import in_memory
 from svdrot.schedules import Schedule, Step
 

@@ -12,7 +12,7 @@ from types import ModuleType
 import torch
 from torch import Tensor
 
-from svdrot._checks import compute_dtype, device_type
+from svdrot._precision import compute_dtype, device_type
 from svdrot.engine.memory import in_memory
 from svdrot.schedules import Schedule, newton_schulz_schedule
 

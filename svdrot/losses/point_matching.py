@@ -6,8 +6,9 @@ A pose is a `svdrot.registration.Transform`, or a pair of a rotation (..., 3, 3)
 import torch
 from torch import Tensor
 
-from svdrot._checks import check_shape, result_dtype, to_compute
-from svdrot.metrics import length
+from svdrot._checks import check_shape
+from svdrot._precision import result_dtype, to_compute
+from svdrot._vectors import length
 from svdrot.registration import nearest
 from svdrot.registration._displacements import counted, displacement, mean
 from svdrot.registration.transform import Transform, check_transform
@@ -82,7 +83,7 @@ def add_symmetric(estimate: Pose, truth: Pose, points: Tensor, *, mask: Tensor |
     """
     a, b = _transform("estimate", estimate), _transform("truth", truth)
     valid = counted(points, mask, a, b)
-    query, target = torch.broadcast_tensors(_moved(b, valid), _moved(a, valid))
+    query, target = torch.broadcast_tensors(b.apply(valid), a.apply(valid))
     ignored = query.new_zeros(()) if mask is None else torch.where(mask, 0.0, torch.nan).to(query)[..., None]
     shape = query.shape
     one_batch = shape[:-2].numel(), *shape[-2:]
@@ -92,15 +93,6 @@ def add_symmetric(estimate: Pose, truth: Pose, points: Tensor, *, mask: Tensor |
     partner = target.take_along_dim(torch.where(found, index, 0)[..., None], -2)
     distance = torch.where(found, length(query - partner), torch.nan)
     return mean(distance, mask).to(_result(estimate, points))
-
-
-def _moved(pose: Transform, points: Tensor) -> Tensor:
-    """`pose.apply(points)` without `@`: TF32 on a GPU, bfloat16 under autocast."""
-    linear = pose.scale[..., None, None] * pose.rotation
-    moved = pose.translation[..., None, :]
-    for i in range(3):
-        moved = moved + points.to(linear.dtype)[..., i, None] * linear[..., None, :, i]
-    return moved
 
 
 # An operator of its own, for `torch.compile` and `vmap`, which cannot look into the search.

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from torch import Tensor, nn
 
-from svdrot._checks import compute_dtype
+from svdrot._precision import compute_dtype
 
 
 def _mean(values: Tensor) -> Tensor:

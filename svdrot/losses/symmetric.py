@@ -5,7 +5,9 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from svdrot._checks import check_shape, compute_dtype, result_dtype
+from svdrot._checks import check_shape
+from svdrot._precision import compute_dtype, result_dtype
+from svdrot._vectors import product
 from svdrot.formulas import losses as formulas
 from svdrot.registration.transform import Transform
 
@@ -65,7 +67,7 @@ def _alike(pose: Tensor | Pose, symmetry: Tensor) -> Tensor | Pose:
     if isinstance(pose, (tuple, list)):
         return _alike(pose[0], symmetry), pose[1]  # pyright: ignore[reportReturnType]
     pose = pose.to(compute_dtype(pose))
-    return (pose[..., :, :, None] * symmetry.to(pose)).sum(-2)
+    return product(pose, symmetry.to(pose))
 
 
 def axial(estimate: Tensor, truth: Tensor, axis: Tensor, *, undirected: bool = False) -> Tensor:

@@ -3,7 +3,8 @@
 import torch
 from torch import Tensor, nn
 
-from svdrot._checks import check_shape, is_autocast
+from svdrot._checks import check_shape
+from svdrot._precision import is_autocast, no_autocast
 
 from .representations import REPRESENTATIONS
 from .strategies import STRATEGIES, Strategy
@@ -96,7 +97,7 @@ def _precise(linear: nn.Linear, features: Tensor) -> Tensor:
     are small, and leaves float16 (beyond 65,504) for raw numbers that training meets."""
     if not is_autocast(features):
         return linear(features)
-    with torch.autocast(features.device.type, enabled=False):
+    with no_autocast(features):
         return linear(features.to(linear.weight.dtype))
 
 

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from svdrot import _autograd
-from svdrot._checks import check_shape, compute_dtype, result_dtype
+from svdrot._checks import check_shape
+from svdrot._precision import compute_dtype, result_dtype
 
 from . import manifold_gradient
 from .representations import REPRESENTATIONS

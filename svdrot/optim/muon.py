@@ -14,7 +14,8 @@ from torch.nn.functional import pad
 from torch.optim import Optimizer
 from torch.optim.adamw import adamw
 
-from svdrot._checks import check_floating, compute_dtype
+from svdrot._checks import check_floating
+from svdrot._precision import compute_dtype, no_autocast
 from svdrot.polar import check_steps, newton_schulz
 from svdrot.schedules import POLAR_EXPRESS, Schedule
 
@@ -142,7 +143,8 @@ class Muon(Optimizer):
                     raise ValueError(f"The gradient of {_name(group, i)} must be dense; got {p.grad.layout}.")
             params = [p for p in group["params"] if p.grad is not None]
             if params:
-                ALGORITHMS[group["algorithm"]](self, params, group)
+                with no_autocast(params[0]):
+                    ALGORITHMS[group["algorithm"]](self, params, group)
         return loss
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:

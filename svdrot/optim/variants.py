@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from svdrot._checks import check_matrix, compute_dtype
+from svdrot._checks import check_matrix
+from svdrot._precision import compute_dtype
 from svdrot.schedules import Schedule, newton_schulz_schedule
 
 from .muon import Muon

@@ -3,7 +3,9 @@
 import torch
 from torch import Tensor
 
-from svdrot._checks import check_items, check_mask, check_shape, common_batch, compute_dtype
+from svdrot._checks import check_items, check_mask, check_shape, common_batch
+from svdrot._precision import compute_dtype
+from svdrot._vectors import image
 from svdrot.registration.transform import Transform, check_transform
 
 
@@ -40,11 +42,8 @@ def displacement(points: Tensor, estimate: Transform, truth: Transform) -> Tenso
     """estimate.apply(points) - truth.apply(points), without the rounding of two large terms."""
     linear = _scaled(estimate) - _scaled(truth)
     dtype = torch.promote_types(compute_dtype(points), linear.dtype)
-    x, linear = points.to(dtype), linear.to(dtype)
-    moved = (estimate.translation - truth.translation)[..., None, :]
-    for i in range(3):  # not `@`: TF32 on a GPU, bfloat16 under autocast
-        moved = moved + x[..., i, None] * linear[..., None, :, i]
-    return moved
+    moved = image(linear.to(dtype)[..., None, :, :], points.to(dtype))
+    return moved + (estimate.translation - truth.translation)[..., None, :]
 
 
 def _scaled(transform: Transform) -> Tensor:

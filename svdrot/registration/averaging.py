@@ -22,7 +22,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from svdrot._checks import check_choice, check_mask, check_shape, common_batch, result_dtype
+from svdrot._checks import check_choice, check_mask, check_shape, common_batch
+from svdrot._precision import result_dtype
 from svdrot.projection import special_orthogonalize
 from svdrot.representations import axis_angle_to_matrix, matrix_to_axis_angle
 

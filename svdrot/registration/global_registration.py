@@ -12,7 +12,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from svdrot._checks import check_choice, check_positive, check_shape, result_dtype
+from svdrot._checks import check_choice, check_positive, check_shape
+from svdrot._precision import result_dtype
 from svdrot.registration.features import fpfh, match
 from svdrot.registration.icp import METHODS as REFINEMENTS
 from svdrot.registration.icp import icp

@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from svdrot._checks import check_choice, check_positive, check_shape, common_batch, result_dtype
+from svdrot._checks import check_choice, check_positive, check_shape, common_batch
+from svdrot._precision import result_dtype
 from svdrot.registration import _steps
 from svdrot.registration._clouds import Clouds
 from svdrot.registration._iterations import Aligner, State, Status

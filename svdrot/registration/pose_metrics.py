@@ -8,8 +8,10 @@ element, and a recall takes a NaN for a miss: a method that returns no pose has 
 import torch
 from torch import Tensor
 
-from svdrot._checks import check_items, check_mask, check_shape, common_batch, compute_dtype
-from svdrot.metrics import geodesic_distance, length, root
+from svdrot._checks import check_items, check_mask, check_shape, common_batch
+from svdrot._precision import compute_dtype
+from svdrot._vectors import length, product, root
+from svdrot.metrics import geodesic_distance
 from svdrot.registration._displacements import counted, displacement, live, mean
 from svdrot.registration._pose_pairs import check_pairs
 from svdrot.registration.neighbours import nearest
@@ -68,7 +70,7 @@ def symmetric_rotation_error(estimate: Tensor, truth: Tensor, symmetries: Tensor
         )
     batches = {"estimate": estimate.shape[:-2], "truth": truth.shape[:-2]}
     common_batch(**batches, symmetries=symmetries.shape[:-3])
-    alike = (truth[..., None, :, :, None] * symmetries[..., None, :, :]).sum(-2)
+    alike = product(truth[..., None, :, :], symmetries)
     return geodesic_distance(estimate[..., None, :, :], alike).amin(-1)
 
 

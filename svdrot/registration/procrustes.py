@@ -12,7 +12,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from svdrot._checks import check_floating, check_mask, common_batch, compute_dtype, result_dtype
+from svdrot._checks import check_floating, check_mask, common_batch
+from svdrot._precision import compute_dtype, result_dtype
 from svdrot.projection import projection_gap
 from svdrot.registration._fit import fit
 from svdrot.registration._moments import moments, residual

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from svdrot._checks import check_choice, check_floating, check_mask, check_shape, common_batch, result_dtype
+from svdrot._checks import check_choice, check_floating, check_mask, check_shape, common_batch
+from svdrot._precision import result_dtype
 from svdrot.registration import reweighting
 from svdrot.registration._hypotheses import Pairs, Selection, squared_residuals
 from svdrot.registration.consistency import consistency

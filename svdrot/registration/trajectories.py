@@ -16,8 +16,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from svdrot._checks import check_mask, common_batch, compute_dtype, to_compute
-from svdrot.metrics import chordal_distance, geodesic_distance, root
+from svdrot._checks import check_mask, common_batch
+from svdrot._precision import compute_dtype, to_compute
+from svdrot._vectors import image, product, root
+from svdrot.metrics import chordal_distance, geodesic_distance
 from svdrot.registration._displacements import live
 from svdrot.registration._pose_pairs import angle_pairs as angle_pairs
 from svdrot.registration._pose_pairs import check_one, check_pairs, finite
@@ -25,7 +27,7 @@ from svdrot.registration._pose_pairs import frame_pairs as frame_pairs
 from svdrot.registration._pose_pairs import path_lengths as path_lengths
 from svdrot.registration._pose_pairs import path_pairs as path_pairs
 from svdrot.registration.procrustes import Alignment, kabsch, umeyama
-from svdrot.registration.transform import Transform, check_transform, product
+from svdrot.registration.transform import Transform, check_transform
 
 KITTI_LENGTHS = (100.0, 200.0, 300.0, 400.0, 500.0, 600.0, 700.0, 800.0)  # metres, of the KITTI devkit
 
@@ -175,7 +177,7 @@ def _motions(poses: Transform, pairs: Tensor) -> tuple[Tensor, Tensor]:
     i, j = pairs.unbind(1)
     back = poses.rotation[..., i, :, :].mT
     step = poses.translation[..., j, :] - poses.translation[..., i, :]
-    return product(back, poses.rotation[..., j, :, :]), product(back, step[..., None])[..., 0]
+    return product(back, poses.rotation[..., j, :, :]), image(back, step)
 
 
 @dataclass(frozen=True)

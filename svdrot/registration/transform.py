@@ -6,7 +6,9 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree
 
-from svdrot._checks import check_floating, check_square, check_whole, common_batch, compute_dtype
+from svdrot._checks import check_floating, check_square, check_whole, common_batch
+from svdrot._precision import compute_dtype
+from svdrot._vectors import image, product
 
 
 @dataclass(frozen=True)
@@ -31,7 +33,7 @@ class Transform:
             raise ValueError(f"`points` must have shape (..., N, {d}); got {tuple(points.shape)}.")
         if points.shape[:-2] != self.scale.shape:
             common_batch(transform=self.scale.shape, points=points.shape[:-2])
-        turned = product(points, self.rotation.mT)
+        turned = image(self.rotation[..., None, :, :], points)
         return self.scale[..., None, None] * turned + self.translation[..., None, :]
 
     def compose(self, first: "Transform") -> "Transform":
@@ -39,7 +41,7 @@ class Transform:
         check_transform("first", first, self.rotation.shape[-1])
         if self.scale.shape != first.scale.shape:
             common_batch(transform=self.scale.shape, first=first.scale.shape)
-        moved = self.scale[..., None] * product(self.rotation, first.translation[..., None])[..., 0]
+        moved = self.scale[..., None] * image(self.rotation, first.translation)
         rotation = product(self.rotation, first.rotation)
         return Transform(rotation, moved + self.translation, self.scale * first.scale)
 
@@ -49,7 +51,7 @@ class Transform:
     def inverse(self) -> "Transform":
         """The transform from target to source."""
         back, scale = self.rotation.mT, 1 / self.scale
-        return Transform(back, -scale[..., None] * product(back, self.translation[..., None])[..., 0], scale)
+        return Transform(back, -scale[..., None] * image(back, self.translation), scale)
 
     @property
     def matrix(self) -> Tensor:
@@ -115,12 +117,6 @@ def register_pytree(cls: type, *constants: str) -> None:
 
 
 register_pytree(Transform)
-
-
-def product(a: Tensor, b: Tensor) -> Tensor:
-    """a @ b, of whatever dtypes."""
-    dtype = torch.promote_types(a.dtype, b.dtype)
-    return a.to(dtype) @ b.to(dtype)
 
 
 def check_transform(name: str, value: Transform, d: int = 3) -> None:
