@@ -6,6 +6,8 @@ Column vectors, quaternions w x y z, radians. Every function takes any batch sha
 
 from importlib import import_module
 
+from ._names import CONVERSIONS as _CONVERSIONS
+
 # Nothing is loaded before it is used, not even torch, so that the command line answers at once. Type checkers
 # read `__init__.pyi`.
 _HOMES = {
@@ -18,87 +20,44 @@ _HOMES = {
     "orthogonalize": "projection",
     "projection_gap": "projection",
     "special_orthogonalize": "projection",
-    "convert_rotation": "representations",  # and every X_to_Y
+    "convert_rotation": "representations",
+    **dict.fromkeys(_CONVERSIONS, "representations"),
     "is_rotation": "rotations",
     "random_rotation": "rotations",
     "random_rotation_within": "rotations",
     "random_small_rotation": "rotations",
 }
+_MODULES = (
+    "conventions",
+    "distributions",
+    "losses",
+    "nn",
+    "optim",
+    "polar",
+    "registration",
+    "representations",
+    "schedules",
+    "streaming",
+    "symmetries",
+)
 
 
 def __getattr__(name: str):
     if name in _HOMES:
         value = getattr(import_module(f"svdrot.{_HOMES[name]}"), name)
-    elif "_to_" in name:
-        value = _conversion(name)
-    elif name in __all__:
+    elif name in _MODULES:
         return import_module(f"svdrot.{name}")
+    elif name == "__version__":
+        value = import_module("importlib.metadata").version("svdrot")
     else:
-        raise AttributeError(f"module 'svdrot' has no attribute {name!r}")
+        more = "; it has X_to_Y of the representations in `svdrot.representations`" if "_to_" in name else ""
+        raise AttributeError(f"module 'svdrot' has no attribute {name!r}{more}")
     globals()[name] = value
     return value
 
 
-def _conversion(name: str):
-    representations = import_module("svdrot.representations")
-    if name in representations.CONVERSIONS:
-        return representations.CONVERSIONS[name]
-    known = ", ".join(representations.KINDS)
-    raise AttributeError(f"module 'svdrot' has no attribute {name!r}; it has X_to_Y of {known}")
-
-
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    return [*__all__]
 
 
-__all__ = [
-    "axis_angle_to_matrix",
-    "axis_angle_to_quaternion",
-    "chordal_distance",
-    "conventions",
-    "convert_rotation",
-    "distributions",
-    "euler_to_matrix",
-    "euler_to_quaternion",
-    "exp_map",
-    "geodesic_distance",
-    "interpolate_rotations",
-    "is_rotation",
-    "log_map",
-    "losses",
-    "matrix_to_axis_angle",
-    "matrix_to_euler",
-    "matrix_to_mrp",
-    "matrix_to_quaternion",
-    "matrix_to_rotation_2vec",
-    "matrix_to_rotation_5d",
-    "matrix_to_rotation_6d",
-    "matrix_to_rotation_9d",
-    "matrix_to_symmetric_10d",
-    "mrp_to_matrix",
-    "mrp_to_quaternion",
-    "nn",
-    "optim",
-    "orthogonalize",
-    "polar",
-    "projection_gap",
-    "quaternion_to_axis_angle",
-    "quaternion_to_euler",
-    "quaternion_to_matrix",
-    "quaternion_to_mrp",
-    "random_rotation",
-    "random_rotation_within",
-    "random_small_rotation",
-    "registration",
-    "representations",
-    "rotation_2vec_to_matrix",
-    "rotation_5d_to_matrix",
-    "rotation_6d_to_matrix",
-    "rotation_9d_to_matrix",
-    "schedules",
-    "slerp",
-    "special_orthogonalize",
-    "streaming",
-    "symmetric_10d_to_matrix",
-    "symmetries",
-]
+__all__ = sorted((*_HOMES, *_MODULES, "__version__"))

@@ -8,8 +8,8 @@ batched products of BLAS: 2.4 times for 4,096.
 import torch
 from torch import Tensor
 
+from ._formulas import products
 from ._precision import compute_dtype, result_dtype
-from .formulas import products
 
 
 def product(a: Tensor, b: Tensor) -> Tensor:

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from ._checks import check_floating, check_shape
+from ._formulas import turns
 from ._precision import compute_dtype, result_dtype, to_compute
-from .formulas import turns
 
 
 def exp_map(base: Tensor, vector: Tensor) -> Tensor:

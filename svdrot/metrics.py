@@ -2,7 +2,7 @@
 
 from torch import Tensor
 
-from .formulas import turns
+from ._formulas import turns
 
 
 def geodesic_distance(a: Tensor, b: Tensor) -> Tensor:

@@ -8,9 +8,9 @@ from torch import Tensor
 
 from svdrot import _autograd
 from svdrot._checks import check_matrix, check_square
+from svdrot._formulas import plane
+from svdrot._formulas import projection as space
 from svdrot._precision import compute_dtype, result_dtype
-from svdrot.formulas import plane
-from svdrot.formulas import projection as space
 
 
 def special_orthogonalize(matrix: Tensor, *, damping: float | None = None) -> Tensor:

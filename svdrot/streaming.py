@@ -36,9 +36,9 @@ class AngleStatistic(Metric):
         settings: of `torchmetrics.Metric`.
     """
 
-    is_differentiable = False
+    is_differentiable: bool | None = False
     higher_is_better: bool | None = False
-    full_state_update = False
+    full_state_update: bool | None = False
 
     def __init__(self, *, distance: Callable[[Tensor, Tensor], Tensor] = geodesic_distance, **settings: Any):
         super().__init__(**settings)
@@ -123,7 +123,7 @@ class AccuracyAtDegrees(AngleStatistic):
         degrees: the threshold, positive.
     """
 
-    higher_is_better = True
+    higher_is_better: bool | None = True
 
     def __init__(self, degrees: float, **settings: Any):
         super().__init__(**settings)
@@ -145,7 +145,7 @@ class AreaUnderAccuracy(AngleStatistic):
         degrees: the largest threshold, positive.
     """
 
-    higher_is_better = True
+    higher_is_better: bool | None = True
 
     def __init__(self, degrees: float, **settings: Any):
         super().__init__(**settings)

@@ -1,11 +1,11 @@
-"""The maps of `svdrot.formulas`, and arguments to call them with."""
+"""The maps of `svdrot._formulas`, and arguments to call them with."""
 
 import torch
 from torch import Tensor
 
+from svdrot._formulas import conversions, linear, turns
 from svdrot.engine.maps import Map
 from svdrot.engine.program import Program
-from svdrot.formulas import conversions, linear, turns
 
 CONVERSIONS = (
     "quaternion_to_matrix",

@@ -104,12 +104,12 @@ def _program(program: Any, target: int | str, dtype: str, **labels: Any) -> dict
     import torch
     from triton.compiler import ASTSource
 
-    from svdrot.engine import triton_
+    from svdrot.engine.gpu import _writer as writer
 
     graph, stored = program.graph, getattr(torch, dtype)
     inputs, outputs = [stored] * len(graph.inputs), [stored] * len(graph.shapes)
     compute = torch.float64 if dtype == "float64" else torch.float32
-    kernel = triton_.kernel(
+    kernel = writer.kernel(
         program.name, graph, inputs, outputs, compute, dense=(True,) * len(inputs), levels=1
     )
     signature = {a: f"*{NAMES[dtype]}" if a[0] in "xy" else "i32" for a in kernel.arg_names}
@@ -121,7 +121,7 @@ def _program(program: Any, target: int | str, dtype: str, **labels: Any) -> dict
 
 def lanes() -> list[dict[str, Any]]:
     """The projection, its gap, and the derivatives of both."""
-    from svdrot.formulas import projection
+    from svdrot._formulas import projection
 
     found = []
     programs = {

@@ -11,6 +11,7 @@ from cases import with_singular_values
 from torch.distributions import kl_divergence
 
 import svdrot
+from svdrot._formulas.densities import log_heat_kernel
 from svdrot.distributions import (
     Bingham,
     IsotropicGaussian,
@@ -21,7 +22,6 @@ from svdrot.distributions import (
 )
 from svdrot.distributions import _normalizer as normalizer
 from svdrot.distributions._form import matrix_of_form, quaternion_form
-from svdrot.formulas.densities import log_heat_kernel
 
 # The promise is 1e-5; the quadratures keep 1e-9 (matrix Fisher, Bingham) and 1e-7 (Laplace) in float64, and
 # the result is rounded to float32: a log density of up to 20 has a unit of rounding of 1e-6.

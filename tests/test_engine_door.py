@@ -16,11 +16,11 @@ from torch import Tensor
 from torch.autograd import forward_ad, gradcheck, gradgradcheck
 from torch.func import functional_call, grad, hessian, jacfwd, jacrev, jvp, linearize, vjp, vmap
 
+from svdrot._formulas import turns
+from svdrot._formulas.projection import project
 from svdrot.engine import operations
 from svdrot.engine.maps import Map
 from svdrot.engine.program import PROGRAMS, find
-from svdrot.formulas import turns
-from svdrot.formulas.projection import project
 
 ROUNDING = {
     "rtol": 1e-13,

@@ -24,7 +24,8 @@ from svdrot.engine.program import program
 pytest.importorskip("triton", reason="triton comes with CUDA builds of torch, and from PyPI on Linux")
 
 from svdrot.engine import gpu as on_gpu
-from svdrot.engine import triton_, triton_words
+from svdrot.engine.gpu import _words as triton_words
+from svdrot.engine.gpu import _writer as writer
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"  # where kernels run: interpreted on a CPU
 INTERPRETED = DEVICE == "cpu"
@@ -174,8 +175,8 @@ def test_rows_are_counted_in_int64_where_an_int32_is_too_small(monkeypatch):
 
 def record_kernels(monkeypatch):
     """The levels of batch dimensions and the type of indices of each kernel that is written from here on."""
-    written, kernel = [], triton_.kernel
-    monkeypatch.setattr(triton_, "kernel", lambda *a: written.append(a[-2:]) or kernel(*a))
+    written, kernel = [], writer.kernel
+    monkeypatch.setattr(writer, "kernel", lambda *a: written.append(a[-2:]) or kernel(*a))
     return written
 
 
@@ -184,7 +185,7 @@ def test_rows_of_any_length_are_stored_in_their_place_and_nowhere_else(count):
     p = program(lambda v: v[::-1], [(count,)], [(count,)], name=f"reversed {count}")
     x = torch.randn(150, count, generator=torch.Generator().manual_seed(0)).to(DEVICE)
     dtypes = [torch.float32]
-    kernel = triton_.kernel(p.name, p.graph, dtypes, dtypes, torch.float32, (True,), 1, torch.int64)
+    kernel = writer.kernel(p.name, p.graph, dtypes, dtypes, torch.float32, (True,), 1, torch.int64)
     memory = torch.full((64 + 256 * count + 64,), torch.nan, device=DEVICE)
     y = memory[64 : 64 + 150 * count]
     kernel[(2,)](x, y, 150)
@@ -353,8 +354,8 @@ class Operations(TorchDispatchMode):
 
 def test_one_launch_each_way_and_nothing_else(monkeypatch):
     m = Map(MAPS["matrix_to_axis_angle"].formula, {"matrix": (3, 3)}, (3,), name="one launch")
-    seen, kernel = Operations(), triton_.kernel
-    monkeypatch.setattr(triton_, "kernel", lambda *a: seen.watched(kernel(*a)))
+    seen, kernel = Operations(), writer.kernel
+    monkeypatch.setattr(writer, "kernel", lambda *a: seen.watched(kernel(*a)))
     if INTERPRETED:
         monkeypatch.setattr(cpu, "run", on_gpu.run)
     x, w = rotations(5).requires_grad_(), torch.ones(5, 3, device=DEVICE)

@@ -13,10 +13,11 @@ import torch
 from engine_cases import ENGINE, random_formula
 from torch import Tensor
 
-from svdrot.engine import cpu, door, machine, operations, threads, words
+from svdrot.engine import cpu, door, operations, words
+from svdrot.engine.cpu import machine, threads
+from svdrot.engine.cpu._vectors import Kernel
 from svdrot.engine.maps import Map
 from svdrot.engine.program import program
-from svdrot.engine.vectors import Kernel
 
 HALVES = (torch.float16, torch.bfloat16)
 DTYPES = (torch.float32, torch.float64, *HALVES)

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 import svdrot
+from svdrot._formulas import projection, turns
 from svdrot.engine import opaque
-from svdrot.formulas import projection, turns
 
 # Inductor and the exporters import what torch itself deprecates.
 pytestmark = pytest.mark.filterwarnings("ignore")

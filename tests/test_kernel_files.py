@@ -45,7 +45,7 @@ import math, numba, pathlib
 import llvmlite.binding as llvm
 from numba.core import cgutils
 from numba.extending import intrinsic
-from svdrot.engine import machine
+from svdrot.engine.cpu import machine
 from svdrot.kernels import _machine_code, _numba
 
 @intrinsic  # of a loop of zeros LLVM makes memset in some versions only
@@ -71,7 +71,7 @@ pathlib.Path({str(tmp_path / "code")!r}).write_bytes(code)
     load = f"""
 import ctypes, pathlib, sys
 import llvmlite.binding as llvm
-from svdrot.engine import machine
+from svdrot.engine.cpu import machine
 from svdrot.kernels import _machine_code
 code = pathlib.Path({str(tmp_path / "code")!r}).read_bytes()
 engine = llvm.create_mcjit_compiler(llvm.parse_assembly(""), machine.target_machine(3))

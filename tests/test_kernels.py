@@ -8,8 +8,8 @@ import torch
 import truth
 
 from svdrot import kernels
+from svdrot._formulas import projection
 from svdrot.engine import cpu, door, operations
-from svdrot.formulas import projection
 from svdrot.kernels import pairs_cpu
 
 DTYPES = [torch.float32, torch.float64]

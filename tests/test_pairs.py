@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from svdrot import kernels, random_rotation, special_orthogonalize
-from svdrot.formulas.poses import pose
+from svdrot._formulas.poses import pose
 from svdrot.kernels import pairs_reference
 
 CONTRACT = ["moments", "moments_gradient", "misfit"]

@@ -133,7 +133,6 @@ def test_products_and_images(d, dtypes):
 # Files that take products by `@` and its kin, and why they may.
 PRODUCTS = {
     "formulas": "arrays of symbols",
-    "engine": "arrays of symbols",
     "kernels/iteration.py": "n x n, called in full precision, or by an optimizer that chooses",
     "kernels/products.py": "n x n, called in full precision",
     "kernels/general.py": "n x n, in full precision",

@@ -8,12 +8,12 @@ import torch
 from torch import Tensor
 
 from experiments import _run
+from svdrot._formulas import conversions
 from svdrot.engine.maps import Map
 from svdrot.engine.program import Program
-from svdrot.formulas import conversions
 
 MODULES = tuple(
-    f"svdrot.formulas.{name}" for name in ("conversions", "euler", "frames", "linear", "losses", "turns")
+    f"svdrot._formulas.{name}" for name in ("conversions", "euler", "frames", "linear", "losses", "turns")
 )
 
 

@@ -7,8 +7,9 @@ import argparse
 import math
 import sys
 from collections.abc import Sequence
-from importlib import metadata
 from pathlib import Path
+
+from svdrot import __version__
 
 INTERRUPTED = 130  # as shells tell of Ctrl-C
 
@@ -46,7 +47,7 @@ def _parser() -> argparse.ArgumentParser:
         epilog="example:\n  svdrot align scan.ply model.ply",
         formatter_class=form,
     )
-    parser.add_argument("--version", action="version", version=f"svdrot {metadata.version('svdrot')}")
+    parser.add_argument("--version", action="version", version=f"svdrot {__version__}")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
 
     align = commands.add_parser(

@@ -1,6 +1,6 @@
 """What the distributions share whose one parameter is a matrix."""
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -16,11 +16,11 @@ class MatrixDistribution(Distribution):
     """A distribution of `event` with a square matrix of its last size, (..., n, n), for parameter."""
 
     event: ClassVar[tuple[int, ...]]
-    arg_constraints: ClassVar = {"matrix": _constraints.matrix}  # pyright: ignore
+    arg_constraints: ClassVar[dict[str, Any]] = {"matrix": _constraints.matrix}  # pyright: ignore
 
     def __init__(self, matrix: Tensor, *, validate_args: bool | None = None) -> None:
         check_shape("matrix", matrix, self.event[-1], self.event[-1])
-        self.matrix = matrix.to(compute_dtype(matrix))
+        self.matrix: Tensor = matrix.to(compute_dtype(matrix))
         super().__init__(matrix.shape[:-2], torch.Size(self.event), validate_args=validate_args)
 
     def _check(self, value: Tensor) -> None:
@@ -29,7 +29,7 @@ class MatrixDistribution(Distribution):
         if self._validate_args:
             self._validate_sample(value)
 
-    def expand(self, batch_shape, _instance=None):
+    def expand(self, batch_shape: Any, _instance: Any = None) -> Any:
         new = type(self)(self.matrix.expand(*batch_shape, *self.matrix.shape[-2:]), validate_args=False)
         new._validate_args = self._validate_args
         return new

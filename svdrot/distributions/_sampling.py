@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.library import custom_op
 
-from svdrot.formulas.densities import SWITCH, images, log_heat_kernel
+from svdrot._formulas.densities import SWITCH, images, log_heat_kernel
 
 
 def draw(sampler: Any, parameters: Tensor) -> Tensor:

@@ -1,5 +1,7 @@
 """The Bingham distribution of unit quaternions."""
 
+from typing import Any, ClassVar
+
 import torch
 from torch import Tensor
 
@@ -35,8 +37,8 @@ class Bingham(MatrixDistribution):
         "Orientation Statistics without Parametric Assumptions", J. R. Statist. Soc. B 48 (1986).
     """
 
-    support = _constraints.unit_quaternion  # pyright: ignore
-    event = (4,)
+    support: Any = _constraints.unit_quaternion  # pyright: ignore
+    event: ClassVar[tuple[int, ...]] = (4,)
 
     def matrix_fisher(self) -> MatrixFisher:
         """The same distribution on rotations."""
@@ -63,7 +65,7 @@ class Bingham(MatrixDistribution):
         """ln c(A), shape `batch_shape`; its gradient is `second_moment`."""
         return log_normalizer(self.matrix.double()).to(self.matrix.dtype)
 
-    def sample(self, sample_shape=()) -> Tensor:
+    def sample(self, sample_shape: Any = ()) -> Tensor:
         shape = self._extended_shape(torch.Size(sample_shape))
         with torch.no_grad():
             q = sample(self.matrix.double().reshape(-1, 4, 4), torch.Size(sample_shape).numel())

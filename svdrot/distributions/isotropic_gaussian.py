@@ -1,16 +1,16 @@
 """The isotropic Gaussian distribution of rotations: where Brownian motion on SO(3) has come to."""
 
 import math
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 from torch.distributions import Distribution, constraints
 
 from svdrot._checks import check_floating, check_shape, common_batch
+from svdrot._formulas.densities import log_heat_kernel, log_isotropic_gaussian
 from svdrot._precision import compute_dtype
 from svdrot._vectors import product
-from svdrot.formulas.densities import log_heat_kernel, log_isotropic_gaussian
 from svdrot.projection import special_orthogonalize
 from svdrot.representations import axis_angle_to_matrix
 
@@ -46,9 +46,12 @@ class IsotropicGaussian(Distribution):
         Microstructures 29 (1997); Leach et al. (2022).
     """
 
-    arg_constraints: ClassVar = {"location": _constraints.rotation, "scale": constraints.positive}  # pyright: ignore
-    support = _constraints.rotation  # pyright: ignore
-    has_rsample = True
+    arg_constraints: ClassVar[dict[str, Any]] = {
+        "location": _constraints.rotation,
+        "scale": constraints.positive,
+    }  # pyright: ignore
+    support: Any = _constraints.rotation  # pyright: ignore
+    has_rsample: ClassVar[bool] = True
 
     def __init__(self, location: Tensor, scale: Tensor, *, validate_args: bool | None = None) -> None:
         check_shape("location", location, 3, 3)
@@ -64,11 +67,11 @@ class IsotropicGaussian(Distribution):
         if location.dtype.itemsize < 4:  # a rotation to its own rounding, not to that of float32
             near = _constraints.rotation.check(location)[..., None, None]
             location = torch.where(near, special_orthogonalize(location.float()), location.float())
-        self.location = location.to(dtype).expand(*batch_shape, 3, 3)
-        self.scale = scale.to(dtype).expand(batch_shape)
+        self.location: Tensor = location.to(dtype).expand(*batch_shape, 3, 3)
+        self.scale: Tensor = scale.to(dtype).expand(batch_shape)
         super().__init__(batch_shape, torch.Size((3, 3)), validate_args=validate_args)
 
-    def expand(self, batch_shape, _instance=None) -> "IsotropicGaussian":
+    def expand(self, batch_shape: Any, _instance: Any = None) -> "IsotropicGaussian":
         location, scale = self.location.expand(*batch_shape, 3, 3), self.scale.expand(batch_shape)
         new = IsotropicGaussian(location, scale, validate_args=False)
         new._validate_args = self._validate_args
@@ -86,7 +89,7 @@ class IsotropicGaussian(Distribution):
         """The expected matrix E R = exp(-scale^2) location: not a rotation. Shape (*batch_shape, 3, 3)."""
         return torch.exp(-(self.scale**2))[..., None, None] * self.location
 
-    def rsample(self, sample_shape=()) -> Tensor:
+    def rsample(self, sample_shape: Any = ()) -> Tensor:
         shape = self._extended_shape(torch.Size(sample_shape))[:-2]
         tau = self._tau()
         with torch.no_grad():

@@ -1,6 +1,6 @@
 """The matrix Fisher distribution of rotations."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -45,8 +45,8 @@ class MatrixFisher(MatrixDistribution):
         Matrix Fisher Distribution on SO(3)", IEEE TAC 63 (2018). Mohlin et al., NeurIPS 2020, as a loss.
     """
 
-    support = _constraints.rotation  # pyright: ignore
-    event = (3, 3)
+    support: Any = _constraints.rotation  # pyright: ignore
+    event: ClassVar[tuple[int, ...]] = (3, 3)
 
     def _form(self) -> Tensor:
         return quaternion_form(self.matrix.double())
@@ -72,7 +72,7 @@ class MatrixFisher(MatrixDistribution):
         """ln c(F), shape `batch_shape`; its gradient is `mean`."""
         return log_normalizer(self._form()).to(self.matrix.dtype)
 
-    def sample(self, sample_shape=()) -> Tensor:
+    def sample(self, sample_shape: Any = ()) -> Tensor:
         shape = self._extended_shape(torch.Size(sample_shape))
         with torch.no_grad():
             q = sample(self._form().reshape(-1, 4, 4), torch.Size(sample_shape).numel())

@@ -13,6 +13,7 @@ Legendre, in ln u.
 
 import math
 from collections.abc import Callable
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -274,8 +275,8 @@ class RotationLaplace(MatrixDistribution):
         2023, definition 2.
     """
 
-    support = _constraints.rotation  # pyright: ignore
-    event = (3, 3)
+    support: Any = _constraints.rotation  # pyright: ignore
+    event: ClassVar[tuple[int, ...]] = (3, 3)
 
     def _form(self) -> Tensor:
         return quaternion_form(self.matrix.double())
@@ -295,7 +296,7 @@ class RotationLaplace(MatrixDistribution):
         """Log of the integral of exp(-sqrt Q) / sqrt Q over the uniform measure. Shape `batch_shape`."""
         return _mixture(self._form(), _density)[..., 0].log().to(self.matrix.dtype)
 
-    def sample(self, sample_shape=()) -> Tensor:
+    def sample(self, sample_shape: Any = ()) -> Tensor:
         shape = self._extended_shape(torch.Size(sample_shape))
         count = torch.Size(sample_shape).numel()
         with torch.no_grad():

@@ -1,6 +1,6 @@
 """The uniform distribution of rotations."""
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -27,9 +27,9 @@ class UniformRotation(Distribution):
         Miles, "On Random Rotations in R^3", Biometrika 52 (1965).
     """
 
-    arg_constraints: ClassVar = {}  # pyright: ignore
-    support = _constraints.rotation  # pyright: ignore
-    has_rsample = True
+    arg_constraints: ClassVar[dict[str, Any]] = {}  # pyright: ignore
+    support: Any = _constraints.rotation  # pyright: ignore
+    has_rsample: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -44,7 +44,7 @@ class UniformRotation(Distribution):
         self._zero = torch.zeros(batch_shape, dtype=dtype, device=device)
         super().__init__(torch.Size(batch_shape), torch.Size((3, 3)), validate_args=validate_args)
 
-    def expand(self, batch_shape, _instance=None) -> "UniformRotation":
+    def expand(self, batch_shape: Any, _instance: Any = None) -> "UniformRotation":
         dtype, device = self._zero.dtype, self._zero.device
         new = UniformRotation(self._zero.expand(batch_shape).shape, dtype=dtype, device=device)
         new._validate_args = self._validate_args
@@ -55,7 +55,7 @@ class UniformRotation(Distribution):
         """The expected matrix, 0: not a rotation."""
         return self._zero[..., None, None].expand(*self.batch_shape, 3, 3)
 
-    def rsample(self, sample_shape=()) -> Tensor:
+    def rsample(self, sample_shape: Any = ()) -> Tensor:
         shape = self._extended_shape(torch.Size(sample_shape))[:-2]
         return random_rotation(*shape, dtype=self._zero.dtype, device=self._zero.device)
 

@@ -6,9 +6,9 @@ derivatives  of graphs, as graphs: reverse and forward mode
 program      a graph that knows its derivatives
 elementary   sin, cos, atan2, exp and log as formulas
 lowering     a graph in what a machine has
-vectors      the writer for CPUs: LLVM; lanes, storage and machine belong to it, and cpu calls it
-triton_      the writer for GPUs: Triton; triton_words belongs to it, and gpu calls it
-layout       how arrays lie, for cpu and gpu
+cpu          the writer for CPUs: LLVM, and how its kernels are called
+gpu          the writer for GPUs: Triton, and how its kernels are called
+layout       how arrays lie, for both
 operations   the writer for everything else: torch operations
 door         from tensors to kernels and back, in every mode of torch
 totals       sums and means with their gradients in one pass

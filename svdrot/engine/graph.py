@@ -21,7 +21,7 @@ from .walk import ordered
 MOST_OPERATIONS = 1_000_000  # of one formula: no loop of it ends, if it makes more
 
 
-def _operators(op: str) -> tuple[Callable, Callable]:
+def _operators(op: str) -> tuple[Callable[..., Any], Callable[..., Any]]:
     """An operator and the same with its arguments swapped; arrays take symbols entry by entry themselves."""
 
     def straight(self, other):
@@ -37,6 +37,17 @@ class Node:
     """One operation, `op`, on other nodes; `value` is of a constant its number, of an input its name."""
 
     __slots__ = ("args", "op", "value")
+    op: str
+    args: "tuple[Node, ...]"
+    value: Any
+    __add__: Any
+    __radd__: Any
+    __sub__: Any
+    __rsub__: Any
+    __mul__: Any
+    __rmul__: Any
+    __truediv__: Any
+    __rtruediv__: Any
 
     def __init__(self, op: str, args: tuple["Node", ...] = (), value: Any = None):
         self.op, self.args, self.value = op, args, value
@@ -46,62 +57,66 @@ class Node:
     __mul__, __rmul__ = _operators("mul")
     __truediv__, __rtruediv__ = _operators("div")
 
-    def __neg__(self):
+    def __neg__(self) -> "Node":
         return node("neg", self)
 
-    def __pos__(self):
+    def __pos__(self) -> "Node":
         return self
 
-    def __abs__(self):
+    def __abs__(self) -> "Node":
         return node("abs", self)
 
-    def __pow__(self, power):
+    def __pow__(self, power: Any) -> "Node":
         return _power(self, power)
 
-    def __lt__(self, other):
+    def __lt__(self, other: Any) -> "Node":
         return node("lt", self, other)
 
-    def __gt__(self, other):
+    def __gt__(self, other: Any) -> "Node":
         return node("lt", other, self)
 
-    def __le__(self, other):
+    def __le__(self, other: Any) -> "Node":
         return node("le", self, other)
 
-    def __ge__(self, other):
+    def __ge__(self, other: Any) -> "Node":
         return node("le", other, self)
 
-    def __eq__(self, other):
+    def __eq__(self, other: object) -> Any:
         return node("eq", self, other)
 
-    def __ne__(self, other):
+    def __ne__(self, other: object) -> Any:
         return node("not", node("eq", self, other))
 
-    __hash__ = object.__hash__
+    def __hash__(self) -> int:
+        return object.__hash__(self)
 
-    def __and__(self, other):
+    def __and__(self, other: Any) -> "Node":
         return node("and", self, other)
 
-    def __or__(self, other):
+    def __or__(self, other: Any) -> "Node":
         return node("or", self, other)
 
-    def __invert__(self):
+    def __invert__(self) -> "Node":
         return node("not", self)
 
-    def __bool__(self):
+    def __bool__(self) -> bool:
         raise TypeError(
             "a formula cannot branch on a symbol, as `if`, `while`, `and`, `or`, `not`, `min` and `max` do: "
             "use `where(condition, x, y)`, `maximum`, `minimum`, and `&`, `|`, `~` between conditions"
         )
 
-    def __float__(self):
+    def __float__(self) -> float:
         raise TypeError("a symbol is no number: use the functions of svdrot.engine, not those of `math`")
 
-    __int__ = __index__ = __float__
+    def __index__(self) -> int:
+        raise TypeError("a symbol is no number: it cannot count or index")
 
-    def __iter__(self):
+    __int__ = __index__
+
+    def __iter__(self) -> Iterator[Any]:
         raise TypeError("a symbol is one number; it has no entries")
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         return f"<{self.op} {self.value}>" if self.value is not None else f"<{self.op}>"
 
 
@@ -120,11 +135,11 @@ class Operation(NamedTuple):
     name: str
     arguments: int
     count: int
-    body: Callable[..., Sequence]
-    vjp: Callable[[Sequence, Sequence, Sequence], Sequence]
-    jvp: Callable[[Sequence, Sequence, Sequence], Sequence]
+    body: Callable[..., Sequence[Any]]
+    vjp: Callable[[Sequence[Any], Sequence[Any], Sequence[Any]], Sequence[Any]]
+    jvp: Callable[[Sequence[Any], Sequence[Any], Sequence[Any]], Sequence[Any]]
 
-    def __call__(self, *arguments) -> list[Node]:
+    def __call__(self, *arguments: Any) -> list[Node]:
         return results_of(node("call", *arguments, value=self))
 
 
@@ -136,7 +151,7 @@ def results_of(call: Node) -> list[Node]:
 
 
 class _Traces(threading.local):
-    known: dict | None = None
+    known: dict[Any, Any] | None = None
     left: int = 0
 
 

@@ -62,16 +62,21 @@ class Map:
         parameters = [p for p in inspect.signature(formula).parameters if p in inputs]
         if len(parameters) == len(inputs) and parameters != [*inputs]:
             raise TypeError(f"`inputs` must be in the order of the formula: {', '.join(parameters)}.")
-        self.formula, self.inputs, self.scalars, self._origin = formula, inputs, scalars, None
-        self.names, self.shapes = tuple(inputs), tuple(inputs.values())
-        self.several = isinstance(results, list)
-        self.results = tuple(results) if isinstance(results, list) else (results,)
+        self.formula: Callable[..., Any] = formula
+        self.inputs: dict[str, Shape] = inputs
+        self.scalars: int = scalars
+        self._origin: Map | None = None
+        self.names: tuple[str, ...] = tuple(inputs)
+        self.shapes: tuple[Shape, ...] = tuple(inputs.values())
+        self.several: bool = isinstance(results, list)
+        self.results: tuple[Shape, ...] = tuple(results) if isinstance(results, list) else (results,)
         wanted = [*inputs] if guarded is True else guarded or []
-        self.guarded = [self.names.index(name) for name in wanted]
-        self.name = free_name(name or f"{formula.__module__}.{formula.__qualname__}")
+        self.guarded: list[int] = [self.names.index(name) for name in wanted]
+        self.name: str = free_name(name or f"{formula.__module__}.{formula.__qualname__}")
         MAPS[self.name] = self
         self._good: set[Any] = set()  # shapes and dtypes of arguments
-        self.__doc__, self.__name__ = formula.__doc__, self.name.rpartition(".")[2]
+        self.__doc__ = formula.__doc__
+        self.__name__: str = self.name.rpartition(".")[2]
 
     def named(self, *names: str) -> "Map":
         """The same with other names of the arguments, for errors."""

@@ -34,30 +34,29 @@ class Program:
     """A graph that knows its derivatives.
 
     Args:
-        graph: on the inputs of a formula, and for a derivative on what comes after them. name: by which
-        `find` finds it. order: of the derivative. follows: for each output the input whose dtype it has, None
-        for the common one of the formula's inputs,
-            or `COMPUTED`.
+        graph: on the inputs of a formula, and for a derivative on what comes after them.
+        name: by which `find` finds it.
+        order: of the derivative.
+        follows: for each output the input whose dtype it has, None for the common one of the formula's
+            inputs, or `COMPUTED`.
         primals: how many of the inputs are the formula's own.
     """
 
     def __init__(self, graph: Graph, name: str, order: int, follows: Sequence[int | None], primals: int):
-        self.graph, self.name, self.order, self.follows, self.primals = (
-            graph,
-            name,
-            order,
-            tuple(follows),
-            primals,
-        )
-        self.sums = any(graph.summed)
+        self.graph: Graph = graph
+        self.name: str = name
+        self.order: int = order
+        self.follows: tuple[int | None, ...] = tuple(follows)
+        self.primals: int = primals
+        self.sums: bool = any(graph.summed)
         # Derivatives take the results, too, instead of doing an operation of many steps again.
-        self.keeps_results = any(n.op == "item" for group in graph.outputs for n in group)
+        self.keeps_results: bool = any(n.op == "item" for group in graph.outputs for n in group)
         self.kernels: dict[Any, Any] = {}  # by device and dtypes
         self.plans: dict[Any, Any] = {}  # by shapes and dtypes
         self.derivatives: dict[Any, Program] = {}  # by what is wanted and given
         PROGRAMS[name] = self
 
-    def __reduce__(self):
+    def __reduce__(self) -> Any:
         return find, (self.name,)
 
     def vjp(self, wanted: tuple[bool, ...], given: tuple[bool, ...], with_results: bool) -> "Program":
@@ -201,7 +200,7 @@ def _bits(flags: Sequence[bool]) -> str:
 
 
 def program(
-    formula: Callable,
+    formula: Callable[..., Any],
     inputs: Sequence[Shape],
     results: Sequence[Shape],
     *,
@@ -272,7 +271,7 @@ def is_symbolic(x: Sequence[Any]) -> bool:
     return any(isinstance(entry, Node) for entry in _flat(x))
 
 
-def _flat(result: Any) -> list:
+def _flat(result: Any) -> list[Any]:
     if isinstance(result, (tuple, list, np.ndarray)):
         return [x for part in result for x in _flat(part)]
     return [result]

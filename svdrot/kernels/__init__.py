@@ -4,7 +4,7 @@
     special_orthogonalize_differential(m, r, t, damping) -> d  (B, n, n) each, a float
     projection_gap(m) -> (gap, gradient)                       (B, n, n) -> (B,), (B, n, n)
 
-are those of `general`, for the sizes for which `svdrot.formulas` has no formula; autograd can see through
+are those of `general`, for the sizes for which `svdrot._formulas` has no formula; autograd can see through
 them. The contract of pairs of points stands in `pairs_reference`. Inputs are contiguous, float32 or float64,
 of one dtype and device, unchecked; outputs are new tensors. An element with a NaN or an infinity gives NaN in
 its own place and changes no other; nothing raises on data."""

@@ -17,7 +17,7 @@ import llvmlite
 import llvmlite.binding as llvm
 import torch
 
-from svdrot.engine import machine
+from svdrot.engine.cpu import machine
 
 from . import (
     _kept,

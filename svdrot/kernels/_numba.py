@@ -17,7 +17,7 @@ import numba
 import torch
 from llvmlite import ir
 
-from svdrot.formulas import projection
+from svdrot._formulas import projection
 
 from . import _simd, _threads
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from svdrot.formulas import projection
+from svdrot._formulas import projection
 
 from . import pairs
 

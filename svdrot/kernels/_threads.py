@@ -9,7 +9,7 @@ import struct
 from collections.abc import Sequence
 from typing import Any
 
-from svdrot.engine import threads as _threads
+from svdrot.engine.cpu import threads as _threads
 
 NEXT, CHUNK, ROWS, COME, SCRATCH, BYTES, ARGUMENTS = range(7)
 

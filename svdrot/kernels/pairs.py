@@ -1,5 +1,5 @@
 # pyright: reportUndefinedVariable=false
-"""The arithmetic of one pair of points (x, y) of weight w, on scalars, as in `svdrot.formulas.projection`,
+"""The arithmetic of one pair of points (x, y) of weight w, on scalars, as in `svdrot._formulas.projection`,
 with which it is bound.
 
 Matrices are three columns; g stands for a gradient with respect to what follows it.

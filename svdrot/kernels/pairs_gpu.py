@@ -8,7 +8,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from svdrot.formulas import projection
+from svdrot._formulas import projection
 
 from . import pairs, pairs_reference
 from ._pair_tiles import MOMENTS

@@ -11,7 +11,7 @@ the moments are as exact as the points. The pivot is the first pair that counts,
 from the origin.
 
 With R the rotation nearest to the covariance C, the scale is s = <R, C> / v, or 1, and the translation t = q
-- s R p for the centroids p and q, or 0 if not centred: `placed` for any d, `svdrot.formulas.poses` for 3.
+- s R p for the centroids p and q, or 0 if not centred: `placed` for any d, `svdrot._formulas.poses` for 3.
 
 A pair of weight 0 counts for nothing, whatever its coordinates; if they are not finite, the gradient of its
 weight is 0, too. A negative weight is NaN. Without any weight the moments are 0, and so are their gradients;

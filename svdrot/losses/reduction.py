@@ -1,6 +1,7 @@
 """A loss as a module: its function, its settings and how a batch becomes one number."""
 
 from collections.abc import Callable
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -37,15 +38,15 @@ class ReducedLoss(nn.Module):
         ValueError: if `reduction` is none of the three.
     """
 
-    def __init__(self, loss: Callable[..., Tensor], /, reduction: str = "mean", **settings):
+    def __init__(self, loss: Callable[..., Tensor], /, reduction: str = "mean", **settings: Any):
         super().__init__()
         if reduction not in REDUCTIONS:
             raise ValueError(f"`reduction` must be 'mean', 'sum' or 'none'; got {reduction!r}.")
         self.loss = loss
         self.reduction = reduction
-        self.settings = settings
+        self.settings: dict[str, Any] = settings
 
-    def forward(self, *arguments, **keywords) -> Tensor:
+    def forward(self, *arguments: Any, **keywords: Any) -> Tensor:
         values = self.loss(*arguments, **self.settings, **keywords)
         return REDUCTIONS[self.reduction](values.to(compute_dtype(values)))
 

@@ -13,7 +13,7 @@ The first and third are Laplacian errors, of a median, the others Gaussian, of a
 from torch import Tensor
 
 from svdrot._checks import check_positive
-from svdrot.formulas import losses, turns
+from svdrot._formulas import losses, turns
 
 NAMES = ("estimate", "truth")
 _GEODESIC = turns.geodesic_distance.named(*NAMES)

@@ -1,14 +1,15 @@
 """Losses for objects that look alike in several poses."""
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from svdrot._checks import check_shape
+from svdrot._formulas import losses as formulas
 from svdrot._precision import compute_dtype, result_dtype
 from svdrot._vectors import product
-from svdrot.formulas import losses as formulas
 from svdrot.registration.transform import Transform
 
 from .point_matching import Pose
@@ -20,7 +21,7 @@ def minimum_over_symmetries(
     truth: Tensor | Pose,
     symmetries: Tensor,
     loss: Callable[..., Tensor] = geodesic,
-    **settings,
+    **settings: Any,
 ) -> Tensor:
     r"""The least loss against the true poses that look alike, $\min_S L(\hat R, R S)$.
 

@@ -56,9 +56,9 @@ class RotationHead(nn.Module):
         if representation not in REPRESENTATIONS:
             names = ", ".join(map(repr, REPRESENTATIONS))
             raise ValueError(f"`representation` must be one of {names}; got {representation!r}.")
-        self.representation = representation
-        self.linear = nn.Linear(in_features, REPRESENTATIONS[representation].features)
-        self.strategy = _strategy(strategy, representation)
+        self.representation: str = representation
+        self.linear: nn.Linear = nn.Linear(in_features, REPRESENTATIONS[representation].features)
+        self.strategy: Strategy = _strategy(strategy, representation)
         if near_identity:
             eye = torch.eye(3, dtype=self.linear.bias.dtype, device=self.linear.bias.device)
             _shrink(self.linear, REPRESENTATIONS[representation].from_matrix(eye))
@@ -127,8 +127,10 @@ class RigidHead(nn.Module):
         near_identity: bool = False,
     ):
         super().__init__()
-        self.rotation = RotationHead(in_features, representation, strategy, near_identity=near_identity)
-        self.translation = nn.Linear(in_features, 3)
+        self.rotation: RotationHead = RotationHead(
+            in_features, representation, strategy, near_identity=near_identity
+        )
+        self.translation: nn.Linear = nn.Linear(in_features, 3)
         if near_identity:
             _shrink(self.translation, torch.zeros_like(self.translation.bias))
 

@@ -5,8 +5,8 @@ from typing import Any
 from torch import Tensor, nn
 
 from svdrot._checks import check_choice, check_positive
+from svdrot._formulas import losses, turns
 from svdrot.engine.maps import Map
-from svdrot.formulas import losses, turns
 
 from .representations import REPRESENTATIONS
 
@@ -69,12 +69,10 @@ class RotationLoss(nn.Module):
             raise ValueError(f"`loss` {loss!r} {wanted} `threshold`; got {threshold}.")
         if threshold is not None:
             check_positive("threshold", threshold)
-        self.representation, self.loss, self.reduction, self.threshold = (
-            representation,
-            loss,
-            reduction,
-            threshold,
-        )
+        self.representation: str = representation
+        self.loss: str = loss
+        self.reduction: str = reduction
+        self.threshold: float | None = threshold
 
     def forward(self, raw: Tensor, truth: Tensor) -> Tensor:
         whole = COMPOSED[self.representation, self.loss]

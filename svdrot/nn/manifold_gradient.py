@@ -20,7 +20,7 @@ proportion, $\text{pull} \cdot |\omega| (x - \hat x)$: where the goal is $\alpha
 $\lambda = \text{pull} \cdot \alpha$. So the whole is of first degree in $\omega$, and any reduction, weight
 or scaling of the loss scales it alike.
 
-$J^+$ of each representation is in `svdrot.formulas.fibres`.
+$J^+$ of each representation is in `svdrot._formulas.fibres`.
 
 Source: Chen et al., "Projective Manifold Gradient Layer for Deep Rotation Regression", CVPR 2022, arXiv
 2110.11657, sections 4.2 to 4.4, whose representations these are; the limit and $J^+$ are derived here.
@@ -29,7 +29,7 @@ Source: Chen et al., "Projective Manifold Gradient Layer for Deep Rotation Regre
 import torch
 from torch import Tensor
 
-from svdrot.formulas.fibres import FIBRES
+from svdrot._formulas.fibres import FIBRES
 
 
 def attach(x: Tensor, rotation: Tensor, representation: str, pull: float) -> Tensor:

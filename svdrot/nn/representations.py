@@ -6,8 +6,8 @@ from typing import NamedTuple
 
 from torch import Tensor
 
+from svdrot._formulas import conversions, euler, frames, linear
 from svdrot.engine.maps import Map
-from svdrot.formulas import conversions, euler, frames, linear
 from svdrot.representations import (
     axis_angle_to_matrix,
     euler_to_matrix,

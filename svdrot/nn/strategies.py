@@ -24,7 +24,7 @@ class Strategy(nn.Module):
     loads into a head of any other strategy.
     """
 
-    representations = tuple(REPRESENTATIONS)  # it is defined for
+    representations: tuple[str, ...] = tuple(REPRESENTATIONS)  # it is defined for
 
     def forward(self, raw: Tensor, representation: str) -> Tensor:
         raise NotImplementedError
@@ -57,7 +57,7 @@ class AtInference(Strategy):
     Estimation", arXiv 2312.00462 (PRoM).
     """
 
-    representations = ("svd",)
+    representations: tuple[str, ...] = ("svd",)
 
     def forward(self, raw: Tensor, representation: str) -> Tensor:
         return _matrix(raw) if self.training else REPRESENTATIONS[representation].to_matrix(raw)
@@ -78,7 +78,7 @@ class AfterWarmup(Strategy):
     Source: Levinson et al., NeurIPS 2020.
     """
 
-    representations = ("svd",)
+    representations: tuple[str, ...] = ("svd",)
 
     step: Tensor
 
@@ -125,7 +125,7 @@ class ManifoldGradient(Strategy):
     Source: Chen et al., "Projective Manifold Gradient Layer for Deep Rotation Regression", CVPR 2022.
     """
 
-    representations = tuple(manifold_gradient.FIBRES)
+    representations: tuple[str, ...] = tuple(manifold_gradient.FIBRES)
 
     def __init__(self, pull: float = 0.05):
         super().__init__()

@@ -53,7 +53,7 @@ class MatrixView(NamedTuple):
         return (*named, *(i for i in range(ndim) if i not in named))
 
 
-conv = MatrixView()  # (out, in, *kernel) as one matrix (out, in * kernel)
+conv: MatrixView = MatrixView()  # (out, in, *kernel) as one matrix (out, in * kernel)
 
 
 def heads(number: int) -> MatrixView:

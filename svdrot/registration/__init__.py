@@ -2,6 +2,7 @@
 
 from . import pose_metrics as pose_metrics
 from . import trajectories as trajectories
+from ._iterations import Status as Status
 from ._points import pad as pad
 from .averaging import average_curvature as average_curvature
 from .averaging import average_rotations as average_rotations
@@ -12,8 +13,12 @@ from .files import read_transform as read_transform
 from .files import write_points as write_points
 from .files import write_transform as write_transform
 from .global_registration import GlobalRegistration as GlobalRegistration
+from .global_registration import Stage as Stage
 from .global_registration import automatic_voxel as automatic_voxel
 from .global_registration import register as register
+from .icp import KERNELS as KERNELS
+from .icp import METHODS as METHODS
+from .icp import Iteration as Iteration
 from .icp import Registration as Registration
 from .icp import icp as icp
 from .neighbours import Neighbours as Neighbours
@@ -32,11 +37,16 @@ from .synchronization import synchronize_rotations as synchronize_rotations
 from .transform import Transform as Transform
 
 __all__ = [
+    "KERNELS",
+    "METHODS",
     "Alignment",
     "GlobalRegistration",
+    "Iteration",
     "Neighbours",
     "Registration",
     "RobustAlignment",
+    "Stage",
+    "Status",
     "Synchronization",
     "Transform",
     "automatic_voxel",

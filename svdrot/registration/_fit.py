@@ -12,8 +12,8 @@ from torch import Tensor
 from torch.autograd import forward_ad
 
 from svdrot import _autograd, kernels
+from svdrot._formulas.poses import MOST_PAIRS, alignment, pose
 from svdrot.engine import door
-from svdrot.formulas.poses import MOST_PAIRS, alignment, pose
 from svdrot.kernels import pairs_reference
 from svdrot.projection import orthogonalize, special_orthogonalize
 from svdrot.registration._moments import moments

@@ -76,7 +76,7 @@ class Neighbours:
         if points.ndim != 2 or points.shape[1] == 0:
             raise ValueError(f"`points` must have shape (M, d); got {tuple(points.shape)}.")
         self._points = points.detach()
-        self.tree = None
+        self.tree: _Boxes | None = None
         if points.is_cuda:
             self._search = self._try_all
         elif points.shape[1] <= 3:

@@ -2,8 +2,7 @@
 
 Rotations act on column vectors, quaternions are w x y z, angles are radians. Every map takes any batch shape,
 computes half precision in float32 and gives it back as it came (float32 under autocast), and answers an
-element that has a NaN or an infinity with NaN in all of that element and in no other. Products are written
-elementwise: `@` would fall to bfloat16 under autocast and to TF32 on a GPU.
+element that has a NaN or an infinity with NaN in all of that element and in no other.
 
 | name | numbers | its maps are in |
 |---|---|---|
@@ -17,10 +16,7 @@ The maps from and to the matrix, and those that meet in the quaternion, are writ
 others. In names of functions 6d is rotation_6d, and so on, and 10d symmetric_10d.
 """
 
-from collections.abc import Callable
 from typing import TYPE_CHECKING
-
-from torch import Tensor
 
 from ._convert import REPRESENTATIONS as REPRESENTATIONS
 from ._convert import convert_rotation as convert_rotation
@@ -55,6 +51,5 @@ from ._quaternions import quaternion_to_mrp as quaternion_to_mrp
 CONVERSIONS = {name: globals().get(name, made) for name, made in named_conversions().items()}
 globals().update(CONVERSIONS)
 
-if TYPE_CHECKING:
-
-    def __getattr__(name: str) -> Callable[..., Tensor]: ...
+if TYPE_CHECKING:  # `_conversions.pyi` says the types of all of them
+    from ._conversions import *  # noqa: F403  # pyright: ignore[reportMissingModuleSource]

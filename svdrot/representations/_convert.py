@@ -6,10 +6,10 @@ from typing import Any, Literal, NamedTuple
 from torch import Tensor
 
 from svdrot._checks import check_shape
+from svdrot._formulas import conversions, euler, frames, linear
+from svdrot._formulas.vectors import normalized, rescaled_or_first_axis
 from svdrot.engine.maps import Map
 from svdrot.engine.memory import unseen_by_dynamo
-from svdrot.formulas import conversions, euler, frames, linear
-from svdrot.formulas.vectors import normalized, rescaled_or_first_axis
 
 
 class _Representation(NamedTuple):

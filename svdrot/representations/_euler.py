@@ -2,8 +2,8 @@
 
 from torch import Tensor
 
-from svdrot.formulas import euler
-from svdrot.formulas.euler import SEQUENCES
+from svdrot._formulas import euler
+from svdrot._formulas.euler import SEQUENCES
 
 
 def euler_to_matrix(angles: Tensor, sequence: str) -> Tensor:

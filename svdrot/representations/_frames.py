@@ -2,7 +2,7 @@
 
 from torch import Tensor
 
-from svdrot.formulas import frames
+from svdrot._formulas import frames
 
 
 def rotation_6d_to_matrix(rotation_6d: Tensor) -> Tensor:

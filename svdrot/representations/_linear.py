@@ -2,7 +2,7 @@
 
 from torch import Tensor
 
-from svdrot.formulas import linear
+from svdrot._formulas import linear
 
 
 def rotation_9d_to_matrix(rotation_9d: Tensor) -> Tensor:

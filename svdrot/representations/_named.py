@@ -8,7 +8,7 @@ from torch import Tensor
 from ._convert import convert_rotation
 from ._euler import check_sequence
 
-# In the names of functions: in those of `convert_rotation`, and in words.
+# Names in functions, of `svdrot._names`: in those of `convert_rotation`, and in words.
 KINDS = {
     "matrix": ("matrix", "rotations (..., 3, 3)"),
     "quaternion": ("quaternion", "quaternions w x y z (..., 4)"),

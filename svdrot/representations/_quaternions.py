@@ -5,7 +5,7 @@ These three meet in the quaternion, which keeps the sign of the axis at half tur
 
 from torch import Tensor
 
-from svdrot.formulas import conversions
+from svdrot._formulas import conversions
 
 
 def quaternion_to_matrix(quaternion: Tensor) -> Tensor:

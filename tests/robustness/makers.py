@@ -2,9 +2,9 @@
 
 import math
 from collections.abc import Callable
+from inspect import signature
 from typing import Any
 
-import svdrot
 from svdrot import losses, nn, registration, representations
 from svdrot.representations._convert import REPRESENTATIONS as CONVERTED
 from svdrot.schedules import SCHEDULES
@@ -311,7 +311,8 @@ NUMBERS |= {"rotation_6d": 6, "rotation_9d": 9, "symmetric_10d": 10}
 
 def _of_conversions() -> dict[str, Callable[[Draw], Any]]:
     """For those of the table that are not functions with parameters of their own names."""
-    kinds = {name: name.split("_to_")[0] for name in set(representations.CONVERSIONS) - set(svdrot.__all__)}
+    made = {name for name, f in representations.CONVERSIONS.items() if "value" in signature(f).parameters}
+    kinds = {name: name.split("_to_")[0] for name in made}
     return {
         f"svdrot.{name}.value": vector(NUMBERS[kind]) if kind in NUMBERS else rotation
         for name, kind in kinds.items()

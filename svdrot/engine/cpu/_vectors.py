@@ -27,14 +27,14 @@ from typing import Any
 import torch
 from llvmlite import ir
 
-from . import machine
-from .cpu import ADDRESS, DENSE, FIELDS, LIES, OUTER, SAME
-from .elementary import BODIES
-from .lanes import Lanes, Value
-from .lowering import lowered
-from .program import Graph
-from .storage import STORED, Storage
-from .walk import operations
+from svdrot.engine.elementary import BODIES
+from svdrot.engine.lowering import lowered
+from svdrot.engine.program import Graph
+from svdrot.engine.walk import operations
+
+from . import ADDRESS, DENSE, FIELDS, LIES, OUTER, SAME, machine
+from ._lanes import Lanes, Value
+from ._storage import STORED, Storage
 
 WORD, FLAG, VOID = ir.IntType(64), ir.IntType(1), ir.VoidType()
 NEXT, CHUNK, ROWS, INNER, FIRST = range(5)

@@ -26,12 +26,14 @@ import torch
 import triton
 import triton.language as tl
 
-from . import elementary, triton_words
-from .graph import Node, node
-from .lowering import INFIX, lowered
-from .program import Graph, Shape
-from .walk import ordered
-from .words import absolute, where
+from svdrot.engine import elementary
+from svdrot.engine.graph import Node, node
+from svdrot.engine.lowering import INFIX, lowered
+from svdrot.engine.program import Graph, Shape
+from svdrot.engine.walk import ordered
+from svdrot.engine.words import absolute, where
+
+from . import _words as triton_words
 
 BLOCK = 128  # lanes per program
 WIDEST = 16  # entries that are stored as one array

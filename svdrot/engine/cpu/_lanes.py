@@ -5,9 +5,9 @@ from typing import Any
 
 from llvmlite import ir
 
-from .elementary import FAR
-from .graph import Node
-from .walk import ordered
+from svdrot.engine.elementary import FAR
+from svdrot.engine.graph import Node
+from svdrot.engine.walk import ordered
 
 Value = Any  # of LLVM, which has no types here
 FLAGS = ("contract", "nsz")  # a product may join the sum it goes into; neither NaN nor infinity is ruled out

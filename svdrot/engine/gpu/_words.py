@@ -1,9 +1,9 @@
-"""What the kernels of `triton_` need and Triton lacks: angles of any size, and the bits of numbers."""
+"""What the kernels of `_writer` need and Triton lacks: angles of any size, and the bits of numbers."""
 
 import triton
 import triton.language as tl
 
-from .elementary import FAR as _FAR
+from svdrot.engine.elementary import FAR as _FAR
 
 # The first 1,216 bits of 2/pi in words of 64, after one of zeros.
 _DIGITS = (

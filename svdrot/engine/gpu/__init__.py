@@ -1,4 +1,4 @@
-"""From tensors on a GPU to a kernel of `triton_`: where they lie, and one launch for all rows."""
+"""From tensors on a GPU to a kernel of `_writer`: where they lie, and one launch for all rows."""
 
 import math
 import struct
@@ -9,9 +9,10 @@ import torch
 from torch import Tensor
 
 from svdrot._precision import is_autocast
+from svdrot.engine import door, layout
+from svdrot.engine.program import Program, Shape
 
-from . import door, layout, triton_
-from .program import Program, Shape
+from . import _writer as writer
 
 WARPS = 2 if torch.version.hip else 4  # a thread for each lane of a program
 WIDE = 2**31  # rows that an int32 cannot count
@@ -32,7 +33,7 @@ def run(program: Program, scalars: Sequence[float], x: Sequence[Tensor]) -> list
         dense = tuple(n == _lie_dense(s, inner, levels) for n, s in zip(own, graph.inputs, strict=True))
         plan = _plan(program, x, dense, levels, index)
         strides = [inner] * (levels == 2) + [n for t, d in zip(own, dense, strict=True) if not d for n in t]
-    programs = -(-rows // triton_.BLOCK)
+    programs = -(-rows // writer.BLOCK)
     results = [
         torch.empty((programs,) if total else (*batch, *shape), dtype=dtype, device=device)
         for shape, dtype, total in zip(graph.shapes, plan.dtypes, graph.summed, strict=True)
@@ -72,6 +73,6 @@ def _plan(
             for dtype, total in zip(dtypes, program.graph.summed, strict=True)
         ]
         inputs = [t.dtype for t in x]
-        kernel = triton_.kernel(program.name, program.graph, inputs, dtypes, compute, dense, levels, index)
+        kernel = writer.kernel(program.name, program.graph, inputs, dtypes, compute, dense, levels, index)
         plan = program.kernels[key] = _Plan(kernel, tuple(dtypes))
     return plan

@@ -1,4 +1,4 @@
-"""From tensors on a CPU to a kernel of `vectors`: where they lie, in how many threads."""
+"""From tensors on a CPU to a kernel of `_vectors`: where they lie, in how many threads."""
 
 import ctypes
 import math
@@ -10,9 +10,10 @@ import torch
 from torch import Tensor
 
 from svdrot._precision import is_autocast
+from svdrot.engine import door, layout, operations
+from svdrot.engine.program import Program, Shape
 
-from . import door, layout, operations, threads
-from .program import Program, Shape
+from . import threads
 
 FIELDS = ADDRESS, LIES, OUTER, INNER_STRIDE, ROW, COLUMN = range(6)  # words of an input
 DENSE, STRIDED, SAME = range(3)  # how an input lies: row after row, with other strides, the same for all rows
@@ -95,7 +96,7 @@ def _planned(program: Program, x: Sequence[Tensor]) -> _Plan:
     kernel_key = "cpu", tuple(t.dtype for t in x), tuple(dtypes)
     if kernel_key not in program.kernels:
         from . import machine  # llvmlite, which `import svdrot` does not load
-        from .vectors import Kernel
+        from ._vectors import Kernel
 
         ins = [t.dtype for t in x]
         can = torch.float16 not in (*ins, *dtypes) or machine.converts_half()

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from llvmlite import ir
 
-from .lanes import Lanes, Value
+from ._lanes import Lanes, Value
 
 INT, WORD = ir.IntType(32), ir.IntType(64)
 

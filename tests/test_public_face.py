@@ -1,0 +1,129 @@
+"""What tools see of the library: names, types, versions.
+
+python tests/test_public_face.py    writes the stub of the conversions anew
+"""
+
+import importlib
+import inspect
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from importlib import metadata
+from pathlib import Path
+
+import pytest
+
+import svdrot
+from svdrot import _names, representations
+
+ROOT = Path(svdrot.__file__).parent
+STUB = ROOT / "representations" / "_conversions.pyi"
+FLOOR = 0.97  # share of public names whose types are known
+
+USE = """
+import svdrot
+from torch import Tensor
+
+def use(x: Tensor) -> Tensor:
+    y = svdrot.euler_to_mrp(x, "XYZ")
+    z = svdrot.representations.mrp_to_rotation_6d(y)
+    return svdrot.special_orthogonalize(svdrot.rotation_6d_to_matrix(z))
+"""
+MISUSES = {
+    "svdrot.registraton": "registraton",
+    "svdrot.euler_to_nothing": "euler_to_nothing",
+    "svdrot.representations.mrp_to_nothing": "mrp_to_nothing",
+    "svdrot.euler_to_mrp(1.5, 'XYZ')": "float",
+    "svdrot.mrp_to_matrix()": "missing",
+}
+
+
+def stub() -> str:
+    lines = [
+        '"""The types of every `X_to_Y`; made by `python tests/test_public_face.py`."""',
+        "",
+        "from torch import Tensor",
+        "",
+    ]
+    for name in _names.CONVERSIONS:
+        parameters = inspect.signature(getattr(representations, name)).parameters.values()
+        kinds = {"sequence": "str"}
+        arguments = ", ".join(f"{p.name}: {kinds.get(p.name, 'Tensor')}" for p in parameters)
+        lines.append(f"def {name}({arguments}) -> Tensor: ...")
+    return "\n".join(lines) + "\n"
+
+
+def test_the_stub_is_that_of_the_functions():
+    assert STUB.read_text() == stub()
+
+
+def test_dir_is_the_public_names_and_no_more():
+    assert dir(svdrot) == sorted(svdrot.__all__)
+    assert all(hasattr(svdrot, name) for name in dir(svdrot))
+    assert {*_names.CONVERSIONS} == {*representations.CONVERSIONS} < {*dir(svdrot)}
+    assert {*_names.KINDS} == {*representations.KINDS}
+
+
+def test_the_version_is_that_of_the_package():
+    assert svdrot.__version__ == metadata.version("svdrot")
+    changes = (ROOT.parent / "CHANGELOG.md").read_text()
+    assert re.search(rf"^## \[{re.escape(svdrot.__version__)}\]", changes, re.M), "CHANGELOG.md has no entry."
+
+
+def test_results_and_their_parts_are_exported():
+    registration = importlib.import_module("svdrot.registration")
+    for name in ("Status", "Iteration", "Stage", "METHODS", "KERNELS"):
+        assert name in registration.__all__ and hasattr(registration, name)
+
+
+@pytest.fixture(scope="module")
+def checker(tmp_path_factory):
+    """Pyright in an environment that has the library installed, not in place, as its users do."""
+    folder = tmp_path_factory.mktemp("installed")
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", folder / "env"], check=True)
+    (site,) = folder.glob("env/[Ll]ib/**/site-packages")
+    others = [path for path in sys.path if path.endswith("site-packages")]
+    (site / "others.pth").write_text("\n".join(others) + "\n")
+    shutil.copytree(ROOT, site / "svdrot", ignore=shutil.ignore_patterns("__pycache__"))
+    binaries = next(path for name in ("bin", "Scripts") if (path := folder / "env" / name).exists())
+    environment = os.environ | {
+        "PATH": os.pathsep.join((str(binaries), os.environ["PATH"])),
+        "VIRTUAL_ENV": str(folder / "env"),
+    }
+
+    def check(*arguments: str) -> dict:
+        command = [sys.executable, "-m", "pyright", "--outputjson", *arguments]
+        done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
+        return json.loads(done.stdout[done.stdout.index("{") :])
+
+    check.folder = folder  # type: ignore[attr-defined]
+    return check
+
+
+def test_types_of_public_names_are_known(checker):
+    found = checker("--verifytypes", "svdrot", "--ignoreexternal")["typeCompleteness"]
+    unknown = [
+        f"{symbol['name']}: {symbol['diagnostics'][0]['message']}"
+        for symbol in found["symbols"]
+        if not symbol["isTypeKnown"] and symbol["isExported"] and symbol["diagnostics"]
+    ]
+    assert found["exportedSymbolCounts"]["withKnownType"] > 500
+    assert found["completenessScore"] >= FLOOR, "\n".join(unknown)
+
+
+def test_valid_calls_are_typed_and_misspelt_names_are_errors(checker):
+    misuses = "".join(f"{line}\n" for line in MISUSES)
+    lines = USE.count("\n")
+    (checker.folder / "use.py").write_text(USE + misuses)
+    found = [d for d in checker("use.py")["generalDiagnostics"] if d["severity"] == "error"]
+    by_line = {d["range"]["start"]["line"] - lines: d["message"] for d in found}
+    assert sorted(by_line) == [*range(len(MISUSES))], by_line
+    for word, (_, message) in zip(MISUSES.values(), sorted(by_line.items()), strict=True):
+        assert word in message
+
+
+if __name__ == "__main__":
+    STUB.write_text(stub())
