@@ -16,11 +16,13 @@ from torch import Tensor
 from torch.autograd import forward_ad, gradcheck, gradgradcheck
 from torch.func import functional_call, grad, hessian, jacfwd, jacrev, jvp, linearize, vjp, vmap
 
+import svdrot
 from svdrot._formulas import turns
 from svdrot._formulas.projection import project
 from svdrot.engine import operations
 from svdrot.engine.maps import Map
 from svdrot.engine.program import PROGRAMS, find
+from svdrot.representations import _convert
 
 ROUNDING = {
     "rtol": 1e-13,
@@ -624,3 +626,23 @@ def test_the_import_brings_no_compiler():
     )
     assert "svdrot.engine.door" in done.stdout.split()
     assert not {"llvmlite", "torch._dynamo", "triton", "numba"} & {*done.stdout.split()}
+
+
+def test_a_compiled_function_may_have_several_maps_that_nothing_made_before():
+    """Dynamo keeps what a dictionary held when it first looked."""
+
+    def turned(q):
+        p = svdrot.convert_rotation(q, "quaternion", "mrp")
+        return svdrot.convert_rotation(p, "mrp", "euler_XYZ")
+
+    def symmetric(a, b):
+        return svdrot.losses.minimum_over_symmetries(a, b, group)
+
+    group = svdrot.symmetries.cyclic(3)
+    q, a, b = torch.randn(4, 4), svdrot.random_rotation(4), svdrot.random_rotation(4)
+    for function, arguments in ((turned, (q,)), (symmetric, (a, b))):
+        operations._WRITTEN.__dict__.clear()
+        _convert._MAPS.__dict__.clear()
+        torch._dynamo.reset()
+        compiled = torch.compile(function, fullgraph=True, backend="eager")
+        torch.testing.assert_close(compiled(*arguments), function(*arguments))

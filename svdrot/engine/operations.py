@@ -7,6 +7,7 @@ They are elementwise, so that neither autocast nor TF32 touches them, and any ba
 import math
 from collections.abc import Callable, Sequence
 from functools import cache
+from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -44,7 +45,7 @@ def run(
     What autograd shall look through, `differentiable`, has operations with a derivative of their own as such.
     """
     *results, dtype = dtypes
-    compute, inputs, shapes, summed, guarded = _WRITTEN[_key(name, dtype, differentiable)]
+    compute, inputs, shapes, summed, guarded = getattr(_WRITTEN, _key(name, dtype, differentiable))
     entries, batch = [], []
     for value, shape in zip(x, inputs, strict=True):
         value = value.to(dtype)
@@ -99,16 +100,17 @@ def has_own_derivatives(name: str) -> bool:
     return any(n.op == "call" for n in ordered(n for group in find(name).graph.outputs for n in group))
 
 
-# A function of all entries and scalars that gives those of the outputs, and what is known of them, by key.
-# Dynamo looks it up; it must not see how it was made.
-_WRITTEN: dict[str, tuple] = {}
+# By key, a function of all entries and scalars that gives those of the outputs, and what is known of them.
+# Dynamo looks it up; it must not see how it was made. Attributes, since of a dictionary Dynamo keeps what was
+# there when it first looked; without dots, which would be attributes of attributes to it.
+_WRITTEN = SimpleNamespace()
 
 
 @memory.unseen_by_dynamo
 def _key(name: str, dtype: torch.dtype, differentiable: bool) -> str:
-    key = f"{name} in {dtype}{', differentiable' * differentiable}"
-    if key not in _WRITTEN:
-        _WRITTEN[key] = _function(name, dtype, differentiable)
+    key = f"{name} in {dtype}{', differentiable' * differentiable}".replace(".", " ")
+    if not hasattr(_WRITTEN, key):
+        setattr(_WRITTEN, key, _function(name, dtype, differentiable))
     return key
 
 

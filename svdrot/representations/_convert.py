@@ -1,6 +1,7 @@
 """From any representation to any other, by name."""
 
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any, Literal, NamedTuple
 
 from torch import Tensor
@@ -79,18 +80,18 @@ def convert_rotation(value: Tensor, source: str, target: str) -> Tensor:
     """
     start, _ = _find("source", source), _find("target", target)
     check_shape("value", value, *start.shape)
-    return CONVERSIONS[_made(source, target)](value)
+    return getattr(_MAPS, _made(source, target))(value)
 
 
-CONVERSIONS: dict[str, Map] = {}
+_MAPS = SimpleNamespace()  # see `svdrot.engine.operations._WRITTEN`
 
 
 @unseen_by_dynamo
 def _made(source: str, target: str) -> str:
     """The name of a conversion, which is made if need be. Dynamo need not look into that."""
     name = f"{source} to {target}"
-    if name not in CONVERSIONS:
-        CONVERSIONS[name] = _conversion(source, target)
+    if not hasattr(_MAPS, name):
+        setattr(_MAPS, name, _conversion(source, target))
     return name
 
 

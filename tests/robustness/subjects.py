@@ -23,6 +23,7 @@ NOT_CALLED = {
     "svdrot.registration.write_transform": "writes a file; see test_files.py",
     "svdrot.optim.split_parameters": "takes a module; see test_optim.py",
     "svdrot.nn.Representation": "a row of a table",
+    "svdrot.registration.Status": "says how a cloud ended",
     "svdrot.nn.Strategy": "only its subclasses do anything",
     "svdrot.optim.MatrixView": "a setting of the optimizers",
     "svdrot.streaming.AngleStatistic": "only its subclasses do anything",
