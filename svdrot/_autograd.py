@@ -8,25 +8,25 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
+from svdrot._kernels.operations import any_size
 from svdrot.engine.door import is_recorded as is_recorded
-from svdrot.kernels import general
 
 
 def special_orthogonalize(m: Tensor, damping: float) -> Tensor:
     if is_constant(m) or is_recorded():
-        return general.special_orthogonalize(m)
+        return any_size.special_orthogonalize(m)
     return pick(_SpecialOrthogonalize, _SpecialOrthogonalizeWithJvp).apply(m, damping)
 
 
 def orthogonalize(m: Tensor, damping: float) -> Tensor:
     if is_constant(m) or is_recorded():
-        return general.orthogonalize(m)
+        return any_size.orthogonalize(m)
     return pick(_Orthogonalize, _OrthogonalizeWithJvp).apply(m, damping)
 
 
 def projection_gap(m: Tensor) -> Tensor:
     if is_recorded():
-        return general.projection_gap(m)[0]
+        return any_size.projection_gap(m)[0]
     return pick(_ProjectionGap, _ProjectionGapWithJvp).apply(m)[0]
 
 
@@ -81,7 +81,7 @@ class Eager:
 class _SpecialOrthogonalize(torch.autograd.Function):
     @staticmethod
     def forward(m, damping):
-        return general.special_orthogonalize(m)
+        return any_size.special_orthogonalize(m)
 
     @staticmethod
     def setup_context(ctx, inputs, output):
@@ -92,7 +92,7 @@ class _SpecialOrthogonalize(torch.autograd.Function):
     @staticmethod
     def backward(ctx, g):
         m, r = ctx.saved_tensors
-        return general.special_orthogonalize_differential(m, r, g, ctx.damping), None
+        return any_size.special_orthogonalize_differential(m, r, g, ctx.damping), None
 
     @staticmethod
     def vmap(info, in_dims, m, damping):
@@ -103,13 +103,13 @@ class _SpecialOrthogonalizeWithJvp(Eager, _SpecialOrthogonalize):
     @staticmethod
     def jvp(ctx, t, _):
         m, r = ctx.saved_tensors
-        return general.special_orthogonalize_differential(m, r, t, ctx.damping)
+        return any_size.special_orthogonalize_differential(m, r, t, ctx.damping)
 
 
 class _Orthogonalize(torch.autograd.Function):
     @staticmethod
     def forward(m, damping):
-        return general.orthogonalize(m)
+        return any_size.orthogonalize(m)
 
     @staticmethod
     def setup_context(ctx, inputs, output):
@@ -120,7 +120,7 @@ class _Orthogonalize(torch.autograd.Function):
     @staticmethod
     def backward(ctx, g):
         m, q = ctx.saved_tensors
-        return general.orthogonalize_differential(m, q, g, ctx.damping), None
+        return any_size.orthogonalize_differential(m, q, g, ctx.damping), None
 
     @staticmethod
     def vmap(info, in_dims, m, damping):
@@ -131,13 +131,13 @@ class _OrthogonalizeWithJvp(Eager, _Orthogonalize):
     @staticmethod
     def jvp(ctx, t, _):
         m, q = ctx.saved_tensors
-        return general.orthogonalize_differential(m, q, t, ctx.damping)
+        return any_size.orthogonalize_differential(m, q, t, ctx.damping)
 
 
 class _ProjectionGap(torch.autograd.Function):
     @staticmethod
     def forward(m):
-        return general.projection_gap(m)
+        return any_size.projection_gap(m)
 
     @staticmethod
     def setup_context(ctx, inputs, output):

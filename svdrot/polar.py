@@ -10,9 +10,10 @@ import torch
 from torch import Tensor
 
 from svdrot._checks import check_floating, check_matrix, check_square, common_batch
+from svdrot._kernels import products
+from svdrot._kernels.operations import any_size, iteration
 from svdrot._precision import compute_dtype, in_full_precision, no_autocast, result_dtype
 from svdrot._vectors import image
-from svdrot.kernels import general, iteration, products
 from svdrot.projection import orthogonalize, special_orthogonalize
 from svdrot.schedules import TAYLOR, Schedule
 
@@ -282,7 +283,7 @@ class _Lyapunov(torch.autograd.Function):
             return _closed_form(h, s)
         if n <= 8:
             return _conjugate_gradients(h, s)
-        x = general.solve(h, s, torch.finfo(h.dtype).eps)
+        x = any_size.solve(h, s, torch.finfo(h.dtype).eps)
         return (x - x.mT) / 2
 
     @staticmethod

@@ -21,8 +21,8 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 import torch, svdrot
-from svdrot.kernels import _kept
-_kept.folders = lambda: [Path(sys.argv[1])]
+from svdrot._kernels.cpu.compiler import kept
+kept.folders = lambda: [Path(sys.argv[1])]
 threads, m = int(sys.argv[2]), torch.randn(100, 4, 4)
 with ThreadPoolExecutor(threads) as pool:
     factors = list(pool.map(svdrot.orthogonalize, [m] * 8 * threads))

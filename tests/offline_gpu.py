@@ -140,7 +140,7 @@ def lanes() -> list[dict[str, Any]]:
 def products() -> list[dict[str, Any]]:
     from triton.compiler import ASTSource
 
-    from svdrot.kernels import gram
+    from svdrot._kernels.gpu import gram
 
     found, names = [], gram._gram.arg_names
     for name, size in (("fp32", 4), ("bf16", 2)):
@@ -165,7 +165,7 @@ def products() -> list[dict[str, Any]]:
 def pairs() -> list[dict[str, Any]]:
     from triton.compiler import ASTSource
 
-    from svdrot.kernels import pairs_gpu
+    from svdrot._kernels.gpu import pairs as pairs_gpu
 
     found = []
     for kernel in (pairs_gpu._moments, pairs_gpu._gradients, pairs_gpu._misfits):

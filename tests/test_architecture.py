@@ -22,7 +22,7 @@ FLOORS = {
     "engine": 0,
     "_formulas": 0,
     "_vectors": 0,
-    "kernels": 0,
+    "_kernels": 0,
     "schedules": 0,
     "_autograd": 1,
     "projection": 2,
@@ -107,7 +107,7 @@ def test_modules_import_from_their_own_floor_or_below(file):
 
 
 def test_the_floor_test_sees_imports():
-    assert {"kernels", "_checks"} <= imported_modules(ROOT / "_autograd.py") | imported_modules(
+    assert {"_kernels", "_checks"} <= imported_modules(ROOT / "_autograd.py") | imported_modules(
         ROOT / "projection.py"
     )
 
@@ -134,8 +134,8 @@ def test_a_projection_brings_nothing_heavy():
 def test_whoever_only_rotates_needs_no_numba_and_no_disk():
     code = """
 import sys, torch, svdrot
-from svdrot.kernels import _kept
-_kept.folders = lambda: []
+from svdrot._kernels.cpu.compiler import kept
+kept.folders = lambda: []
 m = torch.randn(4, 3, 3, requires_grad=True)
 r = svdrot.special_orthogonalize(m)
 q = svdrot.matrix_to_quaternion(r)

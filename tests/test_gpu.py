@@ -11,7 +11,8 @@ import torch
 from offline_gpu import compiled
 
 import svdrot
-from svdrot.kernels import iteration, products
+from svdrot._kernels import products
+from svdrot._kernels.operations import iteration
 from svdrot.polar import newton_schulz
 from svdrot.schedules import newton_schulz_schedule
 
@@ -70,7 +71,7 @@ def test_kernels_over_pairs_compile_within_their_registers():
 @pytest.mark.parametrize("shape", [(1, 70, 50), (3, 130, 33), (2, 257, 1), (1, 64, 200), (2, 1, 1)], ids=str)
 def test_the_symmetric_product(shape, dtype, request):
     """On a GPU, or else in Triton's interpreter, which cannot add bfloat16."""
-    from svdrot.kernels import gram
+    from svdrot._kernels.gpu import gram
 
     device = request.getfixturevalue("gpu") if dtype == torch.bfloat16 else "cpu"
     device = "cuda" if torch.cuda.is_available() else device
@@ -168,7 +169,7 @@ def test_the_host_waits_for_larger_factors_once_each_way(gpu):
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
 def test_large_symmetric_products_of_the_gpu(gpu, dtype):
-    from svdrot.kernels import gram
+    from svdrot._kernels.gpu import gram
 
     side = iteration.TILED
     for x in (torch.randn(2, side, side + 8, device=gpu), torch.randn(1, 300, side, device=gpu).mT):

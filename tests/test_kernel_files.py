@@ -13,15 +13,15 @@ import pytest
 import torch
 
 from svdrot import cli
-from svdrot.kernels import _kept, _machine_code
+from svdrot._kernels.cpu.compiler import kept, machine_code
 
 CODE = bytes(range(256)) * 40
 
 
 @pytest.fixture
 def folder(monkeypatch, tmp_path) -> Path:
-    monkeypatch.setattr(_kept, "folders", lambda: [tmp_path])
-    _kept._tell_of_no_place.cache_clear()
+    monkeypatch.setattr(kept, "folders", lambda: [tmp_path])
+    kept._tell_of_no_place.cache_clear()
     return tmp_path
 
 
@@ -46,7 +46,7 @@ import llvmlite.binding as llvm
 from numba.core import cgutils
 from numba.extending import intrinsic
 from svdrot.engine.cpu import machine
-from svdrot.kernels import _machine_code, _numba
+from svdrot._kernels.cpu.compiler import by_numba, machine_code
 
 @intrinsic  # of a loop of zeros LLVM makes memset in some versions only
 def clear(context, numbers, n):
@@ -61,7 +61,7 @@ def kernel(numbers, n):
     x[n - 1] = math.sin(x[n - 1])
 
 signature = numba.void(numba.types.CPointer(numba.float64), numba.intp)
-compiled = numba.cfunc(signature, **_numba.OPTIONS)(kernel)
+compiled = numba.cfunc(signature, **by_numba.OPTIONS)(kernel)
 module = llvm.parse_assembly(compiled.inspect_llvm())
 module.get_function(compiled.native_name).name = "kernel"
 code = machine.target_machine(3).emit_object(module)
@@ -72,7 +72,7 @@ pathlib.Path({str(tmp_path / "code")!r}).write_bytes(code)
 import ctypes, pathlib, sys
 import llvmlite.binding as llvm
 from svdrot.engine.cpu import machine
-from svdrot.kernels import _machine_code
+from svdrot._kernels.cpu.compiler import machine_code
 code = pathlib.Path({str(tmp_path / "code")!r}).read_bytes()
 engine = llvm.create_mcjit_compiler(llvm.parse_assembly(""), machine.target_machine(3))
 engine.add_object_file(llvm.ObjectFileRef.from_data(code))
@@ -92,39 +92,39 @@ print(sum(numbers[:99]), numbers[99], "numba" in sys.modules)
 @pytest.mark.parametrize("damage", cold_starts.DAMAGES)
 @pytest.mark.parametrize("place", [0, 20, 40, 5000])
 def test_a_damaged_file_is_told_of_once_and_made_anew(damage, place, folder):
-    _kept.write("kernel", CODE)
+    kept.write("kernel", CODE)
     (file,) = folder.iterdir()
     file.write_bytes(cold_starts.DAMAGES[damage](file.read_bytes(), place))
     with pytest.warns(RuntimeWarning, match="is damaged: it is not used, and made anew") as told:
-        assert _kept.read("kernel") is None
+        assert kept.read("kernel") is None
     assert len(told) == 1 and str(file) in str(told[0].message)
-    _kept.write("kernel", CODE)
-    assert _kept.read("kernel") == CODE and [*folder.iterdir()] == [file]
+    kept.write("kernel", CODE)
+    assert kept.read("kernel") == CODE and [*folder.iterdir()] == [file]
 
 
 def test_a_file_of_another_kernel_or_type_is_not_used(folder):
-    _kept.write("project-float32", CODE)
+    kept.write("project-float32", CODE)
     shutil.copy(folder / "project-float32.kernel", folder / "project-float64.kernel")
     with pytest.warns(RuntimeWarning, match=r"project-float64\.kernel is damaged"):
-        assert _kept.read("project-float64") is None
+        assert kept.read("project-float64") is None
 
 
 def test_what_is_no_file_at_all(folder):
-    assert _kept.read("kernel") is None
+    assert kept.read("kernel") is None
     (folder / "kernel.kernel").mkdir()
-    assert _kept.read("kernel") is None
+    assert kept.read("kernel") is None
     with pytest.warns(RuntimeWarning, match="cannot be kept"):
-        _kept.write("kernel", CODE)
+        kept.write("kernel", CODE)
 
 
 def test_a_second_folder_is_written_where_the_first_cannot_be_and_both_are_read(monkeypatch, tmp_path):
     first, second = tmp_path / "file", tmp_path / "folder"
     first.write_text("where a folder should be")
-    monkeypatch.setattr(_kept, "folders", lambda: [first, second])
-    _kept.write("kernel", CODE)
-    assert (second / "kernel.kernel").exists() and _kept.read("kernel") == CODE
-    monkeypatch.setattr(_kept, "folders", lambda: [second, first])
-    assert _kept.read("kernel") == CODE
+    monkeypatch.setattr(kept, "folders", lambda: [first, second])
+    kept.write("kernel", CODE)
+    assert (second / "kernel.kernel").exists() and kept.read("kernel") == CODE
+    monkeypatch.setattr(kept, "folders", lambda: [second, first])
+    assert kept.read("kernel") == CODE
 
 
 def test_a_full_disk_is_told_of_once_and_leaves_nothing_behind(folder, monkeypatch):
@@ -135,8 +135,8 @@ def test_a_full_disk_is_told_of_once_and_leaves_nothing_behind(folder, monkeypat
 
     monkeypatch.setattr(Path, "write_bytes", full)
     with pytest.warns(RuntimeWarning, match=r"cannot be kept: .*No space left.*Set XDG_CACHE_HOME") as told:
-        _kept.write("first", CODE)
-        _kept.write("second", CODE)
+        kept.write("first", CODE)
+        kept.write("second", CODE)
     assert len(told) == 1 and str(folder) in str(told[0].message)
     assert not [*folder.iterdir()]
 
@@ -147,46 +147,48 @@ def test_an_account_without_a_home(monkeypatch):
 
     monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
     monkeypatch.setattr(Path, "home", no_home)
-    assert [folder.name for folder in _kept.folders()] == ["__pycache__"]
+    assert [folder.name for folder in kept.folders()] == ["__pycache__"]
 
 
 def test_kernels_are_compiled_and_run_without_any_place(monkeypatch, tmp_path):
     (tmp_path / "file").touch()
-    monkeypatch.setattr(_kept, "folders", lambda: [tmp_path / "file" / "no folder"])
-    _kept._tell_of_no_place.cache_clear()
+    monkeypatch.setattr(kept, "folders", lambda: [tmp_path / "file" / "no folder"])
+    kept._tell_of_no_place.cache_clear()
     with warnings.catch_warnings(record=True) as told:
         warnings.simplefilter("always")
-        code = _machine_code._code("polar", torch.float32)
+        code = machine_code._code("polar", torch.float32)
     assert [warning.category for warning in told] == [RuntimeWarning]
-    assert _machine_code._link("polar", torch.float32, code).entry
+    assert machine_code._link("polar", torch.float32, code).entry
 
 
 def test_any_edit_of_a_source_is_compiled_anew(tmp_path):
-    kernels = Path(_machine_code.__file__).parent
-    (tmp_path / "kernels").mkdir()
-    for source in kernels.glob("*.py"):
-        shutil.copyfile(source, tmp_path / "kernels" / source.name)
-    fingerprint = _machine_code._fingerprint.__wrapped__  # without its memory
-    assert fingerprint(tmp_path / "kernels") == fingerprint(kernels)
-    seen = {fingerprint(kernels)}
-    for source in sorted((tmp_path / "kernels").glob("*.py")):
+    root = machine_code.ROOT
+    for folder in machine_code.SOURCES:
+        shutil.copytree(root / folder, tmp_path / folder, ignore=shutil.ignore_patterns("__pycache__"))
+    fingerprint = machine_code._fingerprint.__wrapped__  # without its memory
+    assert fingerprint(tmp_path) == fingerprint(root)
+    sources = sorted(tmp_path.rglob("*.py"))
+    names = {source.relative_to(tmp_path).as_posix() for source in sources}
+    assert {"_kernels/cpu/loops/pairs.py", "_kernels/pairs.py", "_formulas/projection.py"} <= names
+    seen = {fingerprint(root)}
+    for source in sources:
         source.write_bytes(source.read_bytes() + b"# edited\n")
-        seen.add(fingerprint(tmp_path / "kernels"))
-    (tmp_path / "kernels" / "new.py").touch()
-    seen.add(fingerprint(tmp_path / "kernels"))
-    assert len(seen) == len(list(kernels.glob("*.py"))) + 2
+        seen.add(fingerprint(tmp_path))
+    (tmp_path / "_kernels" / "new.py").touch()
+    seen.add(fingerprint(tmp_path))
+    assert len(seen) == len(sources) + 2
 
 
 @pytest.mark.parametrize("what", ["numba", "llvmlite", "cpu"])
 def test_another_compiler_or_cpu_compiles_anew(what, monkeypatch):
-    before = _machine_code._fingerprint.__wrapped__()
+    before = machine_code._fingerprint.__wrapped__()
     if what == "numba":
-        monkeypatch.setattr(_machine_code.metadata, "version", lambda package: "0.0")
+        monkeypatch.setattr(machine_code.metadata, "version", lambda package: "0.0")
     elif what == "llvmlite":
-        monkeypatch.setattr(_machine_code.llvmlite, "__version__", "0.0")
+        monkeypatch.setattr(machine_code.llvmlite, "__version__", "0.0")
     else:
-        monkeypatch.setattr(_machine_code.llvm, "get_host_cpu_name", lambda: "another")
-    assert _machine_code._fingerprint.__wrapped__() != before
+        monkeypatch.setattr(machine_code.llvm, "get_host_cpu_name", lambda: "another")
+    assert machine_code._fingerprint.__wrapped__() != before
 
 
 def test_two_threads_compile_a_kernel_once(monkeypatch):
@@ -197,11 +199,11 @@ def test_two_threads_compile_a_kernel_once(monkeypatch):
         time.sleep(0.2)
         return b""
 
-    monkeypatch.setattr(_machine_code, "_code", slow)
-    monkeypatch.setattr(_machine_code, "_link", lambda kernel, dtype, code: object())
+    monkeypatch.setattr(machine_code, "_code", slow)
+    monkeypatch.setattr(machine_code, "_link", lambda kernel, dtype, code: object())
     found = []
     threads = [
-        threading.Thread(target=lambda: found.append(_machine_code.load("polar", torch.int8)))
+        threading.Thread(target=lambda: found.append(machine_code.load("polar", torch.int8)))
         for _ in range(8)
     ]
     for thread in threads:
@@ -212,7 +214,7 @@ def test_two_threads_compile_a_kernel_once(monkeypatch):
 
 
 def test_the_command_line_shows_and_clears_them(folder, capsys):
-    _kept.write("kernel", CODE)
+    kept.write("kernel", CODE)
     assert cli.main(["info"]) == 0
     assert f"1 compiled (0.0 MiB), kept in {folder}" in capsys.readouterr().out
     assert cli.main(["info", "--clear-cache"]) == 0
@@ -222,7 +224,7 @@ def test_the_command_line_shows_and_clears_them(folder, capsys):
 
 
 def test_files_that_cannot_be_removed_are_named(folder, capsys, monkeypatch):
-    _kept.write("kernel", CODE)
-    monkeypatch.setattr(_kept, "_remove", lambda file: False)
+    kept.write("kernel", CODE)
+    monkeypatch.setattr(kept, "_remove", lambda file: False)
     assert cli.main(["info", "--clear-cache"]) == 2
     assert "kernel.kernel cannot be removed" in capsys.readouterr().err

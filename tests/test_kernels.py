@@ -7,10 +7,10 @@ import pytest
 import torch
 import truth
 
-from svdrot import kernels
 from svdrot._formulas import projection
+from svdrot._kernels import cpu as loops
+from svdrot._kernels.cpu import pairs as pairs_cpu
 from svdrot.engine import cpu, door, operations
-from svdrot.kernels import pairs_cpu
 
 DTYPES = [torch.float32, torch.float64]
 WRITERS = {
@@ -204,8 +204,8 @@ def test_damping_divides_by_the_regularised_pair_sums(backend, dtype):
 
 def test_every_row_is_taken_once(monkeypatch):
     """By whichever thread, of more than there are cores."""
-    monkeypatch.setattr(kernels.pairs_cpu.cpu, "NUMBERS_PER_THREAD", 64)
-    monkeypatch.setattr(kernels.pairs_cpu.cpu, "NUMBERS_PER_CHUNK", 32)
+    monkeypatch.setattr(loops, "NUMBERS_PER_THREAD", 64)
+    monkeypatch.setattr(loops, "NUMBERS_PER_CHUNK", 32)
     monkeypatch.setattr(torch, "get_num_threads", lambda: 7)
     x = torch.randn(501, 40, 3)
     m, _ = pairs_cpu.moments(x, x, None, True)

@@ -170,7 +170,7 @@ def test_refusals(arguments, words):
 @pytest.mark.parametrize("d", [2, 3, 6])
 def test_the_kernel_finds_the_same_and_of_ties_the_first(d, dtype):
     pytest.importorskip("triton")
-    from svdrot.kernels import neighbours
+    from svdrot._kernels.gpu import neighbors as neighbours
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
     query, points = clouds(2, 45, d, dtype=dtype), clouds(2, 70, d, seed=1, dtype=dtype)
@@ -194,7 +194,7 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.backends import nvidia
 from triton.compiler import ASTSource
-from svdrot.kernels import neighbours
+from svdrot._kernels.gpu import neighbors as neighbours
 
 cuobjdump = pathlib.Path(nvidia.__file__).parent / "bin" / "cuobjdump"
 kernel = neighbours._nearest

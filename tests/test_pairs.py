@@ -7,12 +7,12 @@ import math
 import pytest
 import torch
 
-from svdrot import kernels, random_rotation, special_orthogonalize
+from svdrot import _kernels, random_rotation, special_orthogonalize
 from svdrot._formulas.poses import pose
-from svdrot.kernels import pairs_reference
+from svdrot._kernels.operations import pairs as pairs_reference
 
 CONTRACT = ["moments", "moments_gradient", "misfit"]
-SEGMENTS = {"pairs_cpu": ("SEGMENT", 512), "pairs_gpu": ("BLOCKS", 2)}  # small, to have several
+SEGMENTS = {"cpu.pairs": ("SEGMENT", 512), "gpu.pairs": ("BLOCKS", 2)}  # small, to have several
 BACKENDS = [*SEGMENTS]  # the latter in Triton's interpreter where there is no CUDA device
 DTYPES = [torch.float32, torch.float64]
 
@@ -34,9 +34,9 @@ def draw(batch, points, weighted, dtype, offset=5.0):
 @pytest.fixture(params=BACKENDS)
 def backend(request, monkeypatch):
     name, size = SEGMENTS[request.param]
-    monkeypatch.setattr(f"svdrot.kernels.{request.param}.{name}", size)
-    module = importlib.import_module(f"svdrot.kernels.{request.param}")
-    device = "cuda" if request.param == "pairs_gpu" and torch.cuda.is_available() else "cpu"
+    monkeypatch.setattr(f"svdrot._kernels.{request.param}.{name}", size)
+    module = importlib.import_module(f"svdrot._kernels.{request.param}")
+    device = "cuda" if request.param == "gpu.pairs" and torch.cuda.is_available() else "cpu"
 
     def call(name, *arguments):
         moved = torch.utils._pytree.tree_map_only(torch.Tensor, lambda a: a.to(device), arguments)
@@ -59,17 +59,19 @@ def assert_close(found, expected, precision, dtype=None):
 
 @pytest.mark.parametrize("module", BACKENDS)
 def test_backends_have_the_functions_of_the_contract(module):
-    module = importlib.import_module(f"svdrot.kernels.{module}")
+    module = importlib.import_module(f"svdrot._kernels.{module}")
     for name in CONTRACT:
         own, wanted = (inspect.signature(getattr(m, name)).parameters for m in (module, pairs_reference))
-        assert [n for n in own if n != "projection"] == [n for n in wanted if n != "projection"]
+        assert [*own] == [*wanted]
+    here = [f for n, f in inspect.getmembers(module, inspect.isfunction) if not n.startswith("_")]
+    assert sorted(CONTRACT) == sorted(f.__name__ for f in here if f.__module__ == module.__name__)
 
 
 def test_select():
     points = torch.zeros(1, 4, 3)
-    assert kernels.select_pairs(points).__name__ == "svdrot.kernels.pairs_cpu"
-    assert kernels.select_pairs(points[..., :2]) is pairs_reference
-    assert kernels.select_pairs(points.to("meta")) is pairs_reference
+    assert _kernels.select_pairs(points).__name__ == "svdrot._kernels.cpu.pairs"
+    assert _kernels.select_pairs(points[..., :2]) is pairs_reference
+    assert _kernels.select_pairs(points.to("meta")) is pairs_reference
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)

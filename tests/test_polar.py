@@ -10,7 +10,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import svdrot
 from svdrot import _precision, schedules
-from svdrot.kernels import general, products
+from svdrot._kernels import products
+from svdrot._kernels.operations import any_size
 from svdrot.polar import lyapunov_skew, newton_schulz, polar, polar_certificate, polar_refinement
 from svdrot.schedules import POLAR_EXPRESS, SCHEDULES, newton_schulz_schedule
 
@@ -347,21 +348,21 @@ def test_what_products_do_not_solve_goes_through_eigenvectors(monkeypatch):
     m = gaussian(40, 12, 12)
     m[3] = torch.nan
     asked = []
-    by_eigenvectors = general._by_eigenvectors
+    by_eigenvectors = any_size._by_eigenvectors
     monkeypatch.setattr(
-        general, "_by_eigenvectors", lambda p, *c, **d: asked.append(len(p)) or by_eigenvectors(p, *c, **d)
+        any_size, "_by_eigenvectors", lambda p, *c, **d: asked.append(len(p)) or by_eigenvectors(p, *c, **d)
     )
     r = polar(m, special=True)
     t = gaussian(40, 12, 12, seed=1)
-    d = general.special_orthogonalize_differential(m, r, t, 1e-15)
+    d = any_size.special_orthogonalize_differential(m, r, t, 1e-15)
     reflected = (torch.linalg.det(m) < 0).sum() + 1
     assert len(asked) == 1 and reflected <= asked[0] <= reflected + 4
     assert d[3].isnan().all()
-    damped = general.special_orthogonalize_differential(m, r, t, 1e-2)
+    damped = any_size.special_orthogonalize_differential(m, r, t, 1e-2)
     assert asked[1:] == [40]
     monkeypatch.setattr(products, "ALWAYS", ())
     for by_products, damping in ((d, 1e-15), (damped, 1e-2)):
-        expected = general.special_orthogonalize_differential(m, r, t, damping)
+        expected = any_size.special_orthogonalize_differential(m, r, t, damping)
         torch.testing.assert_close(by_products, expected, rtol=1e-9, atol=1e-9, equal_nan=True)
 
 
@@ -513,8 +514,8 @@ def test_what_did_not_converge_goes_through_a_decomposition(monkeypatch):
     ok = held(m)
     assert not ok[::7].any() and ok.float().mean() > 0.7
     asked = []
-    by_decomposition = general._by_decomposition
-    monkeypatch.setattr(general, "_by_decomposition", lambda m: asked.append(len(m)) or by_decomposition(m))
+    by_decomposition = any_size._by_decomposition
+    monkeypatch.setattr(any_size, "_by_decomposition", lambda m: asked.append(len(m)) or by_decomposition(m))
     assert distance(polar(m), exact(m)[0]).max() < 1e-6 and asked == [(~ok).sum()]
 
 
@@ -629,7 +630,7 @@ def test_gradients_agree_with_finite_differences(shape, case):
 
 
 def derivative(m: Tensor, q: Tensor, t: Tensor, special: bool, damping: float = 0.0) -> Tensor:
-    f = general._special_differential if special else general._differential
+    f = any_size._special_differential if special else any_size._differential
     return f(m.double(), q.double(), t.double(), damping)
 
 
@@ -687,7 +688,7 @@ def test_derivatives_that_products_do_not_give_come_from_eigenvectors(special):
     kept = [i for i in range(40) if i not in changed]
     torch.testing.assert_close(d[kept], clean[kept], rtol=1e-12, atol=1e-12)
     assert d[3].isnan().all() and d[[7, 11, 19]].isfinite().all()
-    f = general.special_orthogonalize_differential if special else general.orthogonalize_differential
+    f = any_size.special_orthogonalize_differential if special else any_size.orthogonalize_differential
     damped = f(bad, q, t, 1e-2)
     torch.testing.assert_close(damped[kept], derivative(m, q, t, special, 1e-2)[kept])
 

@@ -132,12 +132,12 @@ def test_products_and_images(d, dtypes):
 
 # Files that take products by `@` and its kin, and why they may.
 PRODUCTS = {
-    "formulas": "arrays of symbols",
-    "kernels/iteration.py": "n x n, called in full precision, or by an optimizer that chooses",
-    "kernels/products.py": "n x n, called in full precision",
-    "kernels/general.py": "n x n, in full precision",
-    "kernels/gram.py": "a kernel that says which units it takes",
-    "kernels/pairs_reference.py": "float64",
+    "_formulas": "arrays of symbols",
+    "_kernels/operations/iteration.py": "n x n, called in full precision, or by an optimizer that chooses",
+    "_kernels/products.py": "n x n, called in full precision",
+    "_kernels/operations/any_size.py": "n x n, in full precision",
+    "_kernels/gpu/gram.py": "a kernel that says which units it takes",
+    "_kernels/operations/pairs.py": "float64",
     "polar.py": "n x n, in full precision",
     "optim/variants.py": "float64",
     "distributions": "float64",

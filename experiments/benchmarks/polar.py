@@ -148,7 +148,7 @@ def optimizer_grade(config: Config, rows: int, columns: int) -> dict[str, Any]:
 
 def symmetric_products(config: Config, side: int) -> dict[str, Any]:
     """I - X Xᵀ of one matrix on a GPU, of which Triton computes one half."""
-    from svdrot.kernels import gram
+    from svdrot._kernels.gpu import gram
 
     row: dict[str, Any] = {"n": side}
     for name, dtype in (("bf16", torch.bfloat16), ("float32", torch.float32)):

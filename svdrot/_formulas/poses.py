@@ -61,7 +61,7 @@ def _aligned(x, y, w, centred: bool, scaled: bool):
 
 @cache
 def pose(centred: bool, scaled: bool) -> Map:
-    """(moments (17), pivots (6)), as in `svdrot.kernels.pairs_reference`, -> the same."""
+    """(moments (17), pivots (6)), as in `svdrot._kernels.operations.pairs`, -> the same."""
 
     def place(m, pivots):
         centroids, covariance, variance = m[1:7] + pivots, m[7:16].reshape(3, 3), m[16]

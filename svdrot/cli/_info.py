@@ -7,7 +7,7 @@ from importlib import metadata
 
 import torch
 
-from svdrot.kernels import _kept
+from svdrot._kernels.cpu.compiler import kept
 
 PACKAGES = ("numpy", "scipy", "numba", "llvmlite", "triton", "open3d", "trimesh", "matplotlib")
 
@@ -46,7 +46,7 @@ def _devices() -> list[str]:
 
 
 def _cpu_kernels() -> str:
-    files = _kept.kept()
+    files = kept.kept()
     where = ", ".join(str(folder) for folder in sorted({file.parent for file in files})) or "nowhere yet"
     size = sum(file.stat().st_size for file in files) / 2**20
     return f"{len(files)} compiled ({size:.1f} MiB), kept in {where}; others are compiled when first called"
@@ -54,7 +54,7 @@ def _cpu_kernels() -> str:
 
 def clear_cache() -> int:
     """Remove the compiled kernels; returns 2 if some could not be removed."""
-    removed, left = _kept.clear(), _kept.kept()
+    removed, left = kept.clear(), kept.kept()
     print(f"Removed {len(removed)} compiled kernels; they are compiled again when they are used.")
     for file in left:
         print(f"svdrot: {file} cannot be removed.", file=sys.stderr)

@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
-from svdrot import _autograd, kernels
+from svdrot import _autograd, _kernels
 from svdrot._formulas.poses import MOST_PAIRS, alignment, pose
+from svdrot._kernels.operations import pairs as pairs_reference
 from svdrot.engine import door
-from svdrot.kernels import pairs_reference
 from svdrot.projection import orthogonalize, special_orthogonalize
 from svdrot.registration._moments import moments
 
@@ -36,7 +36,7 @@ def fit(x: Tensor, y: Tensor, w: Tensor | None, centred: bool, scaled: bool, ref
         )
         return Fit(rotation, translation, scale, covariance.double())
     transformed = torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0
-    if x.shape[-1] != 3 or reflection or transformed or not kernels.in_memory(x, y, w):
+    if x.shape[-1] != 3 or reflection or transformed or not _kernels.in_memory(x, y, w):
         return composed(x, y, w, centred, scaled, reflection)
     return Fit(*_Fit.apply(x, y, w, centred, scaled))  # type: ignore[misc]
 
@@ -52,7 +52,7 @@ def composed(x: Tensor, y: Tensor, w: Tensor | None, centred: bool, scaled: bool
 class _Fit(_autograd.Eager, torch.autograd.Function):
     @staticmethod
     def forward(ctx, x, y, w, centred, scaled):
-        m, pivots = kernels.select_pairs(x, y, w).moments(x, y, w, centred)
+        m, pivots = _kernels.select_pairs(x, y, w).moments(x, y, w, centred)
         program = pose(centred, scaled).program
         found = door.run(program, (), (m, pivots))
         ctx.program, ctx.how = program, (centred, scaled)
@@ -69,7 +69,7 @@ class _Fit(_autograd.Eager, torch.autograd.Function):
             return *_through(g, x, y, w, *ctx.how), None, None
         gradient = ctx.program.vjp((True, False), tuple(z is not None for z in g), with_results=True)
         (of_m,) = door.run(gradient, (), (m, pivots, *found, *given))
-        backend = kernels.select_pairs(x, y, w, *given)
+        backend = _kernels.select_pairs(x, y, w, *given)
         return *backend.moments_gradient(x, y, w, pivots, m, of_m), None, None
 
 

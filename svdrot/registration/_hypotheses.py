@@ -9,7 +9,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from svdrot.kernels import _robust_tiles, cpu
+from svdrot._kernels import cpu
+from svdrot._kernels.cpu.loops import hypotheses
 from svdrot.registration.procrustes import Alignment, kabsch, umeyama
 from svdrot.registration.transform import Transform
 
@@ -84,8 +85,8 @@ def consistent_sets(seeds: Tensor, size: int, pairs: Pairs) -> tuple[Tensor, Ten
         members, shares = torch.empty(2, len(seeds), size, dtype=pairs.x.dtype, device="cpu")
         n, packed = len(pairs), _packed(pairs)
         arguments = (seeds.to(packed.dtype), members, shares, size, packed, n, limit)
-        work = n + _robust_tiles.AGREEING**2 // 4
-        scratch = _robust_tiles.scratch(size)
+        work = n + hypotheses.AGREEING**2 // 4
+        scratch = hypotheses.scratch(size)
         cpu.run_rows("consistent_sets", packed.dtype, len(seeds), work, arguments, scratch, 1)
         return members.long(), shares
     parts = [consistent_sets_reference(part, size, pairs) for part in seeds.split(_step(len(pairs)))]
@@ -95,7 +96,7 @@ def consistent_sets(seeds: Tensor, size: int, pairs: Pairs) -> tuple[Tensor, Ten
 
 def consistent_sets_reference(seeds: Tensor, size: int, pairs: Pairs) -> tuple[Tensor, Tensor]:
     near = agreement(pairs.x[seeds, None], pairs.y[seeds, None], pairs.x, pairs.y, pairs.threshold)[:, 0]
-    near &= near.cumsum(1) <= _robust_tiles.AGREEING
+    near &= near.cumsum(1) <= hypotheses.AGREEING
     width = min(max(size - 1, int(near.sum(1).max())), len(pairs))
     there, index = torch.sort(near.to(torch.int8), dim=1, descending=True, stable=True)
     there, index = there[:, :width] > 0, index[:, :width]
@@ -111,7 +112,7 @@ def consistent_sets_reference(seeds: Tensor, size: int, pairs: Pairs) -> tuple[T
     x, y = pairs.x[members], pairs.y[members]
     within = agreement(x, y, x, y, pairs.threshold).to(x.dtype)
     shares = there.to(x.dtype)
-    for _ in range(_robust_tiles.GENERATIONS):
+    for _ in range(hypotheses.GENERATIONS):
         grown = shares * (within @ shares[..., None])[..., 0]
         total = grown.sum(1, keepdim=True)
         shares = torch.where(total > 0, grown / torch.where(total > 0, total, 1), 0)

@@ -1,12 +1,12 @@
-"""Moments of pairs of points, differentiable: kernels behind one autograd Function. See `pairs_reference`."""
+"""Moments of pairs of points, differentiable: kernels of `svdrot._kernels` behind one autograd Function."""
 
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from svdrot import _autograd, kernels
-from svdrot.kernels import pairs_reference
+from svdrot import _autograd, _kernels
+from svdrot._kernels.operations import pairs as pairs_reference
 
 
 def moments(x: Tensor, y: Tensor, w: Tensor | None, centred: bool) -> tuple[Tensor, Tensor]:
@@ -30,7 +30,7 @@ def residual(
 class _Moments(torch.autograd.Function):
     @staticmethod
     def forward(x, y, w, centred):
-        return kernels.select_pairs(x, y, w).moments(x, y, w, centred)
+        return _kernels.select_pairs(x, y, w).moments(x, y, w, centred)
 
     @staticmethod
     def setup_context(ctx, inputs, output):
@@ -47,7 +47,7 @@ class _Moments(torch.autograd.Function):
             centroids = 2 * x.shape[-1]
             total, _, second = g.split((1, centroids, g.shape[-1] - 1 - centroids), -1)
             g = torch.cat((total, g.new_zeros(len(g), centroids), second), -1)
-        backend = pairs_reference if _autograd.is_seen_through(g) else kernels.select_pairs(x, y, w, g)
+        backend = pairs_reference if _autograd.is_seen_through(g) else _kernels.select_pairs(x, y, w, g)
         return *backend.moments_gradient(x, y, w, pivots, m, g.contiguous()), None
 
     @staticmethod
@@ -80,7 +80,7 @@ class _Misfit(torch.autograd.Function):
     @staticmethod
     def forward(x, y, w, pivots, m, scaled_rotation):
         rotation, m = scaled_rotation.contiguous(), m.contiguous()
-        return kernels.select_pairs(x, y, w, rotation, m).misfit(x, y, w, pivots, m, rotation)
+        return _kernels.select_pairs(x, y, w, rotation, m).misfit(x, y, w, pivots, m, rotation)
 
     @staticmethod
     def setup_context(ctx, inputs, output):

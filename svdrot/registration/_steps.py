@@ -17,8 +17,9 @@ from dataclasses import dataclass, fields
 import torch
 from torch import Tensor
 
-from svdrot.kernels import _step_tiles, _sum_tiles, cpu
-from svdrot.kernels._step_tiles import OBSERVABLE
+from svdrot._kernels import cpu
+from svdrot._kernels.cpu.loops import icp_steps, icp_sums
+from svdrot._kernels.cpu.loops.icp_steps import OBSERVABLE
 from svdrot.registration.procrustes import kabsch
 from svdrot.representations import axis_angle_to_matrix
 
@@ -325,10 +326,10 @@ def take(
     residuals = torch.empty((size, n), dtype=torch.float64, device="cpu")
 
     def sum_up(weights: Tensor) -> Tensor:
-        sums = torch.zeros(size * segments, _sum_tiles.SUMS, dtype=torch.float64, device="cpu")
+        sums = torch.zeros(size * segments, icp_sums.SUMS, dtype=torch.float64, device="cpu")
         pairs = (source, indices, weights, items, rotation, origin, target, counts, own, theirs, residuals)
         arguments = (*pairs, sums, n, m, segments, SEGMENT, method.residuals)
-        cost, scratch = 9 * SEGMENT, _sum_tiles.SCRATCH
+        cost, scratch = 9 * SEGMENT, icp_sums.SCRATCH
         cpu.run_rows("sum_pairs", torch.float64, len(sums), cost, arguments, scratch, 1)
         return sums
 
@@ -337,9 +338,9 @@ def take(
     if kernel != "none":
         weights = weights * robust_weights(kernel, residuals, residuals.isfinite(), parameter)
         sums = sum_up(weights)
-    steps = torch.empty(size, _step_tiles.STEP, dtype=torch.float64, device="cpu")
+    steps = torch.empty(size, icp_steps.STEP, dtype=torch.float64, device="cpu")
     poses = (sums, segments, origin, rotation, translation.contiguous(), steps)
-    cpu.run_rows(method.stepping, torch.float64, size, 1000, poses, _step_tiles.SCRATCH, 1)
+    cpu.run_rows(method.stepping, torch.float64, size, 1000, poses, icp_steps.SCRATCH, 1)
     rotation, translation, matrix, pivot, rest = steps.split((9, 3, 36, 3, 7), 1)
     radius, found, squares, used, chord, length, finite = rest.unbind(1)
     rotation, matrix = rotation.unflatten(1, (3, 3)), matrix.unflatten(1, (6, 6))
@@ -380,15 +381,15 @@ def _angle(chord: Tensor) -> Tensor:
 
 
 METHODS = {
-    "point_to_point": Method(_distance, _point_to_point, _sum_tiles.POINTS, "step_points"),
+    "point_to_point": Method(_distance, _point_to_point, icp_sums.POINTS, "step_points"),
     "point_to_plane": Method(
-        _plane_distance, _point_to_plane, _sum_tiles.PLANES, "step_planes", target="normals"
+        _plane_distance, _point_to_plane, icp_sums.PLANES, "step_planes", target="normals"
     ),
     "symmetric": Method(
-        _symmetric_distance, _symmetric, _sum_tiles.SYMMETRIC, "step_symmetric", "normals", "normals"
+        _symmetric_distance, _symmetric, icp_sums.SYMMETRIC, "step_symmetric", "normals", "normals"
     ),
     "generalized": Method(
-        _mahalanobis, _generalized, _sum_tiles.COVARIANCES, "step_planes", "covariances", "covariances"
+        _mahalanobis, _generalized, icp_sums.COVARIANCES, "step_planes", "covariances", "covariances"
     ),
 }
 

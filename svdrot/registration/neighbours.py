@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from svdrot._checks import check_floating, check_mask, check_whole, common_batch
-from svdrot.kernels import cpu
-from svdrot.kernels._neighbour_tiles import LEAF, SCRATCH
+from svdrot._kernels import cpu
+from svdrot._kernels.cpu.loops.neighbors import LEAF, SCRATCH
 
 
 def nearest(
@@ -120,7 +120,9 @@ def _search_batch(x: Tensor, y: Tensor, k: int, limit: float) -> tuple[Tensor, T
 
 
 def _try_all(x: Tensor, y: Tensor, k: int, limit: float) -> tuple[Tensor, Tensor]:
-    from svdrot.kernels import neighbours  # imports triton, which CPU-only installs do not have
+    from svdrot._kernels.gpu import (
+        neighbors as neighbours,  # imports triton, which CPU-only installs do not have
+    )
 
     squares, indices = neighbours.nearest(x, y, k)
     distances = squares.sqrt()
@@ -140,7 +142,7 @@ def _differentiable(x: Tensor, y: Tensor, distances: Tensor, indices: Tensor) ->
 
 
 class _Boxes:
-    """The tree of `svdrot.kernels._neighbour_tiles`, of the finite points."""
+    """The tree of `svdrot._kernels.cpu.loops.neighbors`, of the finite points."""
 
     def __init__(self, points: Tensor):
         self.size = len(points)

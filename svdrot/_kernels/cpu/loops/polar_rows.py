@@ -463,12 +463,12 @@ HELPERS = (
 
 def vocabulary(dtype: torch.dtype, scalar: Any) -> dict[str, Any]:
     """What the kernels' names mean for a dtype."""
-    from . import _panels, _simd
+    from svdrot._kernels.cpu.compiler import panels, simd
 
     number = {torch.float32: np.float32, torch.float64: np.float64}[dtype]
     eps, tiny = torch.finfo(dtype).eps, torch.finfo(dtype).tiny
-    words: dict[str, Any] = {"LANES": _simd.width(scalar), "PANEL": PANEL, "TILES": TILES}
-    words |= {f"panel{vectors}": _panels.panel_product(scalar, vectors) for vectors in (1, 2)}
+    words: dict[str, Any] = {"LANES": simd.width(scalar), "PANEL": PANEL, "TILES": TILES}
+    words |= {f"panel{vectors}": panels.panel_product(scalar, vectors) for vectors in (1, 2)}
     constants = {
         "zero": 0,
         "half": 0.5,

@@ -1,10 +1,12 @@
-"""CPU backend for pairs of points: tiles of them, threads for large batches. Contract: `pairs_reference`."""
+"""Pairs of points on a CPU: tiles of them, threads for large batches. Contract: `operations.pairs`."""
 
 import torch
 from torch import Tensor
 
-from . import cpu
-from ._pair_tiles import MOMENTS, SCRATCH
+from svdrot._kernels import cpu
+from svdrot._kernels.operations.pairs import merged
+
+from .loops.pairs import MOMENTS, SCRATCH
 
 SEGMENT = 16384  # most pairs that one call goes over, so that threads can share a large cloud
 
@@ -51,15 +53,3 @@ def _run(kernel: str, x: Tensor, segments: int, *arguments: Tensor | float) -> N
 
 def _or_null(x: Tensor | None) -> Tensor | int:
     return 0 if x is None else x
-
-
-def merged(m: Tensor) -> Tensor:
-    """Moments (B, S, 17) of segments as those of the whole; see `pairs.merged`."""
-    n = m[..., :1]
-    total = n.sum(1, keepdim=True)
-    share = n / torch.where(total == 0, 1, total)
-    mean = (share * m[..., 1:7]).sum(1, keepdim=True)
-    x, y = (m[..., 1:7] - mean).split(3, -1)
-    second = torch.cat(((y[..., None] * x[..., None, :]).flatten(-2), (x * x).sum(-1, keepdim=True)), -1)
-    second = (share * (m[..., 7:] + second)).sum(1)
-    return torch.cat((total[:, 0], mean[:, 0], second), -1)

@@ -335,14 +335,14 @@ HELPERS = (
 
 def vocabulary(dtype: torch.dtype, scalar: Any) -> dict[str, Any]:
     """What the kernels' names mean for a dtype."""
-    from . import _simd
+    from svdrot._kernels.cpu.compiler import simd
 
     number = {torch.float32: np.float32, torch.float64: np.float64}[dtype]
     eps, tiny = torch.finfo(dtype).eps, torch.finfo(dtype).tiny
     words: dict[str, Any] = {
-        "LANES": _simd.width(scalar),
-        **_simd.block_product(scalar),
-        **_simd.elimination(scalar),
+        "LANES": simd.width(scalar),
+        **simd.block_product(scalar),
+        **simd.elimination(scalar),
     }
     constants = {
         "zero": 0,

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from svdrot.engine.cpu import empty as empty
 
-from . import _threads
+from .compiler import threads as _threads
 
 NUMBERS_PER_THREAD = 32768  # at least: 3,641 matrices of 3 x 3, 40 us
 NUMBERS_PER_CHUNK = 16384  # but full tiles
@@ -45,6 +45,6 @@ def run_rows(
 @cache
 def load(name: str, dtype: torch.dtype) -> Callable[..., None]:
     """A compiled kernel for one dtype."""
-    from . import _machine_code  # llvmlite, which `import svdrot` does not load
+    from .compiler import machine_code  # llvmlite, which `import svdrot` does not load
 
-    return _machine_code.load(name, dtype)
+    return machine_code.load(name, dtype)

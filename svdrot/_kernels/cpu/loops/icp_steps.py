@@ -10,9 +10,9 @@ import numpy as np
 import torch
 
 from svdrot._formulas import projection
+from svdrot._kernels import pairs
 
-from . import pairs
-from ._sum_tiles import SUMS
+from .icp_sums import SUMS
 
 # Sums, segments, origins, rotations and translations of before, steps.
 STEPS = ("pointer", "intp", "pointer", "pointer", "pointer", "pointer", "pointer", "intp", "intp")

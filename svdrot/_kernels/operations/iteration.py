@@ -85,7 +85,7 @@ def is_opaque(*tensors: Tensor) -> bool:
 @cache
 def _gram() -> ModuleType | None:
     try:
-        from . import gram
+        from svdrot._kernels.gpu import gram
     except ImportError:  # no Triton
         return None
     return gram

@@ -19,7 +19,7 @@ from llvmlite import ir
 
 from svdrot._formulas import projection
 
-from . import _simd, _threads
+from . import simd, threads
 
 SCALARS = {torch.float32: numba.float32, torch.float64: numba.float64}
 
@@ -35,7 +35,7 @@ def compile(module: Any, kernel: str, dtype: torch.dtype) -> tuple[str, list[str
     """The name that numba gives a kernel of a module, its LLVM code, and that of its entry for threads."""
     inline = numba.njit(**HELPER_OPTIONS)
     scalar = SCALARS[dtype]
-    words = {"__name__": __name__, "carray": numba.carray, "use_widest_vectors": _simd.use_widest_vectors}
+    words = {"__name__": __name__, "carray": numba.carray, "use_widest_vectors": simd.use_widest_vectors}
     words |= {"sqrt": math.sqrt, "absolute": abs, "where": inline(where)}
     words |= module.vocabulary(dtype, scalar)
     projection.bind(words, inline, getattr(module, "FORMULAS", ()))
@@ -87,14 +87,14 @@ def entry(name: str, compiled: str, kinds: Sequence[str], dtype: torch.dtype) ->
             return value
         return (builder.bitcast if kind == "double" else builder.inttoptr)(value, types[kind])
 
-    given = [convert(builder.load(place(_threads.ARGUMENTS + k)), kind) for k, kind in enumerate(kinds[:-3])]
-    chunk, rows = builder.load(place(_threads.CHUNK)), builder.load(place(_threads.ROWS))
-    own = builder.mul(advance(_threads.COME, word(1)), builder.load(place(_threads.BYTES)))
-    scratch = convert(builder.add(builder.load(place(_threads.SCRATCH)), own), kinds[-3])
+    given = [convert(builder.load(place(threads.ARGUMENTS + k)), kind) for k, kind in enumerate(kinds[:-3])]
+    chunk, rows = builder.load(place(threads.CHUNK)), builder.load(place(threads.ROWS))
+    own = builder.mul(advance(threads.COME, word(1)), builder.load(place(threads.BYTES)))
+    scratch = convert(builder.add(builder.load(place(threads.SCRATCH)), own), kinds[-3])
     take, work, done = (function.append_basic_block() for _ in range(3))
     builder.branch(take)
     builder.position_at_end(take)
-    start = advance(_threads.NEXT, chunk)
+    start = advance(threads.NEXT, chunk)
     builder.cbranch(builder.icmp_signed("<", start, rows), work, done)
     builder.position_at_end(work)
     end = builder.add(start, chunk)

@@ -12,8 +12,7 @@ import numpy as np
 import torch
 
 from svdrot._formulas import projection
-
-from . import pairs
+from svdrot._kernels import pairs
 
 TILE = 256  # pairs at a time: they stay in the first cache
 SCRATCH = 7 * TILE
@@ -378,19 +377,19 @@ FORMULAS = (*projection.FORMULAS, *pairs.FORMULAS)
 def vocabulary(dtype: torch.dtype, scalar: Any) -> dict[str, Any]:
     import numba
 
-    from . import _simd
+    from svdrot._kernels.cpu.compiler import simd
 
     number = {torch.float32: np.float32, torch.float64: np.float64}[dtype]
     limits = np.finfo(number)
     words: dict[str, Any] = {"TILE": TILE, "MOMENTS": MOMENTS, "TRIALS": TRIALS, "NOTHING": (0.0, 0.0, 0.0)}
-    words |= {"wide": numba.float64, "narrow": scalar, "as_written": _simd.as_written, "TWO": 2.0}
+    words |= {"wide": numba.float64, "narrow": scalar, "as_written": simd.as_written, "TWO": 2.0}
     words |= {"NONE": number(0), "UNIT": number(1), "HALVED": number(0.5), "DOUBLE": number(2)}
     words |= {"LARGEST": limits.max, "BRINK": number(8 * limits.tiny), "LEAST": float(limits.tiny)}
     # Squares between these lose nothing to the range of the type. Of a centroid's square, four fifths of the
     # second moment make the variance a fifth: what is subtracted amplifies rounding five times at most.
     words |= {"SMALL": number(limits.tiny / limits.eps**2), "LARGE": number(limits.max * limits.eps**2)}
     words["FAR"] = number(0.8)
-    words |= _simd.transpositions(scalar, TILE, 3)
-    copies = _simd.transpositions(scalar, TILE, 1)
+    words |= simd.transpositions(scalar, TILE, 3)
+    copies = simd.transpositions(scalar, TILE, 1)
     words |= {"copy": copies["gather"], "copy_back": copies["scatter"]}
     return words | {name: np.float64(value) for name, value in projection.constants(torch.float64).items()}

@@ -217,7 +217,7 @@ HELPERS = (groups, extent, widest, part, squared, outside, find)
 
 
 def vocabulary(dtype: torch.dtype, scalar: Any) -> dict[str, Any]:
-    from ._simd import integers
+    from svdrot._kernels.cpu.compiler.simd import integers
 
     words = {"LEVELS": LEVELS, "INFINITY": math.inf, "SURELY": 1 + 1e-12}  # which covers the rounding
     return words | {"dtype": scalar, "ONE": scalar(1), "integers": integers}

@@ -1,5 +1,5 @@
 # pyright: reportArgumentType=false, reportCallIssue=false, reportGeneralTypeIssues=false
-"""GPU backend for pairs of points in Triton: a program for each segment of a cloud. See `pairs_reference`."""
+"""Pairs of points in Triton: a program for each segment of a cloud. Contract: `operations.pairs`."""
 
 from typing import Any
 
@@ -9,10 +9,10 @@ import triton.language as tl
 from torch import Tensor
 
 from svdrot._formulas import projection
-
-from . import pairs, pairs_reference
-from ._pair_tiles import MOMENTS
-from .pairs_cpu import merged as merged_segments
+from svdrot._kernels import pairs
+from svdrot._kernels.cpu.loops.pairs import MOMENTS
+from svdrot._kernels.operations import pairs as pairs_reference
+from svdrot._kernels.operations.pairs import merged as merged_segments
 
 BLOCK = 256  # pairs at a time
 BLOCKS = 16  # most of them that one program goes over

@@ -145,3 +145,15 @@ def _ignored(x: Tensor, y: Tensor, w: Tensor | None) -> Tensor:
     if w is None:
         return x.new_zeros(1, 1, 1, dtype=torch.bool)
     return ((w == 0) & ~(x.isfinite().all(-1) & y.isfinite().all(-1)))[..., None]
+
+
+def merged(m: Tensor) -> Tensor:
+    """Moments (B, S, 17) of segments as those of the whole; see `svdrot._kernels.pairs.merged`."""
+    n = m[..., :1]
+    total = n.sum(1, keepdim=True)
+    share = n / torch.where(total == 0, 1, total)
+    mean = (share * m[..., 1:7]).sum(1, keepdim=True)
+    x, y = (m[..., 1:7] - mean).split(3, -1)
+    second = torch.cat(((y[..., None] * x[..., None, :]).flatten(-2), (x * x).sum(-1, keepdim=True)), -1)
+    second = (share * (m[..., 7:] + second)).sum(1)
+    return torch.cat((total[:, 0], mean[:, 0], second), -1)

@@ -14,10 +14,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from svdrot._kernels import products
 from svdrot._precision import in_full_precision
 from svdrot.engine.memory import in_memory
-
-from . import products
 
 
 @in_full_precision

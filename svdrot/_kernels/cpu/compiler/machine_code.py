@@ -17,30 +17,22 @@ import llvmlite
 import llvmlite.binding as llvm
 import torch
 
+from svdrot._kernels.cpu.loops import (
+    hypotheses,
+    icp_steps,
+    icp_sums,
+    neighbors,
+    pairs,
+    polar_lanes,
+    polar_rows,
+)
 from svdrot.engine.cpu import machine
 
-from . import (
-    _kept,
-    _neighbour_tiles,
-    _pair_tiles,
-    _polar_row_tiles,
-    _polar_tiles,
-    _robust_tiles,
-    _step_tiles,
-    _sum_tiles,
-    _threads,
-)
+from . import kept, threads
 
-TILES = (
-    _polar_tiles,
-    _polar_row_tiles,
-    _pair_tiles,
-    _neighbour_tiles,
-    _sum_tiles,
-    _step_tiles,
-    _robust_tiles,
-)
-MODULES = {kernel: module for module in TILES for kernel in module.KERNELS}
+LOOPS = (polar_lanes, polar_rows, pairs, neighbors, icp_sums, icp_steps, hypotheses)
+MODULES = {kernel: module for module in LOOPS for kernel in module.KERNELS}
+assert len(MODULES) == sum(len(module.KERNELS) for module in LOOPS), "two kernels of one name"
 
 # What numba puts around a kernel names these, for exceptions that no kernel raises. One name that the loader
 # does not find, and it takes address 0 for others as well: memset and sin, which LLVM calls.
@@ -53,7 +45,7 @@ for _name in ("NRT_MemInfo_call_dtor", "numba_gil_ensure", "numba_gil_release"):
 def load(kernel: str, dtype: torch.dtype) -> Callable[..., None]:
     """A kernel for one dtype, as a C function; the interpreter lock is released while it runs.
 
-    Its attributes are what `_threads` shares a batch by: `block`, and the function of a block by its address
+    Its attributes are what `threads` shares a batch by: `block`, and the function of a block by its address
     and for Python, `entry` and `work`.
     """
     with machine.LOCK:
@@ -76,7 +68,7 @@ def _link(kernel: str, dtype: torch.dtype, code: bytes) -> Callable[..., None]:
     kinds = MODULES[kernel].KERNELS[kernel]
     prototype = ctypes.CFUNCTYPE(None, *(types[kind] for kind in kinds))
     function: Any = prototype(engine.get_function_address(kernel))
-    function.block, function.entry = _threads.block(kinds), engine.get_function_address(f"{kernel}_entry")
+    function.block, function.entry = threads.block(kinds), engine.get_function_address(f"{kernel}_entry")
     function.work = ctypes.CFUNCTYPE(None, ctypes.c_void_p)(function.entry)
     function.engine = engine  # which owns the code
     return function
@@ -84,29 +76,33 @@ def _link(kernel: str, dtype: torch.dtype, code: bytes) -> Callable[..., None]:
 
 def _code(kernel: str, dtype: torch.dtype) -> bytes:
     name = f"{kernel}-{str(dtype).removeprefix('torch.')}-{_fingerprint()}"
-    code = _kept.read(name)
+    code = kept.read(name)
     if code is None:
         code = _compile(kernel, dtype)
-        _kept.write(name, code)
+        kept.write(name, code)
     return code
 
 
 def _compile(kernel: str, dtype: torch.dtype) -> bytes:
-    from . import _numba  # 0.2 s that a process which finds the machine code on disk does not spend
+    from . import by_numba  # 0.2 s that a process which finds the machine code on disk does not spend
 
-    name, (code, entry) = _numba.compile(MODULES[kernel], kernel, dtype)
+    name, (code, entry) = by_numba.compile(MODULES[kernel], kernel, dtype)
     module = llvm.parse_assembly(code)
     module.link_in(llvm.parse_assembly(entry))
     module.get_function(name).name = kernel
     return machine.target_machine(3).emit_object(module)
 
 
+ROOT = Path(__file__).parents[3]
+SOURCES = ("_kernels", "_formulas")  # folders whose every file loops may be made of
+
+
 @cache
-def _fingerprint(folder: Path = Path(__file__).parent) -> str:
+def _fingerprint(root: Path = ROOT) -> str:
     """Of all that machine code depends on: the sources, the compilers, the CPU."""
     digest = hashlib.sha256()
-    for source in sorted(folder.rglob("*.py")):
-        digest.update(f"\0{source.relative_to(folder)}\0".encode() + source.read_bytes())
+    for source in sorted(path for folder in SOURCES for path in (root / folder).rglob("*.py")):
+        digest.update(f"\0{source.relative_to(root).as_posix()}\0".encode() + source.read_bytes())
     compilers = sys.version_info[:3], llvmlite.__version__, metadata.version("numba"), llvm.llvm_version_info
     digest.update(f"{compilers} {sys.platform} {llvm.get_host_cpu_name()}".encode())
     digest.update(llvm.get_host_cpu_features().flatten().encode())

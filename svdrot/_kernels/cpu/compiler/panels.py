@@ -6,7 +6,7 @@ from llvmlite import ir
 from numba.core import cgutils, types
 from numba.extending import intrinsic
 
-from ._simd import FUSE, width
+from .simd import FUSE, width
 
 PANEL = 8  # rows of a block
 

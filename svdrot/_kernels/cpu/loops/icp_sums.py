@@ -17,8 +17,7 @@ import numpy as np
 import torch
 
 from svdrot._formulas import projection
-
-from . import pairs
+from svdrot._kernels import pairs
 
 TILE = 256  # pairs at a time
 RESIDUAL = 28  # the row after four of seven numbers
@@ -241,7 +240,7 @@ FORMULAS = (*projection.FORMULAS, pairs.difference)
 
 
 def vocabulary(dtype: torch.dtype, scalar: Any) -> dict[str, Any]:
-    from ._simd import integers
+    from svdrot._kernels.cpu.compiler.simd import integers
 
     words = {"TILE": TILE, "ROWS": ROWS, "RESIDUAL": RESIDUAL, "SUMS": SUMS, "INFINITY": math.inf}
     words |= {name: np.float64(value) for name, value in projection.constants(torch.float64).items()}

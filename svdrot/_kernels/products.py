@@ -1,7 +1,7 @@
 """Batches of matrices by Newton-Schulz, with word of which results hold. Engine of `general`.
 
-On a CPU, where they are small: many of them a matrix in every lane (`_polar_tiles`), a few or somewhat larger
-ones one after the other (`_polar_row_tiles`). On a GPU by the products of BLAS (`iteration`). The schedules
+On a CPU, where they are small: many of them a matrix in every lane (`polar_lanes`), a few or somewhat larger
+ones one after the other (`polar_rows`). On a GPU by the products of BLAS (`iteration`). The schedules
 are conditioning-capped (`svdrot.schedules`), so a factor that is orthonormal at the end is the nearest one:
 no step spreads singular values by more than it brings them together.
 """
@@ -16,7 +16,9 @@ from svdrot._precision import compute_dtype, device_type
 from svdrot.engine.memory import in_memory
 from svdrot.schedules import Schedule, newton_schulz_schedule
 
-from . import _polar_row_tiles, _polar_tiles, cpu, iteration
+from . import cpu
+from .cpu.loops import polar_lanes, polar_rows
+from .operations import iteration
 
 LARGE = {torch.float32: 112, torch.float64: 96}  # largest side: beyond, the SVD is as fast
 SMALL = 24  # largest side in lanes: at 32 five tiles of 16 matrices do not fit the cache
@@ -101,7 +103,7 @@ def differential(m: Tensor, q: Tensor, t: Tensor) -> tuple[Tensor, Tensor | None
     m, q, t = m.contiguous(), q.contiguous(), t.contiguous()
     d, residual = cpu.empty(m.shape, m.dtype), cpu.empty(m.shape[:1], m.dtype)
     arguments = m, q, t, d, residual, SQUARINGS[m.dtype], rows, columns
-    _run("differential_rows", *arguments, module=_polar_row_tiles)
+    _run("differential_rows", *arguments, module=polar_rows)
     return d, _holding(residual)
 
 
@@ -165,14 +167,14 @@ def _lanes(m: Tensor) -> int:
 def _in_lanes(m: Tensor, steps: Tensor) -> tuple[Tensor, Tensor]:
     rows, columns = m.shape[1:]
     q, residual = cpu.empty(m.shape, m.dtype), cpu.empty(m.shape[:1], m.dtype)
-    _run("polar", m, q, residual, steps, len(steps), rows, columns, module=_polar_tiles)
+    _run("polar", m, q, residual, steps, len(steps), rows, columns, module=polar_lanes)
     return q, residual
 
 
 def _turned_in_lanes(m: Tensor) -> tuple[Tensor, Tensor]:
     r, residual = _in_lanes(m, _own_steps(m.shape[-1], m.dtype))
     places = cpu.empty(m.shape[:1], m.dtype)
-    _run("turn", m, r, residual, places, SQUARINGS[m.dtype] - 1, m.shape[-1], module=_polar_tiles)
+    _run("turn", m, r, residual, places, SQUARINGS[m.dtype] - 1, m.shape[-1], module=polar_lanes)
     return r, residual
 
 
@@ -182,7 +184,7 @@ def _turned_in_lanes(m: Tensor) -> tuple[Tensor, Tensor]:
 def _in_rows(m: Tensor, steps: Tensor) -> tuple[Tensor, Tensor]:
     rows, columns = m.shape[1:]
     q, residual = cpu.empty(m.shape, m.dtype), cpu.empty(m.shape[:1], m.dtype)
-    _run("polar_rows", m, q, residual, steps, len(steps), rows, columns, module=_polar_row_tiles)
+    _run("polar_rows", m, q, residual, steps, len(steps), rows, columns, module=polar_rows)
     return q, residual
 
 
@@ -190,7 +192,7 @@ def _turned_in_rows(m: Tensor) -> tuple[Tensor, Tensor]:
     n, squarings = m.shape[-1], SQUARINGS[m.dtype]
     steps = _own_steps(n, m.dtype)
     r, residual = cpu.empty(m.shape, m.dtype), cpu.empty(m.shape[:1], m.dtype)
-    _run("rotation_rows", m, r, residual, steps, len(steps), squarings, n, module=_polar_row_tiles)
+    _run("rotation_rows", m, r, residual, steps, len(steps), squarings, n, module=polar_rows)
     return r, residual
 
 
@@ -204,7 +206,7 @@ def _run(name: str, m: Tensor, *arguments: Tensor | float, module: ModuleType) -
         tiles = cpu.empty((scratch,), m.dtype)
         cpu.load(name, m.dtype)(*addresses, tiles.data_ptr(), 0, count)
     else:
-        tile = 64 if module is _polar_tiles else 1
+        tile = 64 if module is polar_lanes else 1
         cpu.run_rows(name, m.dtype, count, numbers, (m, *arguments), scratch, tile)
 
 
