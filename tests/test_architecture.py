@@ -178,3 +178,32 @@ if child == 0:
 print(os.waitpid(child, 0)[1])
 """
     assert python(code).strip() == "0"
+
+
+def device_decisions(tree: ast.AST) -> list[int]:
+    """Lines that ask where a tensor is."""
+    return [
+        node.lineno
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Attribute)
+        and (
+            node.attr in ("is_cuda", "is_cpu")
+            or (node.attr == "type" and isinstance(node.value, ast.Attribute) and node.value.attr == "device")
+        )
+    ]
+
+
+@pytest.mark.parametrize("file", sorted(ROOT.rglob("*.py")), ids=lambda file: str(file.relative_to(ROOT)))
+def test_only_kernels_the_engine_and_precision_ask_for_the_device(file):
+    assert device_decisions(ast.parse("x.is_cuda\nx.device.type\nx.device")) == [1, 2]
+    if file.relative_to(ROOT).parts[0] not in ("_kernels", "engine", "_precision.py"):
+        lines = device_decisions(ast.parse(file.read_text()))
+        assert not lines, f"{file.name}:{lines}: ask `_kernels.side`."
+
+
+@pytest.mark.parametrize("folder", sorted({path.parent for path in ROOT.rglob("*.py")}), ids=str)
+def test_a_folder_can_be_taken_in_at_a_glance(folder):
+    most = 22 if folder == ROOT else 15
+    crowded = {ROOT / "registration": "takes its rooms next"}
+    if folder not in crowded:
+        assert len(list(folder.glob("*.py"))) <= most

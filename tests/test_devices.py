@@ -7,6 +7,7 @@ import pytest
 import torch
 
 import svdrot
+from svdrot import _kernels
 from svdrot import distributions as D
 from svdrot.polar import polar
 from svdrot.registration import (
@@ -96,3 +97,11 @@ assert scale.grad.isfinite()
 @pytest.mark.parametrize("first", [FIRST, THEN], ids=["export", "inference"])
 def test_what_the_first_call_of_a_process_leaves(first):
     subprocess.run([sys.executable, "-c", first], check=True, timeout=300)
+
+
+@pytest.mark.parametrize("name", ["kabsch", "lists", "robust", "nearest", "icp"])
+def test_a_device_without_kernels_takes_torch_operations(name, monkeypatch):
+    """And the search of neighbors a copy on the CPU: nobody is handed the address of another memory."""
+    expected = FUNCTIONS[name]()
+    monkeypatch.setattr(_kernels, "side", lambda x: "other")
+    torch.testing.assert_close(FUNCTIONS[name](), expected, rtol=1e-4, atol=1e-4)

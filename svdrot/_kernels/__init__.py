@@ -12,27 +12,31 @@ gives NaN in its own place and changes no other; nothing raises on data."""
 import warnings
 from functools import cache
 from types import ModuleType
+from typing import Literal
 
 from torch import Tensor
 
 from svdrot.engine.memory import in_memory as in_memory
-from svdrot.engine.memory import is_exporting as is_exporting
 
 from .cpu import pairs as pairs_cpu
 from .operations import pairs as pairs_reference
 
 
+def side(x: Tensor) -> Literal["cpu", "gpu", "other"]:
+    """Whose kernels may be called for what is where `x` is: loops, Triton, or neither: torch operations."""
+    return "cpu" if x.is_cpu else "gpu" if x.is_cuda else "other"
+
+
 def select_pairs(x: Tensor, *others: Tensor | None) -> ModuleType:
     """The fastest backend for pairs of points (B, N, d), by the contract of `operations.pairs`."""
-    if x.shape[-1] != 3 or x.device.type not in ("cpu", "cuda") or not in_memory(x, *others):
+    where = side(x)
+    if x.shape[-1] != 3 or where == "other" or not in_memory(x, *others):
         return pairs_reference
-    return compiled_pairs(x.device.type)
+    return pairs_cpu if where == "cpu" else _pairs_gpu()
 
 
 @cache
-def compiled_pairs(device: str) -> ModuleType:
-    if device == "cpu":
-        return pairs_cpu
+def _pairs_gpu() -> ModuleType:
     try:
         from .gpu import pairs as pairs_gpu
     except ImportError as error:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from svdrot import _kernels
 from svdrot._kernels import cpu
 from svdrot._kernels.cpu.loops import hypotheses
 from svdrot.registration.procrustes import Alignment, kabsch, umeyama
@@ -58,7 +59,7 @@ def truncated_costs(transform: Transform, pairs: Pairs) -> Tensor:
     linear = transform.scale[:, None, None] * transform.rotation
     rows = torch.cat((linear.flatten(1), transform.translation), 1)
     limit = pairs.threshold**2
-    if rows.device.type == "cpu":
+    if _kernels.side(rows) == "cpu":
         costs = torch.empty_like(rows[:, 0])
         n, packed = len(pairs), _packed(pairs)
         cpu.run_rows("truncated_costs", rows.dtype, len(rows), n, (rows, costs, packed, n, limit), 1, 1)
@@ -81,7 +82,7 @@ def consistent_sets(seeds: Tensor, size: int, pairs: Pairs) -> tuple[Tensor, Ten
     clique and lets the others die out. Where there are fewer members, the seed itself has the share 0.
     """
     limit = pairs.threshold**2
-    if seeds.device.type == "cpu":
+    if _kernels.side(seeds) == "cpu":
         members, shares = torch.empty(2, len(seeds), size, dtype=pairs.x.dtype, device="cpu")
         n, packed = len(pairs), _packed(pairs)
         arguments = (seeds.to(packed.dtype), members, shares, size, packed, n, limit)

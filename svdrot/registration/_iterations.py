@@ -7,6 +7,7 @@ from enum import IntEnum
 import torch
 from torch import Tensor
 
+from svdrot import _kernels
 from svdrot.registration import _steps
 from svdrot.registration._clouds import Clouds
 from svdrot.registration.neighbours import Followed, Neighbours
@@ -193,7 +194,7 @@ class Aligner:
         items: Tensor,
     ) -> tuple[_steps.Taken, Tensor]:
         """A step, and the weights of its pairs."""
-        if moved.is_cuda:
+        if _kernels.side(moved) != "cpu":
             pairs = self._pairs(source, rotation, moved, indices, distances.isfinite(), items)
             weights = pairs.weights
             if self.kernel != "none":

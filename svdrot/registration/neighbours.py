@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from svdrot import _kernels
 from svdrot._checks import check_floating, check_mask, check_whole, common_batch
 from svdrot._kernels import cpu
 from svdrot._kernels.cpu.loops.neighbors import LEAF, SCRATCH
@@ -77,13 +78,13 @@ class Neighbours:
             raise ValueError(f"`points` must have shape (M, d); got {tuple(points.shape)}.")
         self._points = points.detach()
         self.tree: _Boxes | None = None
-        if points.is_cuda:
+        if _kernels.side(points) == "gpu":
             self._search = self._try_all
         elif points.shape[1] <= 3:
-            self.tree = _Boxes(self._points)
+            self.tree = _Boxes(self._points.cpu())
             self._search = self.tree.search
         else:
-            self._search = _halves(self._points)
+            self._search = _halves(self._points.cpu())
 
     def query(self, query: Tensor, k: int = 1, max_distance: float | None = None) -> tuple[Tensor, Tensor]:
         """As `nearest`, for queries (N, d)."""
@@ -91,8 +92,10 @@ class Neighbours:
         d = self._points.shape[1]
         if query.ndim != 2 or query.shape[1] != d:
             raise ValueError(f"`query` must have shape (N, {d}); got {tuple(query.shape)}.")
-        distances, indices = self._search(query.detach(), *_checked(k, max_distance))
-        distances = distances.to(torch.promote_types(query.dtype, self._points.dtype))
+        where = query if _kernels.side(query) == "gpu" else query.cpu()
+        distances, indices = self._search(where.detach(), *_checked(k, max_distance))
+        dtype = torch.promote_types(query.dtype, self._points.dtype)
+        distances, indices = distances.to(query.device, dtype), indices.to(query.device)
         return (distances[:, 0], indices[:, 0]) if k == 1 else (distances, indices)
 
     def _try_all(self, query: Tensor, k: int, limit: float) -> tuple[Tensor, Tensor]:
@@ -109,10 +112,10 @@ def _checked(k: int, max_distance: float | None) -> tuple[int, float]:
 
 
 def _search_batch(x: Tensor, y: Tensor, k: int, limit: float) -> tuple[Tensor, Tensor]:
-    if x.is_cuda:
+    if _kernels.side(x) == "gpu":
         return _try_all(x, y, k, limit)
     distances = x.new_empty(*x.shape[:2], k)
-    indices = torch.empty(distances.shape, dtype=torch.long, device="cpu")
+    indices = torch.empty_like(distances, dtype=torch.long)
     for i in range(len(x)):
         found = Neighbours(y[i]).query(x[i], k, limit)
         distances[i], indices[i] = (value.view(-1, k) for value in found)
@@ -120,11 +123,9 @@ def _search_batch(x: Tensor, y: Tensor, k: int, limit: float) -> tuple[Tensor, T
 
 
 def _try_all(x: Tensor, y: Tensor, k: int, limit: float) -> tuple[Tensor, Tensor]:
-    from svdrot._kernels.gpu import (
-        neighbors as neighbours,  # imports triton, which CPU-only installs do not have
-    )
+    from svdrot._kernels.gpu import neighbors  # imports triton, which CPU-only installs do not have
 
-    squares, indices = neighbours.nearest(x, y, k)
+    squares, indices = neighbors.nearest(x, y, k)
     distances = squares.sqrt()
     absent = ~(distances <= limit)
     return distances.masked_fill(absent, math.inf), indices.masked_fill(absent, y.shape[1])
