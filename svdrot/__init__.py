@@ -7,6 +7,7 @@ Column vectors, quaternions w x y z, radians. Every function takes any batch sha
 from importlib import import_module
 
 from ._names import CONVERSIONS as _CONVERSIONS
+from ._names import KINDS as _KINDS
 
 # Nothing is loaded before it is used, not even torch, so that the command line answers at once. Type checkers
 # read `__init__.pyi`.
@@ -50,7 +51,7 @@ def __getattr__(name: str):
     elif name == "__version__":
         value = import_module("importlib.metadata").version("svdrot")
     else:
-        more = "; it has X_to_Y of the representations in `svdrot.representations`" if "_to_" in name else ""
+        more = f"; it has X_to_Y of {', '.join(_KINDS)}" if "_to_" in name else ""
         raise AttributeError(f"module 'svdrot' has no attribute {name!r}{more}")
     globals()[name] = value
     return value

@@ -25,8 +25,7 @@ from torch import Tensor
 
 from ._checks import check_shape
 from ._precision import result_dtype, to_compute
-from .representations import SEQUENCES, matrix_to_rotation_6d, rotation_6d_to_matrix
-from .representations._convert import REPRESENTATIONS
+from .representations import SEQUENCES, TABLE, matrix_to_rotation_6d, rotation_6d_to_matrix
 
 if TYPE_CHECKING:
     from scipy.spatial.transform import Rotation
@@ -72,7 +71,7 @@ def to_convention(value: Tensor, library: str, representation: str, *, degrees: 
         TypeError: if `value` is not floating point.
     """
     pair = _find(library, representation)
-    check_shape("value", value, *REPRESENTATIONS[representation].shape)
+    check_shape("value", value, *TABLE[representation].shape)
     return pair.write(value) / _unit_angle(representation, degrees)
 
 

@@ -18,7 +18,6 @@ others. In names of functions 6d is rotation_6d, and so on, and 10d symmetric_10
 
 from typing import TYPE_CHECKING
 
-from ._convert import REPRESENTATIONS as REPRESENTATIONS
 from ._convert import convert_rotation as convert_rotation
 from ._euler import SEQUENCES as SEQUENCES
 from ._euler import euler_to_matrix as euler_to_matrix
@@ -47,6 +46,7 @@ from ._quaternions import mrp_to_quaternion as mrp_to_quaternion
 from ._quaternions import quaternion_to_axis_angle as quaternion_to_axis_angle
 from ._quaternions import quaternion_to_matrix as quaternion_to_matrix
 from ._quaternions import quaternion_to_mrp as quaternion_to_mrp
+from ._table import TABLE as TABLE
 
 CONVERSIONS = {name: globals().get(name, made) for name, made in named_conversions().items()}
 globals().update(CONVERSIONS)

@@ -1,56 +1,16 @@
 """From any representation to any other, by name."""
 
-from collections.abc import Callable
 from types import SimpleNamespace
-from typing import Any, Literal, NamedTuple
+from typing import Any
 
 from torch import Tensor
 
 from svdrot._checks import check_shape
-from svdrot._formulas import conversions, euler, frames, linear
-from svdrot._formulas.vectors import normalized, rescaled_or_first_axis
+from svdrot._formulas import conversions
 from svdrot.engine.maps import Map
 from svdrot.engine.memory import unseen_by_dynamo
 
-
-class _Representation(NamedTuple):
-    shape: tuple[int, ...]  # of one element
-    hub: Literal["matrix", "quaternion"]  # what `read` gives and `write` takes
-    read: Callable[[Any], Any]  # formulas
-    write: Callable[[Any], Any]
-
-
-def _unchanged(value: Any) -> Any:
-    return value
-
-
-def _unit(quaternion: Any) -> Any:
-    return normalized(rescaled_or_first_axis(quaternion))
-
-
-def _euler(sequence: str) -> _Representation:
-    return _Representation(
-        (3,), "quaternion", euler.euler_to_quaternion[sequence], euler.quaternion_to_euler[sequence]
-    )
-
-
-def _by_quaternion(name: str) -> _Representation:
-    read, write = getattr(conversions, f"{name}_to_quaternion"), getattr(conversions, f"quaternion_to_{name}")
-    return _Representation((3,), "quaternion", read, write)
-
-
-REPRESENTATIONS = {
-    "matrix": _Representation((3, 3), "matrix", _unchanged, _unchanged),
-    "quaternion": _Representation((4,), "quaternion", _unit, _unchanged),
-    "axis_angle": _by_quaternion("axis_angle"),
-    "mrp": _by_quaternion("mrp"),
-    "2vec": _Representation((6,), "matrix", frames.rotation_2vec_to_matrix, frames.matrix_to_rotation_6d),
-    "5d": _Representation((5,), "matrix", frames.rotation_5d_to_matrix, frames.matrix_to_rotation_5d),
-    "6d": _Representation((6,), "matrix", frames.rotation_6d_to_matrix, frames.matrix_to_rotation_6d),
-    "9d": _Representation((9,), "matrix", linear.rotation_9d_to_matrix, linear.matrix_to_rotation_9d),
-    "10d": _Representation((10,), "matrix", linear.symmetric_10d_to_matrix, linear.matrix_to_symmetric_10d),
-    **{f"euler_{sequence}": _euler(sequence) for sequence in euler.SEQUENCES},
-}
+from ._table import TABLE, Row
 
 
 def convert_rotation(value: Tensor, source: str, target: str) -> Tensor:
@@ -110,11 +70,11 @@ def _conversion(source: str, target: str) -> Map:
     return Map(convert, {"value": start.shape}, result, name=f"{__name__}.{source}_to_{target}")
 
 
-def _find(argument: str, name: str) -> _Representation:
-    if name not in REPRESENTATIONS:
-        names = ", ".join(repr(known) for known in REPRESENTATIONS if not known.startswith("euler_"))
+def _find(argument: str, name: str) -> Row:
+    if name not in TABLE:
+        names = ", ".join(repr(known) for known in TABLE if not known.startswith("euler_"))
         raise ValueError(
             f'`{argument}` must be one of {names}, or "euler_" and one of the 24 sequences of axes, such as '
             f'"euler_XYZ"; got {name!r}.'
         )
-    return REPRESENTATIONS[name]
+    return TABLE[name]

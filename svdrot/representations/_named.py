@@ -5,21 +5,20 @@ from itertools import permutations
 
 from torch import Tensor
 
+from svdrot import _names
+
 from ._convert import convert_rotation
 from ._euler import check_sequence
+from ._table import TABLE
 
-# Names in functions, of `svdrot._names`: in those of `convert_rotation`, and in words.
+# By their names in functions: those of `convert_rotation`, and what their numbers are.
 KINDS = {
-    "matrix": ("matrix", "rotations (..., 3, 3)"),
-    "quaternion": ("quaternion", "quaternions w x y z (..., 4)"),
-    "axis_angle": ("axis_angle", "rotation vectors in radians (..., 3)"),
-    "mrp": ("mrp", "modified Rodrigues parameters (..., 3)"),
-    "euler": ("euler_{}", "Euler angles in radians (..., 3) about the axes of `sequence`"),
-    "rotation_2vec": ("2vec", "two directions (..., 6)"),
-    "rotation_5d": ("5d", "projected columns (..., 5)"),
-    "rotation_6d": ("6d", "the first two columns (..., 6)"),
-    "rotation_9d": ("9d", "the nine entries (..., 9)"),
-    "symmetric_10d": ("10d", "symmetric forms (..., 10)"),
+    kind: next(
+        (f"{kind}_{{}}" if kind == "euler" else name, row.words)
+        for name, row in TABLE.items()
+        if row.kind == kind
+    )
+    for kind in _names.KINDS
 }
 
 

@@ -6,7 +6,7 @@ from inspect import signature
 from typing import Any
 
 from svdrot import losses, nn, registration, representations
-from svdrot.representations._convert import REPRESENTATIONS as CONVERTED
+from svdrot.representations import TABLE as CONVERTED
 from svdrot.schedules import SCHEDULES
 
 from .arrays import clouds, matrices, rotations

@@ -10,7 +10,7 @@ from torch import Tensor
 from svdrot import representations, symmetries
 from svdrot.conventions import CONVENTIONS
 from svdrot.registration import Transform
-from svdrot.representations._convert import REPRESENTATIONS as CONVERTED
+from svdrot.representations import TABLE as CONVERTED
 
 from .arrays import clouds, matrices, rotations, unit, vectors
 from .draws import Draw

@@ -1,0 +1,133 @@
+"""Every representation is a row here; conversions, their names and the heads of networks follow from it."""
+
+from collections.abc import Callable
+from typing import Any, Literal, NamedTuple
+
+from svdrot import _names
+from svdrot._formulas import conversions, euler, frames, linear
+from svdrot._formulas.vectors import normalized, rescaled_or_first_axis
+from svdrot.engine.maps import Map
+
+HEAD_SEQUENCE = "XYZ"  # of the Euler angles that a head regresses
+
+
+class Row(NamedTuple):
+    """A representation.
+
+    Args:
+        shape: of one element.
+        hub: where it meets the others: what `read` gives and `write` takes.
+        read: formula to the hub.
+        write: formula from the hub.
+        to_matrix: formula to the matrix, None for itself.
+        kind: its name in functions, of `svdrot._names.KINDS`.
+        words: what its numbers are.
+        head: its name as the head of a network, None if it is none.
+    """
+
+    shape: tuple[int, ...]
+    hub: Literal["matrix", "quaternion"]
+    read: Callable[[Any], Any]
+    write: Callable[[Any], Any]
+    to_matrix: Map | None
+    kind: str
+    words: str
+    head: str | None
+
+
+def _by_quaternion(name: str, words: str) -> Row:
+    """Three numbers, written from and to the quaternion in `conversions`."""
+    read, write, to_matrix = (
+        getattr(conversions, f"{a}_to_{b}")
+        for a, b in ((name, "quaternion"), ("quaternion", name), (name, "matrix"))
+    )
+    return Row((3,), "quaternion", read, write, to_matrix, name, words, name)
+
+
+def _by_matrix(features: int, read: Map, write: Map, kind: str, words: str, head: str) -> Row:
+    return Row((features,), "matrix", read, write, read, kind, words, head)
+
+
+def _of_euler(sequence: str) -> Row:
+    read, write = euler.euler_to_quaternion[sequence], euler.quaternion_to_euler[sequence]
+    head = "euler" if sequence == HEAD_SEQUENCE else None
+    words = "Euler angles in radians (..., 3) about the axes of `sequence`"
+    return Row((3,), "quaternion", read, write, euler.euler_to_matrix[sequence], "euler", words, head)
+
+
+def _unchanged(value: Any) -> Any:
+    return value
+
+
+def _unit(quaternion: Any) -> Any:
+    return normalized(rescaled_or_first_axis(quaternion))
+
+
+TABLE: dict[str, Row] = {
+    "matrix": Row(
+        (3, 3),
+        "matrix",
+        _unchanged,
+        _unchanged,
+        None,
+        "matrix",
+        "rotations (..., 3, 3)",
+        None,
+    ),
+    "9d": _by_matrix(
+        9,
+        linear.rotation_9d_to_matrix,
+        linear.matrix_to_rotation_9d,
+        "rotation_9d",
+        "the nine entries (..., 9)",
+        "svd",
+    ),
+    "6d": _by_matrix(
+        6,
+        frames.rotation_6d_to_matrix,
+        frames.matrix_to_rotation_6d,
+        "rotation_6d",
+        "the first two columns (..., 6)",
+        "6d",
+    ),
+    "quaternion": Row(
+        (4,),
+        "quaternion",
+        _unit,
+        _unchanged,
+        conversions.quaternion_to_matrix,
+        "quaternion",
+        "quaternions w x y z (..., 4)",
+        "quaternion",
+    ),
+    "axis_angle": _by_quaternion("axis_angle", "rotation vectors in radians (..., 3)"),
+    **{f"euler_{sequence}": _of_euler(sequence) for sequence in euler.SEQUENCES},
+    "10d": _by_matrix(
+        10,
+        linear.symmetric_10d_to_matrix,
+        linear.matrix_to_symmetric_10d,
+        "symmetric_10d",
+        "symmetric forms (..., 10)",
+        "10d",
+    ),
+    "5d": _by_matrix(
+        5,
+        frames.rotation_5d_to_matrix,
+        frames.matrix_to_rotation_5d,
+        "rotation_5d",
+        "projected columns (..., 5)",
+        "5d",
+    ),
+    "2vec": _by_matrix(
+        6,
+        frames.rotation_2vec_to_matrix,
+        frames.matrix_to_rotation_6d,
+        "rotation_2vec",
+        "two directions (..., 6)",
+        "2vec",
+    ),
+    "mrp": _by_quaternion("mrp", "modified Rodrigues parameters (..., 3)"),
+}
+
+if {row.kind for row in TABLE.values()} != {*_names.KINDS}:
+    raise AssertionError("svdrot._names.KINDS must be the kinds of the table of representations")
