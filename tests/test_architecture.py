@@ -17,6 +17,7 @@ ROOT = Path(svdrot.__file__).parent
 # A module imports only from its own floor or below.
 FLOORS = {
     "_checks": 0,
+    "_deprecated": 0,
     "_names": 0,
     "_precision": 0,
     "engine": 0,

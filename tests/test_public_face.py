@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 import svdrot
-from svdrot import _names, representations
+from svdrot import _deprecated, _names, representations
 
 ROOT = Path(svdrot.__file__).parent
 STUB = ROOT / "representations" / "_conversions.pyi"
@@ -71,6 +71,18 @@ def test_the_version_is_that_of_the_package():
     assert svdrot.__version__ == metadata.version("svdrot")
     changes = (ROOT.parent / "CHANGELOG.md").read_text()
     assert re.search(rf"^## \[{re.escape(svdrot.__version__)}\]", changes, re.M), "CHANGELOG.md has no entry."
+
+
+@pytest.mark.parametrize("old", _deprecated.NAMES, ids=".".join)
+def test_old_names_work_and_tell_the_new(old):
+    module, name = old
+    where, new = _deprecated.NAMES[old]
+    with pytest.warns(DeprecationWarning, match=re.escape(f"`{module}.{name}` is now `{where}.{new}`")):
+        found = getattr(importlib.import_module(module), name)
+    assert found is getattr(importlib.import_module(where), new)
+    assert name not in dir(importlib.import_module(module))
+    with pytest.raises(AttributeError, match=f"'{module}' has no attribute 'nothing'"):
+        _ = importlib.import_module(module).nothing
 
 
 def test_results_and_their_parts_are_exported():

@@ -53,3 +53,9 @@ globals().update(CONVERSIONS)
 
 if TYPE_CHECKING:  # `_conversions.pyi` says the types of all of them
     from ._conversions import *  # noqa: F403  # pyright: ignore[reportMissingModuleSource]
+else:
+
+    def __getattr__(name):
+        from svdrot._deprecated import renamed
+
+        return renamed(__name__, name)
