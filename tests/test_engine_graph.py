@@ -525,7 +525,7 @@ def test_formulas_that_would_be_silently_wrong_are_refused():
     with pytest.raises(ValueError, match=r"must have shape \(2, 3\); got \(3, 2\)"):
         Map(lambda x: x.T, {"x": (2, 3)}, (2, 3), name="transposed")(torch.ones(4, 2, 3))
     with pytest.raises(TypeError, match="`where` takes a condition"):
-        words.where(~True, 1.0, 2.0)
+        words.where(-2, 1.0, 2.0)  # what ~True is
     scaled = Map(lambda x, s: s * x, {"x": ()}, (), scalars=1, name="scaled")
     with pytest.raises(TypeError, match="`scaled` takes x and 1 scalars"):
         Map(lambda x: scaled(x), {"x": ()}, (), name="without its scalar")(torch.ones(3))
