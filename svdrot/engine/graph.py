@@ -21,16 +21,13 @@ from .walk import ordered
 MOST_OPERATIONS = 1_000_000  # of one formula: no loop of it ends, if it makes more
 
 
-def _operators(op: str) -> tuple[Callable[..., Any], Callable[..., Any]]:
-    """An operator and the same with its arguments swapped; arrays take symbols entry by entry themselves."""
+def _straight(op: str) -> Callable[[Any, Any], Any]:
+    """An operator; arrays take symbols entry by entry themselves."""
+    return lambda x, y: NotImplemented if isinstance(y, np.ndarray) else node(op, x, y)
 
-    def straight(self, other):
-        return NotImplemented if isinstance(other, np.ndarray) else node(op, self, other)
 
-    def swapped(self, other):
-        return NotImplemented if isinstance(other, np.ndarray) else node(op, other, self)
-
-    return straight, swapped
+def _swapped(op: str) -> Callable[[Any, Any], Any]:
+    return lambda x, y: NotImplemented if isinstance(y, np.ndarray) else node(op, y, x)
 
 
 class Node:
@@ -40,22 +37,18 @@ class Node:
     op: str
     args: "tuple[Node, ...]"
     value: Any
-    __add__: Any
-    __radd__: Any
-    __sub__: Any
-    __rsub__: Any
-    __mul__: Any
-    __rmul__: Any
-    __truediv__: Any
-    __rtruediv__: Any
 
     def __init__(self, op: str, args: tuple["Node", ...] = (), value: Any = None):
         self.op, self.args, self.value = op, args, value
 
-    __add__, __radd__ = _operators("add")
-    __sub__, __rsub__ = _operators("sub")
-    __mul__, __rmul__ = _operators("mul")
-    __truediv__, __rtruediv__ = _operators("div")
+    __add__: Any = _straight("add")
+    __radd__: Any = _swapped("add")
+    __sub__: Any = _straight("sub")
+    __rsub__: Any = _swapped("sub")
+    __mul__: Any = _straight("mul")
+    __rmul__: Any = _swapped("mul")
+    __truediv__: Any = _straight("div")
+    __rtruediv__: Any = _swapped("div")
 
     def __neg__(self) -> "Node":
         return node("neg", self)
