@@ -37,8 +37,8 @@ def image(matrix: Tensor, vector: Tensor) -> Tensor:
 def _promoted(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor, torch.dtype]:
     """Both in the dtype to compute in, and that of the result."""
     common = torch.promote_types(a.dtype, b.dtype)
-    like = a if a.dtype == common else b if b.dtype == common else a.to(common)
-    return a.to(compute_dtype(like)), b.to(compute_dtype(like)), result_dtype(like)
+    a, b = a.to(common), b.to(common)
+    return a.to(compute_dtype(a)), b.to(compute_dtype(b)), result_dtype(a)
 
 
 def length(v: Tensor) -> Tensor:
