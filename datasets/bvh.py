@@ -34,9 +34,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from datasets import _text
 from svdrot._checks import check_shape
 from svdrot._precision import compute_dtype
+from svdrot.io import text
 from svdrot.representations import euler_to_matrix
 
 CHANNELS = tuple(f"{axis}{kind}" for kind in ("position", "rotation") for axis in "XYZ")
@@ -81,7 +81,7 @@ def read(path: Path) -> tuple[Skeleton, Tensor, float]:
     count = int(lines.number("Frames:", "a whole number of frames", integer=True))
     seconds = lines.number("Frame Time:", "the seconds between two frames")
     width = sum(map(len, skeleton.channels))
-    frames = [_text.numbers(path, *line, width, "one of each channel") for line in lines.rest()]
+    frames = [text.numbers(path, *line, width, "one of each channel") for line in lines.rest()]
     if len(frames) != count:
         raise ValueError(
             f"{path}, line {lines.line}: wanted the {count} frames of `Frames:`; the file has {len(frames)}."
@@ -94,7 +94,7 @@ class _Lines:
 
     def __init__(self, path: Path):
         self.path, self.line = path, 0
-        self._lines = _text.lines(path)
+        self._lines = text.lines(path)
         self._waiting: list[str] = []
 
     def take(self, wanted: str) -> str:
@@ -130,15 +130,15 @@ class _Lines:
         return numbers[0]
 
     def rest(self) -> Iterator[tuple[int, str]]:
-        for number, text in self._lines:
+        for number, line in self._lines:
             self.line = number
-            yield number, text
+            yield number, line
 
 
 def _finite(words: list[str]) -> list[float]:
     """The numbers that words are, none if any is not a finite one."""
     try:
-        numbers = [_text.real(word) for word in words]
+        numbers = [text.real(word) for word in words]
     except ValueError:
         return []
     return numbers if all(map(isfinite, numbers)) else []

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from svdrot._checks import check_positive
-from svdrot.registration import _formats
+from svdrot.io import meshes, text
 
 CATEGORIES = tuple(
     "airplane bathtub bed bench bookshelf bottle bowl car chair cone cup curtain desk door dresser "
@@ -74,8 +74,8 @@ def read_off(path: Path) -> tuple[Tensor, Tensor]:
     """
     path = Path(path)
     data = path.read_bytes()
-    vertices = _formats.off(path, data)
-    rows = _formats.lines(data)
+    vertices = meshes.off(path, data)
+    rows = text.rows_of(data)
     head = 1 if any(map(str.isdigit, rows[0][1])) else 2
     broken = ~np.isfinite(vertices).all(1)
     if broken.any():
@@ -86,7 +86,7 @@ def read_off(path: Path) -> tuple[Tensor, Tensor]:
         by_corners.setdefault(line.split(None, 1)[0], []).append((number, line))
     triangles = [np.empty((0, 3), np.int64)]
     for corners, faces in by_corners.items():
-        table = _formats.table(path, faces)[:, 1 : int(corners) + 1]
+        table = text.table(path, faces)[:, 1 : int(corners) + 1]
         bad = ~((table >= 0) & (table < len(vertices)) & (table == np.rint(table))).all(1)
         if bad.any():
             number, line = faces[int(bad.argmax())]

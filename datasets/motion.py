@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from datasets import bvh
-from svdrot.registration._formats import load_numpy
+from svdrot.io.arrays import load_numpy
 from svdrot.representations import quaternion_to_matrix
 
 SKELETON = "standard.bvh"
@@ -144,7 +144,7 @@ def _published(root: Path) -> list[Path]:
 
 
 def split(clips: Clips) -> tuple[list[int], list[int]]:
-    """Indices of training clips and of held-out ones, always whole: neighbouring frames are all but equal.
+    """Indices of training clips and of held-out ones, always whole: neighboring frames are all but equal.
 
     The published clips are split as published. Of others one in twelve of each kind is held out, at least one
     where there are two; they may show people who are in the training clips, too, so that errors on them say

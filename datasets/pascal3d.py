@@ -26,7 +26,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from datasets import _text
+from svdrot.io import text
 from svdrot.representations import euler_to_matrix
 
 CATEGORIES = tuple(
@@ -237,4 +237,4 @@ def _listed(root: Path, category: str, test: bool) -> Iterator[tuple[Path, Path]
 def _names(root: Path, path: str) -> list[str]:
     if not (root / path).is_file():
         raise FileNotFoundError(f"no {(root / path).resolve()}.{SOURCE}")
-    return [line.split()[0] for _, line in _text.lines(root / path)]
+    return [line.split()[0] for _, line in text.lines(root / path)]

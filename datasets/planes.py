@@ -24,9 +24,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from datasets import _text
-from svdrot.registration._formats import load_numpy
-from svdrot.registration.files import replacing
+from svdrot.io import text
+from svdrot.io.arrays import load_numpy
+from svdrot.io.files import replacing
 
 PACKED = "shapenet_planes_train2290.npz"
 VALIDATION = 400  # of the training clouds, as in Brégier 2021
@@ -158,9 +158,9 @@ def read_pts(path: Path) -> NDArray:
         ValueError: with the file and the line, if a line is not three finite numbers, or if there is none.
     """
     rows = []
-    for number, line in enumerate(_text.read(path).splitlines(), 1):
+    for number, line in enumerate(text.read(path).splitlines(), 1):
         try:
-            row = [_text.real(word) for word in line.split()]
+            row = [text.real(word) for word in line.split()]
         except ValueError:
             row = []
         if len(row) != 3 or not all(abs(number) <= LARGEST for number in row):

@@ -1,6 +1,6 @@
 r"""Pairs of clouds with the transform between them, target = R source + t: from folders, and made of objects.
 
-A folder holds a pair, in files of any form that `svdrot.registration.files` reads:
+A folder holds a pair, in files of any form that `svdrot.io` reads:
 
     source.*   or src.*     the cloud that is to be moved
     target.*   or ref.*     the cloud that stays
@@ -24,12 +24,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from datasets import _text
-from datasets.trajectories import check_rotations
-from svdrot.registration._formats import load_numpy
-from svdrot.registration.files import read_points, read_transform
-from svdrot.registration.transform import Transform
+from svdrot.io import text
+from svdrot.io.arrays import load_numpy
+from svdrot.io.points import read_points
+from svdrot.io.transforms import check_rotations, read_transform
 from svdrot.representations import quaternion_to_matrix
+from svdrot.transform import Transform
 
 SOURCE = ("source", "src")
 TARGET = ("target", "ref")
@@ -153,13 +153,13 @@ def read_information(path: Path) -> FragmentPairs:
 
 def _blocks(path: Path, size: int) -> tuple[FragmentPairs, list[int]]:
     """Blocks of a line `i j fragments` and `size` rows of as many numbers, and the lines they begin at."""
-    lines = list(_text.lines(path))
+    lines = list(text.lines(path))
     if not lines:
         raise ValueError(f"{path} holds no pairs.")
     heads, values, begins, of = [], [], [], 0
     for first in range(0, len(lines), size + 1):
         block = lines[first : first + size + 1]
-        head = _text.numbers(path, *block[0], 3, "`i j fragments`")
+        head = text.numbers(path, *block[0], 3, "`i j fragments`")
         if len(block) <= size:
             raise ValueError(
                 f"{path}, line {block[-1][0]}: the file ends within the {size} rows of the pair at line "
@@ -177,7 +177,7 @@ def _blocks(path: Path, size: int) -> tuple[FragmentPairs, list[int]]:
             )
             raise ValueError(f"{path}, line {block[0][0]}: wanted {wanted}, from 0 on; got {block[0][1]!r}.")
         heads.append([i, j])
-        values.append([_text.numbers(path, *line, size, f"a row of {size}") for line in block[1:]])
+        values.append([text.numbers(path, *line, size, f"a row of {size}") for line in block[1:]])
         begins.append(block[0][0])
     return FragmentPairs(torch.tensor(heads), of, torch.tensor(values, dtype=torch.float64)), begins
 

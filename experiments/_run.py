@@ -30,7 +30,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from experiments._settings import Settings
-from svdrot.registration import files
+from svdrot.io import points as files
 
 ROOT = Path(__file__).resolve().parents[1]
 Config = TypeVar("Config", bound=Settings)

@@ -6,12 +6,14 @@ Column vectors, quaternions w x y z, radians. Every function takes any batch sha
 
 from importlib import import_module
 
+from . import _deprecated
 from ._names import CONVERSIONS as _CONVERSIONS
 from ._names import KINDS as _KINDS
 
 # Nothing is loaded before it is used, not even torch, so that the command line answers at once. Type checkers
 # read `__init__.pyi`.
 _HOMES = {
+    "Transform": "transform",
     "exp_map": "interpolation",
     "interpolate_rotations": "interpolation",
     "log_map": "interpolation",
@@ -29,8 +31,11 @@ _HOMES = {
     "random_small_rotation": "rotations",
 }
 _MODULES = (
+    "averaging",
     "conventions",
     "distributions",
+    "evaluation",
+    "io",
     "losses",
     "nn",
     "optim",
@@ -38,7 +43,6 @@ _MODULES = (
     "registration",
     "representations",
     "schedules",
-    "streaming",
     "symmetries",
 )
 
@@ -50,6 +54,8 @@ def __getattr__(name: str):
         return import_module(f"svdrot.{name}")
     elif name == "__version__":
         value = import_module("importlib.metadata").version("svdrot")
+    elif ("svdrot", name) in _deprecated.NAMES:
+        return _deprecated.renamed("svdrot", name)
     else:
         more = f"; it has X_to_Y of {', '.join(_KINDS)}" if "_to_" in name else ""
         raise AttributeError(f"module 'svdrot' has no attribute {name!r}{more}")
@@ -62,3 +68,5 @@ def __dir__() -> list[str]:
 
 
 __all__ = sorted((*_HOMES, *_MODULES, "__version__"))
+
+_deprecated.alias_modules(__name__)

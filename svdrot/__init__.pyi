@@ -1,7 +1,10 @@
 """The public names for type checkers; `__init__.py` loads them when they are used."""
 
+from . import averaging as averaging
 from . import conventions as conventions
 from . import distributions as distributions
+from . import evaluation as evaluation
+from . import io as io
 from . import losses as losses
 from . import nn as nn
 from . import optim as optim
@@ -9,7 +12,6 @@ from . import polar as polar
 from . import registration as registration
 from . import representations as representations
 from . import schedules as schedules
-from . import streaming as streaming
 from . import symmetries as symmetries
 from .interpolation import exp_map as exp_map
 from .interpolation import interpolate_rotations as interpolate_rotations
@@ -26,5 +28,6 @@ from .rotations import is_rotation as is_rotation
 from .rotations import random_rotation as random_rotation
 from .rotations import random_rotation_within as random_rotation_within
 from .rotations import random_small_rotation as random_small_rotation
+from .transform import Transform as Transform
 
 __version__: str

@@ -1,17 +1,67 @@
 """Old names: they work for one release, with a warning that names the new one."""
 
+import sys
 import warnings
+from collections.abc import Callable
+from functools import wraps
 from importlib import import_module
-from typing import Any
+from types import ModuleType
+from typing import Any, TypeVar, cast
 
 # (module, old name): (where it is now, its name there).
 NAMES = {
+    ("svdrot", "streaming"): ("svdrot.evaluation", "streaming"),
     ("svdrot.representations", "REPRESENTATIONS"): ("svdrot.representations", "TABLE"),
+    ("svdrot.registration", "Neighbours"): ("svdrot.registration", "Neighbors"),
+    ("svdrot.registration", "Synchronization"): ("svdrot.averaging", "Synchronization"),
+    ("svdrot.registration", "average_curvature"): ("svdrot.averaging", "average_curvature"),
+    ("svdrot.registration", "average_rotations"): ("svdrot.averaging", "average_rotations"),
+    ("svdrot.registration", "pose_metrics"): ("svdrot.evaluation", "poses"),
+    ("svdrot.registration", "read_points"): ("svdrot.io", "read_points"),
+    ("svdrot.registration", "read_transform"): ("svdrot.io", "read_transform"),
+    ("svdrot.registration", "synchronize_rotations"): ("svdrot.averaging", "synchronize_rotations"),
+    ("svdrot.registration", "trajectories"): ("svdrot.evaluation", "trajectories"),
+    ("svdrot.registration", "write_points"): ("svdrot.io", "write_points"),
+    ("svdrot.registration", "write_transform"): ("svdrot.io", "write_transform"),
 }
+
+# Old module: the modules that have its names now, asked in this order.
+MODULES = {
+    "svdrot.streaming": ("svdrot.evaluation.streaming",),
+    "svdrot.registration.averaging": ("svdrot.averaging.rotations",),
+    "svdrot.registration.consistency": ("svdrot.registration.pairs.consistency",),
+    "svdrot.registration.features": ("svdrot.registration.clouds.features",),
+    "svdrot.registration.files": ("svdrot.io.points", "svdrot.io.transforms"),
+    "svdrot.registration.global_registration": ("svdrot.registration.clouds.global_registration",),
+    "svdrot.registration.icp": ("svdrot.registration.clouds.icp",),
+    "svdrot.registration.neighbours": ("svdrot.registration.clouds.neighbors",),
+    "svdrot.registration.pose_metrics": ("svdrot.evaluation.poses",),
+    "svdrot.registration.procrustes": ("svdrot.registration.pairs.procrustes",),
+    "svdrot.registration.ransac": ("svdrot.registration.pairs.ransac",),
+    "svdrot.registration.reweighting": ("svdrot.registration.pairs.reweighting",),
+    "svdrot.registration.robust": ("svdrot.registration.pairs.robust",),
+    "svdrot.registration.surfaces": ("svdrot.registration.clouds.surfaces",),
+    "svdrot.registration.synchronization": ("svdrot.averaging.graphs",),
+    "svdrot.registration.trajectories": ("svdrot.evaluation.trajectories",),
+    "svdrot.registration.transform": ("svdrot.transform",),
+}
+_RENAMED = {"Neighbours": "Neighbors"}  # within a module that moved
+
+# (function, old argument): its name now.
+ARGUMENTS = {("svdrot.registration.icp", "neighbours"): "neighbors"}
+
+# Functions that took (points, estimate, truth), and take (estimate, truth, points) now.
+POINTS_FIRST = (
+    "svdrot.evaluation.poses.add",
+    "svdrot.evaluation.poses.add_symmetric",
+    "svdrot.evaluation.poses.point_rmse",
+)
+
+_F = TypeVar("_F", bound=Callable[..., Any])
 
 
 def renamed(module: str, name: str) -> Any:
-    """What an old name of a module stands for; the module's `__getattr__` calls it.
+    """Return what an old name of a module stands for; the module's `__getattr__` calls it.
 
     Raises:
         AttributeError: if it is not an old name.
@@ -19,9 +69,69 @@ def renamed(module: str, name: str) -> Any:
     if (module, name) not in NAMES:
         raise AttributeError(f"module {module!r} has no attribute {name!r}")
     where, new = NAMES[module, name]
-    warnings.warn(
-        f"`{module}.{name}` is now `{where}.{new}`; the old name goes with the next release.",
-        DeprecationWarning,
-        stacklevel=3,
-    )
+    _warn(f"{module}.{name}", f"{where}.{new}")
     return getattr(import_module(where), new)
+
+
+def _warn(old: str, new: str, level: int = 4) -> None:
+    message = f"`{old}` is now `{new}`; the old name goes with the next release."
+    warnings.warn(message, DeprecationWarning, stacklevel=level)
+
+
+def renamed_arguments(path: str) -> Callable[[_F], _F]:
+    """Let the public function at `path` be called by its old arguments, of `ARGUMENTS`."""
+    names = {old: new for (function, old), new in ARGUMENTS.items() if function == path}
+
+    def decorate(function: _F) -> _F:
+        @wraps(function)
+        def call(*args: Any, **named: Any) -> Any:
+            for old in names.keys() & named.keys():
+                if names[old] in named:
+                    raise TypeError(f"{path}() got `{names[old]}` and its old name `{old}`.")
+                _warn(f"{path}({old}=)", f"{path}({names[old]}=)", 3)
+                named[names[old]] = named.pop(old)
+            return function(*args, **named)
+
+        return cast(_F, call)
+
+    return decorate
+
+
+def points_first(function: _F) -> _F:
+    """Let a function of `POINTS_FIRST` be called with the points before the poses, as it was."""
+
+    @wraps(function)
+    def call(*args: Any, **named: Any) -> Any:
+        tensors = [hasattr(given, "is_floating_point") for given in args]  # which no pose is
+        if tensors[:1] == [True] and tensors[2:] != [True]:
+            path = f"{function.__module__}.{function.__name__}"
+            _warn(f"{path}(points, estimate, truth)", f"{path}(estimate, truth, points)", 3)
+            named |= zip(("points", "estimate", "truth"), args, strict=False)
+            args = args[3:]
+        return function(*args, **named)
+
+    return cast(_F, call)
+
+
+def alias_modules(package: str) -> None:
+    """Let `import` find the old modules of a package.
+
+    They are put where Python looks first, since an import that ran would bind them in the package, over
+    functions of the same names.
+    """
+    for old in MODULES:
+        if old.rpartition(".")[0] == package:
+            sys.modules.setdefault(old, _Moved(old))
+
+
+class _Moved(ModuleType):
+    """A module whose names are elsewhere. It loads nothing before one is asked for."""
+
+    def __getattr__(self, name: str) -> Any:
+        if not name.startswith("__"):
+            for where in MODULES[self.__name__]:
+                new, found = _RENAMED.get(name, name), import_module(where)
+                if hasattr(found, new):
+                    _warn(f"{self.__name__}.{name}", f"{where}.{new}")
+                    return getattr(found, new)
+        raise AttributeError(f"module {self.__name__!r} has no attribute {name!r}")

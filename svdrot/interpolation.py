@@ -86,14 +86,14 @@ def slerp(start: Tensor, end: Tensor, share: Tensor | float) -> Tensor:
 def interpolate_rotations(rotations: Tensor, at: Tensor, times: Tensor | None = None) -> Tensor:
     r"""A curve of continuous angular velocity through rotations: cubic, as squad, for knots at any times.
 
-    The velocity at a knot is that of the parabola through it and its neighbours, in rotation vectors; at the
+    The velocity at a knot is that of the parabola through it and its neighbors, in rotation vectors; at the
     ends, of the parabola that goes on. Between knots the curve is Bézier's, with the control rotations $R_i,
     R_i \exp(h \omega_i / 3), R_{i+1} \exp(-h \omega_{i+1} / 3), R_{i+1}$ and geodesics in place of lines. Two
     rotations give their geodesic, and a steady turn is reproduced. Turning all of the rotations, from either
     side, turns the curve.
 
     Args:
-        rotations: knots, shape (..., N, 3, 3), N >= 2, neighbours less than half a turn apart: otherwise the
+        rotations: knots, shape (..., N, 3, 3), N >= 2, neighbors less than half a turn apart: otherwise the
             shorter way is taken.
         at: times asked for, shape (T,).
         times: of the knots, each later than the one before, shape (N,); 0, 1, ... if None.

@@ -11,8 +11,8 @@ import torch
 import torch.distributed as dist
 from torchmetrics import MetricCollection
 
+from svdrot.evaluation.streaming import rotation_metrics
 from svdrot.rotations import random_rotation
-from svdrot.streaming import rotation_metrics
 
 SHARES = (  # batches of each process
     ((7, 1, 30), (5,)),

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 import svdrot
-from svdrot.registration import averaging
-from svdrot.registration.averaging import NORMS, average_curvature, average_rotations
+from svdrot.averaging import rotations as averaging
+from svdrot.averaging.rotations import NORMS, average_curvature, average_rotations
 
 # Float64 in every norm; the iterations stop at steps of 1e-12, and a flat cost multiplies that.
 EXACT = 1e-10

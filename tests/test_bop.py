@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import svdrot
-from datasets import bop
+from svdrot.io import bop
 
 REAL = Path(__file__).resolve().parents[2] / "shared" / "data" / "object_poses"
 GOOD = "2,3,1,0.5,1 0 0 0 1 0 0 0 1,10 -20.5 1000,-1"
@@ -19,7 +19,7 @@ def write(path, *rows):
 
 @pytest.mark.parametrize("head", [[], [bop.NAMES], ["scene_id, im_id, obj_id, score, R, t, time"]])
 def test_rows_are_read(tmp_path, head):
-    found = bop.read(write(tmp_path / "a.csv", *head, GOOD, GOOD.replace("2,3,1", "4,5,6")))
+    found = bop.read_bop(write(tmp_path / "a.csv", *head, GOOD, GOOD.replace("2,3,1", "4,5,6")))
     assert len(found) == 2
     assert (
         found.scene.tolist() == [2, 4] and found.image.tolist() == [3, 5] and found.object.tolist() == [1, 6]
@@ -48,32 +48,32 @@ def test_rows_are_read(tmp_path, head):
 )
 def test_a_bad_row_is_named(tmp_path, row, message):
     with pytest.raises(ValueError, match=rf"bad\.csv, line 3: .*{message}"):
-        bop.read(write(tmp_path / "bad.csv", bop.NAMES, GOOD, row, GOOD))
+        bop.read_bop(write(tmp_path / "bad.csv", bop.NAMES, GOOD, row, GOOD))
 
 
 def test_files_without_rows_are_named(tmp_path):
     with pytest.raises(ValueError, match=r"empty\.csv holds no poses"):
-        bop.read(write(tmp_path / "empty.csv", bop.NAMES))
+        bop.read_bop(write(tmp_path / "empty.csv", bop.NAMES))
     with pytest.raises(FileNotFoundError):
-        bop.read(tmp_path / "missing.csv")
+        bop.read_bop(tmp_path / "missing.csv")
 
 
 def test_the_surest_estimate_meets_the_only_instance(tmp_path):
     def row(image, thing, score):
         return GOOD.replace("2,3,1,0.5", f"2,{image},{thing},{score}")
 
-    truth = bop.read(
+    truth = bop.read_bop(
         write(tmp_path / "t.csv", row(1, 1, 1), row(1, 2, 1), row(1, 2, 1), row(2, 1, 1), row(3, 1, 1))
     )
     guesses = [row(2, 1, 0.1), row(2, 1, 0.7), row(2, 1, 0.7), row(1, 2, 0.9), row(1, 1, 0.2), row(9, 9, 1)]
-    i, j = bop.single_instances(bop.read(write(tmp_path / "e.csv", *guesses)), truth)
+    i, j = bop.single_instances(bop.read_bop(write(tmp_path / "e.csv", *guesses)), truth)
     assert i.tolist() == [4, 1] and j.tolist() == [0, 3]
 
 
 @pytest.mark.skipif(not REAL.is_dir(), reason=f"the poses of LM-O are not at {REAL}")
 def test_the_poses_of_lmo():
     """Angles by acos of the trace are 0.2 degrees less: some of the true matrices are too large."""
-    truth, estimates = bop.read(REAL / "gt_lmo-test.csv"), bop.read(REAL / "megapose_lmo-test.csv")
+    truth, estimates = bop.read_bop(REAL / "gt_lmo-test.csv"), bop.read_bop(REAL / "megapose_lmo-test.csv")
     assert (len(truth), len(estimates)) == (1445, 1645)
     i, j = bop.single_instances(estimates, truth)
     assert len(i) == 1205

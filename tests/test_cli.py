@@ -16,7 +16,8 @@ from stones import moved, stone
 
 import svdrot
 from svdrot import cli
-from svdrot.registration.files import SUFFIXES, read_points, read_transform, write_points, write_transform
+from svdrot.io.points import FORMATS, read_points, write_points
+from svdrot.io.transforms import read_transform, write_transform
 
 ROOT = Path(__file__).parents[1]
 DATA = ROOT.parent / "shared/data"
@@ -46,7 +47,7 @@ def test_help_gives_one_example(arguments, capsys):
 
 
 def test_help_tells_of_every_format():
-    for suffix in SUFFIXES:
+    for suffix in FORMATS:
         assert suffix.removeprefix(".") in re.findall(r"\w+", cli.ALIGN)
 
 
@@ -184,7 +185,7 @@ def test_surfaces_of_clouds(clouds, capsys):
 
 # Alignments.
 
-# A fifth of the distance of neighbouring points.
+# A fifth of the distance of neighboring points.
 DEGREES, LENGTH = 1.0, 0.01
 
 
@@ -192,7 +193,7 @@ DEGREES, LENGTH = 1.0, 0.01
 def blank_pictures(monkeypatch):
     """Those that processes of their own draw are looked at; the others would take a second each."""
     figure = pytest.importorskip("matplotlib.figure").Figure
-    monkeypatch.setattr("svdrot.cli._picture.draw", lambda *_: figure((1, 1)))
+    monkeypatch.setattr("svdrot.cli.picture.draw", lambda *_: figure((1, 1)))
 
 
 def names(folder) -> list[str]:
@@ -343,8 +344,8 @@ def test_without_open3d_only_the_global_stage_is_missing(clouds, tmp_path, capsy
 
 
 def test_without_matplotlib_only_the_picture_is_missing(clouds, tmp_path, capsys, monkeypatch):
-    monkeypatch.setitem(sys.modules, "svdrot.cli._picture", None)
-    monkeypatch.delattr(cli, "_picture")
+    monkeypatch.setitem(sys.modules, "svdrot.cli.picture", None)
+    monkeypatch.delattr(cli, "picture")
     write_transform(tmp_path / "start.txt", moved())
     assert cli.main(["align", *map(str, clouds), "--init", f"{tmp_path}/start.txt"]) == 0
     printed = capsys.readouterr()

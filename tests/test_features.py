@@ -6,11 +6,11 @@ import pytest
 import torch
 
 import svdrot
-from svdrot.registration import features
-from svdrot.registration.features import fpfh, match
-from svdrot.registration.surfaces import voxel_downsample
+from svdrot.registration.clouds import features
+from svdrot.registration.clouds.features import fpfh, match
+from svdrot.registration.clouds.surfaces import voxel_downsample
 
-# open3d's histograms sum to 100 in each of three angles; rounding moves a neighbour across a border now and
+# open3d's histograms sum to 100 in each of three angles; rounding moves a neighbor across a border now and
 # then, and the grid of the surroundings is fixed in space: so many points may differ by more than 1.
 DIFFERENT = 0.05
 

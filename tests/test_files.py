@@ -14,8 +14,9 @@ import pytest
 import torch
 
 import svdrot
+from svdrot.io.points import read_points, write_points
+from svdrot.io.transforms import read_transform, write_transform
 from svdrot.registration import Transform
-from svdrot.registration.files import read_points, read_transform, write_points, write_transform
 
 REGISTRATION = Path(__file__).parents[2] / "shared/data/registration"
 

@@ -10,8 +10,8 @@ import torch
 import svdrot
 from datasets.registration_pairs import read_pair
 from svdrot.registration import Transform, global_registration
-from svdrot.registration.global_registration import automatic_voxel, register
-from svdrot.registration.icp import icp
+from svdrot.registration.clouds.global_registration import automatic_voxel, register
+from svdrot.registration.clouds.icp import icp
 
 SCANS = Path(__file__).resolve().parents[2] / "shared" / "data" / "registration"
 # Degrees and metres that must be reached. The truths themselves are good to about 0.2 to 1 degree.

@@ -12,7 +12,7 @@ import svdrot
 from experiments import _run
 from experiments.rotation import evaluate, landmark_alignment
 from experiments.rotation._landmarks import LandmarkPointNet, Shape, align, normalised, pairs_of
-from svdrot.registration.files import write_points
+from svdrot.io.points import write_points
 
 SHAPE = Shape(widths=(8, 16, 32), hidden=16, landmarks=8)
 

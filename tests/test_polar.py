@@ -442,7 +442,7 @@ def test_reflected_matrices_find_back_to_their_places(n):
 
 
 @pytest.mark.parametrize("special", [False, True])
-def test_matrices_do_not_disturb_their_neighbours(special):
+def test_matrices_do_not_disturb_their_neighbors(special):
     m = gaussian(40, 6, 6, dtype=torch.float32)
     bad = m.clone()
     bad[3] = torch.nan
@@ -484,7 +484,7 @@ FACTORS = {
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
 @pytest.mark.parametrize("n", [4, 5, 9, 16, 33])
 @pytest.mark.parametrize("factor", FACTORS.values(), ids=FACTORS)
-def test_which_of_several_nearest_ones_is_taken_depends_on_no_neighbour(factor, n, dtype):
+def test_which_of_several_nearest_ones_is_taken_depends_on_no_neighbor(factor, n, dtype):
     """Reflections and matrices of rank one, behind a row that goes through a decomposition or does not."""
     x = gaussian(40, n, n, dtype=torch.float64)
     q = torch.linalg.qr(x).Q
@@ -542,7 +542,7 @@ def test_products_serve_every_size(rows, columns, dtype, special):
 @pytest.mark.usefixtures("engine_of_gpus")
 @pytest.mark.parametrize("special", [False, True])
 def test_products_serve_what_is_hard(special):
-    test_matrices_do_not_disturb_their_neighbours(special)
+    test_matrices_do_not_disturb_their_neighbors(special)
     test_larger_matrices_are_as_good_as_by_a_decomposition(33, special)
     for n in (4, 40):
         test_a_direction_to_reverse_that_is_not_told_apart_is_reported(n)

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import svdrot
-from datasets.pose_graphs import SKIPPED, PoseGraph, read_pose_graph, write_pose_graph
+from svdrot.io.pose_graphs import SKIPPED, PoseGraph, read_pose_graph, write_pose_graph
 from svdrot.registration import Transform
 
 REAL = Path(__file__).resolve().parents[2] / "shared" / "data" / "posegraph"

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 import svdrot
-from svdrot.registration import Transform, pose_metrics
-from svdrot.registration.pose_metrics import (
+from svdrot.evaluation import poses as pose_metrics
+from svdrot.evaluation.poses import (
     add,
     add_symmetric,
     area_under_recall,
@@ -23,6 +23,7 @@ from svdrot.registration.pose_metrics import (
     symmetric_rotation_error,
     translation_error,
 )
+from svdrot.transform import Transform
 
 ROUNDING = 1e-12  # of a few products and sums of numbers up to 10, in float64: some 500 eps of them
 
@@ -70,12 +71,12 @@ def test_rotation_and_translation_errors():
 def test_average_distances_by_brute_force():
     cloud, a, b = points(4, 50), some_poses(4, seed=1), some_poses(4, seed=2)
     x, y = a.apply(cloud), b.apply(cloud)
-    assert largest(add(cloud, a, b) - (x - y).norm(dim=-1).mean(-1)) < ROUNDING
-    assert largest(point_rmse(cloud, a, b) - (x - y).square().sum(-1).mean(-1).sqrt()) < ROUNDING
+    assert largest(add(a, b, cloud) - (x - y).norm(dim=-1).mean(-1)) < ROUNDING
+    assert largest(point_rmse(a, b, cloud) - (x - y).square().sum(-1).mean(-1).sqrt()) < ROUNDING
     table = (y[:, :, None] - x[:, None]).norm(dim=-1)  # true by estimated
-    assert largest(add_symmetric(cloud, a, b) - table.amin(-1).mean(-1)) < ROUNDING
-    assert (add_symmetric(cloud, a, b) <= add(cloud, a, b)).all()
-    assert (add(cloud, a, b) <= point_rmse(cloud, a, b)).all()
+    assert largest(add_symmetric(a, b, cloud) - table.amin(-1).mean(-1)) < ROUNDING
+    assert (add_symmetric(a, b, cloud) <= add(a, b, cloud)).all()
+    assert (add(a, b, cloud) <= point_rmse(a, b, cloud)).all()
 
 
 def test_average_distance_keeps_its_digits_far_away():
@@ -84,23 +85,23 @@ def test_average_distance_keeps_its_digits_far_away():
     turn = torch.tensor([0, 0, 1e-9], dtype=torch.float64)
     one = Transform.identity(dtype=torch.float64)
     moved = Transform(svdrot.axis_angle_to_matrix(turn), one.translation, one.scale)
-    assert add(far, moved, one).item() == pytest.approx(2**0.5 * 1e-3, rel=1e-9)
+    assert add(moved, one, far).item() == pytest.approx(2**0.5 * 1e-3, rel=1e-9)
 
 
 @pytest.mark.parametrize("metric", [add, add_symmetric, point_rmse])
 def test_average_distances_do_not_know_the_frame(metric):
     cloud, a, b = points(3, 40), some_poses(3, seed=1), nudged(some_poses(3, seed=1), 0.2)
     camera, model = some_poses(seed=5), some_poses(seed=6)
-    whole = metric(cloud, a, b)
-    assert largest(metric(cloud, camera @ a, camera @ b) - whole) < ROUNDING
-    assert largest(metric(model.inverse().apply(cloud), a @ model, b @ model) - whole) < ROUNDING
+    whole = metric(a, b, cloud)
+    assert largest(metric(camera @ a, camera @ b, cloud) - whole) < ROUNDING
+    assert largest(metric(a @ model, b @ model, model.inverse().apply(cloud)) - whole) < ROUNDING
     order = torch.randperm(40, generator=generator())
-    assert largest(metric(cloud[:, order], a, b) - whole) < ROUNDING
+    assert largest(metric(a, b, cloud[:, order]) - whole) < ROUNDING
     doubled = (
         Transform(a.rotation, 2 * a.translation, a.scale),
         Transform(b.rotation, 2 * b.translation, b.scale),
     )
-    assert largest(metric(2 * cloud, *doubled) - 2 * whole) < ROUNDING
+    assert largest(metric(*doubled, 2 * cloud) - 2 * whole) < ROUNDING
 
 
 @pytest.mark.parametrize("metric", [add, add_symmetric, point_rmse])
@@ -108,20 +109,20 @@ def test_masks_and_bad_points(metric):
     cloud, a, b = points(3, 40), some_poses(3, seed=1), some_poses(3, seed=2)
     live = torch.rand(3, 40, generator=generator()) < 0.5
     broken = torch.where(live[..., None], cloud, torch.nan)
-    masked = metric(broken, a, b, mask=live)
+    masked = metric(a, b, broken, mask=live)
     for k in range(3):
         alone = metric(
-            cloud[k, live[k]],
             Transform(a.rotation[k], a.translation[k], a.scale[k]),
             Transform(b.rotation[k], b.translation[k], b.scale[k]),
+            cloud[k, live[k]],
         )
         assert largest(masked[k] - alone) < ROUNDING
     cloud[1, 3, 2] = torch.nan
-    assert metric(cloud, a, b).isnan().tolist() == [False, True, False]
-    assert metric(cloud, a, b, mask=torch.zeros(40, dtype=torch.bool)).isnan().all()
-    assert metric(cloud[:, :0], a, b).isnan().all()
-    assert metric(points(7), a, b).shape == (3,)
-    assert metric(points(2, 1, 7), a, b, mask=torch.ones(7, dtype=torch.bool)).shape == (2, 3)
+    assert metric(a, b, cloud).isnan().tolist() == [False, True, False]
+    assert metric(a, b, cloud, mask=torch.zeros(40, dtype=torch.bool)).isnan().all()
+    assert metric(a, b, cloud[:, :0]).isnan().all()
+    assert metric(a, b, points(7)).shape == (3,)
+    assert metric(a, b, points(2, 1, 7), mask=torch.ones(7, dtype=torch.bool)).shape == (2, 3)
 
 
 def test_average_distances_have_the_right_gradients():
@@ -131,7 +132,7 @@ def test_average_distances_have_the_right_gradients():
     for metric in (add, add_symmetric, point_rmse):
 
         def value(x, rotation, translation, metric=metric):
-            return metric(x, Transform(rotation, translation, truth.scale), truth)
+            return metric(Transform(rotation, translation, truth.scale), truth, x)
 
         assert torch.autograd.gradcheck(value, inputs)
         exact = [x.clone().requires_grad_() for x in (cloud, truth.rotation, truth.translation)]
@@ -145,7 +146,7 @@ def test_what_does_not_count_has_no_gradient(metric):
     cloud = torch.where(live[:, None], points(2, 12), torch.nan).requires_grad_()
     estimate = nudged(truth, 0.3)
     inputs = [cloud, estimate.rotation.requires_grad_(), estimate.translation.requires_grad_()]
-    gradients = torch.autograd.grad(metric(cloud, estimate, truth, mask=live).sum(), inputs)
+    gradients = torch.autograd.grad(metric(estimate, truth, cloud, mask=live).sum(), inputs)
     assert all(gradient.isfinite().all() for gradient in gradients)
     assert (gradients[0][:, ~live] == 0).all() and (gradients[0][:, live] != 0).any(-1).all()
 
@@ -177,7 +178,7 @@ def test_symmetric_errors_see_no_symmetry():
     cloud = (group[:, None] @ seed[..., None])[..., 0].reshape(-1, 3)
     pose = some_poses()
     turned = Transform(pose.rotation @ group[1], pose.translation, pose.scale)
-    assert add_symmetric(cloud, turned, pose) < ROUNDING < 0.1 < add(cloud, turned, pose)
+    assert add_symmetric(turned, pose, cloud) < ROUNDING < 0.1 < add(turned, pose, cloud)
 
 
 def test_chamfer_distance_by_brute_force():
@@ -252,7 +253,7 @@ def test_information_gives_the_distance_of_points_to_first_order():
     for size in (1e-2, 1e-4):
         estimate = nudged(truth, size)
         # The frame of the points is that of the source.
-        ratio = information_rmse(estimate, truth, information(cloud)) / point_rmse(cloud, estimate, truth)
+        ratio = information_rmse(estimate, truth, information(cloud)) / point_rmse(estimate, truth, cloud)
         assert largest(ratio - 1) < size
     assert (information_rmse(truth, truth, information(cloud)) < 1e-14).all()
 
@@ -305,21 +306,21 @@ def test_lower_precision(dtype):
     low = [x.to(dtype) for x in (cloud, a.rotation, a.translation)]
     low_pose = Transform(low[1], low[2], a.scale.to(dtype))
     low_truth = Transform(b.rotation.to(dtype), b.translation.to(dtype), b.scale.to(dtype))
-    found = add(low[0], low_pose, low_truth)
-    assert abs(found.double() - add(cloud, a, b)) < 20 * torch.finfo(dtype).eps
+    found = add(low_pose, low_truth, low[0])
+    assert abs(found.double() - add(a, b, cloud)) < 20 * torch.finfo(dtype).eps
 
 
 def test_wrong_arguments_are_named():
     pose = some_poses()
     with pytest.raises(ValueError, match=r"`points` must have shape \(\.\.\., 3\)"):
-        add(points(5)[:, :2], pose, pose)
+        add(pose, pose, points(5)[:, :2])
     with pytest.raises(ValueError, match="`points`"):
-        add_symmetric(points(5)[:, :2], pose, pose)
+        add_symmetric(pose, pose, points(5)[:, :2])
     for metric in (add, point_rmse, add_symmetric):
         with pytest.raises(TypeError, match="`mask` must be a boolean tensor"):
-            metric(points(5), pose, pose, mask=torch.ones(5))
+            metric(pose, pose, points(5), mask=torch.ones(5))
         with pytest.raises(ValueError, match=r"got \(3,\) of `points`, \(2,\) of `mask`"):
-            metric(points(5).expand(3, 5, 3), pose, pose, mask=torch.ones(2, 5, dtype=torch.bool))
+            metric(pose, pose, points(5).expand(3, 5, 3), mask=torch.ones(2, 5, dtype=torch.bool))
     with pytest.raises(ValueError, match="`symmetries` must have shape"):
         symmetric_rotation_error(pose.rotation, pose.rotation, pose.rotation)
     with pytest.raises(ValueError, match="`maximum` must be positive"):
@@ -349,7 +350,7 @@ def test_what_is_no_pose_is_named():
             with pytest.raises(error, match="`truth` must"):
                 metric(a, bad)
         with pytest.raises(error, match="`truth` must"):
-            add(points(5), a, bad)
+            add(a, bad, points(5))
         with pytest.raises(error, match="`transform` must"):
             inlier_ratio(points(5), points(5), bad)
     for metric in (rotation_error, translation_error, pose_recall):
@@ -372,5 +373,5 @@ def test_masks_and_errors_broadcast_both_ways():
 def test_gradients_of_equal_poses_are_zero():
     truth = some_poses(3)
     moved = Transform(truth.rotation, truth.translation.clone().requires_grad_(), truth.scale)
-    point_rmse(points(5), moved, truth).sum().backward()
+    point_rmse(moved, truth, points(5)).sum().backward()
     assert torch.equal(moved.translation.grad, torch.zeros(3, 3, dtype=torch.float64))

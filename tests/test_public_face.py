@@ -15,6 +15,7 @@ from importlib import metadata
 from pathlib import Path
 
 import pytest
+import torch
 
 import svdrot
 from svdrot import _deprecated, _names, representations
@@ -83,6 +84,62 @@ def test_old_names_work_and_tell_the_new(old):
     assert name not in dir(importlib.import_module(module))
     with pytest.raises(AttributeError, match=f"'{module}' has no attribute 'nothing'"):
         _ = importlib.import_module(module).nothing
+
+
+@pytest.mark.parametrize("old", _deprecated.MODULES)
+def test_old_modules_are_found_and_tell_the_new(old):
+    """By the names that tests of the first release imported, and whatever else the new modules have."""
+    importlib.import_module(old.rpartition(".")[0])
+    module = importlib.import_module(old)
+    for where in _deprecated.MODULES[old]:
+        there = importlib.import_module(where)
+        own = [name for name, value in vars(there).items() if getattr(value, "__module__", "") == where]
+        public = [name for name in own if not name.startswith("_")]
+        assert public
+        for name in public:
+            with pytest.warns(DeprecationWarning, match=re.escape(f"`{old}.{name}` is now `{where}.{name}`")):
+                assert getattr(module, name) is getattr(there, name)
+    with pytest.raises(AttributeError, match=f"'{old}' has no attribute 'nothing'"):
+        _ = module.nothing
+
+
+def test_an_old_module_hides_no_function_of_its_name():
+    importlib.import_module("svdrot.registration.icp")
+    assert callable(svdrot.registration.icp) and callable(svdrot.registration.procrustes)
+
+
+@pytest.mark.parametrize("old", _deprecated.ARGUMENTS, ids=".".join)
+def test_old_arguments_work_and_tell_the_new(old):
+    path, argument = old
+    module, _, name = path.rpartition(".")
+    function, new = getattr(importlib.import_module(module), name), _deprecated.ARGUMENTS[old]
+    assert new in inspect.signature(function).parameters
+    cloud = svdrot.random_rotation(60)[..., 0]
+    expected = function(cloud, cloud, max_distance=1.0, **{new: 9}).transform.matrix
+    with pytest.warns(DeprecationWarning, match=re.escape(f"`{path}({argument}=)` is now `{path}({new}=)`")):
+        assert torch.equal(
+            function(cloud, cloud, max_distance=1.0, **{argument: 9}).transform.matrix, expected
+        )
+    with pytest.raises(TypeError, match=f"`{new}` and its old name `{argument}`"):
+        function(cloud, cloud, max_distance=1.0, **{argument: 9, new: 9})
+
+
+@pytest.mark.parametrize("path", _deprecated.POINTS_FIRST)
+def test_the_old_order_of_arguments_works_and_tells_the_new(path):
+    module, _, name = path.rpartition(".")
+    function = getattr(importlib.import_module(module), name)
+    points, a = torch.randn(9, 3), svdrot.Transform.identity()
+    b = svdrot.Transform(svdrot.random_rotation(), torch.ones(3), torch.ones(()))
+    expected = function(a, b, points)
+    told = re.escape(f"`{path}(points, estimate, truth)` is now `{path}(estimate, truth, points)`")
+    for call in (
+        lambda: function(points, a, b),
+        lambda: function(points, a, truth=b),
+        lambda: function(points, estimate=a, truth=b),
+    ):
+        with pytest.warns(DeprecationWarning, match=told):
+            assert torch.equal(call(), expected)
+    assert torch.equal(function(points=points, estimate=a, truth=b), expected)
 
 
 def test_results_and_their_parts_are_exported():

@@ -13,8 +13,9 @@ from stones import moved, stone
 from datasets.registration_pairs import Pair
 from experiments.registration import registration_real
 from experiments.registration.registration_real import Config, Goal, Judge, anywhere
+from svdrot.io.points import write_points
+from svdrot.io.transforms import write_transform
 from svdrot.registration import Transform
-from svdrot.registration.files import write_points, write_transform
 
 TRUTH = moved(angle=0.1, length=0.05)
 VOXEL = 0.08

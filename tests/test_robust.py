@@ -7,9 +7,9 @@ import torch
 
 import svdrot
 from svdrot.registration import Transform, kabsch
-from svdrot.registration import _hypotheses as hypotheses
-from svdrot.registration._hypotheses import Pairs
-from svdrot.registration.robust import METHODS, robust_kabsch, robust_umeyama
+from svdrot.registration.pairs import _hypotheses as hypotheses
+from svdrot.registration.pairs._hypotheses import Pairs
+from svdrot.registration.pairs.robust import METHODS, robust_kabsch, robust_umeyama
 
 NOISE = 0.01
 THRESHOLD = 3.5 * NOISE  # 0.7 % of right pairs lie beyond it

@@ -7,12 +7,12 @@ import pytest
 import torch
 
 import svdrot
-from datasets.pose_graphs import read_pose_graph
 from experiments.registration import rotation_averaging as experiment
-from svdrot.registration._cycles import best_cycles
-from svdrot.registration._rotation_descent import Descent, absolute, geman_mcclure
-from svdrot.registration._rotation_graph import Graph, relaxation
-from svdrot.registration.synchronization import LOSSES, chordal_relaxation, synchronize_rotations
+from svdrot.averaging._cycles import best_cycles
+from svdrot.averaging._rotation_descent import Descent, absolute, geman_mcclure
+from svdrot.averaging._rotation_graph import Graph, relaxation
+from svdrot.averaging.graphs import LOSSES, chordal_relaxation, synchronize_rotations
+from svdrot.io.pose_graphs import read_pose_graph
 
 REAL = Path(__file__).resolve().parents[2] / "shared" / "data" / "posegraph"
 on_disk = pytest.mark.skipif(

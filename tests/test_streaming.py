@@ -13,11 +13,8 @@ import torch
 from torchmetrics import MetricCollection
 
 from svdrot import losses, symmetries
-from svdrot.metrics import geodesic_distance
-from svdrot.registration import pose_metrics
-from svdrot.representations import axis_angle_to_matrix
-from svdrot.rotations import random_rotation
-from svdrot.streaming import (
+from svdrot.evaluation import poses as pose_metrics
+from svdrot.evaluation.streaming import (
     AccuracyAtDegrees,
     AreaUnderAccuracy,
     MeanDegrees,
@@ -26,6 +23,9 @@ from svdrot.streaming import (
     StdDegrees,
     rotation_metrics,
 )
+from svdrot.metrics import geodesic_distance
+from svdrot.representations import axis_angle_to_matrix
+from svdrot.rotations import random_rotation
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore:The ``compute`` method of metric:UserWarning"
@@ -158,11 +158,12 @@ def test_two_processes_say_what_one_would(tmp_path):
 
 
 def test_without_torchmetrics_the_error_says_what_to_install():
-    code = "import sys; sys.modules['torchmetrics'] = None; import svdrot; svdrot.streaming"
+    code = "import sys; sys.modules['torchmetrics'] = None; import svdrot; svdrot.evaluation.streaming"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 1
     assert (
-        'ImportError: `svdrot.streaming` needs torchmetrics: `pip install "svdrot[metrics]"`.' in done.stderr
+        'ImportError: `svdrot.evaluation.streaming` needs torchmetrics: `pip install "svdrot[metrics]"`.'
+        in done.stderr
     )
 
 

@@ -1,9 +1,9 @@
-"""Voxels, normals and covariances of neighbourhoods."""
+"""Voxels, normals and covariances of neighborhoods."""
 
 import pytest
 import torch
 
-from svdrot.registration.surfaces import (
+from svdrot.registration.clouds.surfaces import (
     covariances,
     estimate_normals,
     least_direction,
@@ -78,7 +78,7 @@ def test_voxels_of_planes_empty_clouds_and_gradients():
 # Normals and covariances.
 
 
-def test_covariances_are_those_of_the_neighbours():
+def test_covariances_are_those_of_the_neighbors():
     points = cloud(300)
     found = covariances(points, 10)
     order = torch.cdist(points, points).argsort(1)[:, :10]

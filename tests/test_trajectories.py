@@ -9,9 +9,7 @@ import pytest
 import torch
 
 import svdrot
-from datasets.trajectories import read_kitti
-from svdrot.registration import Transform, _pose_pairs
-from svdrot.registration.trajectories import (
+from svdrot.evaluation.trajectories import (
     absolute_pose_error,
     align_origins,
     align_trajectories,
@@ -25,6 +23,8 @@ from svdrot.registration.trajectories import (
     relative_pose_error,
     statistics,
 )
+from svdrot.io.trajectories import read_kitti
+from svdrot.registration import Transform, _pose_pairs
 
 REAL = Path(__file__).resolve().parents[2] / "shared" / "data" / "trajectories"
 needs_kitti = pytest.mark.skipif(
@@ -89,7 +89,7 @@ def test_alignment_undoes_every_movement_of_the_world(scale):
     assert largest(move_trajectory(found, estimate).scale - 1) == 0
 
 
-def test_alignment_beats_its_neighbours():
+def test_alignment_beats_its_neighbors():
     reference = wandering(50)
     estimate = noisy(move_trajectory(a_similarity(), reference), size=0.3)
     found = align_trajectories(estimate, reference)

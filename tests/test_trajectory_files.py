@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import svdrot
-from datasets.trajectories import read_kitti, read_tum, write_kitti, write_tum
+from svdrot.io.trajectories import read_kitti, read_tum, write_kitti, write_tum
 from svdrot.registration import Transform
 
 REAL = Path(__file__).resolve().parents[2] / "shared" / "data" / "trajectories"

@@ -3,7 +3,7 @@
 Two pairs of scans, from the identity: two revolutions of a laser scanner 0.7 degrees and 0.5 m apart, and two
 fragments of a kitchen 50 degrees and 1.5 m apart. Beside Open3D: the same clouds, as they are and averaged in
 voxels, the same normals and distances, thirty iterations without a test of convergence. Beside small_gicp's
-GICP: from the raw clouds, with the same voxel, distance, ten neighbours, tolerances (0.1 degrees, 1 mm) and
+GICP: from the raw clouds, with the same voxel, distance, ten neighbors, tolerances (0.1 degrees, 1 mm) and
 at most twenty iterations, all of the preparation included. All contestants take turns, in one process for
 each number of threads.
 
@@ -32,9 +32,9 @@ import svdrot
 from experiments import _data, _results, _run
 from experiments._settings import Count, Positive, Settings, Threads
 from experiments.benchmarks._timing import medians
+from svdrot.io.points import read_points
 from svdrot.registration import Transform
-from svdrot.registration.files import read_points
-from svdrot.registration.icp import METHODS, icp
+from svdrot.registration.clouds.icp import METHODS, icp
 
 Rows = list[dict[str, Any]]
 
@@ -168,7 +168,7 @@ def beside_small_gicp(pair: Pair, config: Config, threads: int) -> Rows:
             pair.target,
             scales=[(pair.voxel, pair.distance, 20)],
             method="generalized",
-            neighbours=10,
+            neighbors=10,
             angle_tolerance=math.radians(0.1),
             length_tolerance=1e-3,
         )

@@ -324,7 +324,7 @@ def verdict(rows: dict[str, Any]) -> str:
     falls = all(b <= a for a, b in itertools.pairwise(found))
     plateaus = len({round(count) for count in found})
     names = [name for name in stairs[0] if name.startswith("overlap")]
-    ordered = all(a >= b for row in stairs for a, b in _neighbours([row[name] for name in names]))
+    ordered = all(a >= b for row in stairs for a, b in _neighbors([row[name] for name in names]))
     last, apart = contest[-1], contest[0]["median time"]
     slowed = [row for row in contest[1:-1] if row["delay"] > 1.5]
     never = not math.isfinite(last["median time"])
@@ -357,7 +357,7 @@ def verdict(rows: dict[str, Any]) -> str:
     )
 
 
-def _neighbours(values: list[float]) -> list[tuple[float, float]]:
+def _neighbors(values: list[float]) -> list[tuple[float, float]]:
     """Pairs of overlaps to compare: those of which one at least is not lost, where lost ones are noise."""
     return [(a, b) for a, b in itertools.pairwise(values) if max(a, b) > 0.5]
 

@@ -101,7 +101,7 @@ def make_task(config: Config, sizes: Tensor, seed: int) -> Task:
     return Task(x, y, (chance * sizes[:, None]).long())
 
 
-def neighbours(task: Task, seed: int) -> Task:
+def neighbors(task: Task, seed: int) -> Task:
     """The runs, and the same with sample 0 changed: another input and the other label."""
     generator = torch.Generator().manual_seed(seed)
     x, y = task.x.clone(), task.y.clone()
@@ -167,7 +167,7 @@ def typical_gaps(config: Config) -> list[dict[str, Any]]:
 def stability(config: Config) -> tuple[list[dict[str, Any]], list[dict[str, Any]], dict[str, Tensor]]:
     """Distances by method and size, correlations, and the mean distances (steps, sizes) of each method."""
     sizes = torch.tensor(config.samples).repeat_interleave(config.seeds)
-    task = neighbours(make_task(config, sizes, seed=1), seed=2)
+    task = neighbors(make_task(config, sizes, seed=1), seed=2)
     shape = (len(config.samples), config.seeds)
     rows, correlations, curves = [], [], {}
     for name, tau in (("momentum", math.inf), ("MiMuon", config.tau), ("Muon", 0.0)):

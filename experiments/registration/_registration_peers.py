@@ -1,7 +1,7 @@
 """What open3d and small_gicp make of two clouds: 4x4 matrices that take source to target.
 
-The settings of open3d are those of its tutorials: normals of radius 2 voxels (30 neighbours), FPFH of radius
-5 (100 neighbours), RANSAC at 1.5 voxels of 3 points, edge ratio 0.9, 100,000 iterations at confidence 0.999,
+The settings of open3d are those of its tutorials: normals of radius 2 voxels (30 neighbors), FPFH of radius
+5 (100 neighbors), RANSAC at 1.5 voxels of 3 points, edge ratio 0.9, 100,000 iterations at confidence 0.999,
 FGR at half a voxel.
 """
 

@@ -33,10 +33,10 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 import svdrot
-from datasets import bop
 from experiments import _data, _results, _run
 from experiments._settings import Settings
-from svdrot.registration.pose_metrics import area_under_recall, recall_curve, translation_error
+from svdrot.evaluation.poses import area_under_recall, recall_curve, translation_error
+from svdrot.io import bop
 
 SYMMETRIC = (10, 11)  # eggbox and glue
 COLOURS = ("#0072B2", "#D55E00", "#009E73")
@@ -67,8 +67,8 @@ FORMULAS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
 
 def run(config: Config) -> dict[str, Any]:
     with _data.reading(config.root, "object_poses"):
-        truth = bop.read(config.root / "gt_lmo-test.csv")
-        estimates = bop.read(config.root / "megapose_lmo-test.csv")
+        truth = bop.read_bop(config.root / "gt_lmo-test.csv")
+        estimates = bop.read_bop(config.root / "megapose_lmo-test.csv")
     i, j = bop.single_instances(estimates, truth)
     a, b = estimates.pose.rotation[i], truth.pose.rotation[j]
     apart = translation_error(_rows(estimates.pose, i), _rows(truth.pose, j))

@@ -3,7 +3,7 @@
 The protocols of DCP, PRNet and RPM-Net (`datasets.registration_pairs.PROTOCOLS`), and RPM-Net's partial one
 with rotations drawn uniformly, on points of the surfaces of meshes instead of ModelNet40, in the unit ball.
 Local methods start from the identity. Every method gets the same clouds, of about 1,000 points, and the same
-distance of neighbouring points, from which radii and voxels follow; open3d's global ones are refined by its
+distance of neighboring points, from which radii and voxels follow; open3d's global ones are refined by its
 ICP on planes, as ours is by its own.
 
 Expected. Fits to the true matches, which no method knows, are exact without noise of its own for each cloud,
@@ -40,16 +40,16 @@ import svdrot
 from datasets.registration_pairs import PROTOCOLS, ObjectPair, object_pairs
 from experiments import _data, _results, _run
 from experiments._settings import Count, Positive, Seed, Settings, Threads
-from svdrot.registration import Transform, kabsch
-from svdrot.registration.global_registration import register
-from svdrot.registration.icp import icp
-from svdrot.registration.pose_metrics import (
+from svdrot.evaluation.poses import (
     chamfer_distance,
     pose_recall,
     recall_curve,
     rotation_error,
     translation_error,
 )
+from svdrot.registration import Transform, kabsch
+from svdrot.registration.clouds.global_registration import register
+from svdrot.registration.clouds.icp import icp
 
 open3d = _run.peer("open3d")
 peer = open3d.pipelines.registration
@@ -61,7 +61,7 @@ class Config(Settings):
     pairs: Count = 64
     """Of each protocol."""
     spacing: Positive = 0.07
-    """About the distance of neighbouring points: 1,000 on a surface of area 5. Radii are multiples of it."""
+    """About the distance of neighboring points: 1,000 on a surface of area 5. Radii are multiples of it."""
     distance: Positive = 0.5
     """Of paired points in iterated closest points from the identity."""
     iterations: Count = 50

@@ -40,14 +40,14 @@ from datasets.registration_pairs import Pair, find_pairs, read_pair
 from experiments import _data, _results, _run
 from experiments._settings import Count, Settings
 from experiments.registration import _registration_peers as peers
-from svdrot.cli import _picture
-from svdrot.registration.global_registration import automatic_voxel, register
-from svdrot.registration.icp import METHODS, icp
-from svdrot.registration.neighbours import Neighbours
-from svdrot.registration.pose_metrics import rotation_error, translation_error
-from svdrot.registration.surfaces import voxel_downsample
-from svdrot.registration.transform import Transform
+from svdrot.cli import picture
+from svdrot.evaluation.poses import rotation_error, translation_error
+from svdrot.registration.clouds.global_registration import automatic_voxel, register
+from svdrot.registration.clouds.icp import METHODS, icp
+from svdrot.registration.clouds.neighbors import Neighbors
+from svdrot.registration.clouds.surfaces import voxel_downsample
 from svdrot.rotations import random_rotation
+from svdrot.transform import Transform
 
 COLOURS = {"svdrot": "#000000", "open3d": "#E69F00", "small_gicp": "#0072B2"}
 
@@ -146,7 +146,7 @@ class Judge:
     def __init__(self, pair: Pair, goal: Goal):
         self.pair, self.goal = pair, goal
         (self.source,) = voxel_downsample(pair.source, goal.voxel)
-        self.tree = Neighbours(voxel_downsample(pair.target, goal.voxel)[0])
+        self.tree = Neighbors(voxel_downsample(pair.target, goal.voxel)[0])
 
     def __call__(self, transform: Transform) -> dict[str, float]:
         distances, _ = self.tree.query(transform.apply(self.source), max_distance=self.goal.voxel)
@@ -236,12 +236,12 @@ def draw(
     generator = torch.Generator().manual_seed(0)
     for k, pair in enumerate(pairs):
         chosen = [
-            cloud[torch.randperm(len(cloud), generator=generator)[: _picture.SHOWN]]
+            cloud[torch.randperm(len(cloud), generator=generator)[: picture.SHOWN]]
             for cloud in (pair.source, pair.target)
         ]
         view = ("x", "y", "z") if pair.name.startswith("lidar") else ("x", "z", "y")
         for column, (name, moved) in enumerate((("before", chosen[0]), ("after", found[k].apply(chosen[0])))):
-            _picture.panel(axes[k, column], [moved.numpy(), chosen[1].numpy()], view)
+            picture.panel(axes[k, column], [moved.numpy(), chosen[1].numpy()], view)
             axes[k, column].set_title(f"{pair.name}, {name}", fontsize=9)
         plot_errors(axes[k, 2], local[k], globally[k], goal_of(pair))
     axes[0, 1].set_title(f"{pairs[0].name}, after: global and local by svdrot", fontsize=9)

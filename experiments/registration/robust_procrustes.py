@@ -35,12 +35,12 @@ from torch import Tensor
 import svdrot
 from datasets.registration_pairs import Pair, find_pairs, read_pair
 from experiments import _data, _results, _run
+from experiments._run import peer
 from experiments._settings import Count, Positive, Seed, Settings, Share
 from svdrot.registration import Transform, kabsch
-from svdrot.registration._formats import optional
-from svdrot.registration.features import fpfh, match
-from svdrot.registration.robust import RobustAlignment, robust_kabsch
-from svdrot.registration.surfaces import voxel_downsample
+from svdrot.registration.clouds.features import fpfh, match
+from svdrot.registration.clouds.surfaces import voxel_downsample
+from svdrot.registration.pairs.robust import RobustAlignment, robust_kabsch
 
 
 @dataclass(frozen=True)
@@ -156,7 +156,7 @@ def breakdown(config: Config) -> list[dict[str, Any]]:
 
 def open3d_features(points: Tensor, voxel: float) -> Tensor:
     """As in open3d's tutorials, signs of normals as they come."""
-    open3d = optional("open3d", "the comparison")
+    open3d = peer("open3d")
     cloud = open3d.geometry.PointCloud(open3d.utility.Vector3dVector(points.numpy()))
     near = open3d.geometry.KDTreeSearchParamHybrid
     cloud.estimate_normals(near(2 * voxel, 30))
@@ -168,7 +168,7 @@ def open3d_fits(
     x: Tensor, y: Tensor, fx: Tensor, fy: Tensor, threshold: float, seed: int
 ) -> dict[str, Callable[[], Tensor]]:
     """Its RANSAC (the tutorial's 100,000 samples) and FGR, to matrices."""
-    open3d = optional("open3d", "the comparison")
+    open3d = peer("open3d")
     o3 = open3d.pipelines.registration
     clouds = [open3d.geometry.PointCloud(open3d.utility.Vector3dVector(p.numpy())) for p in (x, y)]
     features = []

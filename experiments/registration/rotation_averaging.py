@@ -27,11 +27,11 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 import svdrot
-from datasets.pose_graphs import PoseGraph, read_pose_graph
 from experiments import _data, _results, _run
 from experiments._settings import Count, Settings, Share
-from svdrot.registration.averaging import average_rotations
-from svdrot.registration.synchronization import chordal_relaxation, synchronize_rotations
+from svdrot.averaging.graphs import chordal_relaxation, synchronize_rotations
+from svdrot.averaging.rotations import average_rotations
+from svdrot.io.pose_graphs import PoseGraph, read_pose_graph
 
 SQUARES, ROBUST = "least squares", "Geman-McClure"
 

@@ -24,11 +24,9 @@ from typing import Any
 import torch
 from matplotlib.figure import Figure
 
-from datasets.trajectories import read_kitti
 from experiments import _data, _results, _run
 from experiments._settings import Positive, Settings
-from svdrot.registration import Transform
-from svdrot.registration.trajectories import (
+from svdrot.evaluation.trajectories import (
     KITTI_LENGTHS,
     PoseErrors,
     absolute_pose_error,
@@ -41,6 +39,8 @@ from svdrot.registration.trajectories import (
     relative_pose_error,
     statistics,
 )
+from svdrot.io.trajectories import read_kitti
+from svdrot.registration import Transform
 
 ESTIMATES = {"ORB": "#0072B2", "SPTAM": "#D55E00"}  # and their colours
 SEGMENTS = {"ORB": (0.6997, 0.2533), "SPTAM": (1.4870, 0.5577)}  # % and degrees per 100 m, computed elsewhere

@@ -7,7 +7,7 @@ of errors below 5 and 10 degrees.
 
     python -m experiments.rotation.evaluate --clouds FOLDER --rotations FILE
 
-Clouds are the files of the folder that `svdrot.registration.files` reads: pts, ply, pcd, obj, off, stl, npy,
+Clouds are the files of the folder that `svdrot.io` reads: pts, ply, pcd, obj, off, stl, npy,
 npz, xyz, txt, csv, bin, also in folders below; of meshes the vertices. Hidden ones, that of the rotations,
 and texts that hold no cloud are left out, and so are points that are not finite. Rotations are a npy, npz,
 pt, txt or csv file: matrices (K, 3, 3), or rows of 9, or three rows of 3 each (row by row, unless the first
@@ -32,8 +32,8 @@ from experiments._settings import Count, Seed, Settings, Threads
 from experiments.rotation._alignment_report import metrics
 from experiments.rotation._landmarks import normalised
 from experiments.rotation.landmark_alignment import errors, estimators, restore
-from svdrot.registration._formats import is_number, lines, table
-from svdrot.registration.files import SUFFIXES, read_points
+from svdrot.io.points import FORMATS, read_points
+from svdrot.io.text import is_number, rows_of, table
 
 
 @dataclass(frozen=True)
@@ -102,12 +102,12 @@ def read_clouds(folder: Path, rotations: Path | None = None) -> list[Tensor]:
     paths = sorted(
         path
         for path in folder.rglob("*")
-        if path.suffix.lower() in SUFFIXES and path.is_file() and path.resolve() != other
+        if path.suffix.lower() in FORMATS and path.is_file() and path.resolve() != other
         if not any(part.startswith(".") for part in path.relative_to(folder).parts)
     )
     clouds = {path: cloud for path in paths if (cloud := _read_cloud(path)) is not None}
     if not clouds:
-        raise FileNotFoundError(f"{folder} has no clouds in files that end in {' '.join(SUFFIXES)}.")
+        raise FileNotFoundError(f"{folder} has no clouds in files that end in {' '.join(FORMATS)}.")
     for path, cloud in clouds.items():
         if not normalised(cloud).isfinite().all():
             raise ValueError(f"{path}: the points are all the same, or too far apart for float64.")
@@ -187,7 +187,7 @@ def _only(held: Any) -> Any:
 def _columns(path: Path) -> np.ndarray:
     """Rows of numbers, in our order where the first line names them."""
     data = path.read_bytes()
-    rows = [(number, re.sub("[,;]", " ", line)) for number, line in lines(data)]
+    rows = [(number, re.sub("[,;]", " ", line)) for number, line in rows_of(data)]
     first = data.decode(errors="replace").lstrip("\ufeff \r\n").split("\n", 1)[0]
     order = None
     if first.startswith("#"):  # names, or any remark

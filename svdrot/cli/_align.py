@@ -14,14 +14,15 @@ import torch
 from torch import Tensor
 
 from svdrot.cli import _info
-from svdrot.registration.files import read_points, read_transform, replacing, write_points
-from svdrot.registration.global_registration import automatic_voxel, register
-from svdrot.registration.icp import Iteration, Status, icp
-from svdrot.registration.neighbours import Neighbours
-from svdrot.registration.surfaces import estimate_normals, spacing, voxel_downsample
-from svdrot.registration.transform import Transform
+from svdrot.io.files import replacing
+from svdrot.io.points import read_points, write_points
+from svdrot.io.transforms import read_transform
+from svdrot.registration.clouds.global_registration import automatic_voxel, register
+from svdrot.registration.clouds.icp import Iteration, Status, icp
+from svdrot.registration.clouds.reliability import judge
+from svdrot.registration.clouds.surfaces import spacing
 from svdrot.representations import matrix_to_axis_angle
-from svdrot.rotations import random_rotation
+from svdrot.transform import Transform
 
 RESULT, ALIGNED, PICTURE = "result.json", "aligned.ply", "picture.png"
 
@@ -30,10 +31,6 @@ RESULT, ALIGNED, PICTURE = "result.json", "aligned.ply", "picture.png"
 # 11 (two indoor fragments with half of their points in common, voxels of 5 cm).
 COARSE = ((4.0, 12.0, 50), (2.0, 6.0, 50), (1.0, 4.0, 50))
 FINE = ((1.0, 2.0, 30), (0.5, 1.0, 20), (0.5, 0.5, 40))
-
-LEAST_OVERLAP, LEAST_AGREEMENT, LEAST_GAIN = 0.3, 0.45, 2.0  # see `_judge`
-TANGENT = 0.25  # voxels
-TURNS = 16
 
 
 @dataclass(frozen=True)
@@ -179,7 +176,7 @@ def _aligned(
 
 
 def _voxel(source: Tensor, target: Tensor) -> float:
-    """At least twice the distance of neighbours: within less, even the same surface has other points."""
+    """At least twice the distance of neighbors: within less, even the same surface has other points."""
     return max(automatic_voxel(source, target), 2 * spacing(source), 2 * spacing(target))
 
 
@@ -200,67 +197,21 @@ def _refined(
         plan = [(voxel * edge, voxel * distance, count) for edge, distance, count in scales]
         local = icp(source, target, init=start, method=method, scales=plan, progress=show)
     with stages("judging"):
-        fitness, rmse, doubts = _judge(source, target, local.transform, voxel)
+        fitness, rmse, doubts = judge(source, target, local.transform, voxel)
     if local.status.item() not in (Status.CONVERGED, Status.ITERATIONS):
         doubts += local.reasons
     return Result(local.transform, voxel, fitness, rmse, doubts)
-
-
-def _judge(
-    source: Tensor, target: Tensor, transform: Transform, voxel: float
-) -> tuple[float, float, list[str]]:
-    """Share of the source within a voxel of the target, root mean square of the distance of that, doubts.
-
-    Surfaces that cross are near each other, too, but do not agree: of what lies near, a point agrees if it is
-    within a quarter of a voxel of the tangent plane. Of three pairs of scans, and of parts of six meshes with
-    and without noise, 57 to 100 % agree at the true pose, and 3 to 48 times as many as at random turns.
-    """
-    clouds = [voxel_downsample(cloud, voxel)[0] for cloud in (transform.apply(source), target)]
-    surfaces = [_Surface(cloud, voxel) for cloud in clouds]
-    near, agreeing, rmse = surfaces[1].overlap(clouds[0])
-    covered, _, _ = surfaces[0].overlap(clouds[1])
-    centre = clouds[0].mean(0)
-    turns = random_rotation(TURNS, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-    turned = max(surfaces[1].overlap((clouds[0] - centre) @ turn.mT + centre)[1] for turn in turns)
-    doubts = []
-    if max(near, covered) < LEAST_OVERLAP:
-        doubts.append(f"only {max(near, covered):.1%} of a cloud lie within {voxel:.4g} of the other")
-    if agreeing < LEAST_AGREEMENT * near:
-        doubts.append(f"of what lies near, {agreeing / near:.0%} agree, as where surfaces cross by chance")
-    if agreeing < LEAST_GAIN * turned:
-        doubts.append(
-            f"turned at random, {turned:.1%} of the source agree with the target, now {agreeing:.1%}"
-        )
-    return near, rmse, doubts
-
-
-class _Surface:
-    """A cloud with one point per voxel, and its tangent planes."""
-
-    def __init__(self, points: Tensor, voxel: float):
-        self.points, self.voxel = points, voxel
-        self.tree, self.normals = Neighbours(points), estimate_normals(points, 12)
-
-    def overlap(self, points: Tensor) -> tuple[float, float, float]:
-        """Shares of points that are near and that agree; root mean square of the distances of the near."""
-        distances, indices = self.tree.query(points, max_distance=self.voxel)
-        near = distances.isfinite()
-        at = indices[near]
-        height = ((points[near] - self.points[at]) * self.normals[at]).sum(1).abs()
-        agreeing = (height <= TANGENT * self.voxel).sum().item()
-        rmse = distances[near].square().mean().sqrt().item()
-        return len(at) / len(points), agreeing / len(points), rmse
 
 
 def _write(settings: Settings, source: Tensor, target: Tensor, result: Result) -> list[str]:
     """The moved cloud and the picture; returns what could not be done."""
     write_points(settings.folder / ALIGNED, result.transform.apply(source))
     try:
-        from svdrot.cli import _picture
+        from svdrot.cli import picture
     except ImportError as error:
         return [f'no picture, which needs matplotlib: pip install "svdrot[registration]" ({error})']
     title = f"{_label(settings.source)} to {_label(settings.target)}: {_verdict(result)}"
-    figure = _picture.draw(source, target, result.transform, title)
+    figure = picture.draw(source, target, result.transform, title)
     with replacing(settings.folder / PICTURE) as new:
         figure.savefig(new)
     return []

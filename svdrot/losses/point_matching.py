@@ -7,18 +7,18 @@ import torch
 from torch import Tensor
 
 from svdrot._checks import check_shape
+from svdrot._displacements import counted, displacement, mean
 from svdrot._precision import result_dtype, to_compute
 from svdrot._vectors import length
 from svdrot.registration import nearest
-from svdrot.registration._displacements import counted, displacement, mean
-from svdrot.registration.transform import Transform, check_transform
+from svdrot.transform import Transform, check_transform
 
 Pose = Transform | tuple[Tensor, Tensor]
 
 
 def add(estimate: Pose, truth: Pose, points: Tensor, *, mask: Tensor | None = None) -> Tensor:
     """Mean distance between where two poses put the points of a model (ADD), as
-    `svdrot.registration.pose_metrics.add`.
+    `svdrot.evaluation.poses.add`.
 
     Args:
         estimate: poses of batch shape (...).
@@ -66,7 +66,7 @@ def _result(pose: Pose, points: Tensor) -> torch.dtype:
 
 def add_symmetric(estimate: Pose, truth: Pose, points: Tensor, *, mask: Tensor | None = None) -> Tensor:
     """Mean distance from each point of the true model to the nearest of the estimated one (ADD-S), as
-    `svdrot.registration.pose_metrics.add_symmetric`.
+    `svdrot.evaluation.poses.add_symmetric`.
 
     For objects that look alike in poses one does not know; a known group is better served by
     `minimum_over_symmetries`, which does not take near misses for symmetries. No table of all pairs is made:
@@ -76,7 +76,7 @@ def add_symmetric(estimate: Pose, truth: Pose, points: Tensor, *, mask: Tensor |
 
     Returns:
         Shape (...), in the units of the points; NaN if no point counts or one that does is not finite. The
-        choice of neighbours is a constant to derivatives, of which all are zero where a distance is.
+        choice of neighbors is a constant to derivatives, of which all are zero where a distance is.
 
     Source:
         Hinterstoisser et al., ACCV 2012; Xiang et al., "PoseCNN", RSS 2018.

@@ -10,7 +10,7 @@ from svdrot._checks import check_shape
 from svdrot._formulas import losses as formulas
 from svdrot._precision import compute_dtype, result_dtype
 from svdrot._vectors import product
-from svdrot.registration.transform import Transform
+from svdrot.transform import Transform
 
 from .point_matching import Pose
 from .rotations import geodesic

@@ -8,6 +8,7 @@ from .losses import RotationLoss as RotationLoss
 from .projection import SpecialOrthogonalize as SpecialOrthogonalize
 from .representations import REPRESENTATIONS as REPRESENTATIONS
 from .representations import Representation as Representation
+from .representations import add_representation as add_representation
 from .strategies import STRATEGIES as STRATEGIES
 from .strategies import AfterWarmup as AfterWarmup
 from .strategies import Always as Always
@@ -28,4 +29,5 @@ __all__ = [
     "RotationLoss",
     "SpecialOrthogonalize",
     "Strategy",
+    "add_representation",
 ]

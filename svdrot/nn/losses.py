@@ -1,5 +1,6 @@
 """A head's map and a loss of the rotation as one function of the raw numbers."""
 
+from itertools import product
 from typing import Any
 
 from torch import Tensor, nn
@@ -19,6 +20,7 @@ LOSSES: dict[str, Map] = {
     "huber_chordal": losses.huber_chordal,
 }
 REDUCTIONS = ("mean", "sum", "none")
+COMPOSED: dict[tuple[str, str], Map] = {}  # by representation and loss
 
 
 class RotationLoss(nn.Module):
@@ -73,9 +75,10 @@ class RotationLoss(nn.Module):
         self.loss: str = loss
         self.reduction: str = reduction
         self.threshold: float | None = threshold
+        _composed(representation, loss)
 
     def forward(self, raw: Tensor, truth: Tensor) -> Tensor:
-        whole = COMPOSED[self.representation, self.loss]
+        whole = COMPOSED.get((self.representation, self.loss)) or _composed(self.representation, self.loss)
         scalars = () if self.threshold is None else (self.threshold,)
         if self.reduction == "none":
             return whole(raw, truth, scalars=scalars)
@@ -87,13 +90,19 @@ class RotationLoss(nn.Module):
 
 
 def _composed(representation: str, loss: str) -> Map:
+    """The map of a representation and a loss, which is made once."""
+    if (representation, loss) in COMPOSED:
+        return COMPOSED[representation, loss]
     read, distance = REPRESENTATIONS[representation].formula, LOSSES[loss]
 
     def whole(raw: Any, truth: Any, *scalars: Any) -> Any:
         return distance(read(raw), truth, *scalars)
 
     inputs = {"raw": read.shapes[0], "truth": (3, 3)}
-    return Map(whole, inputs, (), scalars=distance.scalars, name=f"{__name__}.{representation} {loss}")
+    name = f"{__name__}.{representation} {loss}"
+    COMPOSED[representation, loss] = Map(whole, inputs, (), scalars=distance.scalars, name=name)
+    return COMPOSED[representation, loss]
 
 
-COMPOSED = {(r, l): _composed(r, l) for r in REPRESENTATIONS for l in LOSSES}
+for _names in product(REPRESENTATIONS, LOSSES):
+    _composed(*_names)

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from svdrot import representations
 from svdrot.engine.maps import Map
+from svdrot.representations import Row
 
 
 class Representation(NamedTuple):
@@ -27,20 +28,73 @@ class Representation(NamedTuple):
     formula: Map
 
 
-def _heads() -> dict[str, Representation]:
-    """Those of the table of representations that are heads, by their names as such."""
-    found = {}
-    for name, row in representations.TABLE.items():
-        if row.head is None or row.to_matrix is None:
-            continue
-        there, back = (
-            getattr(representations, f"{a}_to_{b}") for a, b in ((row.kind, "matrix"), ("matrix", row.kind))
+def _written(name: str, row: Row) -> Representation:
+    """A row of the table as a head, by its named functions."""
+    assert row.to_matrix is not None
+    there, back = (
+        getattr(representations, f"{a}_to_{b}") for a, b in ((row.kind, "matrix"), ("matrix", row.kind))
+    )
+    if row.kind == "euler":
+        sequence = name.removeprefix("euler_")
+        there, back = partial(there, sequence=sequence), partial(back, sequence=sequence)
+    return Representation(math.prod(row.shape), there, back, row.to_matrix)
+
+
+REPRESENTATIONS: dict[str, Representation] = {
+    row.head: _written(name, row) for name, row in representations.TABLE.items() if row.head
+}
+
+
+def add_representation(name: str, read: Map, write: Map) -> None:
+    """Add a representation of your own: a head, in every loss and strategy, and a name for conversions.
+
+    Args:
+        name: of the head, and of the numbers in `svdrot.convert_rotation`.
+        read: formula from the numbers, shape (n,), to the rotation (3, 3); see `svdrot.engine.formula`.
+        write: formula from the rotation to the numbers, of all that give it the standard ones.
+
+    Raises:
+        ValueError: if the name is taken, or the shapes are not those.
+
+    Example:
+        Cayley's parameters, the axis times the tangent of half the angle:
+
+        >>> import torch, svdrot
+        >>> from svdrot.engine import formula
+        >>> @formula({"cayley": (3,)}, (3, 3))
+        ... def cayley_to_matrix(cayley):
+        ...     x, y, z = cayley
+        ...     s = 2 / (1 + x * x + y * y + z * z)
+        ...     return (
+        ...         (1 - s * (y * y + z * z), s * (x * y - z), s * (x * z + y)),
+        ...         (s * (x * y + z), 1 - s * (x * x + z * z), s * (y * z - x)),
+        ...         (s * (x * z - y), s * (y * z + x), 1 - s * (x * x + y * y)),
+        ...     )
+        >>> @formula({"matrix": (3, 3)}, (3,))
+        ... def matrix_to_cayley(m):
+        ...     k = 1 + m[0, 0] + m[1, 1] + m[2, 2]
+        ...     return (m[2, 1] - m[1, 2]) / k, (m[0, 2] - m[2, 0]) / k, (m[1, 0] - m[0, 1]) / k
+        >>> svdrot.nn.add_representation("cayley", cayley_to_matrix, matrix_to_cayley)
+        >>> head = svdrot.nn.RotationHead(16, "cayley")
+        >>> svdrot.is_rotation(head(torch.randn(8, 16))).all()
+        tensor(True)
+    """
+    if name in REPRESENTATIONS or name in representations.TABLE:
+        raise ValueError(f"`name` must be new; {name!r} is a representation already.")
+    numbers = read.shapes[0]
+    if len(numbers) != 1 or (*read.shapes, *read.results) != (numbers, (3, 3)) or read.scalars:
+        raise ValueError(
+            f"`read` must be a formula from (n,) to (3, 3); got {read.shapes} to {read.results}."
         )
-        if row.kind == "euler":
-            sequence = name.removeprefix("euler_")
-            there, back = partial(there, sequence=sequence), partial(back, sequence=sequence)
-        found[row.head] = Representation(math.prod(row.shape), there, back, row.to_matrix)
-    return found
-
-
-REPRESENTATIONS: dict[str, Representation] = _heads()
+    if (*write.shapes, *write.results) != ((3, 3), numbers) or write.scalars:
+        raise ValueError(
+            f"`write` must be a formula from (3, 3) to {numbers}; got {write.shapes} to {write.results}."
+        )
+    representations.TABLE[name] = Row(
+        numbers, "matrix", read, write, read, name, f"numbers (..., {numbers[0]})", name
+    )
+    there, back = (
+        partial(representations.convert_rotation, source=a, target=b)
+        for a, b in ((name, "matrix"), ("matrix", name))
+    )
+    REPRESENTATIONS[name] = Representation(numbers[0], there, back, read)

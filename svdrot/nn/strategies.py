@@ -4,6 +4,8 @@ The literature disagrees. Levinson et al. 2020 and Brégier 2021 find the projec
 the raw matrix, Chen et al. 2022, Gu et al. 2024 (PRoM) and Choy 2026 the contrary.
 """
 
+from collections.abc import Collection
+
 import torch
 from torch import Tensor, nn
 
@@ -24,7 +26,7 @@ class Strategy(nn.Module):
     loads into a head of any other strategy.
     """
 
-    representations: tuple[str, ...] = tuple(REPRESENTATIONS)  # it is defined for
+    representations: Collection[str] = REPRESENTATIONS  # it is defined for: all, added ones, too
 
     def forward(self, raw: Tensor, representation: str) -> Tensor:
         raise NotImplementedError
@@ -57,7 +59,7 @@ class AtInference(Strategy):
     Estimation", arXiv 2312.00462 (PRoM).
     """
 
-    representations: tuple[str, ...] = ("svd",)
+    representations: Collection[str] = ("svd",)
 
     def forward(self, raw: Tensor, representation: str) -> Tensor:
         return _matrix(raw) if self.training else REPRESENTATIONS[representation].to_matrix(raw)
@@ -78,7 +80,7 @@ class AfterWarmup(Strategy):
     Source: Levinson et al., NeurIPS 2020.
     """
 
-    representations: tuple[str, ...] = ("svd",)
+    representations: Collection[str] = ("svd",)
 
     step: Tensor
 
@@ -125,7 +127,7 @@ class ManifoldGradient(Strategy):
     Source: Chen et al., "Projective Manifold Gradient Layer for Deep Rotation Regression", CVPR 2022.
     """
 
-    representations: tuple[str, ...] = tuple(manifold_gradient.FIBRES)
+    representations: Collection[str] = tuple(manifold_gradient.FIBRES)
 
     def __init__(self, pull: float = 0.05):
         super().__init__()

@@ -1,40 +1,36 @@
-"""Alignment of points, clouds, rotations and trajectories. Column vectors, target = scale * R source + t."""
+"""Alignment of points and of clouds: target = scale * R source + t, column vectors.
 
-from . import pose_metrics as pose_metrics
-from . import trajectories as trajectories
-from ._iterations import Status as Status
+`pairs` has what aligns points with known partners, some of which may be wrong; `clouds` what finds partners.
+"""
+
+from svdrot import _deprecated
+from svdrot._robust_kernels import KERNELS as KERNELS
+from svdrot._robust_kernels import RobustKernel as RobustKernel
+from svdrot.transform import Transform as Transform
+
 from ._points import pad as pad
-from .averaging import average_curvature as average_curvature
-from .averaging import average_rotations as average_rotations
-from .features import fpfh as fpfh
-from .features import match as match
-from .files import read_points as read_points
-from .files import read_transform as read_transform
-from .files import write_points as write_points
-from .files import write_transform as write_transform
-from .global_registration import GlobalRegistration as GlobalRegistration
-from .global_registration import Stage as Stage
-from .global_registration import automatic_voxel as automatic_voxel
-from .global_registration import register as register
-from .icp import KERNELS as KERNELS
-from .icp import METHODS as METHODS
-from .icp import Iteration as Iteration
-from .icp import Registration as Registration
-from .icp import icp as icp
-from .neighbours import Neighbours as Neighbours
-from .neighbours import nearest as nearest
-from .procrustes import Alignment as Alignment
-from .procrustes import kabsch as kabsch
-from .procrustes import procrustes as procrustes
-from .procrustes import umeyama as umeyama
-from .robust import RobustAlignment as RobustAlignment
-from .robust import robust_kabsch as robust_kabsch
-from .robust import robust_umeyama as robust_umeyama
-from .surfaces import estimate_normals as estimate_normals
-from .surfaces import voxel_downsample as voxel_downsample
-from .synchronization import Synchronization as Synchronization
-from .synchronization import synchronize_rotations as synchronize_rotations
-from .transform import Transform as Transform
+from .clouds.features import fpfh as fpfh
+from .clouds.features import match as match
+from .clouds.global_registration import GlobalRegistration as GlobalRegistration
+from .clouds.global_registration import Stage as Stage
+from .clouds.global_registration import automatic_voxel as automatic_voxel
+from .clouds.global_registration import register as register
+from .clouds.icp import METHODS as METHODS
+from .clouds.icp import Iteration as Iteration
+from .clouds.icp import Registration as Registration
+from .clouds.icp import Status as Status
+from .clouds.icp import icp as icp
+from .clouds.neighbors import Neighbors as Neighbors
+from .clouds.neighbors import nearest as nearest
+from .clouds.surfaces import estimate_normals as estimate_normals
+from .clouds.surfaces import voxel_downsample as voxel_downsample
+from .pairs.procrustes import Alignment as Alignment
+from .pairs.procrustes import kabsch as kabsch
+from .pairs.procrustes import procrustes as procrustes
+from .pairs.procrustes import umeyama as umeyama
+from .pairs.robust import RobustAlignment as RobustAlignment
+from .pairs.robust import robust_kabsch as robust_kabsch
+from .pairs.robust import robust_umeyama as robust_umeyama
 
 __all__ = [
     "KERNELS",
@@ -42,16 +38,14 @@ __all__ = [
     "Alignment",
     "GlobalRegistration",
     "Iteration",
-    "Neighbours",
+    "Neighbors",
     "Registration",
     "RobustAlignment",
+    "RobustKernel",
     "Stage",
     "Status",
-    "Synchronization",
     "Transform",
     "automatic_voxel",
-    "average_curvature",
-    "average_rotations",
     "estimate_normals",
     "fpfh",
     "icp",
@@ -59,17 +53,17 @@ __all__ = [
     "match",
     "nearest",
     "pad",
-    "pose_metrics",
     "procrustes",
-    "read_points",
-    "read_transform",
     "register",
     "robust_kabsch",
     "robust_umeyama",
-    "synchronize_rotations",
-    "trajectories",
     "umeyama",
     "voxel_downsample",
-    "write_points",
-    "write_transform",
 ]
+
+
+_deprecated.alias_modules(__name__)
+
+
+def __getattr__(name: str) -> object:
+    return _deprecated.renamed(__name__, name)

@@ -47,6 +47,7 @@ from ._quaternions import quaternion_to_axis_angle as quaternion_to_axis_angle
 from ._quaternions import quaternion_to_matrix as quaternion_to_matrix
 from ._quaternions import quaternion_to_mrp as quaternion_to_mrp
 from ._table import TABLE as TABLE
+from ._table import Row as Row
 
 CONVERSIONS = {name: globals().get(name, made) for name, made in named_conversions().items()}
 globals().update(CONVERSIONS)

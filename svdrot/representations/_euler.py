@@ -14,7 +14,7 @@ def euler_to_matrix(angles: Tensor, sequence: str) -> Tensor:
 
     Args:
         angles: (alpha, beta, gamma) in radians, in the order of `sequence`, shape (..., 3).
-        sequence: three axes, all upper or all lower case, neighbours different.
+        sequence: three axes, all upper or all lower case, neighbors different.
 
     Returns:
         Rotations, shape (..., 3, 3).
@@ -33,7 +33,7 @@ def euler_to_matrix(angles: Tensor, sequence: str) -> Tensor:
 def check_sequence(sequence: str) -> None:
     if sequence not in SEQUENCES:
         raise ValueError(
-            '`sequence` must be three axes, neighbours different, such as "XYZ" (intrinsic) '
+            '`sequence` must be three axes, neighbors different, such as "XYZ" (intrinsic) '
             f'or "zxz" (extrinsic); got {sequence!r}.'
         )
 
@@ -43,7 +43,7 @@ def matrix_to_euler(matrix: Tensor, sequence: str) -> Tensor:
 
     Args:
         matrix: rotations, shape (..., 3, 3).
-        sequence: three axes, upper case for intrinsic or lower case for extrinsic, neighbours different.
+        sequence: three axes, upper case for intrinsic or lower case for extrinsic, neighbors different.
 
     Returns:
         Angles in radians in the order of `sequence`, shape (..., 3). The outer two are in [-pi, pi]; the
@@ -67,7 +67,7 @@ def euler_to_quaternion(angles: Tensor, sequence: str) -> Tensor:
 
     Args:
         angles: (alpha, beta, gamma) in radians, in the order of `sequence`, shape (..., 3).
-        sequence: three axes, upper case for intrinsic or lower case for extrinsic, neighbours different.
+        sequence: three axes, upper case for intrinsic or lower case for extrinsic, neighbors different.
 
     Returns:
         Unit quaternions w x y z, shape (..., 4), smooth in the angles, w of any sign.
@@ -88,7 +88,7 @@ def quaternion_to_euler(quaternion: Tensor, sequence: str) -> Tensor:
 
     Args:
         quaternion: w x y z, shape (..., 4).
-        sequence: three axes, upper case for intrinsic or lower case for extrinsic, neighbours different.
+        sequence: three axes, upper case for intrinsic or lower case for extrinsic, neighbors different.
 
     Returns:
         Angles in radians in the order of `sequence`, shape (..., 3).

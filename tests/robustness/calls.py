@@ -45,10 +45,10 @@ RARE = {
     "svdrot.registration.register": 0.02,
     "svdrot.registration.fpfh": 0.05,
     "svdrot.registration.icp": 0.2,
-    "svdrot.registration.synchronize_rotations": 0.1,
+    "svdrot.averaging.synchronize_rotations": 0.1,
     "svdrot.registration.robust_kabsch": 0.3,
     "svdrot.registration.robust_umeyama": 0.3,
-    "svdrot.streaming.rotation_metrics": 0.05,
+    "svdrot.evaluation.streaming.rotation_metrics": 0.05,
     "svdrot.schedules.newton_schulz_schedule": 0.3,
 }
 

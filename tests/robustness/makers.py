@@ -5,7 +5,8 @@ from collections.abc import Callable
 from inspect import signature
 from typing import Any
 
-from svdrot import losses, nn, registration, representations
+from svdrot import averaging, losses, nn, registration, representations
+from svdrot.registration.pairs import robust
 from svdrot.representations import TABLE as CONVERTED
 from svdrot.schedules import SCHEDULES
 
@@ -84,7 +85,7 @@ MAKERS: dict[str, Callable[[Draw], Any]] = {
     "threshold": positive,
     "rotations": rotation_list,
     "average": lambda draw: draw.tensor(rotations(draw), 2, scaled=False),
-    "norm": number(*registration.averaging.NORMS),
+    "norm": number(*averaging.rotations.NORMS),
     "representation": number(*nn.REPRESENTATIONS),
     "features": lambda draw: draw.tensor(draw.normal(*draw.lead(), 4), 1, scaled=False),
     "svdrot.convert_rotation.source": lambda draw: draw.memo["from"],
@@ -195,14 +196,14 @@ MAKERS: dict[str, Callable[[Draw], Any]] = {
     "voxel": positive,
     "clouds": lambda draw: [draw.tensor(clouds(draw, n, 3), 2) for n in (2, draw.count)],
     "method": number("least_squares", "huber", "geman_mcclure", "gnc_tls", "gnc_geman_mcclure", "ransac"),
-    "svdrot.registration.robust_kabsch.method": number(*registration.robust.METHODS),
+    "svdrot.registration.robust_kabsch.method": number(*robust.METHODS, *registration.KERNELS),
     **{
         f"svdrot.registration.{f}.{p}": points
         for f in ("robust_kabsch", "robust_umeyama", "pose_metrics.inlier_ratio")
         for p in ("source", "target")
     },
-    "svdrot.registration.pose_metrics.chamfer_distance.source": points,
-    "svdrot.registration.pose_metrics.chamfer_distance.target": points,
+    "svdrot.evaluation.poses.chamfer_distance.source": points,
+    "svdrot.evaluation.poses.chamfer_distance.target": points,
     "source_surface": surface,
     "target_surface": surface,
     **{
@@ -215,8 +216,8 @@ MAKERS: dict[str, Callable[[Draw], Any]] = {
     "attributes": lambda draw: (features(draw),) if draw.chance(0.5) else (),
     "svdrot.registration.match.source": features,
     "svdrot.registration.match.target": features,
-    "svdrot.registration.Neighbours.query.points": features,
-    "svdrot.registration.Neighbours.query.query": features,
+    "svdrot.registration.Neighbors.query.points": features,
+    "svdrot.registration.Neighbors.query.query": features,
     "svdrot.registration.register.voxel": number(None, 0.5),
     "svdrot.registration.register.method": number("consistency", "ransac"),
     "refine": number(None, "point_to_plane"),
@@ -224,8 +225,8 @@ MAKERS: dict[str, Callable[[Draw], Any]] = {
     "svdrot.registration.icp.target": icp_points,
     "svdrot.registration.icp.max_distance": icp_distance,
     "init": lambda draw: None,
-    "svdrot.registration.icp.method": number(*registration.icp.__globals__["METHODS"]),
-    "kernel": number(*registration.icp.__globals__["KERNELS"]),
+    "svdrot.registration.icp.method": number(*registration.METHODS),
+    "kernel": number("none", "trimmed", *registration.KERNELS),
     "kernel_parameter": number(None, 0.5),
     "svdrot.registration.icp.max_iterations": number(0, 1, 3),
     "angle_tolerance": number(1e-5),
@@ -237,26 +238,26 @@ MAKERS: dict[str, Callable[[Draw], Any]] = {
     "target_normals": icp_extra(3),
     "source_covariances": icp_extra(3, 3),
     "target_covariances": icp_extra(3, 3),
-    "neighbours": number(3, 20),
+    "neighbors": number(3, 20),
     "progress": lambda draw: None,
     "edges": edges,
-    "svdrot.registration.synchronize_rotations.relative": relative,
-    "svdrot.registration.synchronize_rotations.weights": edge_weights,
+    "svdrot.averaging.synchronize_rotations.relative": relative,
+    "svdrot.averaging.synchronize_rotations.weights": edge_weights,
     "count": number(None, 7),
-    "svdrot.registration.synchronize_rotations.loss": number("squared", "geman_mcclure"),
-    "svdrot.registration.synchronize_rotations.scale": number(None, 0.1),
+    "svdrot.averaging.synchronize_rotations.loss": number("squared", "geman_mcclure"),
+    "svdrot.averaging.synchronize_rotations.scale": number(None, 0.1),
     "max_iterations": number(0, 5),
     **{
-        f"svdrot.registration.pose_metrics.{f}.{p}": pose
+        f"svdrot.evaluation.poses.{f}.{p}": pose
         for f in (
             *("rotation_error", "translation_error", "add", "point_rmse", "add_symmetric"),
             *("information_rmse",),
         )
         for p in ("estimate", "truth")
     },
-    "svdrot.registration.pose_metrics.pose_recall.estimate": trajectory,
-    "svdrot.registration.pose_metrics.pose_recall.truth": trajectory,
-    "svdrot.registration.pose_metrics.pose_recall.rotation": positive,
+    "svdrot.evaluation.poses.pose_recall.estimate": trajectory,
+    "svdrot.evaluation.poses.pose_recall.truth": trajectory,
+    "svdrot.evaluation.poses.pose_recall.rotation": positive,
     "translation": positive,
     "errors": per_item,
     "thresholds": row(4),
@@ -264,36 +265,36 @@ MAKERS: dict[str, Callable[[Draw], Any]] = {
     "information": covariance_matrix,
     "rmse": per_item,
     "pairs": pose_pairs,
-    "svdrot.registration.pose_metrics.registration_recall.pairs": fragments,
+    "svdrot.evaluation.poses.registration_recall.pairs": fragments,
     "distance": positive,
     "ratios": per_item,
     "reference": trajectory,
     **{
-        f"svdrot.registration.trajectories.{f}.estimate": trajectory
+        f"svdrot.evaluation.trajectories.{f}.estimate": trajectory
         for f in ("align_trajectories", "align_origins", "absolute_pose_error", "relative_pose_error")
     },
-    "svdrot.registration.trajectories.kitti_segment_errors.estimate": one_trajectory,
-    "svdrot.registration.trajectories.kitti_segment_errors.mask": lambda draw: (
+    "svdrot.evaluation.trajectories.kitti_segment_errors.estimate": one_trajectory,
+    "svdrot.evaluation.trajectories.kitti_segment_errors.mask": lambda draw: (
         None if draw.chance(0.5) else mask(draw, (draw.count,))
     ),
-    **{f"svdrot.registration.trajectories.{f}.trajectory": one_trajectory for f in ("path_pairs",)},
-    **{f"svdrot.registration.trajectories.{f}.trajectory": one_trajectory for f in ("angle_pairs",)},
-    "svdrot.registration.trajectories.path_lengths.trajectory": one_trajectory,
+    **{f"svdrot.evaluation.trajectories.{f}.trajectory": one_trajectory for f in ("path_pairs",)},
+    **{f"svdrot.evaluation.trajectories.{f}.trajectory": one_trajectory for f in ("angle_pairs",)},
+    "svdrot.evaluation.trajectories.path_lengths.trajectory": one_trajectory,
     "trajectory": trajectory,
-    "svdrot.registration.trajectories.align_trajectories.scale": number(False, True),
-    "svdrot.registration.trajectories.align_trajectories.mask": lambda draw: (
+    "svdrot.evaluation.trajectories.align_trajectories.scale": number(False, True),
+    "svdrot.evaluation.trajectories.align_trajectories.mask": lambda draw: (
         None if draw.chance(0.5) else mask(draw, (*draw.batch, draw.count))
     ),
     "lengths": number((0.5, 2.0), (1.0,)),
     "step": number(1, 10),
     "delta": number(1, 2),
-    "svdrot.registration.trajectories.frame_pairs.count": number(0, 1, 5),
-    "svdrot.registration.trajectories.path_pairs.tolerance": number(0.1, 0.5),
-    "svdrot.registration.trajectories.angle_pairs.tolerance": number(0.1, 0.5),
+    "svdrot.evaluation.trajectories.frame_pairs.count": number(0, 1, 5),
+    "svdrot.evaluation.trajectories.path_pairs.tolerance": number(0.1, 0.5),
+    "svdrot.evaluation.trajectories.angle_pairs.tolerance": number(0.1, 0.5),
     "overlapping": number(False, True),
     "first": stamps,
-    "svdrot.registration.trajectories.associate.second": stamps,
-    "svdrot.registration.trajectories.associate.max_difference": number(0.01, 1.0),
+    "svdrot.evaluation.trajectories.associate.second": stamps,
+    "svdrot.evaluation.trajectories.associate.max_difference": number(0.01, 1.0),
     "offset": number(0.0, 0.5),
     "then": pose,
     "homogeneous": homogeneous,

@@ -22,7 +22,7 @@ def scenarios() -> dict[type, Scenarios]:
             "from_matrix": lambda homogeneous: Transform.from_matrix(homogeneous),
             "identity": lambda d: Transform.identity(d),
         },
-        registration.Neighbours: {"query": _query},
+        registration.Neighbors: {"query": _query},
         losses.ReducedLoss: {"forward": _reduced},
         nn.SpecialOrthogonalize: {"forward": _project},
         nn.RotationLoss: {"forward": _loss_of_raw},
@@ -128,7 +128,7 @@ def _metric(make: Callable[[], Any]) -> Callable[..., Any]:
 
 
 def _query(points, query, k, max_distance):
-    return registration.Neighbours(points).query(query, k, max_distance)
+    return registration.Neighbors(points).query(query, k, max_distance)
 
 
 def _project(matrix, damping):

@@ -17,16 +17,16 @@ from .makers import MAKERS
 from .scenarios import scenarios
 
 NOT_CALLED = {
-    "svdrot.registration.read_points": "reads a file; see test_files.py",
-    "svdrot.registration.read_transform": "reads a file; see test_files.py",
-    "svdrot.registration.write_points": "writes a file; see test_files.py",
-    "svdrot.registration.write_transform": "writes a file; see test_files.py",
+    "svdrot.io.read_points": "reads a file; see test_files.py",
+    "svdrot.io.read_transform": "reads a file; see test_files.py",
+    "svdrot.io.write_points": "writes a file; see test_files.py",
+    "svdrot.io.write_transform": "writes a file; see test_files.py",
     "svdrot.optim.split_parameters": "takes a module; see test_optim.py",
     "svdrot.nn.Representation": "a row of a table",
     "svdrot.registration.Status": "says how a cloud ended",
     "svdrot.nn.Strategy": "only its subclasses do anything",
     "svdrot.optim.MatrixView": "a setting of the optimizers",
-    "svdrot.streaming.AngleStatistic": "only its subclasses do anything",
+    "svdrot.evaluation.streaming.AngleStatistic": "only its subclasses do anything",
     "svdrot.polar.check_steps": "says what schedules must be; of `newton_schulz`",
     "svdrot.schedules.shrunk": "of the tables; takes no tensor",
 }

@@ -1,5 +1,5 @@
 # pyright: reportArgumentType=false, reportCallIssue=false, reportAttributeAccessIssue=false, reportGeneralTypeIssues=false
-"""Nearest neighbours on GPU in Triton: programs run over all points, running minima in registers."""
+"""Nearest neighbors on GPU in Triton: programs run over all points, running minima in registers."""
 
 import torch
 import triton

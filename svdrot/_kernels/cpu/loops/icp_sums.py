@@ -6,7 +6,7 @@ the pairs, and for each of its residuals r with the derivative j by a small moti
 The sums of products of the first are the moments of the pairs, those of the others the normal equations.
 
 A row of the batch is a segment of an item: `length` of its n points. Its sums are the two matrices of 7 x 7,
-how many points have a neighbour, the squares of their distances, and how many count for the step. The sizes
+how many points have a neighbor, the squares of their distances, and how many count for the step. The sizes
 of the residuals, for robust weights, are written on the way. The steps from the sums are in `_step_tiles`.
 """
 
@@ -28,7 +28,7 @@ SUMS = 49 + 49 + 3
 # Methods, by their residuals.
 POINTS, PLANES, SYMMETRIC, COVARIANCES = range(4)
 
-# Points of the source where they are now, indices of their neighbours, weights; for each item its place among
+# Points of the source where they are now, indices of their neighbors, weights; for each item its place among
 # the targets, rotation and origin; points of the target, which of them count; normals or packed covariances
 # of source and target, unused where the method needs none; residuals and sums; n, points of a target,
 # segments, length, and the method.

@@ -1,5 +1,5 @@
 # pyright: reportUndefinedVariable=false, reportPrivateImportUsage=false
-"""A tree of boxes over points in space, and the search of nearest neighbours in it, for numba.
+"""A tree of boxes over points in space, and the search of nearest neighbors in it, for numba.
 
 The tree is binary and complete: node h has the children 2 h and 2 h + 1, the root is 1, and the leaves are
 2^depth to 2^(depth + 1) - 1. The depth is even: a search goes down two levels at a time, and the boxes of the
@@ -126,7 +126,7 @@ def follow(
     """Where a motion takes the queries and the point nearest to each there, as `search` finds it with k = 1.
 
     A query was last searched for at its anchor, where all points but the nearest were farther than its bound:
-    nearer to its old neighbour than that, less its way since, it keeps it, and near the end of an alignment
+    nearer to its old neighbor than that, less its way since, it keeps it, and near the end of an alignment
     nearly all do. What must be searched for lies no farther than the two nearest of before, at `places`.
     Queries take their `turns`: one near the last finds its way in the caches, and its branches predicted.
     """

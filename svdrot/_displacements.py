@@ -1,0 +1,56 @@
+"""How far apart two poses put points, and means over those that count."""
+
+import torch
+from torch import Tensor
+
+from svdrot._checks import check_items, check_mask, check_shape, common_batch
+from svdrot._precision import compute_dtype
+from svdrot._vectors import image
+from svdrot.transform import Transform, check_transform
+
+
+def counted(points: Tensor, mask: Tensor | None, estimate: Transform, truth: Transform) -> Tensor:
+    """Points with 0 in place of what does not count: it may be NaN, and would be in every gradient.
+
+    Checked, together with the poses that are to move them.
+    """
+    check_shape("points", points, 3)
+    if points.ndim < 2:
+        raise ValueError(f"`points` must have shape (..., N, 3); got {tuple(points.shape)}.")
+    batches = {"points": points.shape[:-2]}
+    if mask is not None:
+        batches["mask"] = check_mask("mask", mask, points.shape[-2]).shape[:-1]
+    check_transform("estimate", estimate)
+    check_transform("truth", truth)
+    poses = {"estimate": estimate.translation.shape[:-1], "truth": truth.translation.shape[:-1]}
+    common_batch(**batches, **poses)
+    return points if mask is None else torch.where(mask[..., None], points, 0)
+
+
+def live(name: str, values: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Checked values (..., N) and which of them count, of one shape."""
+    check_items(name, values)
+    if mask is None:
+        return values, torch.ones_like(values, dtype=torch.bool)
+    n = values.shape[-1]
+    check_mask("mask", mask, n)
+    batch = common_batch(**{name: values.shape[:-1], "mask": mask.shape[:-1]})
+    return values.expand(*batch, n), mask.expand(*batch, n)
+
+
+def displacement(points: Tensor, estimate: Transform, truth: Transform) -> Tensor:
+    """estimate.apply(points) - truth.apply(points), without the rounding of two large terms."""
+    linear = _scaled(estimate) - _scaled(truth)
+    dtype = torch.promote_types(compute_dtype(points), linear.dtype)
+    moved = image(linear.to(dtype)[..., None, :, :], points.to(dtype))
+    return moved + (estimate.translation - truth.translation)[..., None, :]
+
+
+def _scaled(transform: Transform) -> Tensor:
+    return transform.scale[..., None, None] * transform.rotation
+
+
+def mean(values: Tensor, mask: Tensor | None) -> Tensor:
+    if mask is None:
+        return values.mean(-1)
+    return torch.where(mask, values, 0).sum(-1) / mask.sum(-1)

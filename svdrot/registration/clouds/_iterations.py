@@ -1,0 +1,256 @@
+"""The iterations of ICP on two batches of clouds, each item until it is done."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import IntEnum
+
+import torch
+from torch import Tensor
+
+from svdrot import _kernels
+from svdrot.registration.clouds import _steps
+from svdrot.registration.clouds._clouds import Clouds
+from svdrot.registration.clouds.neighbors import Followed, Neighbors
+from svdrot.transform import Transform
+
+
+class Status(IntEnum):
+    """Why the iteration ended."""
+
+    CONVERGED = 0
+    ITERATIONS = 1
+    UNOBSERVABLE = 2
+    NO_OVERLAP = 3
+    EMPTY = 4
+    NOT_FINITE = 5
+
+
+@dataclass
+class State:
+    """Poses and what is known of them, (B, ...); iterations change it in place."""
+
+    rotation: Tensor
+    translation: Tensor
+    status: Tensor
+    iterations: Tensor
+    normal_matrix: Tensor
+    pivot: Tensor
+    radius: Tensor
+    # Before the last step, and its pairs and weights; shapes depend on the scale.
+    before: tuple[Tensor, Tensor] | None = None
+    indices: Tensor | None = None
+    weights: Tensor | None = None
+
+    @staticmethod
+    def of(start: Transform, from_: Tensor, to: Tensor, source: Tensor, target: Tensor) -> "State":
+        """`start` between clouds about their centres."""
+        rotation = start.rotation.clone()
+        translation = start.translation + (rotation @ from_[..., None])[..., 0] - to
+        status = torch.full_like(start.scale, Status.ITERATIONS, dtype=torch.long)
+        finite = rotation.isfinite().all(-1).all(-1) & translation.isfinite().all(-1) & start.scale.isfinite()
+        status[~finite] = Status.NOT_FINITE
+        status[~(source.any(1) & target.any(1))] = Status.EMPTY
+        zero = torch.zeros_like(translation)
+        matrix = zero.new_zeros(len(zero), 6, 6)
+        return State(
+            rotation, translation, status, torch.zeros_like(status), matrix, zero, torch.ones_like(zero[:, 0])
+        )
+
+
+@dataclass
+class Aligner:
+    """Two clouds of one scale."""
+
+    source: Clouds
+    target: Clouds
+    method: _steps.Method
+    kernel: str
+    parameter: float | None
+    limit: float
+
+    def __post_init__(self) -> None:
+        self.marked, self.points = self.source.marked(), self.source.valid.sum(1)
+        given = (self.source.points, self.target.points, self.source.weights)
+        self.differentiable = torch.is_grad_enabled() and any(x.requires_grad for x in given)
+        self.nearest = [Followed(Neighbors(cloud), self.limit) for cloud in self.target.marked()]
+
+    def run(
+        self,
+        state: State,
+        count: int,
+        angle_tolerance: float,
+        length_tolerance: float,
+        report: Callable[..., None],
+    ) -> None:
+        """Iterate until all items are done."""
+        (items,) = ((state.status != Status.EMPTY) & (state.status != Status.NOT_FINITE)).nonzero(
+            as_tuple=True
+        )
+        state.status[items] = Status.ITERATIONS
+        state.before = state.rotation.clone(), state.translation.clone()
+        state.indices = torch.zeros_like(self.source.valid, dtype=torch.long)
+        state.weights = torch.zeros_like(self.source.weights)
+        source, marked, points = self._sources(items)
+        rotation, translation, pivot = state.rotation[items], state.translation[items], state.pivot[items]
+        for number in range(count):
+            if not len(items):
+                break
+            moved, distances, indices = self._search(marked, rotation, translation, items)
+            taken, weights = self._take(
+                source, rotation, translation, pivot, moved, distances, indices, items
+            )
+            moves = taken.enough & taken.finite
+            still = moves & (taken.angle <= angle_tolerance) & (taken.length <= length_tolerance)
+            done = still | ~moves if number + 1 < count else torch.ones_like(still)
+            way = torch.where(moves, torch.stack((taken.angle, taken.length)), torch.nan)
+            values = torch.cat((_quality(points, taken.found, taken.squares), way))
+            if len(items) < len(self.marked):
+                all_ = torch.full((4, len(self.marked)), torch.nan, dtype=values.dtype, device=values.device)
+                values = all_.index_copy(1, items, values)
+            ended = bool(done.any())
+            if ended:
+                at = items[done]
+                status = torch.where(still, int(Status.CONVERGED), int(Status.ITERATIONS))
+                status = torch.where(taken.finite, status, int(Status.NOT_FINITE))
+                state.status[at] = torch.where(taken.enough, status, int(Status.NO_OVERLAP))[done]
+                state.iterations[at] += number + 1
+                for name in ("rotation", "translation", "normal_matrix", "pivot", "radius"):
+                    getattr(state, name)[at] = getattr(taken, name)[done]
+                if self.differentiable:
+                    state.before[0][at], state.before[1][at] = rotation[done], translation[done]
+                    state.indices[at] = indices[done]
+                    state.weights[at] = torch.where(moves[:, None], weights, 0)[done]
+            report(number, *values)
+            rotation, translation, pivot = taken.rotation, taken.translation, taken.pivot
+            if ended:
+                items, rotation, translation, pivot = (
+                    x[~done] for x in (items, rotation, translation, pivot)
+                )
+                source, marked, points = self._sources(items)
+        open_ = _steps.eigen(state.normal_matrix)[0]
+        flat = open_[:, 0] <= _steps.OBSERVABLE * open_[:, -1]
+        stepped = (state.status == Status.CONVERGED) | (state.status == Status.ITERATIONS)
+        state.status[flat & stepped & (state.iterations > 0)] = Status.UNOBSERVABLE
+
+    def evaluate(self, state: State) -> tuple[Tensor, Tensor, Tensor]:
+        items = torch.arange(len(state.rotation), device=state.rotation.device)
+        _, distances, indices = self._search(self.marked, state.rotation, state.translation, items)
+        found = distances.isfinite()
+        squares = torch.where(found, distances, 0).square().sum(1)
+        fitness, rmse = _quality(self.points, found.sum(1), squares)
+        return fitness, rmse, indices
+
+    def last_step(self, state: State) -> tuple[Tensor, Tensor]:
+        """The final poses; where gradients are wanted, as functions of the clouds."""
+        if not self.differentiable:
+            return state.rotation, state.translation
+        assert state.before is not None and state.indices is not None and state.weights is not None
+        rotation, translation = state.before
+        moved = self.source.points @ rotation.mT + translation[:, None]
+        items = torch.arange(len(rotation), device=rotation.device)
+        found = state.weights > 0
+        pairs = self._pairs(self.source, rotation, moved, state.indices, found, items)
+        own = self.source.weights
+        weights = state.weights / torch.where(own > 0, own, 1).detach() * own
+        step = self.method.step(pairs.weighted(weights))
+        stepped = (state.weights > 0).any(1)
+        new = step.rotation @ rotation
+        shift = (step.rotation @ translation[..., None])[..., 0] + step.translation
+        return (
+            torch.where(stepped[:, None, None], new, state.rotation),
+            torch.where(stepped[:, None], shift, state.translation),
+        )
+
+    def _sources(self, items: Tensor) -> tuple[Clouds, Tensor, Tensor]:
+        """Those of the items, their points, NaN where they do not count, and how many do."""
+        if len(items) == len(self.marked):
+            return self.source, self.marked, self.points
+        return self.source.take(items), self.marked[items], self.points[items]
+
+    def _search(
+        self, marked: Tensor, rotation: Tensor, translation: Tensor, items: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Points where they are now, their distances from the target, and their neighbors."""
+        if not len(items):
+            empty = marked[..., 0]
+            return marked, empty, empty.long()
+        clouds = zip(items.tolist(), marked, rotation, translation, strict=True)
+        found = [self.nearest[i].query(*cloud) for i, *cloud in clouds]
+        moved, distances, indices = (
+            values[0][None] if len(values) == 1 else torch.stack(values)  # no copy of a single large cloud
+            for values in zip(*found, strict=True)
+        )
+        return moved, distances, indices
+
+    def _take(
+        self,
+        source: Clouds,
+        rotation: Tensor,
+        translation: Tensor,
+        origin: Tensor,
+        moved: Tensor,
+        distances: Tensor,
+        indices: Tensor,
+        items: Tensor,
+    ) -> tuple[_steps.Taken, Tensor]:
+        """A step, and the weights of its pairs."""
+        if _kernels.side(moved) != "cpu":
+            pairs = self._pairs(source, rotation, moved, indices, distances.isfinite(), items)
+            weights = pairs.weights
+            if self.kernel != "none":
+                residual = self.method.residual(pairs)
+                weights = weights * _steps.robust_weights(self.kernel, residual, weights > 0, self.parameter)
+            pairs = pairs.weighted(weights)
+            return _steps.take_of_pairs(self.method, pairs, distances, rotation, translation), weights
+        taken, weights, residuals = _steps.take(
+            self.method,
+            moved,
+            indices,
+            source.weights,
+            items,
+            rotation,
+            translation,
+            origin,
+            self.target.points,
+            self.target.weights,
+            source.known,
+            self.target.known,
+            kernel=self.kernel,
+            parameter=self.parameter,
+        )
+        return taken, torch.where(residuals.isfinite(), weights, 0) if self.differentiable else weights
+
+    def _pairs(
+        self,
+        source: Clouds,
+        rotation: Tensor,
+        moved: Tensor,
+        indices: Tensor,
+        found: Tensor,
+        items: Tensor,
+    ) -> _steps.Pairs:
+        target = self.target
+        m = target.points.shape[1]
+        rows = (torch.where(found, indices, 0) + m * items[:, None]).flatten()
+
+        def chosen(value: Tensor) -> Tensor:
+            return value.flatten(0, 1).index_select(0, rows).unflatten(0, indices.shape)
+
+        usable = found & (chosen(target.weights) > 0)
+        normals, covariances = source.normals, source.covariances
+        if covariances is not None:
+            covariances = _steps.turn_packed(rotation, covariances)
+        return _steps.Pairs(
+            torch.where(found[..., None], moved, 0),
+            chosen(target.points),
+            torch.where(usable, source.weights, 0),
+            None if normals is None else normals @ rotation.mT,
+            None if target.normals is None else chosen(target.normals),
+            covariances,
+            None if target.covariances is None else chosen(target.covariances),
+        )
+
+
+def _quality(points: Tensor, found: Tensor, squares: Tensor) -> Tensor:
+    """Fitness and rmse, (2, B)."""
+    return torch.stack((found / points.clamp(min=1), (squares / found).sqrt()))

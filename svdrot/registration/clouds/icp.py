@@ -1,0 +1,300 @@
+"""Iterated closest points: pair each point of the source with the nearest of the target, step, repeat."""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from svdrot import _deprecated
+from svdrot._checks import check_choice, check_positive, check_shape, common_batch
+from svdrot._precision import result_dtype
+from svdrot._robust_kernels import KERNELS
+from svdrot.registration._points import Points
+from svdrot.registration.clouds import _steps
+from svdrot.registration.clouds._clouds import Clouds
+from svdrot.registration.clouds._iterations import Aligner, State, Status
+from svdrot.transform import Transform
+
+METHODS = tuple(_steps.METHODS)
+
+
+REASONS = {
+    Status.CONVERGED: "converged",
+    Status.ITERATIONS: "the last iteration still moved the cloud",
+    Status.UNOBSERVABLE: "the pairs do not determine some directions, along which nothing was moved",
+    Status.NO_OVERLAP: "fewer than three points have a usable neighbor within the distance",
+    Status.EMPTY: "a cloud has no finite point that counts",
+    Status.NOT_FINITE: "the initial transform or a step is not finite",
+}
+
+
+@dataclass(frozen=True)
+class Iteration:
+    """One iteration of all clouds of the batch; NaN for those that were done before.
+
+    Attributes:
+        scale, number: which iteration of which scale, from 0 on.
+        fitness, rmse: before the step, as in `Registration`; shape (...).
+        angle: of the step, in radians.
+        length: how far the step moved the centre of the pairs.
+    """
+
+    scale: int
+    number: int
+    fitness: Tensor
+    rmse: Tensor
+    angle: Tensor
+    length: Tensor
+
+
+@dataclass(frozen=True)
+class Registration:
+    """Where ICP ended.
+
+    Attributes:
+        transform: from source to target, shapes (..., 3, 3), (..., 3) and (...).
+        fitness: share of the source's points with a neighbor within the distance, in [0, 1].
+        rmse: root of the mean square of the distances of those, NaN where there is none.
+        correspondences: shape (..., N), index in `target` of each point of `source`, M where there is none.
+        status: `Status`, shape (...).
+        iterations: how many, over all scales, shape (...).
+        history: all iterations.
+        source, target: the clouds (..., N, 3) and (..., M, 3) of the last scale, NaN past their ends.
+        normal_matrix: of the last step, shape (..., 6, 6), for the unknowns (`radius` times the rotation
+            vector about `pivot`, translation), all lengths.
+        pivot: centre of the paired points in the frame of the target, shape (..., 3).
+        radius: their root mean square distance from it, shape (...).
+    """
+
+    transform: Transform
+    fitness: Tensor
+    rmse: Tensor
+    correspondences: Tensor
+    status: Tensor
+    iterations: Tensor
+    history: list[Iteration]
+    source: Tensor
+    target: Tensor
+    normal_matrix: Tensor
+    pivot: Tensor
+    radius: Tensor
+
+    @property
+    def converged(self) -> Tensor:
+        return self.status == Status.CONVERGED
+
+    @property
+    def reasons(self) -> list[str]:
+        """In words, item by item of the flattened batch."""
+        return [REASONS[Status(code)] for code in self.status.flatten().tolist()]
+
+    @property
+    def information(self) -> Tensor:
+        """Inverse covariance of (rotation vector in radians about `pivot`, translation), (..., 6, 6).
+
+        For residuals of unit variance; divide by theirs. Zero without a step.
+        """
+        unit = torch.cat(
+            (self.radius[..., None].expand(*self.radius.shape, 3), torch.ones_like(self.pivot)), -1
+        )
+        return unit[..., :, None] * self.normal_matrix * unit[..., None, :]
+
+    @property
+    def stiffness(self) -> Tensor:
+        """Eigenvalues of `normal_matrix` over the largest, ascending, (..., 6); 0 without a step."""
+        values = _steps.eigen(self.normal_matrix.reshape(-1, 6, 6))[0].reshape(self.normal_matrix.shape[:-1])
+        top = values[..., -1:]
+        return values.clamp(min=0) / torch.where(top > 0, top, 1)
+
+    @property
+    def directions(self) -> Tensor:
+        """Their eigenvectors, columns of (..., 6, 6), in the unknowns of `normal_matrix`."""
+        shape = self.normal_matrix.shape
+        return _steps.eigen(self.normal_matrix.reshape(-1, 6, 6))[1].reshape(shape)
+
+    @property
+    def unobservable(self) -> Tensor:
+        """Which of `directions` the pairs leave open, boolean, (..., 6)."""
+        return self.stiffness <= _steps.OBSERVABLE
+
+
+@_deprecated.renamed_arguments("svdrot.registration.icp")
+def icp(
+    source: Points,
+    target: Points,
+    *,
+    max_distance: float | None = None,
+    init: Transform | Tensor | None = None,
+    method: str = "point_to_plane",
+    kernel: str = "none",
+    kernel_parameter: float | None = None,
+    max_iterations: int = 50,
+    angle_tolerance: float = 1e-5,
+    length_tolerance: float | None = None,
+    scales: Sequence[tuple[float | None, float, int]] | None = None,
+    weights: Points | None = None,
+    source_mask: Points | None = None,
+    target_mask: Points | None = None,
+    source_normals: Points | None = None,
+    target_normals: Points | None = None,
+    source_covariances: Points | None = None,
+    target_covariances: Points | None = None,
+    neighbors: int = 20,
+    progress: Callable[[Iteration], Any] | None = None,
+) -> Registration:
+    """The rigid motion of the source, near an initial one, that brings it closest to the target.
+
+    Every item of a batch converges for itself, and none changes another. The transform is differentiable in
+    source, target and weights through the last step: pairs, normals, robust weights and the pose before that
+    step are constants.
+
+    Args:
+        source: shape (..., N, 3), any floating dtype, or a list of clouds (N_i, 3). Points that are not
+            finite are left out.
+        target: shape (..., M, 3) or a list; batch dimensions broadcast.
+        max_distance: of paired points, in their units. Required without `scales`.
+        init: transform or matrices (..., 4, 4) to start from; its scale is kept. Default: the identity.
+        method: "point_to_point", "point_to_plane", "symmetric" or "generalized" (planes to planes).
+        kernel: weights of the residuals (of the distance to the plane, ...; in units of standard deviations
+            for "generalized"): "none", "trimmed", or a row of
+            `svdrot.registration.KERNELS`: "huber", "tukey" or "geman_mcclure".
+        kernel_parameter: the residual where the kernel sets in. Default: from the median of the residuals,
+            for 95 % efficiency on Gaussian noise. For "trimmed" the share that is kept, 0.8 by default.
+        max_iterations: at least 0.
+        angle_tolerance: radians. An item has converged when a step turns it no more than that and
+        length_tolerance: moves it no more than this. Default: 1e-4 of the distance of pairs.
+        scales: (voxel, max_distance, iterations) from coarse to fine, in place of `max_distance` and
+            `max_iterations`, each with clouds downsampled by the voxel unless it is None; for example ((0.1,
+            0.3, 20), (0.05, 0.14, 15), (0.025, 0.07, 10)), with which Open3D's tutorial aligns rooms.
+        weights: of the points of the source, shape (..., N), at least 0.
+        source_mask, target_mask: boolean, (..., N) and (..., M): points that count.
+        source_normals, target_normals: unit normals, shapes as the points; their signs do not matter. Where
+            the method needs some and none are given: of the `neighbors` nearest points, at a scale with a
+            voxel of those within two voxels.
+        source_covariances, target_covariances: (..., N, 3, 3) for "generalized". Default: discs about the
+            normals. Points whose normal or covariance is NaN are not used for steps.
+        neighbors: for normals.
+        progress: called after each iteration.
+
+    Returns:
+        `Registration`. Clouds without points, without three pairs, or whose pairs leave directions open
+        (planes, lines, spheres) keep their last transform and are not `converged`; `reasons` says why.
+
+    Raises:
+        ValueError: if a name is unknown, shapes do not fit or a number is out of range.
+        TypeError: if an argument is not a tensor of the right kind.
+
+    Source:
+        Besl and McKay, IEEE TPAMI 14 (1992); Chen and Medioni (1992); Segal et al., "Generalized-ICP", RSS
+        2009; Rusinkiewicz, "A Symmetric Objective Function for ICP", SIGGRAPH 2019.
+    """
+    check_choice("method", method, METHODS)
+    check_choice("kernel", kernel, ("none", "trimmed", *KERNELS))
+    if kernel_parameter is not None:
+        check_positive("kernel_parameter", kernel_parameter)
+        if kernel == "trimmed" and kernel_parameter > 1:
+            raise ValueError(f"`kernel_parameter` of trimmed is a share, at most 1; got {kernel_parameter}.")
+    if (max_distance is None) == (scales is None):
+        raise ValueError("Either `max_distance` or `scales` must be given.")
+    plan = [(None, max_distance, max_iterations)] if max_distance is not None else list(scales or ())
+    if not plan:
+        raise ValueError("`scales` must hold at least one (voxel, max_distance, iterations); got none.")
+    for stage in plan:
+        if not isinstance(stage, (tuple, list)) or len(stage) != 3:
+            raise ValueError(f"`scales` must hold (voxel, max_distance, iterations); got {stage!r}.")
+        voxel, limit, count = stage
+        check_positive("max_distance", limit)
+        if voxel is not None:
+            check_positive("voxel", voxel)
+        if count < 0:
+            raise ValueError(f"`max_iterations` must be at least 0; got {count}.")
+    needs = _steps.METHODS[method]
+    given = (
+        Clouds.of("source", source, source_mask, weights, source_normals, source_covariances),
+        Clouds.of("target", target, target_mask, None, target_normals, target_covariances),
+    )
+    batch = common_batch(source=given[0].points.shape[:-2], target=given[1].points.shape[:-2])
+    dtype = result_dtype(given[0].points.to(torch.promote_types(*(cloud.points.dtype for cloud in given))))
+    start = _initial(init, batch, given[0].points)
+    size = start.scale[:, None, None]
+    from_, to = (cloud.flattened(batch) for cloud in given)
+    from_ = replace(from_, points=size * from_.points)
+    from_, centre_from = from_.centred()
+    to, centre_to = to.centred()
+
+    state = State.of(start, centre_from, centre_to, from_.valid, to.valid)
+    history: list[Iteration] = []
+
+    def report(scale: int, number: int, *values: Tensor) -> None:
+        history.append(Iteration(scale, number, *(value.reshape(batch) for value in values)))
+        if progress is not None:
+            progress(history[-1])
+
+    fine = None
+    for scale, (voxel, limit, count) in enumerate(plan):
+        clouds = [
+            cloud.at_scale(voxel).ready(need, neighbors, voxel)
+            for cloud, need in ((from_, needs.source), (to, needs.target))
+        ]
+        tolerance = 1e-4 * limit if length_tolerance is None else length_tolerance
+        fine = Aligner(clouds[0], clouds[1], needs, kernel, kernel_parameter, limit)
+        with torch.no_grad():
+            fine.run(state, count, angle_tolerance, tolerance, lambda *values, s=scale: report(s, *values))
+    assert fine is not None
+    with torch.no_grad():
+        fitness, rmse, correspondences = fine.evaluate(state)
+    rotation, translation = fine.last_step(state)
+
+    turned = (rotation @ centre_from[..., None])[..., 0]
+    transform = Transform(rotation, translation + centre_to - turned, start.scale)
+
+    def shaped(value: Tensor, kind: torch.dtype | None = dtype) -> Tensor:
+        return value.to(kind or value.dtype).reshape((*batch, *value.shape[1:]))
+
+    return Registration(
+        Transform(shaped(transform.rotation), shaped(transform.translation), shaped(transform.scale)),
+        shaped(fitness),
+        shaped(rmse),
+        shaped(correspondences, None),
+        shaped(state.status, None),
+        shaped(state.iterations, None),
+        history,
+        shaped((fine.source.marked() + centre_from[:, None]) / size).detach(),
+        shaped(fine.target.marked() + centre_to[:, None]).detach(),
+        shaped(state.normal_matrix, torch.float64),
+        shaped(state.pivot + centre_to),
+        shaped(state.radius),
+    )
+
+
+def evaluate(
+    source: Tensor, target: Tensor, transform: Transform, max_distance: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """`fitness`, `rmse` and `correspondences` of `Registration`, for clouds (..., N, 3) and (..., M, 3)."""
+    at = icp(source, target, init=transform, max_distance=max_distance, max_iterations=0, method=METHODS[0])
+    return at.fitness, at.rmse, at.correspondences
+
+
+def _initial(init: Transform | Tensor | None, batch: torch.Size, like: Tensor) -> Transform:
+    """Flattened, in float64."""
+    if init is None:
+        init = Transform.identity(dtype=torch.float64, device=like.device)
+    elif isinstance(init, Tensor):
+        check_shape("init", init, 4, 4)
+        init = Transform.from_matrix(init.double())
+    elif not isinstance(init, Transform):
+        raise TypeError(f"`init` must be a transform or a tensor; got {type(init).__name__}.")
+    parts = (("rotation", (3, 3)), ("translation", (3,)), ("scale", ()))
+    values = []
+    for part, trailing in parts:
+        value = getattr(init, part).detach().to(like.device, torch.float64)
+        try:
+            value = value.expand((*batch, *trailing))
+        except RuntimeError as error:
+            wanted = f"{(*batch, *trailing)}"
+            raise ValueError(f"`init` has a {part} of shape {tuple(value.shape)}, not {wanted}.") from error
+        values.append(value.reshape((math.prod(batch), *trailing)))
+    return Transform(*values)

@@ -1,0 +1,83 @@
+r"""The best transform of pairs of points, differentiable: from moments to rotation, scale and translation.
+
+`composed` is made of differentiable functions, and is what `_Fit`, one Function around the kernels, does in
+half the time and a third of the memory. What a backward of `_Fit` has to be differentiable for goes through
+`composed`, too.
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.autograd import forward_ad
+
+from svdrot import _autograd, _kernels
+from svdrot._formulas.poses import MOST_PAIRS, alignment, pose
+from svdrot._kernels.operations import pairs as pairs_reference
+from svdrot.engine import door
+from svdrot.projection import orthogonalize, special_orthogonalize
+from svdrot.registration.pairs._moments import moments
+
+
+class Fit(NamedTuple):
+    """B transforms of d dimensions, in the type of the points; and in float64 what they come from."""
+
+    rotation: Tensor  # (B, d, d)
+    translation: Tensor  # (B, d)
+    scale: Tensor  # (B,)
+    covariance: Tensor  # (B, d, d)
+
+
+def fit(x: Tensor, y: Tensor, w: Tensor | None, centred: bool, scaled: bool, reflection: bool) -> Fit:
+    if x.shape[-1] == 3 and 0 < x.shape[1] <= MOST_PAIRS and not reflection:
+        pairs = (x, y) if w is None else (x, y, w)
+        rotation, translation, scale, covariance = alignment(x.shape[1], w is not None, centred, scaled)(
+            *pairs
+        )
+        return Fit(rotation, translation, scale, covariance.double())
+    transformed = torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0
+    if x.shape[-1] != 3 or reflection or transformed or not _kernels.in_memory(x, y, w):
+        return composed(x, y, w, centred, scaled, reflection)
+    return Fit(*_Fit.apply(x, y, w, centred, scaled))  # type: ignore[misc]
+
+
+def composed(x: Tensor, y: Tensor, w: Tensor | None, centred: bool, scaled: bool, reflection: bool) -> Fit:
+    m, pivots = moments(x, y, w, centred)
+    covariance = pairs_reference.split(m)[3].contiguous()
+    nearest = orthogonalize(covariance) if reflection else special_orthogonalize(covariance)
+    pose = pairs_reference.placed(m, pivots, nearest, centred, scaled, x.dtype)
+    return Fit(*pose, covariance)
+
+
+class _Fit(_autograd.Eager, torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x, y, w, centred, scaled):
+        m, pivots = _kernels.select_pairs(x, y, w).moments(x, y, w, centred)
+        program = pose(centred, scaled).program
+        found = door.run(program, (), (m, pivots))
+        ctx.program, ctx.how = program, (centred, scaled)
+        ctx.save_for_backward(x, y, w, m, pivots, *found)
+        ctx.set_materialize_grads(False)
+        *transform, covariance = found
+        return *[z.to(x.dtype) for z in transform], covariance
+
+    @staticmethod
+    def backward(ctx, *g):
+        x, y, w, m, pivots, *found = ctx.saved_tensors
+        given = [z for z in g if z is not None]
+        if any(map(_autograd.is_seen_through, given)):
+            return *_through(g, x, y, w, *ctx.how), None, None
+        gradient = ctx.program.vjp((True, False), tuple(z is not None for z in g), with_results=True)
+        (of_m,) = door.run(gradient, (), (m, pivots, *found, *given))
+        backend = _kernels.select_pairs(x, y, w, *given)
+        return *backend.moments_gradient(x, y, w, pivots, m, of_m), None, None
+
+
+def _through(g, x, y, w, centred, scaled):
+    """The backward of `_Fit` in operations that autograd knows."""
+    needed = [z for z in (x, y, w) if z is not None and z.requires_grad]
+    with torch.enable_grad():
+        outputs = zip(composed(x, y, w, centred, scaled, reflection=False), g, strict=True)
+        of, along = zip(*((z, h) for z, h in outputs if h is not None and z.requires_grad), strict=True)
+        found = iter(torch.autograd.grad(of, needed, along, create_graph=True, allow_unused=True))
+    return [next(found) if z is not None and z.requires_grad else None for z in (x, y, w)]

@@ -1,0 +1,226 @@
+r"""The transform that takes one set of points to another, pair by pair, in weighted least squares.
+
+With weights that sum to one, centroids $\bar x$ and $\bar y$, $C = \sum w (y - \bar y)(x - \bar x)^\top$ and
+$v = \sum w |x - \bar x|^2$, the sum $\sum w |s R x + t - y|^2$ is least for the rotation $R$ nearest to $C$,
+$s = \operatorname{tr}(R^\top C) / v$ and $t = \bar y - s R \bar x$ (Umeyama, IEEE TPAMI 13, 1991). Weights
+enter once in each sum.
+"""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from svdrot._checks import check_floating, check_mask, common_batch
+from svdrot._precision import compute_dtype, result_dtype
+from svdrot.projection import projection_gap
+from svdrot.registration._points import Points, as_tensor, padded
+from svdrot.registration.pairs._fit import fit
+from svdrot.registration.pairs._moments import moments, residual
+from svdrot.transform import Transform, register_pytree
+
+
+@dataclass(frozen=True)
+class Alignment(Transform):
+    """The transform that fits pairs of points best, and how well.
+
+    Attributes:
+        covariance: $C$, of target by source, shape (..., d, d), float64.
+        reflection: whether reflections were allowed.
+        pairs: what it was fitted to, kept for `residual`: source, target and, if there are any, weights.
+        centred: whether the clouds were centred, or turned about the origin.
+    """
+
+    covariance: Tensor
+    reflection: bool
+    pairs: tuple[Tensor, ...]
+    centred: bool
+
+    @property
+    def residual(self) -> Tensor:
+        """Root of the weighted mean square of the distances left, shape (...), not differentiable.
+
+        Computed, in two passes over the pairs, when asked for.
+        """
+        x, y, *weights = (part.detach() for part in self.pairs)
+        w = weights[0] if weights else None
+        turned = self.scale.detach()[..., None, None] * self.rotation.detach()
+        if x.ndim > 3:  # of `vmap`
+            x, y = x.flatten(0, -3), y.flatten(0, -3)
+            w = None if w is None else w.flatten(0, -2)
+        raw, pivots = moments(x, y, w, self.centred)
+        left = residual(x, y, w, raw, pivots, turned.reshape(len(x), *turned.shape[-2:]).to(raw.dtype))
+        return left.to(turned.dtype).reshape(turned.shape[:-2])
+
+    @property
+    def gap(self) -> Tensor:
+        """How far C is from allowing two best rotations, over its Frobenius norm: 0 means ambiguous.
+
+        That is `projection_gap`, or with reflections twice the smallest singular value. Points on a line and
+        clouds of rotational symmetry have gap 0; errors of the points are amplified by 2 / gap.
+        """
+        c = self.covariance.detach()
+        largest = c.abs().amax((-2, -1), keepdim=True)  # whose square may be 0
+        c = c / torch.where(largest > 0, largest, 1)
+        norm = torch.linalg.matrix_norm(c)
+        gap = 2 * _singular_values(c)[..., -1] if self.reflection else projection_gap(c)
+        return torch.where(norm > 0, gap.clamp_min(0) / torch.where(norm > 0, norm, 1), gap * 0)
+
+    @property
+    def rank(self) -> Tensor:
+        """Of C, up to rounding of the points: d - 1 is enough for a rotation, d for reflections. Integers."""
+        s = _singular_values(self.covariance.detach())
+        tolerance = 8 * s.shape[-1] * torch.finfo(self.rotation.dtype).eps
+        return (s > tolerance * s[..., :1]).sum(-1)
+
+
+register_pytree(Alignment, "reflection", "centred")
+
+
+def procrustes(
+    source: Points,
+    target: Points,
+    weights: Points | None = None,
+    *,
+    mask: Points | None = None,
+    reflection: bool = False,
+) -> Alignment:
+    """The rotation about the origin: least sum of w |R x - y|^2.
+
+    As `kabsch`, but the clouds are not centred and nothing is moved: `translation` is 0 and `scale` 1.
+
+    Source:
+        Schönemann, Psychometrika 31 (1966).
+    """
+    return _aligned(source, target, weights, mask, reflection, centred=False, scaled=False)
+
+
+def kabsch(
+    source: Points,
+    target: Points,
+    weights: Points | None = None,
+    *,
+    mask: Points | None = None,
+    reflection: bool = False,
+) -> Alignment:
+    """The rigid transform: least sum of w |R x + t - y|^2.
+
+    Differentiable in points and weights any number of times; gradients are those of the exact solution, with
+    the damping of `special_orthogonalize` where it is ambiguous. Centroids and covariance are accumulated in
+    float64, so far from the origin nothing is lost that the points had.
+
+    Args:
+        source: shape (..., N, d), any floating dtype, or a list of clouds (N_i, d) of different lengths.
+        target: the same number of points, pair by pair. Batch dimensions broadcast.
+        weights: shape (..., N), at least 0, of any total; a list if the clouds are one. Default: 1.
+        mask: boolean, shape (..., N): pairs that count. What does not count may be NaN. So may pairs of
+            weight 0.
+        reflection: whether the determinant may be -1.
+
+    Returns:
+        `Alignment`: `rotation` (..., d, d), `translation` (..., d), `scale` (...) 1, with `residual`, `gap`
+        and `rank`. Coincident points give the identity and the difference of the centroids, no pair or a
+        total weight of 0 the identity and no translation, both with gap 0 and zero gradients along what is
+        undefined. NaN, infinity or a negative weight in a pair that counts gives NaN for its cloud only.
+
+    Raises:
+        ValueError: if shapes do not fit.
+        TypeError: if an argument is not a tensor of the right kind.
+
+    Source:
+        Kabsch, Acta Cryst. A32 (1976); Umeyama, IEEE TPAMI 13 (1991).
+    """
+    return _aligned(source, target, weights, mask, reflection, centred=True, scaled=False)
+
+
+def umeyama(
+    source: Points,
+    target: Points,
+    weights: Points | None = None,
+    *,
+    mask: Points | None = None,
+    reflection: bool = False,
+) -> Alignment:
+    """The similarity: least sum of w |s R x + t - y|^2.
+
+    As `kabsch`, with the best scale, which is 0 if nothing in the target follows the source, and 1 if the
+    source is a single point.
+
+    Source:
+        Umeyama, "Least-squares estimation of transformation parameters between two point patterns", IEEE
+        TPAMI 13 (1991), equations 40 to 42.
+    """
+    return _aligned(source, target, weights, mask, reflection, centred=True, scaled=True)
+
+
+def _aligned(
+    source: Points,
+    target: Points,
+    weights: Points | None,
+    mask: Points | None,
+    reflection: bool,
+    centred: bool,
+    scaled: bool,
+) -> Alignment:
+    x, y, w = _pairs(source, target, weights, mask)
+    batch, dtype, precision = x.shape[:-2], result_dtype(x), compute_dtype(x)
+    x, y = (_flat(z, precision, z.shape[-2:]) for z in (x, y))
+    w = None if w is None else _flat(w, precision, w.shape[-1:])
+
+    found = fit(x, y, w, centred, scaled, reflection)
+    parts = found.rotation, found.translation, found.scale  # Dynamo of torch 2.8 cannot slice a named tuple
+    pose = [z if z.dtype == dtype else z.to(dtype) for z in parts]
+    pose.append(found.covariance)
+    if len(batch) != 1:
+        pose = [z.reshape(batch + z.shape[1:]) for z in pose]
+    kept = (x, y) if w is None else (x, y, w)
+    return Alignment(*pose, reflection=reflection, pairs=kept, centred=centred)
+
+
+def _singular_values(c: Tensor) -> Tensor:
+    finite = c.isfinite().all(-1, keepdim=True).all(-2, keepdim=True)
+    return torch.where(finite[..., 0], torch.linalg.svdvals(torch.where(finite, c, 0)), torch.nan)
+
+
+def _flat(z: Tensor, dtype: torch.dtype, item: torch.Size) -> Tensor:
+    """`z` with one batch dimension; untouched where possible, for each operation costs autograd 5 us."""
+    if z.dtype != dtype:
+        z = z.to(dtype)
+    if z.ndim != 1 + len(item):
+        z = z.reshape(math.prod(z.shape[: -len(item)]), *item)
+    return z.contiguous()
+
+
+def _pairs(
+    source: Points, target: Points, weights: Points | None, mask: Points | None
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Checked, padded, of one dtype and batch shape; the mask is in the weights, as zeros."""
+    if not isinstance(source, Tensor):
+        optional = {"weights": weights, "mask": mask}
+        lists, inside = padded({"source": source, "target": target}, optional)
+        source, target, weights = lists["source"], lists["target"], lists.get("weights")
+        mask = lists.get("mask", inside)
+    check_floating("source", source)
+    if source.ndim < 2 or source.shape[-1] == 0:
+        raise ValueError(f"`source` must have shape (..., N, d); got {tuple(source.shape)}.")
+    n, d = source.shape[-2:]
+    target = as_tensor("target", target, n, d)
+    if target.dtype != source.dtype:
+        dtype = torch.promote_types(source.dtype, target.dtype)
+        source, target = source.to(dtype), target.to(dtype)
+    if weights is not None:
+        weights = as_tensor("weights", weights, n)
+    if mask is not None:
+        mask = check_mask("mask", mask, n)
+        ones = source.new_ones(()) if weights is None else weights
+        common_batch(weights=ones.shape[:-1], mask=mask.shape[:-1])
+        weights = torch.where(mask, ones, 0)
+    batches = {"source": source.shape[:-2], "target": target.shape[:-2]}
+    if weights is not None:
+        batches["weights or mask"] = weights.shape[:-1]
+    if len(set(batches.values())) == 1:
+        return source, target, weights
+    batch = common_batch(**batches)
+    weights = None if weights is None else weights.expand(*batch, n)
+    return source.expand(*batch, n, d), target.expand(*batch, n, d), weights
