@@ -14,7 +14,7 @@ import pytest
 import torch
 
 import svdrot
-from svdrot.io.points import read_points, write_points
+from svdrot.io.points import FORMATS, read_points, write_points
 from svdrot.io.transforms import read_transform, write_transform
 from svdrot.registration import Transform
 
@@ -22,7 +22,7 @@ REGISTRATION = Path(__file__).parents[2] / "shared/data/registration"
 
 # float32 keeps 24 bits of each coordinate.
 ROUNDING = {".pcd": 2**-24, ".bin": 2**-24}
-SUFFIXES = (".ply", ".obj", ".off", ".npy", ".npz", ".xyz", ".pts", ".txt", ".csv", ".bin")
+SUFFIXES = [name for name, form in FORMATS.items() if form.write and name != ".pcd"]
 PCD_BY_OPEN3D = pytest.param(".pcd", marks=pytest.mark.open3d)
 
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import svdrot
-from svdrot.registration import Transform, kabsch
+from svdrot.registration import KERNELS, Transform, kabsch
 from svdrot.registration.pairs import _hypotheses as hypotheses
 from svdrot.registration.pairs._hypotheses import Pairs
 from svdrot.registration.pairs.robust import METHODS, robust_kabsch, robust_umeyama
@@ -77,7 +77,7 @@ def test_ten_right_pairs_among_a_thousand_are_found():
         assert angle(found, truth) < 0.1
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", [*METHODS, *KERNELS])
 def test_exact_pairs_give_the_exact_transform(method):
     x, y, truth, _ = problem(50, 0, noise=0)
     found = run(method, x, y, THRESHOLD)
@@ -97,7 +97,7 @@ def test_similarities(share):
 # Laws.
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", [*METHODS, *KERNELS])
 def test_the_transform_is_the_fit_of_its_weights(method):
     x, y, _, _ = problem(300, 0.4, seed=3)
     found = run(method, x, y, THRESHOLD)
@@ -131,7 +131,7 @@ def test_the_descent_never_raises_the_truncated_cost():
         cost = after
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", [*METHODS, *KERNELS])
 def test_moving_and_scaling_the_clouds_moves_and_scales_the_result(method):
     x, y, _, _ = problem(300, 0.5, seed=7)
     first = run(method, x, y, THRESHOLD)
@@ -145,7 +145,7 @@ def test_moving_and_scaling_the_clouds_moves_and_scales_the_result(method):
         assert torch.equal(found.inliers, first.inliers) and found.converged == first.converged
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", [*METHODS, *KERNELS])
 def test_pairs_that_do_not_count_change_nothing(method):
     x, y, _, _ = problem(200, 0.5, seed=9)
     w = torch.rand(200, generator=seeded(), dtype=torch.float64) + 0.1
@@ -199,7 +199,7 @@ def test_the_generator_decides(method):
     assert torch.equal(torch.get_rng_state(), state)  # nothing is drawn from elsewhere
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", [*METHODS, *KERNELS])
 def test_gradients_are_those_of_the_last_fit(method):
     x, y, _, _ = problem(8, 0.25, seed=3)
 
@@ -233,7 +233,7 @@ def test_truncated_weights_are_zero_or_one():
 # What cannot be known.
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", [*METHODS, *KERNELS])
 def test_degenerate_pairs_are_defined_and_not_converged(method):
     line = torch.linspace(-1, 1, 40, dtype=torch.float64)[:, None] * torch.tensor(
         [1.0, 2, 3], dtype=torch.float64
@@ -378,7 +378,7 @@ def test_bad_arguments_are_refused():
             call()
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", [*METHODS, *KERNELS])
 def test_two_pairs_are_fitted_as_by_least_squares(method):
     x = torch.randn(2, 3, dtype=torch.float64, generator=seeded(1))
     y = x @ svdrot.random_rotation(dtype=torch.float64, generator=seeded(2)).mT + 5

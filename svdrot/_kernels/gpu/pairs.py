@@ -10,19 +10,24 @@ from torch import Tensor
 
 from svdrot._formulas import projection
 from svdrot._kernels import pairs
-from svdrot._kernels.cpu.loops.pairs import MOMENTS
 from svdrot._kernels.operations import pairs as pairs_reference
 from svdrot._kernels.operations.pairs import merged as merged_segments
+from svdrot._kernels.records import MOMENTS
 
 BLOCK = 256  # pairs at a time
 BLOCKS = 16  # most of them that one program goes over
+
+# Places in a row of moments.
+SIZE = tl.constexpr(MOMENTS.size)
+SOURCE, TARGET = (tl.constexpr(MOMENTS.places[name]) for name in ("source", "target"))
+COVARIANCE, SPREAD = (tl.constexpr(MOMENTS.places[name]) for name in ("covariance", "spread"))
 
 
 def moments(x: Tensor, y: Tensor, w: Tensor | None, centred: bool) -> tuple[Tensor, Tensor]:
     pivots = pairs_reference.first_that_counts(x, y, w)
     pivots = pivots if centred else torch.zeros_like(pivots)
     segments = max(1, triton.cdiv(x.shape[1], BLOCK * BLOCKS))
-    m = x.new_empty(len(x), segments, MOMENTS, dtype=torch.float64)
+    m = x.new_empty(len(x), segments, MOMENTS.size, dtype=torch.float64)
     _launch(_moments, x, y, w, segments, BLOCKS, pivots, m, centred=centred)
     return merged_segments(m) if segments > 1 else m[:, 0], pivots
 
@@ -135,14 +140,14 @@ def _moments(
         d0, d1, d2 = d[0], d[1], d[2]
         e0, e1, e2 = e[0], e[1], e[2]
     inverse = 1.0 / tl.where(n == 0.0, 1.0, n)
-    m += tl.program_id(0).to(tl.int64) * 17
+    m += tl.program_id(0).to(tl.int64) * SIZE
     tl.store(m, n)
-    _write_three(m + 1, 1, a0, a1, a2)
-    _write_three(m + 4, 1, b0, b1, b2)
-    _write_three(m + 7, 3, c0 * inverse, c1 * inverse, c2 * inverse)
-    _write_three(m + 8, 3, d0 * inverse, d1 * inverse, d2 * inverse)
-    _write_three(m + 9, 3, e0 * inverse, e1 * inverse, e2 * inverse)
-    tl.store(m + 16, v * inverse)
+    _write_three(m + SOURCE, 1, a0, a1, a2)
+    _write_three(m + TARGET, 1, b0, b1, b2)
+    _write_three(m + COVARIANCE, 3, c0 * inverse, c1 * inverse, c2 * inverse)
+    _write_three(m + COVARIANCE + 1, 3, d0 * inverse, d1 * inverse, d2 * inverse)
+    _write_three(m + COVARIANCE + 2, 3, e0 * inverse, e1 * inverse, e2 * inverse)
+    tl.store(m + SPREAD, v * inverse)
 
 
 @triton.jit
@@ -231,9 +236,16 @@ def _pivots(pivots, item):
 
 @triton.jit
 def _read_moments(m, item):
-    m += item * 17
-    a, b = (tl.load(m + 1), tl.load(m + 2), tl.load(m + 3)), (tl.load(m + 4), tl.load(m + 5), tl.load(m + 6))
-    c = (tl.load(m + 7), tl.load(m + 10), tl.load(m + 13))
-    d = (tl.load(m + 8), tl.load(m + 11), tl.load(m + 14))
-    e = (tl.load(m + 9), tl.load(m + 12), tl.load(m + 15))
-    return tl.load(m), a, b, c, d, e, tl.load(m + 16)
+    m += item * SIZE
+    a, b = _load_three(m + SOURCE, 1), _load_three(m + TARGET, 1)
+    c, d, e = (
+        _load_three(m + COVARIANCE, 3),
+        _load_three(m + COVARIANCE + 1, 3),
+        _load_three(m + COVARIANCE + 2, 3),
+    )
+    return tl.load(m), a, b, c, d, e, tl.load(m + SPREAD)
+
+
+@triton.jit
+def _load_three(m, stride: tl.constexpr):
+    return tl.load(m), tl.load(m + stride), tl.load(m + 2 * stride)

@@ -20,6 +20,7 @@ from torch import Tensor
 from svdrot._kernels import cpu
 from svdrot._kernels.cpu.loops import icp_steps, icp_sums
 from svdrot._kernels.cpu.loops.icp_steps import OBSERVABLE
+from svdrot._kernels.records import STEP, SUMS
 from svdrot._robust_kernels import KERNELS
 from svdrot.registration.pairs.procrustes import kabsch
 from svdrot.representations import axis_angle_to_matrix
@@ -327,7 +328,7 @@ def take(
     residuals = torch.empty((size, n), dtype=torch.float64, device="cpu")
 
     def sum_up(weights: Tensor) -> Tensor:
-        sums = torch.zeros(size * segments, icp_sums.SUMS, dtype=torch.float64, device="cpu")
+        sums = torch.zeros(size * segments, SUMS.size, dtype=torch.float64, device="cpu")
         pairs = (source, indices, weights, items, rotation, origin, target, counts, own, theirs, residuals)
         arguments = (*pairs, sums, n, m, segments, SEGMENT, method.residuals)
         cost, scratch = 9 * SEGMENT, icp_sums.SCRATCH
@@ -339,16 +340,22 @@ def take(
     if kernel != "none":
         weights = weights * robust_weights(kernel, residuals, residuals.isfinite(), parameter)
         sums = sum_up(weights)
-    steps = torch.empty(size, icp_steps.STEP, dtype=torch.float64, device="cpu")
+    steps = torch.empty(size, STEP.size, dtype=torch.float64, device="cpu")
     poses = (sums, segments, origin, rotation, translation.contiguous(), steps)
     cpu.run_rows(method.stepping, torch.float64, size, 1000, poses, icp_steps.SCRATCH, 1)
-    rotation, translation, matrix, pivot, rest = steps.split((9, 3, 36, 3, 7), 1)
-    radius, found, squares, used, chord, length, finite = rest.unbind(1)
-    rotation, matrix = rotation.unflatten(1, (3, 3)), matrix.unflatten(1, (6, 6))
-    enough = used >= 3
+    step = STEP.read(steps)
     taken = Taken(
-        *(rotation, translation, matrix, pivot, radius, found, squares),
-        *(enough, finite > 0, _angle(chord), length),
+        rotation=step["rotation"],
+        translation=step["translation"],
+        normal_matrix=step["matrix"],
+        pivot=step["pivot"],
+        radius=step["radius"],
+        found=step["found"],
+        squares=step["squares"],
+        enough=step["used"] >= 3,
+        finite=step["finite"] > 0,
+        angle=_angle(step["chord"]),
+        length=step["length"],
     )
     return taken, weights, residuals
 

@@ -11,16 +11,12 @@ import torch
 
 from svdrot._formulas import projection
 from svdrot._kernels import pairs
-
-from .icp_sums import SUMS
+from svdrot._kernels.records import STEP, SUMS
 
 # Sums, segments, origins, rotations and translations of before, steps.
 STEPS = ("pointer", "intp", "pointer", "pointer", "pointer", "pointer", "pointer", "intp", "intp")
 KERNELS = {"step_points": STEPS, "step_planes": STEPS, "step_symmetric": STEPS}
 
-# Numbers of a step: the rotation and translation after it, H, pivot, radius, what was counted, the chord of
-# its angle, the way of the pivot, and whether it is finite.
-STEP = 9 + 3 + 36 + 3 + 1 + 3 + 1 + 1 + 1
 SCRATCH = 4 * 7 * 7
 OBSERVABLE = 1e-6  # normals that scatter by a milliradian determine no motion
 SWEEPS = 30  # of Jacobi's method at most: it converges quadratically, in six or seven
@@ -28,7 +24,7 @@ SWEEPS = 30  # of Jacobi's method at most: it converges quadratically, in six or
 
 def step_points(sums, segments, origins, rotations, translations, steps, scratch, start, stop):
     """The nearest rotation to the covariance of the pairs; H of the linear problem, for the report."""
-    work, result = carray(scratch, (4, 7, 7)), carray(steps, (stop, STEP))
+    work, result = carray(scratch, (4, 7, 7)), carray(steps, (stop, STEP_SIZE))
     m, h = work[0], work[2]
     for item in range(start, stop):
         counted = merge(sums, segments, item, scratch)
@@ -53,7 +49,7 @@ def step_points(sums, segments, origins, rotations, translations, steps, scratch
 
 def step_planes(sums, segments, origins, rotations, translations, steps, scratch, start, stop):
     """Of sums over planes or covariances."""
-    work, result = carray(scratch, (4, 7, 7)), carray(steps, (stop, STEP))
+    work, result = carray(scratch, (4, 7, 7)), carray(steps, (stop, STEP_SIZE))
     for item in range(start, stop):
         counted = merge(sums, segments, item, scratch)
         p, _, radius, _ = means(work[0])
@@ -67,7 +63,7 @@ def step_planes(sums, segments, origins, rotations, translations, steps, scratch
 
 def step_symmetric(sums, segments, origins, rotations, translations, steps, scratch, start, stop):
     """The two halves of the turn, each by the angle whose tangent was solved for."""
-    work, result = carray(scratch, (4, 7, 7)), carray(steps, (stop, STEP))
+    work, result = carray(scratch, (4, 7, 7)), carray(steps, (stop, STEP_SIZE))
     for item in range(start, stop):
         counted = merge(sums, segments, item, scratch)
         p, q, radius, _ = means(work[0])
@@ -86,15 +82,15 @@ def step_symmetric(sums, segments, origins, rotations, translations, steps, scra
 
 def merge(sums, segments, item, scratch):
     """Sums of segments, the matrices at the beginning of the scratch; returns what was counted."""
-    work = carray(scratch, (SUMS,))
-    rows = carray(sums, ((item + 1) * segments, SUMS))
+    work = carray(scratch, (SUMS_SIZE,))
+    rows = carray(sums, ((item + 1) * segments, SUMS_SIZE))
     first, end = item * segments, (item + 1) * segments
-    for k in range(SUMS):
+    for k in range(SUMS_SIZE):
         total = rows[first, k]
         for row in range(first + 1, end):
             total += rows[row, k]
         work[k] = total
-    return work[98], work[99], work[100]
+    return work[SUMS_FOUND], work[SUMS_SQUARES], work[SUMS_USED]
 
 
 def means(m):
@@ -218,22 +214,23 @@ def write_step(row, counted, rotations, translations, item, motion, pivot, radiu
     moves = finite and used > TWO
     for k in range(3):
         x = old[0, k], old[1, k], old[2, k]
-        row[k] = where(moves, dot(r, x), old[0, k])
-        row[3 + k] = where(moves, dot(s, x), old[1, k])
-        row[6 + k] = where(moves, dot(t, x), old[2, k])
-        row[48 + k] = pivot[k]
-    row[9] = where(moves, dot(r, way) + shift[0], way[0])
-    row[10] = where(moves, dot(s, way) + shift[1], way[1])
-    row[11] = where(moves, dot(t, way) + shift[2], way[2])
+        row[STEP_ROTATION + k] = where(moves, dot(r, x), old[0, k])
+        row[STEP_ROTATION + 3 + k] = where(moves, dot(s, x), old[1, k])
+        row[STEP_ROTATION + 6 + k] = where(moves, dot(t, x), old[2, k])
+        row[STEP_PIVOT + k] = pivot[k]
+    row[STEP_TRANSLATION] = where(moves, dot(r, way) + shift[0], way[0])
+    row[STEP_TRANSLATION + 1] = where(moves, dot(s, way) + shift[1], way[1])
+    row[STEP_TRANSLATION + 2] = where(moves, dot(t, way) + shift[2], way[2])
     for i in range(6):
         for j in range(6):
-            row[12 + 6 * i + j] = where(moves, h[i, j], ZERO)
-    row[51], row[52], row[53], row[54] = radius, found, squares, used
+            row[STEP_MATRIX + 6 * i + j] = where(moves, h[i, j], ZERO)
+    row[STEP_RADIUS] = radius
+    row[STEP_FOUND], row[STEP_SQUARES], row[STEP_USED] = found, squares, used
     a, b, c = (r[0] - ONE, r[1], r[2]), (s[0], s[1] - ONE, s[2]), (t[0], t[1], t[2] - ONE)
-    row[55] = sqrt(dot(a, a) + dot(b, b) + dot(c, c))
+    row[STEP_CHORD] = sqrt(dot(a, a) + dot(b, b) + dot(c, c))
     d = add(difference((dot(r, pivot), dot(s, pivot), dot(t, pivot)), pivot), shift)
-    row[56] = sqrt(dot(d, d))
-    row[57] = where(finite, ONE, ZERO)
+    row[STEP_LENGTH] = sqrt(dot(d, d))
+    row[STEP_FINITE] = where(finite, ONE, ZERO)
 
 
 def sum_of(x):
@@ -252,6 +249,7 @@ FORMULAS = (*projection.FORMULAS, pairs.difference)
 
 
 def vocabulary(dtype: torch.dtype, scalar: Any) -> dict[str, Any]:
-    words = {"SUMS": SUMS, "STEP": STEP, "SWEEPS": SWEEPS, "OBSERVABLE": OBSERVABLE}
+    words = {"SUMS_SIZE": SUMS.size, "STEP_SIZE": STEP.size, "SWEEPS": SWEEPS, "OBSERVABLE": OBSERVABLE}
+    words |= SUMS.words("sums_") | STEP.words("step_")
     words |= {"TWO": 2.0, "LEAST": 1e-12, "ROUNDING": 2.0**-106}
     return words | {name: np.float64(value) for name, value in projection.constants(torch.float64).items()}

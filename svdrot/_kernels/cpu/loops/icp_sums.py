@@ -18,12 +18,12 @@ import torch
 
 from svdrot._formulas import projection
 from svdrot._kernels import pairs
+from svdrot._kernels.records import SUMS
 
 TILE = 256  # pairs at a time
 RESIDUAL = 28  # the row after four of seven numbers
 ROWS = RESIDUAL + 1
 SCRATCH = ROWS * TILE
-SUMS = 49 + 49 + 3
 
 # Methods, by their residuals.
 POINTS, PLANES, SYMMETRIC, COVARIANCES = range(4)
@@ -40,7 +40,7 @@ def sum_pairs(
     n, m, segments, length, method, scratch, start, stop,
 ):  # fmt: skip
     use_widest_vectors()
-    tile, result = carray(scratch, (ROWS, TILE)), carray(sums, (stop, SUMS))
+    tile, result = carray(scratch, (ROWS, TILE)), carray(sums, (stop, SUMS_SIZE))
     for row in range(start, stop):
         item, at, last = segment(row, n, segments, length)
         to, rotation = carray(integers(items), (item + 1,))[item] * m, turn(rotations, item)
@@ -49,9 +49,9 @@ def sum_pairs(
             read(x, near, weight, origin, y, counts, m, item, first, live, to, tile, result[row])
             count = write_rows(method, near, rotation, source, target, m, first, live, to, tile)
             write_residuals(residuals, first, live, tile)
-            add_products(tile, 0, live, result[row], 0)
+            add_products(tile, 0, live, result[row], SUMS_MOMENTS)
             for k in range(count):
-                add_products(tile, 7 * (1 + k), live, result[row], 49)
+                add_products(tile, 7 * (1 + k), live, result[row], SUMS_EQUATIONS)
             at += TILE
 
 
@@ -160,9 +160,9 @@ def read(x, near, weight, origin, y, counts, m, item, first, live, to, tile, res
         for a in range(3):
             tile[1 + a, i] = where(w == ZERO, ZERO, w * (xs[k, a] - o[a]))
             tile[4 + a, i] = where(w == ZERO, ZERO, w * (ys[j, a] - o[a]))
-    result[98] += found
-    result[99] += squares
-    result[100] += used
+    result[SUMS_FOUND] += found
+    result[SUMS_SQUARES] += squares
+    result[SUMS_USED] += used
 
 
 def write_residuals(residuals, first, live, tile):
@@ -242,7 +242,8 @@ FORMULAS = (*projection.FORMULAS, pairs.difference)
 def vocabulary(dtype: torch.dtype, scalar: Any) -> dict[str, Any]:
     from svdrot._kernels.cpu.compiler.simd import integers
 
-    words = {"TILE": TILE, "ROWS": ROWS, "RESIDUAL": RESIDUAL, "SUMS": SUMS, "INFINITY": math.inf}
+    words = {"TILE": TILE, "ROWS": ROWS, "RESIDUAL": RESIDUAL, "SUMS_SIZE": SUMS.size, "INFINITY": math.inf}
+    words |= SUMS.words("sums_")
     words |= {name: np.float64(value) for name, value in projection.constants(torch.float64).items()}
     words |= {"POINTS": POINTS, "PLANES": PLANES, "SYMMETRIC": SYMMETRIC}
     return words | {"integers": integers}

@@ -13,10 +13,10 @@ import torch
 
 from svdrot._formulas import projection
 from svdrot._kernels import pairs
+from svdrot._kernels.records import MOMENTS
 
 TILE = 256  # pairs at a time: they stay in the first cache
 SCRATCH = 7 * TILE
-MOMENTS = 17
 TRIALS = 5  # of a tile: as it is, mended, about its mean, and to scale
 
 # Points by address, numbers in float64 by address (wide), whether there are weights, how rows are laid out.
@@ -33,7 +33,7 @@ KERNELS = {
 
 def pair_moments(x, y, w, centred, pivots, moments, weighted, points, segments, length, scratch, start, stop):
     use_widest_vectors()
-    result = carray(moments, (stop, MOMENTS))
+    result = carray(moments, (stop, MOMENTS_SIZE))
     for row in range(start, stop):
         item = row // segments
         p, q = NOTHING, NOTHING
@@ -56,12 +56,13 @@ def pair_moments(x, y, w, centred, pivots, moments, weighted, points, segments, 
                 else:
                     n, a, b, c, d, e, v = merged(n, a, b, c, d, e, v, total, a2, b2, c2, d2, e2, v2)
         inverse = ONE / where(n == ZERO, ONE, n)
-        result[row, 0], result[row, 16] = n, inverse * v
-        write_six(moments, MOMENTS * row + 1, a, b)
+        result[row, MOMENTS_WEIGHT], result[row, MOMENTS_SPREAD] = n, inverse * v
+        write_six(moments, MOMENTS_SIZE * row + MOMENTS_SOURCE, a, b)
         for k in range(3):
-            result[row, 7 + 3 * k] = inverse * c[k]
-            result[row, 8 + 3 * k] = inverse * d[k]
-            result[row, 9 + 3 * k] = inverse * e[k]
+            column = MOMENTS_COVARIANCE + 3 * k
+            result[row, column] = inverse * c[k]
+            result[row, column + 1] = inverse * d[k]
+            result[row, column + 2] = inverse * e[k]
 
 
 def first_that_counts(x, y, w, weighted, pair, end):
@@ -362,9 +363,14 @@ def power_near(size):
 
 
 def read_moments(moments, item):
-    m = carray(moments, (item + 1, MOMENTS))[item]
-    c, d, e = (m[7], m[10], m[13]), (m[8], m[11], m[14]), (m[9], m[12], m[15])
-    return m[0], (m[1], m[2], m[3]), (m[4], m[5], m[6]), c, d, e, m[16]
+    m = carray(moments, (item + 1, MOMENTS_SIZE))[item]
+    a, b = MOMENTS_SOURCE, MOMENTS_TARGET
+    first, second, third = MOMENTS_COVARIANCE, MOMENTS_COVARIANCE + 3, MOMENTS_COVARIANCE + 6
+    c = m[first], m[second], m[third]
+    d = m[first + 1], m[second + 1], m[third + 1]
+    e = m[first + 2], m[second + 2], m[third + 2]
+    x, y = (m[a], m[a + 1], m[a + 2]), (m[b], m[b + 1], m[b + 2])
+    return m[MOMENTS_WEIGHT], x, y, c, d, e, m[MOMENTS_SPREAD]
 
 
 HELPERS = (
@@ -381,7 +387,8 @@ def vocabulary(dtype: torch.dtype, scalar: Any) -> dict[str, Any]:
 
     number = {torch.float32: np.float32, torch.float64: np.float64}[dtype]
     limits = np.finfo(number)
-    words: dict[str, Any] = {"TILE": TILE, "MOMENTS": MOMENTS, "TRIALS": TRIALS, "NOTHING": (0.0, 0.0, 0.0)}
+    words: dict[str, Any] = {"TILE": TILE, "TRIALS": TRIALS, "NOTHING": (0.0, 0.0, 0.0)}
+    words |= {"MOMENTS_SIZE": MOMENTS.size} | MOMENTS.words("moments_")
     words |= {"wide": numba.float64, "narrow": scalar, "as_written": simd.as_written, "TWO": 2.0}
     words |= {"NONE": number(0), "UNIT": number(1), "HALVED": number(0.5), "DOUBLE": number(2)}
     words |= {"LARGEST": limits.max, "BRINK": number(8 * limits.tiny), "LEAST": float(limits.tiny)}
