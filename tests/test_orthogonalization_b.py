@@ -107,7 +107,7 @@ def test_one_sample_in_fewer_moves_the_weights_further(mimuon):
 
 def test_pairs_differ_in_one_sample_only():
     task = mimuon_gate.make_task(MIMUON, torch.tensor([50, 50]), seed=0)
-    both = mimuon_gate.neighbours(task, seed=1)
+    both = mimuon_gate.neighbors(task, seed=1)
     assert (both.y[:2, 0] != both.y[2:, 0]).all()
     assert torch.equal(both.x[:2, 1:], both.x[2:, 1:])
     assert torch.equal(both.y[:2, 1:], both.y[2:, 1:])

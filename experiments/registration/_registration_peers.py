@@ -1,7 +1,7 @@
 """What open3d and small_gicp make of two clouds: 4x4 matrices that take source to target.
 
-The settings of open3d are those of its tutorials: normals of radius 2 voxels (30 neighbours), FPFH of radius
-5 (100 neighbours), RANSAC at 1.5 voxels of 3 points, edge ratio 0.9, 100,000 iterations at confidence 0.999,
+The settings of open3d are those of its tutorials: normals of radius 2 voxels (30 neighbors), FPFH of radius
+5 (100 neighbors), RANSAC at 1.5 voxels of 3 points, edge ratio 0.9, 100,000 iterations at confidence 0.999,
 FGR at half a voxel.
 """
 
@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from experiments import _run
+from experiments import shared
 
-open3d, small_gicp = _run.peer("open3d"), _run.peer("small_gicp")
+open3d, small_gicp = shared.run.peer("open3d"), shared.run.peer("small_gicp")
 registration = open3d.pipelines.registration
 Cloud = Any
 
@@ -45,7 +45,7 @@ def _open3d(align: Callable[..., Any], estimation: Callable[[], Any]) -> Local:
 
 
 def _small_gicp(method: str) -> Local:
-    """With one thread."""
+    """Align by a method of small_gicp with one thread."""
 
     def call(source: NDArray, target: NDArray, scales: Scales, init: NDArray) -> NDArray:
         for voxel, distance, iterations in scales:
