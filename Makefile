@@ -17,7 +17,7 @@ endif
 
 demo: $(VENV)/.experiments
 	@echo "Compares five rotation heads on generated point clouds: about three minutes on two cores, in"
-	@echo "runs/pointcloud_alignment. What was stopped goes on when it is started again."
+	@echo "runs/rotation/pointcloud_alignment. What was stopped goes on when it is started again."
 	$(BIN)/python -m experiments.rotation.pointcloud_alignment --jobs 2
 
 test: $(VENV)/.dev

@@ -282,3 +282,37 @@ def test_only_kernels_the_engine_and_precision_ask_for_the_device(file):
 def test_a_folder_can_be_taken_in_at_a_glance(folder):
     most = 22 if folder == ROOT else 15
     assert len(list(folder.glob("*.py"))) <= most
+
+
+EXPERIMENTS = ROOT.parent / "experiments"
+
+
+def foreign_imports(tree: ast.AST, own: str) -> list[str]:
+    """Imports from a folder of experiments that is neither `own` nor the shared one."""
+    found = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom):
+            names = [f"{node.module}.{alias.name}" for alias in node.names] if not node.level else []
+        else:
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+        parts = [name.split(".") for name in names]
+        found += [".".join(p) for p in parts if p[0] == "experiments" and {*p[1:2]} - {own, "shared"}]
+    return found
+
+
+@pytest.mark.parametrize(
+    "file", sorted(EXPERIMENTS.glob("*/*.py")), ids=lambda file: str(file.relative_to(EXPERIMENTS))
+)
+def test_no_folder_of_experiments_imports_another(file):
+    wrong = "import experiments.a.b\nfrom experiments import b\nfrom experiments.c import d"
+    assert len(foreign_imports(ast.parse(wrong), "a")) == 2
+    foreign = foreign_imports(ast.parse(file.read_text()), file.parent.name)
+    assert not foreign, f"{file.parent.name}/{file.name} imports {foreign}: move what it needs to shared."
+
+
+def test_shared_modules_are_named():
+    """`shared.run` and the others work wherever `shared` is imported."""
+    from experiments import shared
+
+    for file in (EXPERIMENTS / "shared").glob("[a-z]*.py"):
+        assert hasattr(shared, file.stem), f"shared/{file.name}: add it to shared/__init__.py."

@@ -2,6 +2,7 @@
 
 import errno
 import importlib
+import json
 import math
 import os
 import re
@@ -18,9 +19,9 @@ from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 import pytest
 import torch
 
-from experiments import _run, _settings
+from experiments import shared
 
-ROOT = Path(_run.__file__).parents[1]
+ROOT = Path(shared.run.__file__).parents[2]
 FILES = {
     ".".join(path.relative_to(ROOT).with_suffix("").parts): path
     for folder in ("rotation", "registration", "orthogonalization", "benchmarks")
@@ -43,14 +44,14 @@ def refuse(monkeypatch, tmp_path, capsys):
     """The line that a command ends with, run in an empty folder."""
     monkeypatch.chdir(tmp_path)
 
-    def refuse(experiment, *arguments, code=_run.REFUSED):
+    def refuse(experiment, *arguments, code=shared.run.REFUSED):
         name = experiment.__name__.rpartition(".")[2]
         monkeypatch.setattr(sys, "argv", [f"{name}.py", *NEEDS.get(name, []), *arguments])
         body = experiment.main if hasattr(experiment, "main") else experiment.run
         default = experiment.Config if name in NEEDS else experiment.Config()
         capsys.readouterr()
         with pytest.raises(SystemExit) as end:
-            _run.main(body, default, experiment.__doc__)
+            shared.run.main(body, default, experiment.__doc__)
         told = capsys.readouterr().err
         told = "".join(line for line in told.splitlines(keepends=True) if "\r" not in line)  # of progress
         assert end.value.code == code and told.count("\n") == 1 and told.startswith(f"{name}: "), told
@@ -64,6 +65,8 @@ def wrong(kind: Any) -> list[Any]:
     """What no setting of this type may be; empty if the type says nothing of that."""
     assert kind not in (int, float), "this type allows any number"
     arguments = get_args(kind)
+    if kind == shared.settings.Out:
+        return []
     if get_origin(kind) is Annotated:
         return {int: [-1], float: [math.nan]}.get(arguments[0], ["tpu"])
     if get_origin(kind) is Literal:
@@ -103,18 +106,41 @@ def test_missing_data_are_told_with_their_option_and_source(experiment, refuse):
     assert [path.name for path in Path().iterdir()] == ["data"]
 
 
-def test_results_go_below_runs_unless_told_otherwise(experiment):
-    presets = [experiment.FULL] if hasattr(experiment, "FULL") else []
-    if not experiment.__name__.endswith("evaluate"):
-        for config in (experiment.Config(), *presets):
-            assert config.out.parts[0] == "runs" and getattr(config, "run_folder", None) is None
+# One meaning of --out.
+
+RESULTS = ROOT / "experiments/results"
 
 
-def test_published_folders_of_the_docstrings_exist(experiment):
-    folders = re.findall(r"--out\s(experiments/\S+\w)", experiment.__doc__)
-    assert all((ROOT / folder).is_dir() for folder in folders if "NAME" not in folder)
-    told = folders or experiment.__name__.rpartition(".")[2] in ("evaluate", "pointcloud_alignment")
-    assert told, "how its published results are made"
+def test_out_is_the_folder_of_the_results_everywhere(experiment):
+    if experiment.__name__.endswith(".evaluate"):
+        return  # it prints, and leaves nothing
+    _, folder, name = experiment.__name__.split(".")
+    assert get_type_hints(experiment.Config, include_extras=True)["out"] == shared.settings.Out
+    assert experiment.Config().out == Path("runs", folder, name)
+    for preset in [experiment.FULL] if hasattr(experiment, "FULL") else []:
+        assert (
+            preset.out == Path("runs", folder, f"{name}-full") and getattr(preset, "run_folder", None) is None
+        )
+    published = re.findall(r"--out\s(experiments/results/\S+\w)", experiment.__doc__)
+    assert published, "how its published results are made"
+    for out in published:
+        assert re.fullmatch(rf"experiments/results/{folder}/({name}\w*|NAME)", out)
+        assert "NAME" in out or (ROOT / out).is_dir()
+
+
+def test_results_lie_where_their_commands_put_them():
+    for file in RESULTS.rglob("*.*"):
+        folder, name, *below = file.relative_to(RESULTS).parts
+        assert any(name.startswith(key.split(".")[2]) for key in FILES if key.split(".")[1] == folder), file
+        assert len(below) == 1, file
+    for file in RESULTS.rglob("results.json"):
+        made, place = json.loads(file.read_text()), file.parent.relative_to(ROOT).as_posix()
+        words = made["command"].split()
+        assert words[words.index("--out") + 1] == made["config"]["out"] == place
+        module = words[words.index("-m") + 1]
+        assert module in FILES and module.split(".")[1] == file.parts[-3]
+        assert file.with_name("table.md").read_text().startswith(f"`{made['command']}`\n")
+        assert made["tables"] and made["verdict"] and file.with_name("figure.png").exists()
 
 
 @pytest.fixture
@@ -129,7 +155,7 @@ def test_a_device_that_is_not_there_is_refused(refuse, monkeypatch):
         sanity, "--device", "cuda"
     )
     assert "--device" in refuse(sanity, "--device", "foo")
-    assert f"--threads must be from 1 to {_settings.MOST}" in refuse(sanity, "--threads", "100000")
+    assert f"--threads must be from 1 to {shared.settings.MOST}" in refuse(sanity, "--threads", "100000")
 
 
 def test_folders_that_cannot_be_written_are_refused_before_the_work(noise, refuse, monkeypatch):
@@ -142,7 +168,7 @@ def test_folders_that_cannot_be_written_are_refused_before_the_work(noise, refus
 
 def test_a_folder_in_use_is_told(refuse, tmp_path):
     sanity = importlib.import_module("experiments.rotation.sanity_autoencoder")
-    with _run.alone_in(tmp_path / "run"):
+    with shared.run.alone_in(tmp_path / "run"):
         line = refuse(sanity, "--out", "run")
     assert "run is in use by" in line and "take another folder" in line
 
@@ -156,7 +182,7 @@ def test_mistakes_of_ours_keep_their_traceback(noise, monkeypatch, tmp_path):
             raise ours
 
         with pytest.raises(ours):
-            _run.main(fails, noise.Config(), noise.__doc__)
+            shared.run.main(fails, noise.Config(), noise.__doc__)
 
 
 def test_an_interruption_is_told_with_what_is_left(noise, refuse, monkeypatch):
@@ -164,7 +190,7 @@ def test_an_interruption_is_told_with_what_is_left(noise, refuse, monkeypatch):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(noise, "main", interrupted)
-    assert refuse(noise, code=_run.INTERRUPTED).endswith("interrupted. Nothing was written.\n")
+    assert refuse(noise, code=shared.run.INTERRUPTED).endswith("interrupted. Nothing was written.\n")
 
 
 @pytest.mark.skipif(os.name == "nt", reason="this system has no groups of processes")
@@ -182,7 +208,7 @@ def test_ctrl_c_ends_all_processes_in_a_line(tmp_path):
         time.sleep(0.02)
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does
     _, told = process.communicate(timeout=300)  # returns when the last process has closed its end
-    assert process.returncode == _run.INTERRUPTED, told
+    assert process.returncode == shared.run.INTERRUPTED, told
     assert told.count("sanity_autoencoder: interrupted.") == 1 and "Traceback" not in told, told
     assert told.endswith(
         f"Checkpoints are kept in {tmp_path}: give the same command again to go on from them.\n"

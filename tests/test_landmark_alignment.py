@@ -9,9 +9,9 @@ import pytest
 import torch
 
 import svdrot
-from experiments import _run
+from experiments import shared
 from experiments.rotation import evaluate, landmark_alignment
-from experiments.rotation._landmarks import LandmarkPointNet, Shape, align, normalised, pairs_of
+from experiments.rotation._landmarks import LandmarkPointNet, Shape, align, normalized, pairs_of
 from svdrot.io.points import write_points
 
 SHAPE = Shape(widths=(8, 16, 32), hidden=16, landmarks=8)
@@ -71,7 +71,7 @@ def test_the_loss_is_zero_for_landmarks_that_turn_with_the_cloud(monkeypatch):
     """Truths are of the same pairs, in the same direction."""
     monkeypatch.setattr(landmark_alignment, "LandmarkPointNet", Equivariant)
     points = landmark_alignment.Clouds(clouds(5, 10), torch.full((5,), 10))
-    data = landmark_alignment._clouds.Data(points, points)
+    data = shared.clouds.Data(points, points)
     monkeypatch.setattr(landmark_alignment, "load", lambda root: data)
     config = landmark_alignment.Config(shape=SHAPE, clouds=2, points=7, other_points=0)
     task = landmark_alignment.prepare(config, "svd", 0)
@@ -85,7 +85,7 @@ def test_the_loss_is_zero_for_landmarks_that_turn_with_the_cloud(monkeypatch):
 @pytest.mark.parametrize(("share", "others"), [(0, 0), (0.5, 2), (1, 4)])
 def test_copies_of_a_share_of_the_clouds_have_other_points(monkeypatch, share, others):
     points = landmark_alignment.Clouds(clouds(5, 1000), torch.full((5,), 1000))
-    data = landmark_alignment._clouds.Data(points, points)
+    data = shared.clouds.Data(points, points)
     monkeypatch.setattr(landmark_alignment, "load", lambda root: data)
     config = landmark_alignment.Config(shape=SHAPE, clouds=4, copies=3, points=20, other_points=share)
     views, r = landmark_alignment.prepare(config, "svd", 0).draw(torch.Generator().manual_seed(0))
@@ -131,14 +131,14 @@ def test_the_best_start_is_taken_for_each_copy_alone():
     assert (one[:, 1:4] > 2).all() and (best < 0.01).all()
 
 
-def test_normalised_clouds_turn_and_neither_move_nor_grow():
+def test_normalized_clouds_turn_and_neither_move_nor_grow():
     x, r = clouds(30).double(), svdrot.special_orthogonalize(rotations(1)[0].double())
-    expected = normalised(x)
+    expected = normalized(x)
     assert expected.mean(0).abs().max() < 1e-12
     assert expected.square().sum(-1).mean().item() == pytest.approx(1)
     for scale in (1e-200, 1e-20, 7.0, 1e200):
         moved = scale * (x @ r.T + torch.tensor([100.0, -20.0, 3.0]))
-        torch.testing.assert_close(normalised(moved), expected @ r.T, rtol=0, atol=1e-10)
+        torch.testing.assert_close(normalized(moved), expected @ r.T, rtol=0, atol=1e-10)
 
 
 # The checkpoint and `evaluate`.
@@ -190,7 +190,7 @@ def folder(tmp_path):
 
 def run(monkeypatch, capsys, *arguments) -> list[list[float]]:
     monkeypatch.setattr(sys, "argv", ["evaluate", "--threads", "1", *map(str, arguments)])
-    evaluate.main(_run.parse(evaluate.Config, None))
+    evaluate.main(shared.run.parse(evaluate.Config, None))
     lines = [line.split("|")[2:-1] for line in capsys.readouterr().out.splitlines() if line.startswith("| ")]
     return [[float(word) for word in line] for line in lines[1:]]
 

@@ -7,9 +7,9 @@ from dataclasses import replace
 import pytest
 import torch
 
-from experiments._results import comparison
 from experiments.orthogonalization import muon_pose
 from experiments.orthogonalization._muon_pose_report import TWICE
+from experiments.shared.statistics import comparison
 
 TINY = muon_pose.Config(
     optimizers=("AdamW", "Muon"),

@@ -17,13 +17,14 @@ import pytest
 import torch
 
 import svdrot
-from experiments import _run, _training
-from experiments.rotation import _alignment_report, _clouds
-from experiments.rotation import pointcloud_alignment as alignment
+from experiments import shared
+from experiments.rotation import _comparison
+from experiments.rotation import pointcloud_alignment as experiment
+from experiments.shared import alignment
 
-ROOT = Path(alignment.__file__).resolve().parents[2]
+ROOT = Path(experiment.__file__).resolve().parents[2]
 
-TINY = alignment.Config(
+TINY = experiment.Config(
     heads=("svd", "quaternion"),
     steps=24,
     clouds=2,
@@ -44,7 +45,7 @@ TINY = alignment.Config(
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
     config = replace(TINY, out=tmp_path_factory.mktemp("finished"))
-    alignment.run(config)
+    experiment.run(config)
     return config
 
 
@@ -57,7 +58,7 @@ def read_csv(file):
 
 
 def load_checkpoint(config, training):
-    return _training.load_checkpoint(config.out, training)
+    return shared.training.load_checkpoint(config.out, training)
 
 
 def trainings(config):
@@ -108,7 +109,7 @@ def test_svd_head_learns_to_align_brackets(tmp_path):
         learning_rate=4e-3,
         out=tmp_path,
     )
-    (row,) = alignment.run(config)
+    (row,) = experiment.run(config)
     assert row["mean"] < 126.5 / 2
 
 
@@ -137,7 +138,7 @@ def test_estimates_depend_on_the_set_of_points_alone():
 def test_heads_share_the_trunk_the_clouds_and_the_rotations():
     def begin(head, seed):
         torch.manual_seed(seed)
-        return _training.Training(TINY, alignment.prepare(TINY, head, seed), seed)
+        return shared.training.Training(TINY, alignment.prepare(TINY, head, seed), seed)
 
     states = [begin(head, 5) for head in ("svd", "6d", "euler")]
     other = begin("svd", 6)
@@ -186,7 +187,7 @@ def test_the_loss_of_clouds_is_that_of_their_points():
 @pytest.mark.parametrize("strategy", ["inference", "after_warmup"])
 def test_raw_matrices_are_what_training_sees_and_rotations_what_evaluations_do(strategy):
     config = replace(TINY, strategy=strategy, switch=0.1)  # of 24 steps: 3
-    state = _training.Training(config, alignment.prepare(config, "svd", 0), 0)
+    state = shared.training.Training(config, alignment.prepare(config, "svd", 0), 0)
     projected, head = [], state.task.model.head
     head.register_forward_hook(lambda _, inputs, output: projected.append(svdrot.is_rotation(output).all()))
     for _ in range(5):
@@ -213,7 +214,7 @@ def test_every_kind_of_training_learns(options):
     torch.manual_seed(0)
     task = alignment.prepare(config, "svd", 0)
     batch = task.draw(torch.Generator().manual_seed(0))
-    state = _training.Training(config, replace(task, draw=lambda generator: batch), 0)
+    state = shared.training.Training(config, replace(task, draw=lambda generator: batch), 0)
     state.advance()
     before = state.mean_loss()
     while not state.ended():
@@ -223,8 +224,8 @@ def test_every_kind_of_training_learns(options):
 
 def test_a_loss_that_is_not_finite_ends_the_training(tmp_path):
     config = replace(TINY, out=tmp_path, heads=("6d",), learning_rate=1e38, clip=None)
-    with pytest.raises(_run.UserError, match=r"loss of 6d 0 became .* `learning_rate`"):
-        alignment.run(config)
+    with pytest.raises(shared.run.UserError, match=r"loss of 6d 0 became .* `learning_rate`"):
+        experiment.run(config)
 
 
 # Data.
@@ -232,7 +233,7 @@ def test_a_loss_that_is_not_finite_ends_the_training(tmp_path):
 
 def test_packed_clouds_keep_every_point_and_draw_only_their_own():
     clouds = [n + np.repeat(np.arange(n, dtype=np.float32)[:, None], 3, 1) / 16 for n in (2, 7, 4)]
-    packed = _clouds.Clouds.pack(clouds)
+    packed = shared.clouds.Clouds.pack(clouds)
     generator = torch.Generator().manual_seed(0)
     which = torch.tensor([2, 0, 1, 1])
     for points in (0, 50):
@@ -268,7 +269,7 @@ def test_errors_are_the_angles_between_estimate_and_truth():
 
 
 def test_metrics_by_hand():
-    rows = _alignment_report.metrics(np.arange(101, dtype=np.float32)[::-1].reshape(101, 1))
+    rows = shared.statistics.metrics(np.arange(101, dtype=np.float32)[::-1].reshape(101, 1), (5, 10))
     by_hand = {"mean": 50, "median": 50, "std": 850**0.5, "p5": 5, "p25": 25, "p75": 75, "p95": 95, "p99": 99}
     assert rows == pytest.approx({**by_hand, "max": 100, "acc@5": 500 / 101, "acc@10": 1000 / 101})
 
@@ -286,14 +287,15 @@ def test_every_training_has_the_same_examination():
 
 def test_files_agree_with_one_another(finished):
     folder = finished.out
-    rows, curves = read_csv(folder / "metrics.csv"), read_csv(folder / "curves.csv")
+    curves = read_csv(folder / "curves.csv")
+    *_, rows = json.loads((folder / "results.json").read_text())["tables"].values()
     assert [(row["head"], row["seed"]) for row in rows] == trainings(finished)
     with np.load(folder / "errors.npz") as errors:
         assert set(errors.files) == {"svd-0", "quaternion-0"}
         for row in rows:
             of_head = errors[f"{row['head']}-0"]
             assert of_head.shape == (16, 3)
-            for name, value in _alignment_report.metrics(of_head).items():
+            for name, value in shared.statistics.metrics(of_head, (5, 10)).items():
                 assert row[name] == pytest.approx(value, rel=1e-9)
             curve = [point for point in curves if point["variant"] == row["head"]]
             assert [point["step"] for point in curve] == [6, 12, 18, 24]
@@ -301,30 +303,29 @@ def test_files_agree_with_one_another(finished):
     table = (folder / "table.md").read_text()
     order = [row["head"] for row in sorted(rows, key=lambda row: row["mean"])]
     assert re.findall(r"^\| (\w+) \| 1 \|", table, re.MULTILINE) == order
-    assert _run.command() in table and "16 validation clouds" in table
-    for name in ("learning_curves", "error_percentiles"):
-        assert (folder / f"{name}.png").read_bytes().startswith(b"\x89PNG")
+    assert shared.run.command() in table and "16 validation clouds" in table
+    assert (folder / "figure.png").read_bytes().startswith(b"\x89PNG")
     assert not list(folder.rglob(".*"))  # no temporary files
 
 
 def test_table_aggregates_over_seeds():
     rows = [
-        {"head": head, "seed": seed, **dict.fromkeys(_alignment_report.COLUMNS, mean)}
+        {"head": head, "seed": seed, **dict.fromkeys(_comparison.SUMMED_UP, mean)}
         for head, seed, mean in [("6d", 0, 20.0), ("6d", 1, 24.0), ("svd", 0, 3.0), ("svd", 1, 5.0)]
     ]
-    svd, six = _alignment_report.aggregate(rows)
-    assert svd[:3] == ["svd", "2", "4.00 ± 1.41"] and six[:3] == ["6d", "2", "22.0 ± 2.8"]
+    svd, six = _comparison.summary(rows)
+    assert [*svd.values()][:3] == ["svd", 2, "4.00 ± 1.41"] and [*six.values()][:3] == ["6d", 2, "22.0 ± 2.8"]
 
 
 def test_interrupted_training_ends_bit_identical(finished, tmp_path):
     config = replace(finished, out=tmp_path)
     for events in (1, 3):  # before the first checkpoint; after the second, on the way to the third
-        training = _training.train(config, config.out, alignment.prepare, ("svd", 0))
+        training = shared.training.train(config, config.out, alignment.prepare, ("svd", 0))
         list(islice(training, events))
         training.close()
     interrupted = load_checkpoint(config, ("svd", 0))
     assert 0 < interrupted["step"] < config.steps and "examined" not in interrupted
-    alignment.run(config)
+    experiment.run(config)
     for training in trainings(config):
         assert_identical(content(config, training), content(finished, training))
 
@@ -354,27 +355,27 @@ def test_killed_command_goes_on_bit_identical(tmp_path):
     output, _ = process.communicate(timeout=30)  # returns when the last process has closed its end
     assert process.returncode == -signal.SIGKILL, output
     assert "examined" not in load_checkpoint(killed, ("6d", 0))
-    alignment.run(killed)
-    alignment.run(undisturbed)
+    experiment.run(killed)
+    experiment.run(undisturbed)
     for training in trainings(undisturbed):
         assert_identical(content(killed, training), content(undisturbed, training))
 
 
 def test_a_failure_in_a_process_is_raised(tmp_path):
     config = replace(TINY, out=tmp_path, heads=("quaternion", "6d"), learning_rate=1e38, clip=None, jobs=2)
-    with pytest.raises(_run.UserError, match="the loss of"):
-        alignment.run(config)
+    with pytest.raises(shared.run.UserError, match="the loss of"):
+        experiment.run(config)
     with pytest.raises(RuntimeError, match=r"Traceback(.|\n)*TypeError: object of type 'int' has no len"):
-        list(_run.in_parallel(len, [1, 2], 2))
+        list(shared.run.in_parallel(len, [1, 2], 2))
 
 
 def test_finished_trainings_stay_when_others_are_added(finished, tmp_path):
     shutil.copytree(finished.out, tmp_path / "run")
     config = replace(finished, out=tmp_path / "run", heads=("svd", "6d"), seeds=(0, 1))
-    before = _training.checkpoint(config.out, ("svd", 0)).stat().st_mtime_ns
-    rows = alignment.run(config)
+    before = shared.training.checkpoint(config.out, ("svd", 0)).stat().st_mtime_ns
+    rows = experiment.run(config)
     assert [(row["head"], row["seed"]) for row in rows] == [("svd", 0), ("6d", 0), ("svd", 1), ("6d", 1)]
-    assert _training.checkpoint(config.out, ("svd", 0)).stat().st_mtime_ns == before
+    assert shared.training.checkpoint(config.out, ("svd", 0)).stat().st_mtime_ns == before
     assert load_checkpoint(config, ("quaternion", 0))
 
 
@@ -386,14 +387,14 @@ def test_another_setting_is_refused_by_name(finished, field):
     other = other if other != getattr(finished, field) else other * 2
     before = (finished.out / "config.json").read_bytes()
     with pytest.raises(ValueError, match=f"`{field}` = .*--out"):
-        alignment.run(replace(finished, **{field: other}))
+        experiment.run(replace(finished, **{field: other}))
     assert (finished.out / "config.json").read_bytes() == before
 
 
 def test_other_data_are_refused(finished, monkeypatch):
-    monkeypatch.setattr(_clouds.Data, "digest", lambda _: "0" * 64)
+    monkeypatch.setattr(shared.clouds.Data, "digest", lambda _: "0" * 64)
     with pytest.raises(ValueError, match="`data_sha256`"):
-        alignment.run(finished)
+        experiment.run(finished)
 
 
 def test_run_folder_records_code_and_machine(finished):
@@ -406,9 +407,9 @@ def test_run_folder_records_code_and_machine(finished):
 
 def test_an_aborted_write_leaves_the_old_file(tmp_path):
     file = tmp_path / "kept.txt"
-    with _run.replacing(file) as new:
+    with shared.run.replacing(file) as new:
         new.write_text("old")
-    with pytest.raises(ZeroDivisionError), _run.replacing(file) as new:
+    with pytest.raises(ZeroDivisionError), shared.run.replacing(file) as new:
         new.write_text("half")
         raise ZeroDivisionError
     assert file.read_text() == "old" and list(tmp_path.iterdir()) == [file]
@@ -419,22 +420,22 @@ def test_an_aborted_write_leaves_the_old_file(tmp_path):
 
 def parse(monkeypatch, *arguments):
     monkeypatch.setattr(sys, "argv", ["program", *arguments])
-    return _run.parse(alignment.Config(), alignment.__doc__, {"--full": alignment.FULL})
+    return shared.run.parse(experiment.Config(), experiment.__doc__, {"--full": experiment.FULL})
 
 
 def test_flags_set_fields_and_presets_others(monkeypatch):
-    assert parse(monkeypatch) == alignment.Config()
-    assert parse(monkeypatch, "--full") == alignment.FULL
+    assert parse(monkeypatch) == experiment.Config()
+    assert parse(monkeypatch, "--full") == experiment.FULL
     quick = parse(monkeypatch, "--heads", "10d", "6d", "--seeds", "3", "--data", "planes", "--clip", "None")
-    assert quick == alignment.Config(heads=("10d", "6d"), seeds=(3,), data="planes", clip=None)
-    assert parse(monkeypatch, "--steps", "7", "--full") == replace(alignment.FULL, steps=7)
+    assert quick == experiment.Config(heads=("10d", "6d"), seeds=(3,), data="planes", clip=None)
+    assert parse(monkeypatch, "--steps", "7", "--full") == replace(experiment.FULL, steps=7)
 
 
 @pytest.mark.parametrize(
     "arguments", [["--step", "7"], ["--heads", "7d"], ["--data", "cars"], ["extra"]], ids=str
 )
 def test_unknown_flags_and_values_are_refused(monkeypatch, arguments):
-    with pytest.raises(_run.UserError, match=arguments[-1]):
+    with pytest.raises(shared.run.UserError, match=arguments[-1]):
         parse(monkeypatch, *arguments)
 
 
@@ -445,6 +446,6 @@ def test_empty_runs_are_refused(wrong):
 
 
 def test_missing_aeroplanes_are_named(tmp_path):
-    with pytest.raises(_run.UserError, match=r"`root` must .*RotationContinuity"):
-        alignment.run(replace(TINY, data="planes", root=tmp_path / "nowhere", out=tmp_path / "run"))
+    with pytest.raises(shared.run.UserError, match=r"`root` must .*RotationContinuity"):
+        experiment.run(replace(TINY, data="planes", root=tmp_path / "nowhere", out=tmp_path / "run"))
     assert not (tmp_path / "run").exists()

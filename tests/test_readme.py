@@ -141,7 +141,7 @@ def test_errors_of_heads_are_those_of_the_results():
 
 
 def test_times_are_those_of_the_results():
-    forward, backward, *_ = tables("experiments/results/projection_cpu/table.md")
+    forward, backward, *_ = tables("experiments/results/benchmarks/projection/table.md")
     rows = re.findall(
         r"^\| ([\d,]+) \| (\S+ .s) \| (.*)x / (.*)x \| (\S+ .s) \| (.*)x / (.*)x \|$",
         PAGES["docs/projection.md"],
@@ -155,7 +155,7 @@ def test_times_are_those_of_the_results():
     assert len(rows) == 3
     for batch, *figures in rows:
         assert figures == [forward[batch][k] for k in (1, 5, 6)], batch
-    batches, *_ = tables("experiments/results/polar_cpu/table.md")
+    batches, *_ = tables("experiments/results/benchmarks/polar/table.md")
     rows = re.findall(
         r"^\| (\d+) \| ([\d,]+) \| (\S+) \| (\S+) \| (\S+) \| (\S+) / (\S+) \| .*$",
         PAGES["docs/polar.md"],

@@ -11,7 +11,7 @@ import torch
 
 import svdrot
 from datasets import bvh
-from experiments import _training
+from experiments import shared
 from experiments.rotation import (
     _comparison,
     cube_image_pose,
@@ -193,7 +193,7 @@ def test_gradients_are_judged_and_written(tmp_path):
 
 # Heads, trained. Of 126.5 degrees, the mean distance of two random rotations, little must be left.
 
-ALL = tuple(_comparison.HEADS)
+ALL = tuple(shared.heads.HEADS)
 SANITY = sanity_autoencoder.Config(
     steps=4, seeds=(0, 1), tests=50, evaluations=2, checkpoint_every=3, jobs=1, hidden=8
 )
@@ -326,7 +326,7 @@ def test_every_head_is_trained_compared_and_written(name, tmp_path, request, mon
     def forbidden(*arguments):
         raise AssertionError("trained again")
 
-    monkeypatch.setattr(_training.Training, "advance", forbidden)
+    monkeypatch.setattr(shared.training.Training, "advance", forbidden)
     assert experiment.run(config) == rows
 
 
@@ -344,7 +344,7 @@ def comparison(**means):
         for head, values in means.items()
         for seed, mean in enumerate(values)
     ]
-    (line,) = _comparison.decide(rows, [("svd", "6d")])
+    (line,) = shared.statistics.decide(rows, [("svd", "6d")])
     return line
 
 
@@ -358,17 +358,41 @@ def test_what_is_decided():
     assert paired["decided"].startswith("no: they overlap") and paired["standard error"] == 0
     assert comparison(**{"svd": (1, 1), "6d": (2, 2)})["decided"] == "no: fewer than 5 seeds"
     assert comparison(**{"svd": (1,) * 6, "6d": (2,) * 5})["seeds"] == 5
-    assert _comparison.decide([], [("svd", "6d")]) == []
+    assert shared.statistics.decide([], [("svd", "6d")]) == []
 
 
 def test_unknown_heads_are_refused():
-    with pytest.raises(ValueError, match=r"`heads` must be some of .*; got 7d"):
+    with pytest.raises(ValueError, match=r"`heads` must be one of .*; got 7d"):
         replace(SANITY, heads=("svd", "7d"))
     with pytest.raises(ValueError, match='leave "raw" out'):
         replace(SANITY, loss="geodesic")
 
 
 # The report.
+
+
+def test_a_head_that_no_list_names_is_reported(tmp_path):
+    generator = torch.Generator().manual_seed(0)
+    curve = [{"step": step, "loss": 1.0, "seconds": 1.0, "mean_deg": 9.0 - step} for step in (1, 2)]
+    results = {
+        (head, 0): {"examined": {"errors": torch.rand(9, generator=generator)}, "curve": curve}
+        | {"step": 2, "seconds": 1.0}
+        for head in (*shared.heads.HEADS, "a_new_one", "another")
+    }
+    (_, right), wanted = (
+        _comparison.figure(results, "degrees").axes,
+        [shared.heads.label(h) for h, _ in results],
+    )
+    assert right.get_legend_handles_labels()[1] == wanted
+    assert len({(line.get_color(), line.get_linestyle()) for line in right.lines}) == len(wanted)
+    _comparison.write(tmp_path, SANITY, results, unit="degrees", expected=[], setting="")
+    for table in tables(tmp_path):
+        assert {row["head"] for row in table} == {head for head, _ in results}
+
+
+def test_heads_have_the_same_style_in_all_figures():
+    for head, style in shared.heads.styles(shared.heads.HEADS).items():
+        assert shared.heads.styles([head]) == {head: style}
 
 
 def results_of(folder, name, subject="head", mean="mean", **means):
@@ -394,16 +418,11 @@ def test_the_report_orders_heads_and_says_what_is_missing(tmp_path, capsys):
     results_of(tmp_path, "inverse_kinematics", svd=(3,) * 5, quaternion=(1,) * 5)
     results_of(tmp_path, "noise_svd_vs_gs")
     results_of(tmp_path, "train_vs_inference", "strategy", "mean deg", inference=(2,) * 5, always=(1,) * 5)
-    runs = [tmp_path / "runs" / name for name in ("pointcloud_alignment", "another", "none")]
-    commands = [{"command": "align", "machine": "that one", "commit": "f00"}]
-    for run, loss in zip(runs[:2], ("chordal", "clouds"), strict=True):
-        run.mkdir(parents=True)
-        settings = {"steps": 7, "data": "planes", "loss": loss}
-        (run / "config.json").write_text(json.dumps({"settings": settings, "commands": commands}))
-        (run / "metrics.csv").write_text("head,seed,mean,median\nsvd,0,1.5,1\n6d,0,3,2\n")
+    for name in ("pointcloud_alignment", "another"):
+        results_of(tmp_path, name, **{"svd": (1.5,), "6d": (3,), "new one": (6,)})
     out = tmp_path / "head_comparison_report"
     for _ in range(2):  # it does not read itself
-        head_comparison_report.main(head_comparison_report.Config(tmp_path, tuple(runs), out))
+        head_comparison_report.main(head_comparison_report.Config(tmp_path, out))
     page = (out / "report.md").read_text()
     assert (out / "figure.png").stat().st_size > 10_000
     assert "* sanity_autoencoder: svd ~ 6d < quaternion ~ euler\n" in page
@@ -412,8 +431,7 @@ def test_the_report_orders_heads_and_says_what_is_missing(tmp_path, capsys):
     assert "| svd | 6d | - | - | sanity_autoencoder, pointcloud_alignment, another |" in page
     assert "| 6d | quaternion | sanity_autoencoder | - | - |" in page
     assert "* train_vs_inference: always < inference\n" in page
-    assert "* pointcloud_alignment: svd ~ 6d\n" in page
-    assert "Trainings of 7 steps on planes, clouds loss, errors in degrees." in page
+    assert "* pointcloud_alignment: svd ~ 6d ~ new one\n" in page
     assert "| svd | 1.00 ± 0.37 (5) | 1.00 (1) | 3.00 ± 0.00 (5) | 1.00 (1) |" in page
     assert "| euler | 12.5 ± 5.9 (2) | - | - | - |" in page
     assert "| always |" not in page
@@ -422,11 +440,11 @@ def test_the_report_orders_heads_and_says_what_is_missing(tmp_path, capsys):
     assert len(missing) == 3 and "experiments.rotation.cube_image_pose`" in page
     assert "experiments.rotation.pointcloud_alignment --loss clouds`" in page
     assert page.index("So noise_svd_vs_gs.") < page.index("So sanity_autoencoder.")
-    assert "(../noise_svd_vs_gs/table.md)" in page and "(../runs/pointcloud_alignment/table.md)" in page
+    assert "(../noise_svd_vs_gs/table.md)" in page and "(../pointcloud_alignment/table.md)" in page
 
 
 def test_the_report_refuses_what_is_no_result(tmp_path):
-    config = head_comparison_report.Config(tmp_path, (tmp_path / "none",))
+    config = head_comparison_report.Config(tmp_path)
     with pytest.raises(FileNotFoundError, match="run the experiments first"):
         head_comparison_report.read(config)
     (tmp_path / "one").mkdir()

@@ -8,8 +8,9 @@ import pytest
 import torch
 
 from datasets import planes
-from experiments.rotation import pointcloud_alignment as alignment
+from experiments.rotation import pointcloud_alignment
 from experiments.rotation import train_vs_inference as experiment
+from experiments.shared import alignment
 
 PLANES = Path(__file__).resolve().parents[2] / "shared" / "data" / "planes"
 TINY = experiment.Config(
@@ -104,4 +105,4 @@ def test_settings_are_checked():
         replace(TINY, strategies=("sometimes",))
     with pytest.raises(ValueError, match="`tuning_seed`"):
         experiment.run(replace(TINY, tuning_seed=1))
-    assert experiment.FULL.steps == alignment.FULL.steps and experiment.FULL.points == 0
+    assert experiment.FULL.steps == pointcloud_alignment.FULL.steps and experiment.FULL.points == 0

@@ -18,10 +18,10 @@ import torch
 import training_worker as worker
 from training_worker import Config, prepare
 
-from experiments import _run, _training
-from experiments._optimizers import relative_rate
+from experiments import shared
+from experiments.shared.optimizers import relative_rate
 
-ROOT = Path(_training.__file__).resolve().parents[1]
+ROOT = Path(shared.training.__file__).resolve().parents[2]
 
 # Of losses and errors near 1 after 30 steps in float64: sums over half batches round differently (measured:
 # 2e-15), and AdamW, which divides small gradients by their size, may make more of it. Batches that are shared
@@ -38,7 +38,7 @@ def command(*arguments: str, fails: bool = False, **environment: str) -> None:
 
 
 def train(folder: Path, config: Config, variant: str = "svd") -> dict:
-    results = _training.run(config, folder, [variant], prepare, data="none", free=())
+    results = shared.training.run(config, folder, [variant], prepare, data="none", free=())
     return results[variant, 0]
 
 
@@ -69,7 +69,9 @@ def by_two(tmp_path_factory):
 @pytest.mark.parametrize("optimizer", ["adamw", "muon"])
 def test_two_processes_of_torchrun_end_as_one_does(optimizer, by_two, tmp_path):
     command(worker.__file__, "run", str(tmp_path), "30", optimizer)
-    one, two = (_training.load_checkpoint(folder, ("svd", 0)) for folder in (tmp_path, by_two(optimizer)))
+    one, two = (
+        shared.training.load_checkpoint(folder, ("svd", 0)) for folder in (tmp_path, by_two(optimizer))
+    )
     for a, b in zip(one["curve"], two["curve"], strict=True):
         assert a["step"] == b["step"]
         assert abs(a["loss"] - b["loss"]) < ROUNDING and abs(a["error"] - b["error"]) < ROUNDING
@@ -79,18 +81,18 @@ def test_two_processes_of_torchrun_end_as_one_does(optimizer, by_two, tmp_path):
 
 def test_processes_of_torchrun_that_end_early_go_on_to_the_last_bit(by_two, tmp_path):
     command(*LAUNCH, str(tmp_path), "30", "adamw", fails=True, BATCHES_TO_LIVE="13")
-    saved = _training.load_checkpoint(tmp_path, ("svd", 0))
+    saved = shared.training.load_checkpoint(tmp_path, ("svd", 0))
     assert saved["step"] == 7 and len(saved["loss_sums"]) == 2  # between two points of the curve
     command(*LAUNCH, str(tmp_path), "30", "adamw")
     assert worker.metrics(tmp_path) == worker.metrics(by_two("adamw"))
 
 
 def test_a_batch_that_cannot_be_shared_equally_is_refused(monkeypatch):
-    monkeypatch.setattr(_run, "processes_number", lambda: 3)
+    monkeypatch.setattr(shared.run, "processes_number", lambda: 3)
     with pytest.raises(ValueError, match=r"8 items .* 3 processes"):
-        _run.share(torch.zeros(8, 2))
-    monkeypatch.setattr(_run, "rank", lambda: 1)
-    assert _run.share(torch.arange(9)).tolist() == [3, 4, 5]
+        shared.run.share(torch.zeros(8, 2))
+    monkeypatch.setattr(shared.run, "rank", lambda: 1)
+    assert shared.run.share(torch.arange(9)).tolist() == [3, 4, 5]
 
 
 # The options.
@@ -110,11 +112,11 @@ def test_a_batch_that_cannot_be_shared_equally_is_refused(monkeypatch):
 def test_every_option_learns_and_resumes_to_the_last_bit(options, tmp_path):
     config = Config(**{"steps": 60, "learning_rate": 1e-2, **options})
     whole = train(tmp_path / "whole", config)
-    interrupted = _training.train(config, tmp_path / "interrupted", prepare, ("svd", 0))
+    interrupted = shared.training.train(config, tmp_path / "interrupted", prepare, ("svd", 0))
     for _ in range(4):
         next(interrupted)
     interrupted.close()
-    assert 0 < _training.load_checkpoint(tmp_path / "interrupted", ("svd", 0))["step"] < 60
+    assert 0 < shared.training.load_checkpoint(tmp_path / "interrupted", ("svd", 0))["step"] < 60
     resumed = train(tmp_path / "interrupted", config)
     assert torch.equal(resumed["examined"]["estimates"], whole["examined"]["estimates"])
     for a, b in zip(whole["curve"], resumed["curve"], strict=True):
@@ -141,7 +143,7 @@ def test_averaged_weights_are_those_that_are_examined(tmp_path):
     config = Config(steps=12, evaluations=1, checkpoint_every=11, average=0.5)
     seen = []
 
-    def recording(config: Config, variant: str, seed: int) -> _training.Task:
+    def recording(config: Config, variant: str, seed: int) -> shared.training.Task:
         task = prepare(config, variant, seed)
 
         def draw(generator):  # the weights before each step, which are those after the one before
@@ -150,11 +152,11 @@ def test_averaged_weights_are_those_that_are_examined(tmp_path):
 
         return replace(task, draw=draw)
 
-    results = _training.run(config, tmp_path, ["svd"], recording, data="none", free=())
-    whole = _training.train(replace(config, average=0.0), tmp_path / "plain", prepare, ("svd", 0))
+    results = shared.training.run(config, tmp_path, ["svd"], recording, data="none", free=())
+    whole = shared.training.train(replace(config, average=0.0), tmp_path / "plain", prepare, ("svd", 0))
     for _ in whole:
         pass
-    last = _training.load_checkpoint(tmp_path / "plain", ("svd", 0))["model"]["0.weight"]
+    last = shared.training.load_checkpoint(tmp_path / "plain", ("svd", 0))["model"]["0.weight"]
     after = [*seen[1:], last]
     average = after[0]
     for weights in after[1:]:
@@ -166,11 +168,11 @@ def test_training_ends_when_patience_does(tmp_path):
     """Errors 3 2 2 1 1 1: the best is the fourth, and two without a better one are enough."""
     errors = iter([3.0, 2.0, 2.0, 1.0, 1.0, 1.0, 0.0])
 
-    def stalling(config: Config, variant: str, seed: int) -> _training.Task:
+    def stalling(config: Config, variant: str, seed: int) -> shared.training.Task:
         return replace(prepare(config, variant, seed), evaluate=lambda model: {"error": next(errors)})
 
     config = Config(steps=100, evaluations=10, patience=2)
-    results = _training.run(config, tmp_path, ["svd"], stalling, data="none", free=())
+    results = shared.training.run(config, tmp_path, ["svd"], stalling, data="none", free=())
     assert results["svd", 0]["step"] == 60 and len(results["svd", 0]["curve"]) == 6
 
 
@@ -194,7 +196,7 @@ def test_settings_out_of_range_are_refused_by_name(options):
 def test_a_model_is_evaluated_in_eval_mode_and_trained_in_training_mode(tmp_path):
     modes = {"loss": set(), "evaluate": set(), "examine": set()}
 
-    def spying(config: Config, variant: str, seed: int) -> _training.Task:
+    def spying(config: Config, variant: str, seed: int) -> shared.training.Task:
         task = prepare(config, variant, seed)
 
         def spied(name):
@@ -208,7 +210,7 @@ def test_a_model_is_evaluated_in_eval_mode_and_trained_in_training_mode(tmp_path
 
     for average in (0.0, 0.9):
         config = Config(steps=20, average=average)
-        _training.run(config, tmp_path / str(average), ["svd"], spying, data="none", free=())
+        shared.training.run(config, tmp_path / str(average), ["svd"], spying, data="none", free=())
     assert modes == {"loss": {True}, "evaluate": {False}, "examine": {False}}
 
 
@@ -225,9 +227,9 @@ class ByRunFolder(ByOut):
 
 @pytest.mark.parametrize(("config", "flag"), [(ByOut(), "--out"), (ByRunFolder(), "--run-folder")])
 def test_another_setting_names_the_flag_that_helps(config, flag, tmp_path):
-    _run.open_folder(tmp_path, config, free=(), data="")
+    shared.run.open_folder(tmp_path, config, free=(), data="")
     with pytest.raises(ValueError, match=f"this command has 2. Give it another folder by {flag},"):
-        _run.open_folder(tmp_path, replace(config, steps=2), free=(), data="")
+        shared.run.open_folder(tmp_path, replace(config, steps=2), free=(), data="")
 
 
 @pytest.mark.parametrize(
@@ -237,7 +239,7 @@ def test_another_setting_names_the_flag_that_helps(config, flag, tmp_path):
 )
 def test_a_broken_checkpoint_names_itself(content, tmp_path):
     train(tmp_path, config := Config(steps=3))
-    file = _training.checkpoint(tmp_path, ("svd", 0))
+    file = shared.training.checkpoint(tmp_path, ("svd", 0))
     if isinstance(content, bytes):
         file.write_bytes(content)
     else:

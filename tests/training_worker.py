@@ -21,11 +21,11 @@ import torch.utils.tensorboard
 from torch import nn
 
 import svdrot
-from experiments import _run, _training
+from experiments import shared
 
 
 @dataclass(frozen=True)
-class Config(_training.Config):
+class Config(shared.training.Config):
     steps: int = 100
     warmup: int = 5
     evaluations: int = 4
@@ -34,7 +34,7 @@ class Config(_training.Config):
     jobs: int = 1
 
 
-def prepare(config: Config, variant: str, seed: int) -> _training.Task:
+def prepare(config: Config, variant: str, seed: int) -> shared.training.Task:
     """Rotations from themselves, with noise."""
     first, head = nn.Linear(9, 16), svdrot.nn.RotationHead(16, variant)
     model = nn.Sequential(first, nn.Tanh(), nn.Linear(16, 16), nn.Tanh(), head)
@@ -60,13 +60,13 @@ def prepare(config: Config, variant: str, seed: int) -> _training.Task:
     def examine(model):
         return {"error": evaluate(model)["error"], "estimates": model(held_out[0].flatten(1))}
 
-    return _training.Task(model, draw, loss, evaluate, examine, adamw=(first, head))
+    return shared.training.Task(model, draw, loss, evaluate, examine, adamw=(first, head))
 
 
 def run(folder: Path, config: Config) -> dict:
-    results = _training.run(config, folder, ("svd",), prepare, data="none", free=())
+    results = shared.training.run(config, folder, ("svd",), prepare, data="none", free=())
     metrics = {f"{variant}-{seed}": r["examined"]["error"] for (variant, seed), r in results.items()}
-    with _run.replacing(folder / "metrics.json") as new:
+    with shared.run.replacing(folder / "metrics.json") as new:
         new.write_text(json.dumps(metrics))
     return results
 
@@ -83,7 +83,7 @@ def fork(folder: Path) -> int:
     try:
         run(folder, Config())
         os._exit(0)
-    except _run.UserError as error:
+    except shared.run.UserError as error:
         sys.stderr.write(str(error))
         sys.stderr.flush()
         os._exit(2)

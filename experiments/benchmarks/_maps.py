@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from experiments import _run
+from experiments import shared
 from svdrot._formulas import conversions
 from svdrot.engine.maps import Map
 from svdrot.engine.program import Program
@@ -18,7 +18,7 @@ MODULES = tuple(
 
 
 def maps(modules: Sequence[str] = MODULES) -> dict[str, Map]:
-    """All maps that modules declare, by the names of their formulas; of Euler angles one sequence."""
+    """Collect all maps that modules declare, by the names of their formulas; of Euler angles one sequence."""
     found: dict[str, Map] = {}
     for module in modules:
         for value in vars(importlib.import_module(module)).values():
@@ -28,8 +28,8 @@ def maps(modules: Sequence[str] = MODULES) -> dict[str, Map]:
 
 
 def of_roma() -> dict[str, Callable[..., Any]]:
-    """What roma has of them, of quaternions x y z w."""
-    roma = _run.peer(
+    """Return what roma has of the maps, on quaternions x y z w."""
+    roma = shared.run.peer(
         "roma"
     )  # not before it is needed: it imports Triton, which looks once whether to compile
     return {
@@ -44,13 +44,13 @@ def of_roma() -> dict[str, Callable[..., Any]]:
 
 
 def gradient(m: Map) -> Program:
-    """The program of the gradients by all arguments, of arguments and cotangents."""
+    """Derive the program of the gradients by all arguments, from arguments and cotangents."""
     program = m.program
     return program.vjp((True,) * len(m.shapes), (True,) * len(m.results), False)
 
 
 def drawn(program: Program, batch: int, device: str, dtype: torch.dtype) -> list[Tensor]:
-    """Arguments: rotation matrices and unit quaternions for what a map takes, else normal numbers."""
+    """Draw arguments: rotation matrices and unit quaternions for what a map takes, else normal numbers."""
     generator = torch.Generator(device).manual_seed(0)
     found = []
     for i, shape in enumerate(program.graph.inputs):

@@ -12,16 +12,15 @@ rows of float32.
 
     python -m experiments.benchmarks.gpu            four minutes at most
 
-The results of a GPU are published with --out experiments/results/gpu_NAME after its name.
+The results of a GPU are published with --out experiments/results/benchmarks/gpu_NAME after its name.
 """
 
 import contextlib
-import json
 import multiprocessing
 import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from time import perf_counter
@@ -31,16 +30,17 @@ import numpy as np
 import torch
 from matplotlib.figure import Figure
 
-from experiments import _results, _run
-from experiments._settings import Count, Device, Positive, Settings
+from experiments import shared
 from experiments.benchmarks import _maps
-from experiments.benchmarks._timing import medians
+from experiments.shared.settings import Count, Device, Out, Positive, Settings
+from experiments.shared.statistics import met
+from experiments.shared.timing import medians
 from svdrot.engine import cpu
 from svdrot.engine.maps import Map
 from svdrot.engine.program import Program
 
 PASSES = ("forward", "forward + backward")
-COLOURS = {"svdrot": "#0072B2", "roma": "#D55E00"}
+COLORS = {"svdrot": "#0072B2", "roma": "#D55E00"}
 UNITS, SHARE = 4.0, 0.7  # what is expected
 DRAWS = 16  # roundings of the arguments
 REDUCED = "No GPU: errors alone, by Triton's interpreter on the CPU; no launches, no times."
@@ -60,8 +60,7 @@ class Config(Settings):
     """At most, for each time."""
     seconds: Positive = 220.0
     """In all: what would begin later is left out."""
-    out: Path = Path("runs/benchmarks/gpu")
-    """The results go here."""
+    out: Out = Path("runs/benchmarks/gpu")
 
     def __post_init__(self):
         super().__post_init__()
@@ -82,13 +81,12 @@ class Report:
 
     def add(self, table: str, row: dict[str, Any]) -> None:
         self.tables.setdefault(table, []).append(row)
-        content = {"command": _run.command(), **_run.environment(), "config": asdict(self.config)}
-        content |= {"verdict": "Unfinished.", "tables": self.tables, "left_out": self.left_out}
-        with _run.replacing(self.config.out / "results.json") as new:
-            new.write_text(json.dumps(content, indent=1, default=str) + "\n")
+        shared.results.record(
+            self.config.out, self.config, self.tables, "Unfinished.", left_out=self.left_out
+        )
 
     def maps(self, stage: str, share: float) -> Iterator[tuple[str, Map]]:
-        """The maps one by one, until this share of the time is over."""
+        """Yield the maps one by one, until this share of the time is over."""
         known = _maps.maps()
         for name in self.config.maps:
             if perf_counter() - self.start > share * self.config.seconds:
@@ -115,7 +113,7 @@ def versions(report: Report) -> None:
 
 
 def parity(report: Report) -> None:
-    """Values and gradients of the kernels, run directly, beside float64 on the CPU."""
+    """Compare values and gradients of the kernels, run directly, with float64 on the CPU."""
     device, dtypes = report.config.device, report.config.dtypes
     if device == "cuda":
         for name, _ in report.maps("errors", 0.4):
@@ -129,7 +127,7 @@ def parity(report: Report) -> None:
 
 @contextlib.contextmanager
 def interpreter() -> Iterator[ProcessPoolExecutor]:
-    """A process in which Triton interprets: torch has imported it here, and it decides on import."""
+    """Start a process in which Triton interprets: torch has imported it here, and it decides on import."""
     before = os.environ.get("TRITON_INTERPRET")
     os.environ["TRITON_INTERPRET"] = "1"
     try:
@@ -177,7 +175,7 @@ def units(program: Program, dtype: torch.dtype, device: str, batch: int) -> floa
 
 
 def launches(report: Report) -> None:
-    """Kernels that torch's profiler sees, forward and backward."""
+    """Count the kernels that torch's profiler sees, forward and backward."""
     for name, m in report.maps("launches", 0.5):
         x = [t.requires_grad_() for t in _maps.drawn(m.program, 1000, report.config.device, torch.float32)]
         row: dict[str, Any] = {"map": name}
@@ -245,17 +243,17 @@ def verdict(report: Report) -> str:
     errors = [v for row in tables.get("Errors", []) for k, v in row.items() if k != "map"]
     said = []
     if errors:
-        said.append(f"Errors of {max(errors):.2g} units at most: {_results.met(max(errors) <= UNITS)}.")
+        said.append(f"Errors of {max(errors):.2g} units at most: {met(max(errors) <= UNITS)}.")
     if "Launches" in tables:
         one = all((row[PASSES[0]], row[PASSES[1]]) == (1, 2) for row in tables["Launches"])
-        said.append(f"One kernel each way: {_results.met(one)}.")
+        said.append(f"One kernel each way: {met(one)}.")
     large = [
         row["of the copy's speed"]
         for row in tables.get("Times", [])
         if row["pass"] == PASSES[0] and row["rows"] == max(report.config.batches)
     ]
     if large:
-        said.append(f"{min(large):.0%} of the copy's speed at least: {_results.met(min(large) >= SHARE)}.")
+        said.append(f"{min(large):.0%} of the copy's speed at least: {met(min(large) >= SHARE)}.")
     if report.config.device == "cpu":
         said.append(REDUCED)
     if report.left_out:
@@ -264,24 +262,24 @@ def verdict(report: Report) -> str:
 
 
 def figure(report: Report) -> Figure:
-    """Errors, and the speed of the largest batch, forward, beside a copy."""
+    """Draw the errors, and the speed of the largest batch, forward, beside a copy."""
     rows = report.tables.get("Times", [])
     panel = Figure(figsize=(10 if rows else 6, 5), layout="constrained")
     axes = np.atleast_1d(panel.subplots(1, 2 if rows else 1))
     errors = report.tables.get("Errors", [])
-    for which, colour in (("value", COLOURS["svdrot"]), ("gradient", COLOURS["roma"])):
+    for which, color in (("value", COLORS["svdrot"]), ("gradient", COLORS["roma"])):
         cells = [
             (row["map"], v) for row in errors for k, v in row.items() if k.startswith(which) and "32" in k
         ]
         if cells:
-            axes[0].plot(*zip(*[(v, k) for k, v in cells], strict=True), "o", color=colour, label=which)
+            axes[0].plot(*zip(*[(v, k) for k, v in cells], strict=True), "o", color=color, label=which)
     axes[0].axvline(UNITS, color="#444444", lw=0.8, ls="--")
     axes[0].set(xlabel="largest error of float32, units", xlim=(0, None))
     axes[0].legend()
     if rows:
         large = [r for r in rows if r["pass"] == PASSES[0] and r["rows"] == max(report.config.batches)]
         axes[1].barh(
-            [r["map"] for r in large], [r["of the copy's speed"] for r in large], color=COLOURS["svdrot"]
+            [r["map"] for r in large], [r["of the copy's speed"] for r in large], color=COLORS["svdrot"]
         )
         axes[1].axvline(SHARE, color="#444444", lw=0.8, ls="--")
         axes[1].set(xlabel="of the copy's speed, forward")
@@ -296,7 +294,7 @@ def main(config: Config) -> None:
     try:
         import triton  # noqa: F401
     except ImportError as error:
-        raise _run.UserError(f"this needs Triton, which does not load: {error}.") from error
+        raise shared.run.UserError(f"this needs Triton, which does not load: {error}.") from error
     if config.device == "cpu":
         print(REDUCED)
     versions(report)
@@ -304,8 +302,8 @@ def main(config: Config) -> None:
     if config.device == "cuda":
         launches(report)
         times(report)
-    _results.write(config.out, config, report.tables, figure(report), verdict(report))
+    shared.results.write(config.out, config, report.tables, figure(report), verdict(report))
 
 
 if __name__ == "__main__":
-    _run.main(main, Config(), __doc__)
+    shared.run.main(main, Config(), __doc__)

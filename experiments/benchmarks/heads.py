@@ -1,14 +1,14 @@
 """What does a head cost a training?
 
-The whole step of the quick training of `experiments.rotation.pointcloud_alignment`, from the drawing of
-clouds to the optimiser, with each head; raw is svd that learns nine numbers, and projects at inference only.
+The whole step of the training of `experiments.shared.alignment`, from the drawing of
+clouds to the optimizer, with each head; raw is svd that learns nine numbers, and projects at inference only.
 All take turns within each round, on one thread, as the trainings run; medians.
 
 Expected: with svd at most 3 % more than with raw numbers.
 
     python -m experiments.benchmarks.heads            a minute
 
-It makes the published results with --out experiments/results/heads_cpu.
+It makes the published results with --out experiments/results/benchmarks/heads.
 """
 
 from collections.abc import Callable
@@ -19,34 +19,33 @@ from typing import Any
 import torch
 from matplotlib.figure import Figure
 
-from experiments import _results, _run, _training
-from experiments._settings import Count, Positive, Settings, Threads
-from experiments.benchmarks._timing import medians
-from experiments.rotation import pointcloud_alignment as alignment
-from experiments.rotation._comparison import HEADS, STYLES, check_heads
+from experiments import shared
+from experiments.shared import alignment
+from experiments.shared.heads import HEADS, Head, check, styles
+from experiments.shared.settings import Count, Out, Positive, Settings, Threads
+from experiments.shared.timing import medians
 
 TARGET = 1.03  # of the step with raw numbers
 
 
 @dataclass(frozen=True)
 class Config(Settings):
-    heads: tuple[str, ...] = ("raw", "svd", "6d", "10d", "quaternion", "axis_angle", "euler")
+    heads: tuple[Head, ...] = ("raw", "svd", "6d", "10d", "quaternion", "axis_angle", "euler")
     rounds: Count = 500
     seconds: Positive = 120.0
     """After which no new round begins; there are at least three."""
     threads: Threads = 1
-    out: Path = Path("runs/benchmarks/heads")
-    """The results go here."""
+    out: Out = Path("runs/benchmarks/heads")
 
     def __post_init__(self):
         super().__post_init__()
-        check_heads(self.heads)
+        check(self.heads)
 
 
 def step(head: str) -> Callable[[], object]:
     representation, strategy = HEADS[head]
     settings = alignment.Config(strategy=strategy)  # pyright: ignore[reportArgumentType]
-    return _training.Training(settings, alignment.prepare(settings, representation, 0), 0).advance
+    return shared.training.Training(settings, alignment.prepare(settings, representation, 0), 0).advance
 
 
 def run(config: Config) -> tuple[list[dict[str, Any]], int]:
@@ -72,8 +71,9 @@ def verdict(rows: list[dict[str, Any]]) -> str:
 def figure(rows: list[dict[str, Any]]) -> Figure:
     panel = Figure(figsize=(7, 3.4), layout="constrained")
     axis = panel.subplots()
+    colors = {head: style.color for head, style in styles(row["head"] for row in rows).items()}
     for place, row in enumerate(rows):
-        axis.barh(place, row["over raw %"], color=STYLES[row["head"]][0])
+        axis.barh(place, row["over raw %"], color=colors[row["head"]])
     axis.axvline(100 * (TARGET - 1), color="#444444", lw=0.8, ls="--")
     axis.set_yticks(range(len(rows)), [row["head"] for row in rows])
     axis.invert_yaxis()
@@ -85,8 +85,8 @@ def figure(rows: list[dict[str, Any]]) -> Figure:
 def main(config: Config) -> None:
     rows, rounds = run(config)
     tables = {f"Medians of {rounds} rounds, {config.threads} thread": rows}
-    _results.write(config.out, config, tables, figure(rows), verdict(rows))
+    shared.results.write(config.out, config, tables, figure(rows), verdict(rows))
 
 
 if __name__ == "__main__":
-    _run.main(main, Config(), __doc__)
+    shared.run.main(main, Config(), __doc__)

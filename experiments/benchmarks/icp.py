@@ -13,7 +13,7 @@ scanner, whose own poses are no better than 0.2 degrees.
 
     python -m experiments.benchmarks.icp            five minutes on two cores
 
-It makes the published results with --out experiments/results/registration_cpu/icp.
+It makes the published results with --out experiments/results/benchmarks/icp.
 """
 
 import math
@@ -29,9 +29,9 @@ import torch
 from matplotlib.figure import Figure
 
 import svdrot
-from experiments import _data, _results, _run
-from experiments._settings import Count, Positive, Settings, Threads
-from experiments.benchmarks._timing import medians
+from experiments import shared
+from experiments.shared.settings import Count, Out, Positive, Settings, Threads
+from experiments.shared.timing import medians
 from svdrot.io.points import read_points
 from svdrot.registration import Transform
 from svdrot.registration.clouds.icp import METHODS, icp
@@ -50,8 +50,7 @@ class Config(Settings):
     """At most, for each case."""
     seconds: Positive = 12.0
     """After which no new round begins; there are at least three."""
-    out: Path = Path("runs/benchmarks/icp")
-    """The results go here."""
+    out: Out = Path("runs/benchmarks/icp")
 
 
 @dataclass(frozen=True)
@@ -66,9 +65,9 @@ class Pair:
 
 
 def pairs(root: Path) -> list[Pair]:
-    """The LiDAR pair and the kitchen."""
+    """Read the LiDAR pair and the kitchen."""
     scanner, kitchen = root / "lidar_small_gicp", root / "kitchen_3dmatch_0_1"
-    with _data.reading(root, "registration"):
+    with shared.data.reading(root, "registration"):
         source, target = (read_points(scanner / f"{name}.ply") for name in ("source", "target"))
         with np.load(kitchen / "pair_voxel1cm.npz") as file:
             first, second = (torch.from_numpy(file[name]).double() for name in ("src", "ref"))
@@ -100,14 +99,14 @@ def _truth(file: Path) -> Transform:
 
 
 def errors(matrix: Any, truth: Transform) -> str:
-    """Degrees and centimetres."""
+    """Measure the errors in degrees and centimeters."""
     found = torch.as_tensor(np.asarray(matrix))
     angle = svdrot.geodesic_distance(svdrot.special_orthogonalize(found[:3, :3]), truth.rotation)
     return f"{math.degrees(angle):.2f} deg, {100 * (found[:3, 3] - truth.translation).norm():.1f} cm"
 
 
 def beside_open3d(pair: Pair, config: Config, threads: int) -> Rows:
-    open3d = _run.peer("open3d")
+    open3d = shared.run.peer("open3d")
     estimations = open3d.pipelines.registration
     peers = {
         "point_to_point": estimations.TransformationEstimationPointToPoint(),
@@ -159,7 +158,7 @@ def beside_open3d(pair: Pair, config: Config, threads: int) -> Rows:
 
 
 def beside_small_gicp(pair: Pair, config: Config, threads: int) -> Rows:
-    small_gicp = _run.peer("small_gicp")
+    small_gicp = shared.run.peer("small_gicp")
     source, target = pair.source.numpy(), pair.target.numpy()
 
     def ours() -> Any:
@@ -231,7 +230,7 @@ def run(config: Config) -> dict[str, Rows]:
     context = multiprocessing.get_context("spawn")
     for threads in config.threads:
         os.environ["OMP_NUM_THREADS"] = str(threads)  # which Open3D reads when it is loaded
-        with _run.deaf_to_interrupts():
+        with shared.run.deaf_to_interrupts():
             pool = context.Pool(1)
         with pool:
             found = pool.apply(measure, (config, threads))
@@ -286,8 +285,8 @@ def verdict(tables: dict[str, Rows]) -> str:
 
 def main(config: Config) -> None:
     tables = run(config)
-    _results.write(config.out, config, tables, figure(tables), verdict(tables))
+    shared.results.write(config.out, config, tables, figure(tables), verdict(tables))
 
 
 if __name__ == "__main__":
-    _run.main(main, Config(), __doc__)
+    shared.run.main(main, Config(), __doc__)

@@ -13,35 +13,30 @@ distance 1.2 to 5 and 1.3 to 3, the head with its loss 12 to 100; and faster tha
     python -m experiments.benchmarks.maps            twenty minutes on two cores, most of it torch.compile
     python -m experiments.benchmarks.maps --no-compiled
 
-It makes the published results with --out experiments/results/maps_cpu.
+It makes the published results with --out experiments/results/benchmarks/maps.
 """
 
-import json
 import subprocess
 import sys
 import warnings
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from time import perf_counter
 from typing import Any
 
-import matplotlib
-
-matplotlib.use("Agg")
-import matplotlib.pyplot as plt
 import roma
 import torch
-from rich.console import Console
-from rich.markdown import Markdown
+from matplotlib.figure import Figure
 from torch import Tensor
 from tqdm import tqdm
 
 import svdrot
-from experiments import _run
-from experiments._settings import Count, Positive, Settings
-from experiments.benchmarks._timing import medians
+from experiments import shared
+from experiments.shared.settings import Count, Out, Positive, Settings
+from experiments.shared.statistics import holds
+from experiments.shared.timing import medians
 
 PASSES = ("forward", "forward + backward")
 OURS, ROMA = "svdrot", "roma"
@@ -61,8 +56,7 @@ class Config(Settings):
     """At most, for each cell."""
     seconds: Positive = 2.0
     """After which no new round begins; there are at least three."""
-    out: Path = Path("runs/benchmarks/maps")
-    """The results go here."""
+    out: Out = Path("runs/benchmarks/maps")
 
 
 def rotations(batch: int) -> Tensor:
@@ -157,7 +151,7 @@ def run(config: Config) -> list[dict]:
 
 
 def clouds(config: Config) -> list[dict]:
-    """Weighted alignment of many clouds of few points."""
+    """Time the weighted alignment of many clouds of few points."""
     rows = []
     for pairs in tqdm(config.pairs, unit="cloud size"):
         shape = config.clouds, pairs
@@ -197,8 +191,8 @@ print(imported - start, first - imported, time.perf_counter() - first)
 
 
 def startup() -> dict[str, dict[str, float]]:
-    """Seconds that a new process, with torch loaded, waits for its first calls; nothing of them is on
-    disk.
+    """Time a new process, with torch loaded, until its first calls are done, in seconds; nothing of them
+    is on disk.
     """
     found = {}
     for function, sides in (
@@ -215,47 +209,66 @@ def startup() -> dict[str, dict[str, float]]:
     return found
 
 
-def table(rows: list[dict], few: list[dict], start: dict[str, dict[str, float]], config: Config) -> str:
-    here = _run.environment()
-    lines = [
-        f"`{_run.command()}`",
-        "",
-        f"{here['machine']}; {torch.get_num_threads()} threads.",
-        f"torch {here['torch']}, roma {version('roma')}.",
-        "Microseconds, medians; the ratios say how many times faster svdrot is.",
+def tables(
+    rows: list[dict[str, Any]], few: list[dict[str, Any]], start: dict[str, dict[str, float]]
+) -> dict[str, list[dict[str, Any]]]:
+    """Make tables of the maps for each pass, of the clouds, and of new processes."""
+    found: dict[str, list[dict[str, Any]]] = {f"{which}, microseconds": [] for which in PASSES}
+    for row in rows:
+        line = {"map": row["map"], "batch": row["batch"]} | _times(row["seconds"], 1e6)
+        found[f"{row['pass']}, microseconds"].append(line)
+    batch = f"{few[0]['clouds']:,} " if few else ""
+    found[f"weighted alignment of {batch}clouds, milliseconds"] = [
+        {"pairs": row["pairs"], "pass": row["pass"]} | _times(row["seconds"], 1e3) for row in few
     ]
-    names = [name for name in rows[0]["seconds"] if name != OURS]
-    for which in PASSES:
-        lines += ["", f"**{which}**", ""]
-        lines.append(
-            f"| map | batch | {OURS} | "
-            + " | ".join(names)
-            + " | "
-            + " | ".join(f"{n} / svdrot" for n in names)
-            + " |"
+    found["a new process with torch loaded, milliseconds"] = [
+        {"function": function} | {name: 1e3 * t for name, t in times.items()}
+        for function, times in start.items()
+    ]
+    return {caption: table for caption, table in found.items() if table}
+
+
+def _times(seconds: dict[str, float], scale: float) -> dict[str, float]:
+    """Return the times of all in other units, and how many times faster svdrot is than the others."""
+    ratios = {f"{name} / {OURS}": t / seconds[OURS] for name, t in seconds.items() if name != OURS}
+    return {name: scale * t for name, t in seconds.items()} | ratios
+
+
+# Times faster than roma: the least that was expected, forward and with backward.
+EXPECTED = {"conversions": (6, 4), "geodesic_distance": (1.2, 1.3), "svd head, geodesic loss, mean": (12, 12)}
+
+
+def verdict(rows: list[dict[str, Any]]) -> str:
+    text = ["Medians; the ratios say how many times faster svdrot is."]
+    text += [f"{torch.get_num_threads()} threads; {', '.join(f'{k} {v}' for k, v in versions().items())}."]
+    for kind, least in EXPECTED.items():
+        for which, wanted in zip(PASSES, least, strict=True):
+            ratios = [
+                row["seconds"][ROMA] / row["seconds"][OURS]
+                for row in rows
+                if row["pass"] == which and kind == (row["map"] if row["map"] in EXPECTED else "conversions")
+            ]
+            between = f"{min(ratios):.3g} to {max(ratios):.3g}"
+            text.append(
+                f"{kind}, {which}: {between} times faster than roma, {wanted} at least expected."
+                f" {holds(min(ratios) >= wanted)}"
+            )
+    compiled = [row["seconds"] for row in rows if "roma, compiled" in row["seconds"]]
+    ahead = sum(times["roma, compiled"] < times[OURS] for times in compiled)
+    if compiled:
+        text.append(
+            f"Compiled roma is ahead in {ahead} of {len(compiled)} cells, none expected. {holds(not ahead)}"
         )
-        lines.append("|---|---:|---:|" + "---:|" * 2 * len(names))
-        for row in rows:
-            if row["pass"] == which:
-                times = row["seconds"]
-                cells = [row["map"], f"{row['batch']:,}", f"{1e6 * times[OURS]:.3g}"]
-                cells += [f"{1e6 * times[n]:.4g}" if n in times else "–" for n in names]
-                cells += [f"{times[n] / times[OURS]:.3g}" if n in times else "–" for n in names]
-                lines.append("| " + " | ".join(cells) + " |")
-    lines += ["", f"**weighted alignment of {config.clouds:,} clouds, milliseconds**", ""]
-    lines += ["| pairs | pass | svdrot | roma | roma / svdrot |", "|---:|---|---:|---:|---:|"]
-    for row in few:
-        a, b = row["seconds"][OURS], row["seconds"][ROMA]
-        lines.append(f"| {row['pairs']} | {row['pass']} | {1e3 * a:.3g} | {1e3 * b:.3g} | {b / a:.3g} |")
-    lines += ["", "**a new process with torch loaded, milliseconds**", ""]
-    lines += ["| function | import | first call | first backward |", "|---|---:|---:|---:|"]
-    for function, times in start.items():
-        lines.append("| " + " | ".join([function, *(f"{1e3 * t:.0f}" for t in times.values())]) + " |")
-    return "\n".join(lines) + "\n"
+    return " ".join(text)
 
 
-def figure(rows: list[dict], file: Path) -> None:
-    panels, axes = plt.subplots(1, 2, figsize=(11, 4), sharey=True)
+def versions() -> dict[str, str]:
+    return {name: version(name) for name in ("torch", "roma", "llvmlite", "numpy")}
+
+
+def figure(rows: list[dict[str, Any]]) -> Figure:
+    panels = Figure(figsize=(11, 4), layout="constrained")
+    axes = panels.subplots(1, 2, sharey=True)
     for axis, which in zip(axes, PASSES, strict=True):
         for name in CASES:
             points = [
@@ -270,32 +283,17 @@ def figure(rows: list[dict], file: Path) -> None:
         axis.grid(alpha=0.3)
     axes[0].set_ylabel("times faster than roma")
     axes[1].legend(fontsize=7)
-    panels.tight_layout()
-    with _run.replacing(file) as new:
-        panels.savefig(new, dpi=130)
-    plt.close(panels)
+    return panels
 
 
 def main(config: Config) -> None:
     warnings.filterwarnings("ignore", module="torch")
     start, few, rows = startup(), clouds(config), run(config)
-    folder = config.out
-    result: dict[str, Any] = {
-        "command": _run.command(),
-        **_run.environment(),
-        "threads": torch.get_num_threads(),
-    }
-    result |= {"config": json.loads(json.dumps(asdict(config), default=str)), "startup": start}
-    result |= {"rows": rows, "clouds": few}
-    result["versions"] = {name: version(name) for name in ("torch", "roma", "llvmlite", "numpy")}
-    with _run.replacing(folder / "results.json") as new:
-        new.write_text(json.dumps(result, indent=1) + "\n")
-    with _run.replacing(folder / "table.md") as new:
-        new.write_text(table(rows, few, start, config))
-    figure(rows, folder / "figure.png")
-    Console().print(Markdown((folder / "table.md").read_text()))
-    print(f"In {folder}: table.md, figure.png, results.json.")
+    exact = {"threads": torch.get_num_threads(), "versions": versions(), "startup": start, "rows": rows}
+    shared.results.write(
+        config.out, config, tables(rows, few, start), figure(rows), verdict(rows), **exact, clouds=few
+    )
 
 
 if __name__ == "__main__":
-    _run.main(main, Config(), __doc__)
+    shared.run.main(main, Config(), __doc__)

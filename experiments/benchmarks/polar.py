@@ -15,7 +15,7 @@ beat. Five steps cost what they cost in torch.
 
     python -m experiments.benchmarks.polar            three minutes on two cores
 
-It makes the published results with --out experiments/results/polar_cpu.
+It makes the published results with --out experiments/results/benchmarks/polar.
 """
 
 from collections.abc import Callable
@@ -29,9 +29,9 @@ from torch import Tensor
 from torch.optim._muon import _zeropower_via_newtonschulz as torch_iteration  # pyright: ignore
 from tqdm import tqdm
 
-from experiments import _results, _run
-from experiments._settings import Count, Device, Positive, Settings
-from experiments.benchmarks._timing import medians
+from experiments import shared
+from experiments.shared.settings import Count, Device, Out, Positive, Settings
+from experiments.shared.timing import medians
 from svdrot.polar import newton_schulz, polar, polar_refinement
 from svdrot.schedules import KELLER_JORDAN, POLAR_EXPRESS, newton_schulz_schedule
 
@@ -54,8 +54,7 @@ class Config(Settings):
     """At most, for each size."""
     seconds: Positive = 2.0
     """After which no new round begins; there are at least three."""
-    out: Path = Path("runs/benchmarks/polar")
-    """The results go here."""
+    out: Out = Path("runs/benchmarks/polar")
 
 
 ROTATION_GRADE = newton_schulz_schedule(1e-3)
@@ -97,7 +96,7 @@ def rotation_grade(config: Config, side: int, batch: int) -> dict[str, Any]:
 
 
 def both_ways(config: Config, side: int, batch: int) -> dict[str, Any]:
-    """Forward and backward: the SVD keeps its factors, and needs no other decomposition for the way back."""
+    """Go forward and backward: the SVD keeps its factors, and needs no other on the way back."""
     m = torch.randn(batch, side, side, device=config.device, requires_grad=True)
     g = torch.randn_like(m)
     functions: dict[str, Callable[[Tensor], Tensor]] = {
@@ -147,7 +146,7 @@ def optimizer_grade(config: Config, rows: int, columns: int) -> dict[str, Any]:
 
 
 def symmetric_products(config: Config, side: int) -> dict[str, Any]:
-    """I - X Xᵀ of one matrix on a GPU, of which Triton computes one half."""
+    """Time I - X Xᵀ of one matrix on a GPU, of which Triton computes one half."""
     from svdrot._kernels.gpu import gram
 
     row: dict[str, Any] = {"n": side}
@@ -165,7 +164,7 @@ def symmetric_products(config: Config, side: int) -> dict[str, Any]:
 
 
 def memory(side: int) -> dict[str, Any]:
-    """Numbers kept for the backward pass of an n x n matrix, in units of n²."""
+    """Count the numbers kept for the backward pass of an n x n matrix, in units of n²."""
 
     def kept(f: Callable[[Tensor], Tensor]) -> float:
         tensors: dict[int, int] = {}
@@ -200,13 +199,13 @@ def run(config: Config) -> dict[str, list[dict[str, Any]]]:
 
 def figure(tables: dict[str, list[dict[str, Any]]]) -> Figure:
     drawing = Figure(figsize=(10, 4), layout="constrained")
-    colours = ("#0072B2", "#56B4E9", "#E69F00", "#009E73", "#CC79A7", "#D55E00")
+    colors = ("#0072B2", "#56B4E9", "#E69F00", "#009E73", "#CC79A7", "#D55E00")
     for axis, (title, rows) in zip(drawing.subplots(1, 2), list(tables.items())[:2], strict=True):
         sides = [row["n"] for row in rows]
         names = [name.removesuffix(" us") for name in rows[0] if name.endswith(" us")]
-        for name, colour in zip(names, colours, strict=True):
+        for name, color in zip(names, colors, strict=True):
             times = [row[f"{name} us"] for row in rows]
-            axis.loglog(sides, times, "o-", c=colour, label=name, ms=4)
+            axis.loglog(sides, times, "o-", c=color, label=name, ms=4)
         axis.set(title=title, xlabel="n", xticks=sides, xticklabels=sides)
         axis.minorticks_off()
         axis.tick_params(axis="x", labelsize=7)
@@ -242,8 +241,8 @@ def verdict(tables: dict[str, list[dict[str, Any]]]) -> str:
 
 def main(config: Config) -> None:
     tables = run(config)
-    _results.write(config.out, config, tables, figure(tables), verdict(tables))
+    shared.results.write(config.out, config, tables, figure(tables), verdict(tables))
 
 
 if __name__ == "__main__":
-    _run.main(main, Config(), __doc__)
+    shared.run.main(main, Config(), __doc__)

@@ -11,37 +11,32 @@ and 12, 30 and 60 times with backward. On a GPU: 70 % of the speed of the copy f
 
     python -m experiments.benchmarks.projection            a few minutes on two cores
 
-It makes the published results with --out experiments/results/projection_cpu.
+It makes the published results with --out experiments/results/benchmarks/projection.
 """
 
-import json
 import os
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
 
-import matplotlib
-
-matplotlib.use("Agg")
-import matplotlib.pyplot as plt
 import roma
 import torch
-from rich.console import Console
-from rich.markdown import Markdown
+from matplotlib.figure import Figure
 from torch import Tensor
 from tqdm import tqdm
 
 import svdrot
-from experiments import _run
-from experiments._settings import Count, Device, Positive, Settings
-from experiments.benchmarks._timing import medians
+from experiments import shared
+from experiments.shared.settings import Count, Device, Out, Positive, Settings
+from experiments.shared.statistics import holds
+from experiments.shared.timing import medians
 
 PASSES = ("forward", "forward + backward")
-COLOURS = {"svdrot": "#0072B2", "roma": "#D55E00", "torch SVD": "#009E73", "copy": "#999999"}
+COLORS = {"svdrot": "#0072B2", "roma": "#D55E00", "torch SVD": "#009E73", "copy": "#999999"}
 
 
 @dataclass(frozen=True)
@@ -56,12 +51,11 @@ class Config(Settings):
     """At most, for each batch size."""
     seconds: Positive = 4.0
     """After which no new round begins; there are at least three."""
-    out: Path = Path("runs/benchmarks/projection")
-    """The results go here."""
+    out: Out = Path("runs/benchmarks/projection")
 
 
 def by_svd(m: Tensor) -> Tensor:
-    """What people write: U diag(1, 1, det UVᵀ) Vᵀ, differentiated by autograd."""
+    """Project as people write it: U diag(1, 1, det UVᵀ) Vᵀ, differentiated by autograd."""
     u, _, vh = torch.linalg.svd(m)
     ones = torch.ones_like(m[..., 0, :2])
     return u * torch.cat((ones, torch.linalg.det(u @ vh)[..., None]), -1)[..., None, :] @ vh
@@ -120,7 +114,7 @@ print(imported - torch_, first - imported)
 
 
 def startup() -> dict[str, float]:
-    """Seconds that a new process waits: for the import, and for its first forward and backward on a CPU,
+    """Time what a new process waits for, in seconds: the import, and its first forward and backward on a CPU,
     whose kernels it compiles.
     """
     # Byte code is kept, whatever this machine's habit, as it is after an installation.
@@ -141,52 +135,61 @@ def readable(time: float) -> str:
     return f"{time / 1e-6:.3g} µs"
 
 
-def table(rows: list[dict], start: dict[str, float], config: Config) -> str:
-    here = _run.environment()
-    versions = f"torch {here['torch']}, roma {version('roma')}, llvmlite {version('llvmlite')}"
-    lines = [
-        f"`{_run.command()}`",
-        "",
-        f"{here['machine']}; {torch.get_num_threads()} threads; {versions}.",
-        "Medians; the ratios say how many times faster svdrot is.",
-    ]
-    for dtype in dict.fromkeys(row["dtype"] for row in rows):
-        for which in PASSES:
-            lines += [
-                "",
-                f"**{dtype}, {which}**",
-                "",
-                "| batch | svdrot | roma | torch SVD | copy | roma / svdrot | SVD / svdrot | copy / svdrot |",
-                "|---:|---:|---:|---:|---:|---:|---:|---:|",
-            ]
-            for row in rows:
-                if (row["dtype"], row["pass"]) == (dtype, which):
-                    times = row["seconds"]
-                    peers = [times.get(name) for name in ("roma", "torch SVD", "copy")]
-                    cells = [f"{row['batch']:,}", readable(times["svdrot"])]
-                    cells += [readable(t) if t else "–" for t in peers]
-                    cells += [f"{t / times['svdrot']:.3g}" if t else "–" for t in peers]
-                    lines.append("| " + " | ".join(cells) + " |")
-    lines += ["", "A new process: " + "; ".join(f"{name} {readable(t)}" for name, t in start.items()) + "."]
-    return "\n".join(lines) + "\n"
+def tables(rows: list[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
+    """Make a table for each dtype and pass, with a row for each batch."""
+    found: dict[str, list[dict[str, Any]]] = {}
+    for row in rows:
+        times = row["seconds"]
+        cells = {name: readable(times[name]) for name in COLORS if name in times}
+        ratios = {f"{name} / svdrot": times[name] / times["svdrot"] for name in cells if name != "svdrot"}
+        caption = f"{row['dtype']}, {row['pass']}"
+        found.setdefault(caption, []).append({"batch": row["batch"]} | cells | ratios)
+    return found
 
 
-def figure(rows: list[dict], file: Path) -> None:
+# Times faster than roma, on a CPU, by batch.
+EXPECTED = {
+    "forward": {64: 20, 4096: 40, 262_144: 80},
+    "forward + backward": {64: 12, 4096: 30, 262_144: 60},
+}
+
+
+def verdict(rows: list[dict[str, Any]], start: dict[str, float], config: Config) -> str:
+    text = ["Medians; the ratios say how many times faster svdrot is."]
+    text += [f"{torch.get_num_threads()} threads; {', '.join(f'{k} {v}' for k, v in versions().items())}."]
+    for which, least in EXPECTED.items():
+        ratios = {
+            row["batch"]: row["seconds"]["roma"] / row["seconds"]["svdrot"]
+            for row in rows
+            if (row["dtype"], row["pass"]) == ("float32", which) and row["batch"] in least
+        }
+        if config.device == "cpu" and ratios:
+            told = ", ".join(f"{ratio:.3g} times at {batch:,}" for batch, ratio in ratios.items())
+            yes = all(ratio >= least[batch] for batch, ratio in ratios.items())
+            text.append(f"Faster than roma in float32, {which}: {told}. {holds(yes)}")
+    text.append("A new process: " + "; ".join(f"{name} {readable(t)}" for name, t in start.items()) + ".")
+    return " ".join(text)
+
+
+def versions() -> dict[str, str]:
+    return {name: version(name) for name in ("torch", "roma", "llvmlite", "numpy")}
+
+
+def figure(rows: list[dict[str, Any]]) -> Figure:
     dtypes = list(dict.fromkeys(row["dtype"] for row in rows))
-    panels, axes = plt.subplots(
-        len(dtypes), 2, figsize=(10, 3.6 * len(dtypes)), sharex=True, sharey=True, squeeze=False
-    )
+    panels = Figure(figsize=(10, 3.6 * len(dtypes)), layout="constrained")
+    axes = panels.subplots(len(dtypes), 2, sharex=True, sharey=True, squeeze=False)
     for line, dtype in zip(axes, dtypes, strict=True):
         for axis, which in zip(line, PASSES, strict=True):
             chosen = [row for row in rows if (row["dtype"], row["pass"]) == (dtype, which)]
-            for name, colour in COLOURS.items():
+            for name, color in COLORS.items():
                 points = [
                     (row["batch"], row["seconds"][name] / row["batch"] * 1e9)
                     for row in chosen
                     if name in row["seconds"]
                 ]
                 if points:
-                    axis.loglog(*zip(*points, strict=True), "o-", color=colour, label=name, markersize=4)
+                    axis.loglog(*zip(*points, strict=True), "o-", color=color, label=name, markersize=4)
             axis.set_title(f"{which}, {dtype}")
             axis.grid(alpha=0.3)
     for axis in axes[-1]:
@@ -194,27 +197,16 @@ def figure(rows: list[dict], file: Path) -> None:
     for axis in axes[:, 0]:
         axis.set_ylabel("nanoseconds per matrix")
     axes[0, 0].legend()
-    panels.tight_layout()
-    with _run.replacing(file) as new:
-        panels.savefig(new, dpi=130)
-    plt.close(panels)
+    return panels
 
 
 def main(config: Config) -> None:
     rows = run(config)
     start = startup()
-    folder = config.out
-    result = {"command": _run.command(), **_run.environment(), "threads": torch.get_num_threads()}
-    result |= {"config": json.loads(json.dumps(asdict(config), default=str)), "startup": start, "rows": rows}
-    result["versions"] = {name: version(name) for name in ("torch", "roma", "llvmlite", "numpy")}
-    with _run.replacing(folder / "results.json") as new:
-        new.write_text(json.dumps(result, indent=1) + "\n")
-    with _run.replacing(folder / "table.md") as new:
-        new.write_text(table(rows, start, config))
-    figure(rows, folder / "figure.png")
-    Console().print(Markdown((folder / "table.md").read_text()))
-    print(f"In {folder}: table.md, figure.png, results.json.")
+    exact = {"threads": torch.get_num_threads(), "versions": versions(), "startup": start, "rows": rows}
+    said = verdict(rows, start, config)
+    shared.results.write(config.out, config, tables(rows), figure(rows), said, **exact)
 
 
 if __name__ == "__main__":
-    _run.main(main, Config(), __doc__)
+    shared.run.main(main, Config(), __doc__)

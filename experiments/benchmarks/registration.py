@@ -11,7 +11,7 @@ backward, and 15 times at 1,024 clouds of 64 points.
 
     python -m experiments.benchmarks.registration            two minutes on two cores
 
-It makes the published results with --out experiments/results/registration_cpu.
+It makes the published results with --out experiments/results/benchmarks/registration.
 """
 
 from collections.abc import Callable
@@ -25,13 +25,13 @@ from matplotlib.figure import Figure
 from torch import Tensor
 from tqdm import tqdm
 
-from experiments import _results, _run
-from experiments._settings import Count, Device, Positive, Settings
-from experiments.benchmarks._timing import medians
+from experiments import shared
+from experiments.shared.settings import Count, Device, Out, Positive, Settings
+from experiments.shared.timing import medians
 from svdrot.registration import kabsch
 
 PASSES = ("forward", "forward + backward")
-COLOURS = {"svdrot": "#0072B2", "roma": "#D55E00", "torch SVD": "#009E73", "floor": "#999999"}
+COLORS = {"svdrot": "#0072B2", "roma": "#D55E00", "torch SVD": "#009E73", "floor": "#999999"}
 
 
 @dataclass(frozen=True)
@@ -52,8 +52,7 @@ class Config(Settings):
     """At most, for each size."""
     seconds: Positive = 6.0
     """After which no new round begins; there are at least three."""
-    out: Path = Path("runs/benchmarks/registration")
-    """The results go here."""
+    out: Out = Path("runs/benchmarks/registration")
 
 
 def by_kabsch(x: Tensor, y: Tensor, w: Tensor) -> tuple[Tensor, Tensor]:
@@ -154,10 +153,10 @@ def figure(rows: list[dict[str, Any]]) -> Figure:
     for line, dtype in zip(axes, dtypes, strict=True):
         for axis, which in zip(line, PASSES, strict=True):
             chosen = [row for row in rows if (row["dtype"], row["pass"]) == (dtype, which)]
-            for k, (name, colour) in enumerate(COLOURS.items()):
+            for k, (name, color) in enumerate(COLORS.items()):
                 places = [i + 0.2 * (k - 1.5) for i in range(len(chosen))]
                 each = [1e3 * row[f"{name} µs"] / (row["clouds"] * row["points"]) for row in chosen]
-                axis.bar(places, each, 0.2, color=colour, label=name)
+                axis.bar(places, each, 0.2, color=color, label=name)
             labels = [f"{row['clouds']:,} x\n{row['points']:,}" for row in chosen]
             axis.set_xticks(range(len(chosen)), labels)
             axis.set(yscale="log", title=f"{which}, {dtype}")
@@ -179,8 +178,8 @@ def main(config: Config) -> None:
         for dtype in config.dtypes
         for which in PASSES
     }
-    _results.write(config.out, config, tables, figure(rows), verdict(rows))
+    shared.results.write(config.out, config, tables, figure(rows), verdict(rows))
 
 
 if __name__ == "__main__":
-    _run.main(main, Config(), __doc__)
+    shared.run.main(main, Config(), __doc__)

@@ -2,13 +2,13 @@
 
 from typing import Any
 
-import torch
 from matplotlib.figure import Figure
 
-from experiments._results import comparison, holds
+from experiments.shared import figures
+from experiments.shared.statistics import comparison, holds
 
 TWICE = "AdamW, twice the steps"
-COLOURS = {
+COLORS = {
     "AdamW": "#000000",
     "Muon": "#D55E00",
     "MuonEq": "#E69F00",
@@ -72,24 +72,17 @@ def figure(rows: dict[str, Any]) -> Figure:
     for name in dict.fromkeys(row["optimizer"] for row in rows["tuning"]):
         tried = [row for row in rows["tuning"] if row["optimizer"] == name]
         rates, errors = [row["rate"] for row in tried], [row["mean deg"] for row in tried]
-        grid.plot(rates, errors, "o-", ms=4, color=COLOURS[name])
+        grid.plot(rates, errors, "o-", ms=4, color=COLORS[name])
         for row in tried:
             if row["chosen"]:
-                grid.plot(row["rate"], row["mean deg"], "o", ms=10, mfc="none", color=COLOURS[name])
+                grid.plot(row["rate"], row["mean deg"], "o", ms=10, mfc="none", color=COLORS[name])
     grid.set(xscale="log", yscale="log", xlabel="learning rate", ylabel="mean error, degrees")
     grid.set_title("learning rates, short training; ring: chosen")
 
     for name, of_seeds in rows["curves"].items():
-        shortest = min(map(len, of_seeds))
-        if not shortest:
-            continue
-        loss = torch.tensor([[point["loss"] for point in curve[:shortest]] for curve in of_seeds])
-        steps = [point["step"] for point in of_seeds[0][:shortest]]
-        style, colour = ":" if name == TWICE else "-", COLOURS[name]
-        curves.plot(steps, loss.mean(0).tolist(), style, color=colour, label=name)
-        curves.fill_between(
-            steps, loss.amin(0).tolist(), loss.amax(0).tolist(), color=colour, alpha=0.15, lw=0
-        )
+        if all(of_seeds):
+            style = {"ls": ":" if name == TWICE else "-", "label": name}
+            figures.curve_band(curves, of_seeds, "loss", COLORS[name], **style)
     curves.set(xlabel="step", ylabel="training loss", yscale="log")
     curves.set_title("training loss: mean and range over seeds")
     curves.legend(fontsize=8)
@@ -97,8 +90,7 @@ def figure(rows: dict[str, Any]) -> Figure:
     for i, row in enumerate(rows["final"]):
         name = row["optimizer"]
         errors = [other["mean deg"] for other in rows["seeds"] if other["optimizer"] == name]
-        final.plot(errors, [i] * len(errors), "o", color=COLOURS[name], mfc="none")
-        final.plot(row["mean deg"], i, "|", ms=18, mew=2.5, color=COLOURS[name])
+        figures.seeds_and_mean(final, i, errors, COLORS[name])
     labels = [f"{row['optimizer']}\n{row['ms per step']:.1f} ms a step" for row in rows["final"]]
     final.set_yticks(range(len(labels)), labels)
     final.set_ylim(len(labels) - 0.5, -0.5)

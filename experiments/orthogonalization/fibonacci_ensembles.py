@@ -30,9 +30,9 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from experiments import _results, _run
-from experiments._results import holds
-from experiments._settings import Count, NotNegative, Positive, Settings, Several
+from experiments import shared
+from experiments.shared.settings import Count, NotNegative, Out, Positive, Settings, Several
+from experiments.shared.statistics import holds
 from svdrot.polar import newton_schulz
 from svdrot.schedules import newton_schulz_schedule
 
@@ -44,7 +44,7 @@ FUNCTIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "chirp": lambda x: torch.sin(12 * math.pi * x**2),
     "step": lambda x: torch.sign(x - 0.5) + x,
 }
-COLOURS = {
+COLORS = {
     "uniform": "#999999",
     "Fibonacci, rising": "#0072B2",
     "Fibonacci, falling": "#56B4E9",
@@ -68,12 +68,11 @@ class Config(Settings):
     """Of the members' ridge regressions."""
     noise: NotNegative = 0.3
     """Standard deviation."""
-    out: Path = Path("runs/fibonacci_ensembles")
-    """The results go here."""
+    out: Out = Path("runs/orthogonalization/fibonacci_ensembles")
 
 
 def fibonacci(members: int) -> Tensor:
-    """1, 1, 2, 3, 5, ... over their sum."""
+    """Return 1, 1, 2, 3, 5, ... over their sum."""
     numbers = [1, 1]
     while len(numbers) < members:
         numbers.append(numbers[-1] + numbers[-2])
@@ -82,7 +81,7 @@ def fibonacci(members: int) -> Tensor:
 
 
 def members(config: Config, x: Tensor, y: Tensor, new: Tensor, generator: torch.Generator) -> list[Tensor]:
-    """Predictions at x and at `new`, (points, members) each."""
+    """Return predictions at x and at `new`, (points, members) each."""
     columns = []
     low, high = (math.log(value) for value in config.bandwidths)
     for bandwidth in torch.linspace(low, high, config.members, dtype=torch.float64).exp():
@@ -109,14 +108,14 @@ def stacked(old: Tensor, new: Tensor, y: Tensor) -> Tensor:
 
 
 def orthogonalized(old: Tensor, new: Tensor) -> tuple[Tensor, Tensor]:
-    """Q of P = Q H, and the new predictions in the same coordinates."""
+    """Return Q of P = Q H, and the new predictions in the same coordinates."""
     q = newton_schulz(old, SCHEDULE)
     h = q.T @ old
     return q, torch.linalg.solve(h, new, left=False)
 
 
 def trial(config: Config, function: Callable[[Tensor], Tensor], seed: int) -> tuple[dict[str, float], float]:
-    """Mean squared error of each ensemble, and how far from orthonormal the orthogonalized members are."""
+    """Measure the mean squared error of each ensemble, and how far from orthonormal its members are."""
     generator = torch.Generator().manual_seed(seed)
     x, noise = torch.rand(2, config.points, generator=generator, dtype=torch.float64)
     noise = torch.special.ndtri(noise.clamp(1e-9, 1 - 1e-9))
@@ -155,7 +154,7 @@ def figure(rows: Rows) -> Figure:
     panels = Figure(figsize=(10, 4.2), layout="constrained")
     axis = panels.subplots()
     functions = list(dict.fromkeys(row["function"] for row in rows))
-    for i, (ensemble, colour) in enumerate(COLOURS.items()):
+    for i, (ensemble, color) in enumerate(COLORS.items()):
         chosen = [row for row in rows if row["ensemble"] == ensemble]
         axis.errorbar(
             [j + 0.13 * (i - 2) for j in range(len(functions))],
@@ -163,7 +162,7 @@ def figure(rows: Rows) -> Figure:
             yerr=[2 * row["standard error"] for row in chosen],
             fmt="o",
             capsize=4,
-            color=colour,
+            color=color,
             label=ensemble,
         )
     axis.set_xticks(range(len(functions)), functions)
@@ -184,7 +183,7 @@ def verdict(rows: Rows) -> str:
     error = {(row["function"], row["ensemble"]): row["mse"] for row in rows}
     functions = list(dict.fromkeys(row["function"] for row in rows))
     main = functions[0]
-    uniform, rising, falling, stack, orthogonal = (error[main, ensemble] for ensemble in COLOURS)
+    uniform, rising, falling, stack, orthogonal = (error[main, ensemble] for ensemble in COLORS)
     text = [
         f"For the {main}, rising Fibonacci weights have {rising:.3f}, uniform ones {uniform:.3f}.",
         holds(rising < uniform),
@@ -193,7 +192,7 @@ def verdict(rows: Rows) -> str:
         f"The orthogonalized stack has {orthogonal:.3f}: below all fixed weights.",
         holds(orthogonal < min(uniform, rising, falling)),
         f"The plain stack has {stack:.3f}; the orthogonalized one, best of all five:",
-        holds(orthogonal <= min(error[main, ensemble] for ensemble in COLOURS)),
+        holds(orthogonal <= min(error[main, ensemble] for ensemble in COLORS)),
     ]
     wins = [name for name in functions if error[name, "Fibonacci, rising"] < error[name, "uniform"]]
     text.append(f"Rising weights are below uniform ones on {len(wins)} of {len(functions)} functions")
@@ -207,8 +206,8 @@ def verdict(rows: Rows) -> str:
 def main(config: Config) -> None:
     rows = run(config)
     tables = {"Mean squared error of the ensembles": rows}
-    _results.write(config.out, config, tables, figure(rows), verdict(rows))
+    shared.results.write(config.out, config, tables, figure(rows), verdict(rows))
 
 
 if __name__ == "__main__":
-    _run.main(main, Config(), __doc__)
+    shared.run.main(main, Config(), __doc__)

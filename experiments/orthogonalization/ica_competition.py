@@ -51,11 +51,11 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from experiments import _results, _run
-from experiments._settings import Count, Positive, Settings, Several, Share
+from experiments import shared
+from experiments.shared.settings import Count, Out, Positive, Settings, Several, Share
 
 FOUND = 0.8
-COLOURS = ("#0072B2", "#009E73", "#E69F00", "#D55E00")
+COLORS = ("#0072B2", "#009E73", "#E69F00", "#D55E00")
 
 
 @dataclass(frozen=True)
@@ -77,8 +77,7 @@ class Config(Settings):
     competing: tuple[Share, ...] = (0.0, 0.15, 0.3, 0.45, 0.6)
     """Overlap of the second estimate with the source of the first, besides that with its own."""
     competing_tau: Positive = 0.02
-    out: Path = Path("runs/ica_competition")
-    """The results go here."""
+    out: Out = Path("runs/orthogonalization/ica_competition")
 
 
 @dataclass(frozen=True)
@@ -90,7 +89,7 @@ class Case:
 
 
 def drift(r: Tensor, tau: float, moments: Tensor) -> Tensor:
-    """dR/dt of the equation above, for R of shape (..., k, k)."""
+    """Return dR/dt of the equation above, for R of shape (..., k, k)."""
     k4, k6 = moments - 3, moments**2 - 15 * moments + 30
     a = torch.einsum("a,...ai,...aj->...ij", k4, r, r**3)
     b = torch.einsum("a,...ai,...aj->...ij", k6, r**3, r**3)
@@ -102,7 +101,7 @@ def drift(r: Tensor, tau: float, moments: Tensor) -> Tensor:
 
 
 def solve(case: Case, time: float, step: float = 1.0) -> Tensor:
-    """R at the times 0, `step`, 2 `step`, ..., by the classical Runge-Kutta method."""
+    """Return R at the times 0, `step`, 2 `step`, ..., by the classical Runge-Kutta method."""
     r, found = case.start, [case.start]
     for _ in range(round(time / step)):
         a = drift(r, case.tau, case.moments)
@@ -115,7 +114,7 @@ def solve(case: Case, time: float, step: float = 1.0) -> Tensor:
 
 
 def simulate(cases: Sequence[Case], dimension: int, time: float, seeds: int) -> Tensor:
-    """Overlaps (times, cases, seeds, k, k) at t = 0, 1, 2, ...; a seed is the same noise in every case."""
+    """Return overlaps (times, cases, seeds, k, k) at 0, 1, 2, ...; a seed is the same noise in all cases."""
     generator = torch.Generator().manual_seed(dimension)
     k = len(cases[0].moments)
     moments = torch.stack([case.moments for case in cases])[:, None]
@@ -136,7 +135,7 @@ def simulate(cases: Sequence[Case], dimension: int, time: float, seeds: int) -> 
 
 
 def _polar(w: Tensor) -> Tensor:
-    """Polar factor of tall matrices near to orthonormal, from their k x k Gram matrices I - E.
+    """Return the polar factor of tall matrices near to orthonormal, from their k x k Gram matrices I - E.
 
     One Newton-Schulz step with the Taylor polynomial of third order, `kim_oh_step(3)`. It leaves E⁴ or less,
     which the next step meets as part of its own E; a sample that moves W further gets the exact root.
@@ -152,7 +151,7 @@ def _polar(w: Tensor) -> Tensor:
 
 
 def _frame(overlap: Tensor, dimension: int) -> Tensor:
-    """Orthonormal (d, k) whose first k rows are the overlap."""
+    """Return an orthonormal (d, k) matrix whose first k rows are the overlap."""
     k = len(overlap)
     rest = torch.linalg.cholesky(torch.eye(k, dtype=overlap.dtype) - overlap.mT @ overlap)
     return torch.cat((overlap, rest.mT, overlap.new_zeros(dimension - 2 * k, k)))
@@ -241,7 +240,7 @@ def _sd(values: Tensor) -> float:
 
 
 def _passed(overlap: Tensor) -> Tensor:
-    """First time, of shape (runs, estimates), at which an overlap (times, runs, estimates) is large."""
+    """Find the first time, of shape (runs, estimates), an overlap (times, runs, estimates) is large."""
     above = overlap > FOUND
     return torch.where(above.any(0), above.double().argmax(0).double(), math.inf)
 
@@ -269,9 +268,9 @@ def figure(rows: dict[str, Any]) -> Figure:
     axis.legend(fontsize=8, loc="upper right")
     axis = axes[0, 1]
     names = [name for name in stairs[0] if name.startswith("overlap")]
-    for name, colour in zip(names, COLOURS, strict=False):
+    for name, color in zip(names, COLORS, strict=False):
         axis.plot(
-            taus, [row[name] for row in stairs], "o-", color=colour, label=name.removeprefix("overlap m=")
+            taus, [row[name] for row in stairs], "o-", color=color, label=name.removeprefix("overlap m=")
         )
     axis.axhline(FOUND, color="black", lw=0.8, ls=":")
     axis.set(xscale="log", xlabel="step size τ", ylabel="final overlap, mean of runs", ylim=(-0.03, 1.05))
@@ -308,9 +307,9 @@ def figure(rows: dict[str, Any]) -> Figure:
         pairs = [(i, i) for i in range(exact.shape[-1])]
         if "competition" in curve["case"]:
             pairs = [(0, 0), (1, 1), (0, 1)]
-        for (a, j), colour in zip(pairs, COLOURS, strict=False):
-            axis.plot(runs[:, :, a, j], color=colour, lw=0.6, alpha=0.5)
-            axis.plot(exact[:, a, j], color=colour, lw=2.2, ls="--", label=f"source {a + 1}, est. {j + 1}")
+        for (a, j), color in zip(pairs, COLORS, strict=False):
+            axis.plot(runs[:, :, a, j], color=color, lw=0.6, alpha=0.5)
+            axis.plot(exact[:, a, j], color=color, lw=2.2, ls="--", label=f"source {a + 1}, est. {j + 1}")
         axis.set(xlabel="time, samples / d", ylim=(-0.02, 1.35), title=f"{curve['case']}; d = {dimension}")
         axis.set_yticks([0, 0.25, 0.5, 0.75, 1])
         axis.legend(fontsize=8, loc="upper left", ncols=2)
@@ -358,7 +357,7 @@ def verdict(rows: dict[str, Any]) -> str:
 
 
 def _neighbors(values: list[float]) -> list[tuple[float, float]]:
-    """Pairs of overlaps to compare: those of which one at least is not lost, where lost ones are noise."""
+    """List the pairs of overlaps to compare: those of which one at least is more than noise."""
     return [(a, b) for a, b in itertools.pairwise(values) if max(a, b) > 0.5]
 
 
@@ -369,8 +368,8 @@ def main(config: Config) -> None:
         f"Time until both estimates pass {FOUND}, τ = {config.competing_tau:g}": rows["competition"],
         "Distance from the equation": rows["overlay"],
     }
-    _results.write(config.out, config, tables, figure(rows), verdict(rows))
+    shared.results.write(config.out, config, tables, figure(rows), verdict(rows))
 
 
 if __name__ == "__main__":
-    _run.main(main, Config(), __doc__)
+    shared.run.main(main, Config(), __doc__)

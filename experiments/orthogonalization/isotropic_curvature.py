@@ -3,7 +3,7 @@ r"""Which step is best where the curvature is the same in every direction, and g
 W. Su, "Isotropic Curvature Model for Understanding Deep Learning Optimization: Is Gradient Orthogonalization
 Optimal?", arXiv 2511.00674. For a gradient G the model's step -Q solves the convex program
 
-    minimise over Q:  -tr(Q Gᵀ) + E H(|Q ζ|),    ζ uniform on the unit sphere,
+    minimize over Q:  -tr(Q Gᵀ) + E H(|Q ζ|),    ζ uniform on the unit sphere,
 
 H convex and increasing. Its theory: Q has the singular vectors of G; the faster H grows, the nearer to each
 other the singular values of Q; and a kink of H, a jump of its derivative, makes Q = c U Vᵀ (theorem 4).
@@ -42,8 +42,8 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from experiments import _results, _run
-from experiments._settings import Count, Positive, Settings
+from experiments import shared
+from experiments.shared.settings import Count, Out, Positive, Settings
 
 EXACT = "600-cell"
 
@@ -52,12 +52,12 @@ Growth = Callable[[Tensor, float], tuple[Tensor, Tensor]]
 
 
 def power(p: int) -> Growth:
-    """r^p / p."""
+    """Return r^p / p."""
     return lambda r, width: (r ** (p - 1), (p - 1) * r ** (p - 2))
 
 
 def kink(slope: float) -> Growth:
-    """r² / 2 + slope (r - 1)₊, the jump of the derivative drawn out to a ramp of some width about 1."""
+    """Return r² / 2 + slope (r - 1)₊, the jump of the derivative drawn out to a ramp about 1."""
 
     def growth(r: Tensor, width: float) -> tuple[Tensor, Tensor]:
         gate = ((r - 1) / width + 0.5).clamp(0, 1)
@@ -98,8 +98,7 @@ class Config(Settings):
     """Directions in the full program, whose misalignment is expected to fall with the root of it."""
     matrices: Count = 3
     """Random gradients of the full program."""
-    out: Path = Path("runs/isotropic_curvature")
-    """The results go here."""
+    out: Out = Path("runs/orthogonalization/isotropic_curvature")
 
 
 def directions(count: int, n: int, seed: int) -> Tensor:
@@ -122,7 +121,7 @@ def cell_600() -> Tensor:
 
 
 def optimum(gradient: Tensor, features: Tensor, curvature: Curvature) -> tuple[Tensor, float]:
-    r"""The parameters q that minimise $-g^T q + \mathrm{mean}_i H(|A_i q|)$ for every width of the kink.
+    r"""Find the parameters q that minimize $-g^T q + \mathrm{mean}_i H(|A_i q|)$ for every width of the kink.
 
     Args:
         gradient: g, shape (p,).
@@ -180,7 +179,7 @@ def full_features(zeta: Tensor, m: int) -> Tensor:
 
 
 def singular_values(config: Config) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """A row for each H, and one for each width of the kink."""
+    """Make a row for each H, and one for each width of the kink."""
     g = torch.tensor(config.gradient, dtype=torch.float64)
     sets = [diagonal_features(directions(config.directions, len(g), seed)) for seed in range(config.draws)]
     rows, ramps = [], {width: {"width": width} for width in WIDTHS}
@@ -248,19 +247,19 @@ def run(config: Config) -> dict[str, list[dict[str, Any]]]:
 
 
 def figure(rows: dict[str, list[dict[str, Any]]]) -> Figure:
-    colours = ("#0072B2", "#56B4E9", "#009E73", "#E69F00", "#D55E00")
+    colors = ("#0072B2", "#56B4E9", "#009E73", "#E69F00", "#D55E00")
     values, vectors = rows["values"], rows["vectors"]
     panels = Figure(figsize=(11, 8), layout="constrained")
     axes = panels.subplots(2, 2)
     axis, index = axes[0, 0], [1, 2, 3, 4]
-    for row, colour in zip(values, colours, strict=True):
-        axis.semilogy(index, [row[f"q{i}"] for i in index], "o-", color=colour, label=row["H"])
+    for row, color in zip(values, colors, strict=True):
+        axis.semilogy(index, [row[f"q{i}"] for i in index], "o-", color=color, label=row["H"])
     axis.set(xlabel="singular value", ylabel="relative to the largest", title="Singular values of Q")
     axis.set_xticks(index)
     axis.legend(fontsize=8, title="H")
     axis, places = axes[0, 1], range(len(values))
-    for i, (row, colour) in enumerate(zip(values, colours, strict=True)):
-        axis.plot([i, i], [1e-5, row["condition"] - 1], color=colour, lw=12, solid_capstyle="butt")
+    for i, (row, color) in enumerate(zip(values, colors, strict=True)):
+        axis.plot([i, i], [1e-5, row["condition"] - 1], color=color, lw=12, solid_capstyle="butt")
         axis.annotate(f"{row['condition']:.6g}", (i, 18), ha="center", fontsize=9)
     axis.plot(places, [row["trial"] - 1 for row in values], "k_", ms=26, mew=2, label="of the trial")
     axis.set(yscale="log", ylabel="largest over smallest, minus 1", title="Condition of Q")
@@ -268,21 +267,21 @@ def figure(rows: dict[str, list[dict[str, Any]]]) -> Figure:
     axis.set_xticks(places, [row["H"].replace(", ", "\n") for row in values])
     axis.legend(fontsize=8, loc="upper right", bbox_to_anchor=(1, 0.88))
     axis = axes[1, 0]
-    for name, colour in zip([name for name in rows["ramps"][0] if name != "width"], colours[3:], strict=True):
+    for name, color in zip([name for name in rows["ramps"][0] if name != "width"], colors[3:], strict=True):
         widths = [row["width"] for row in rows["ramps"]]
-        axis.loglog(widths, [row[name] - 1 for row in rows["ramps"]], "o-", color=colour, label=name)
-    for row, colour in zip(values[3:], colours[3:], strict=True):
-        axis.axhline(row["trial"] - 1, color=colour, lw=1, ls=":", label=f"trial, {row['trial']:g}")
+        axis.loglog(widths, [row[name] - 1 for row in rows["ramps"]], "o-", color=color, label=name)
+    for row, color in zip(values[3:], colors[3:], strict=True):
+        axis.axhline(row["trial"] - 1, color=color, lw=1, ls=":", label=f"trial, {row['trial']:g}")
     axis.set(xlabel="width of the ramp that stands for the kink", ylabel="condition of Q, minus 1")
     axis.set_title("The kink as the limit of a ramp")
     axis.legend(fontsize=8)
     axis = axes[1, 1]
-    for name, colour in zip([row["H"] for row in values], colours, strict=True):
+    for name, color in zip([row["H"] for row in values], colors, strict=True):
         points = [row for row in vectors if row["H"] == name and row["directions"] != EXACT]
         counts = [int(row["directions"]) for row in points]
-        axis.loglog(counts, [row["misalignment"] for row in points], "o-", color=colour, label=name)
+        axis.loglog(counts, [row["misalignment"] for row in points], "o-", color=color, label=name)
         exact = [row["misalignment"] for row in vectors if row["H"] == name and row["directions"] == EXACT]
-        axis.loglog([120] * len(exact), exact, "x", color=colour, ms=8)
+        axis.loglog([120] * len(exact), exact, "x", color=color, ms=8)
     axis.annotate("the 120 of\nthe 600-cell,\nexact", (105, 1e-14), fontsize=8)
     axis.set(
         xlabel="directions", ylabel="part of Q off the singular vectors of G", title="Full program, random G"
@@ -333,8 +332,8 @@ def main(config: Config) -> None:
         "Condition of Q, the kink being a ramp": rows["ramps"],
         f"The full program, {config.matrices} random G": rows["vectors"],
     }
-    _results.write(config.out, config, tables, figure(rows), verdict(rows))
+    shared.results.write(config.out, config, tables, figure(rows), verdict(rows))
 
 
 if __name__ == "__main__":
-    _run.main(main, Config(), __doc__)
+    shared.run.main(main, Config(), __doc__)

@@ -36,9 +36,9 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from experiments import _results, _run
-from experiments._results import met
-from experiments._settings import Count, Part, Positive, Settings, Threshold
+from experiments import shared
+from experiments.shared.settings import Count, Out, Part, Positive, Settings, Threshold
+from experiments.shared.statistics import met
 from svdrot.optim import MatrixView, MiMuon, Muon, singular_gap
 
 SHAPE = (16, 10)
@@ -48,7 +48,7 @@ GAPS = {
     32: (1.6e-3, 0.98),
     128: (7.5e-5, 0.30),
 }  # medians, and P(gap >= 1e-4), of the trial
-COLOURS = {"momentum": "#009E73", "MiMuon": "#0072B2", "Muon": "#D55E00"}
+COLORS = {"momentum": "#009E73", "MiMuon": "#0072B2", "Muon": "#D55E00"}
 
 
 @dataclass(frozen=True)
@@ -70,8 +70,7 @@ class Config(Settings):
     """MiMuon's in the stability runs."""
     perturbations: Count = 4000
     """Of Gaussian matrices, for the response of the polar factor."""
-    out: Path = Path("runs/mimuon_gate")
-    """The results go here."""
+    out: Out = Path("runs/orthogonalization/mimuon_gate")
 
 
 @dataclass(frozen=True)
@@ -90,7 +89,7 @@ class Task:
 
 
 def make_task(config: Config, sizes: Tensor, seed: int) -> Task:
-    """A run for each training set, of as many samples as its entry of `sizes` says."""
+    """Make a run for each training set, of as many samples as its entry of `sizes` says."""
     generator = torch.Generator().manual_seed(seed)
     runs, most = len(sizes), int(sizes.max())
     teacher = torch.randn(runs, *SHAPE, generator=generator, dtype=torch.float64) / 4
@@ -102,7 +101,7 @@ def make_task(config: Config, sizes: Tensor, seed: int) -> Task:
 
 
 def neighbors(task: Task, seed: int) -> Task:
-    """The runs, and the same with sample 0 changed: another input and the other label."""
+    """Return the runs, and the same with sample 0 changed: another input and the other label."""
     generator = torch.Generator().manual_seed(seed)
     x, y = task.x.clone(), task.y.clone()
     x[:, 0] = torch.randn(x[:, 0].shape, generator=generator, dtype=torch.float64)
@@ -203,7 +202,7 @@ def _parts(curve: Tensor) -> list[tuple[float, float]]:
 
 
 def _response(config: Config) -> dict[str, Any]:
-    """How far the polar factor of a Gaussian matrix moves for a small random change of it."""
+    """Measure how far the polar factor of a Gaussian matrix moves for a small random change of it."""
     generator = torch.Generator().manual_seed(3)
     x, change = torch.randn(2, config.perturbations, *SHAPE, generator=generator, dtype=torch.float64)
     change = 1e-6 * change / torch.linalg.matrix_norm(change)[:, None, None]
@@ -221,7 +220,7 @@ def _response(config: Config) -> dict[str, Any]:
 
 
 def spearman(a: Tensor, b: Tensor) -> float:
-    """Correlation of the ranks; there are no ties."""
+    """Return the correlation of the ranks; there are no ties."""
     ranks = [v.argsort().argsort().double() for v in (a, b)]
     return torch.corrcoef(torch.stack(ranks))[0, 1].item()
 
@@ -242,7 +241,7 @@ def run(config: Config) -> dict[str, Any]:
 
 
 def power(rows: dict[str, Any], method: str) -> float:
-    """The exponent p of distance ~ N^p, by least squares."""
+    """Fit the exponent p of distance ~ N^p, by least squares."""
     found = [row for row in rows["stability"] if row["method"] == method]
     x = torch.tensor([row["N"] for row in found], dtype=torch.float64).log()
     y = torch.tensor([row["distance"] for row in found], dtype=torch.float64).log()
@@ -261,14 +260,14 @@ def figure(rows: dict[str, Any]) -> Figure:
         [0 if math.isnan(row["sd"]) else row["sd"] for row in branch],
         fmt="o-",
         capsize=3,
-        color=COLOURS["MiMuon"],
+        color=COLORS["MiMuon"],
     )
     for i, row in enumerate(branch):
         for name, key in (("Muon", "is Muon"), ("momentum", "is momentum descent")):
             if row[key]:
-                axis.plot(i, row["orthogonalized"], "s", ms=12, mfc="none", mew=2, color=COLOURS[name])
-    axis.plot([], [], "s", ms=9, mfc="none", mew=2, color=COLOURS["Muon"], label="weights are Muon's")
-    axis.plot([], [], "s", ms=9, mfc="none", mew=2, color=COLOURS["momentum"], label="... momentum descent's")
+                axis.plot(i, row["orthogonalized"], "s", ms=12, mfc="none", mew=2, color=COLORS[name])
+    axis.plot([], [], "s", ms=9, mfc="none", mew=2, color=COLORS["Muon"], label="weights are Muon's")
+    axis.plot([], [], "s", ms=9, mfc="none", mew=2, color=COLORS["momentum"], label="... momentum descent's")
     axis.set_xticks(places, [_short(row["tau"]) for row in branch])
     axis.set(xlabel="τ", ylabel="part of the steps orthogonalized", title="Branch law", ylim=(-0.08, 1.12))
     axis.legend(fontsize=8, loc="lower left")
@@ -286,7 +285,7 @@ def figure(rows: dict[str, Any]) -> Figure:
     axis.legend(fontsize=8)
     axis = axes[1, 0]
     sizes = sorted({row["N"] for row in rows["stability"]})
-    for name, colour in COLOURS.items():
+    for name, color in COLORS.items():
         found = [row for row in rows["stability"] if row["method"] == name]
         axis.errorbar(
             sizes,
@@ -294,7 +293,7 @@ def figure(rows: dict[str, Any]) -> Figure:
             [0 if math.isnan(row["its error"]) else row["its error"] * row["N"] for row in found],
             fmt="o-",
             capsize=3,
-            color=colour,
+            color=color,
             label=f"{name}, distance ~ N^{power(rows, name):.2f}",
         )
     axis.set(
@@ -306,9 +305,9 @@ def figure(rows: dict[str, Any]) -> Figure:
     axis.legend(fontsize=8)
     axis = axes[1, 1]
     middle = len(sizes) // 2
-    for name, colour in COLOURS.items():
+    for name, color in COLORS.items():
         curve = rows["curves"][name][:, middle]
-        axis.plot(range(1, len(curve) + 1), curve, color=colour, label=name)
+        axis.plot(range(1, len(curve) + 1), curve, color=color, label=name)
     axis.set(xlabel="step", ylabel="distance, mean of pairs", title=f"Growth, N = {sizes[middle]}")
     axis.set_ylim(bottom=0)
     axis.legend(fontsize=8)
@@ -327,7 +326,7 @@ def verdict(rows: dict[str, Any]) -> str:
     falls = all(b <= a for a, b in itertools.pairwise(parts)) and parts[0] == 1 and parts[-1] == 0
     ends = branch[0]["is Muon"] and branch[-1]["is momentum descent"]
     near = sum(0.8 < row["median"] / row["median of the trial"] < 1.25 for row in rows["gaps"])
-    slopes = {name: power(rows, name) for name in COLOURS}
+    slopes = {name: power(rows, name) for name in COLORS}
     muon = [row for row in rows["stability"] if row["method"] == "Muon"]
     growth = [row["distance"] / row["after 25% of steps"] for row in muon]
     trained = [row for row in rows["correlations"] if row["N"] != "-"]
@@ -350,7 +349,7 @@ def verdict(rows: dict[str, Any]) -> str:
 
 
 def _why(rows: dict[str, Any]) -> str:
-    """What the gate, a jump of the step where the gap passes τ, has to do with MiMuon's distance."""
+    """Say what the gate, a jump of the step where the gap passes τ, has to do with MiMuon's distance."""
     mimuon, muon = (
         max((row for row in rows["stability"] if row["method"] == name), key=lambda row: row["N"])
         for name in ("MiMuon", "Muon")
@@ -370,8 +369,8 @@ def main(config: Config) -> None:
         f"Distance of weights, one of N samples changed, {config.seeds} pairs": rows["stability"],
         "Spearman's correlations, for Muon, with the smallest value on the way of": rows["correlations"],
     }
-    _results.write(config.out, config, tables, figure(rows), verdict(rows))
+    shared.results.write(config.out, config, tables, figure(rows), verdict(rows))
 
 
 if __name__ == "__main__":
-    _run.main(main, Config(), __doc__)
+    shared.run.main(main, Config(), __doc__)

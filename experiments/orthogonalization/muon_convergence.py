@@ -36,9 +36,9 @@ from matplotlib.figure import Figure
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from experiments import _results, _run
-from experiments._results import holds
-from experiments._settings import Count, Settings
+from experiments import shared
+from experiments.shared.settings import Count, Out, Settings
+from experiments.shared.statistics import holds
 from svdrot.polar import newton_schulz
 from svdrot.schedules import kim_oh_step
 
@@ -47,7 +47,7 @@ Rows = list[dict[str, Any]]
 ROUNDING = 1e-13  # what float64 may add to a residual that the law sends to 0
 MUON_GRID = tuple(2.0**i for i in range(-8, 0))
 SGD_GRID = tuple(2.0**i for i in range(-7, 3))
-COLOURS = {"SGD-M": "#D55E00", "q = 1": "#E69F00", "q = 2": "#56B4E9", "q = 3": "#0072B2", "exact": "#000000"}
+COLORS = {"SGD-M": "#D55E00", "q = 1": "#E69F00", "q = 2": "#56B4E9", "q = 3": "#0072B2", "exact": "#000000"}
 
 
 @dataclass(frozen=True)
@@ -67,8 +67,7 @@ class Config(Settings):
     ranks: tuple[Count, ...] = (4, 8, 16, 32, 64)
     """Of the least squares; the largest is the size of the matrix."""
     rank_iterations: Count = 150
-    out: Path = Path("runs/muon_convergence")
-    """The results go here."""
+    out: Out = Path("runs/orthogonalization/muon_convergence")
 
 
 def polar(m: Tensor) -> Tensor:
@@ -77,7 +76,7 @@ def polar(m: Tensor) -> Tensor:
 
 
 def directions(steps: tuple[int, ...]) -> dict[str, Callable[[Tensor], Tensor]]:
-    """What each optimizer makes of its momentum."""
+    """Return what each optimizer makes of its momentum."""
     found: dict[str, Callable[[Tensor], Tensor]] = {"SGD-M": lambda m: m}
     for q in steps:
         found[f"q = {q}"] = lambda m, q=q: newton_schulz(m, (kim_oh_step(2),) * q)
@@ -85,7 +84,7 @@ def directions(steps: tuple[int, ...]) -> dict[str, Callable[[Tensor], Tensor]]:
 
 
 def update(w: Tensor, momentum: Tensor, gradient: Tensor, direction: Callable, step: Tensor) -> None:
-    """Simplified Muon, in place: momentum, then its polar factor; SGD-M is the identity for a direction."""
+    """Step simplified Muon, in place: momentum, then its polar factor; for SGD-M the momentum itself."""
     momentum.mul_(0.9).add_(gradient)
     w.sub_(step * direction(momentum))
 
@@ -117,7 +116,7 @@ def residual_law(config: Config) -> Rows:
 
 
 def train(config: Config, name: str, direction: Callable[[Tensor], Tensor]) -> Tensor:
-    """Final losses, (steps of the grid, seeds); one network for each, trained side by side."""
+    """Return final losses, (steps of the grid, seeds); one network for each, trained side by side."""
     grid = torch.tensor(SGD_GRID if name == "SGD-M" else MUON_GRID)
     width, classes = config.width, 10
     sizes = ((width, width), (width, width), (classes, width))
@@ -211,7 +210,7 @@ def rank_test(config: Config) -> Rows:
 
 
 def _nuclear(m: Tensor) -> Tensor:
-    """The sum of the singular values, from the Gram matrix."""
+    """Return the sum of the singular values, from the Gram matrix."""
     return torch.linalg.eigvalsh((m.mT @ m).double()).clamp(min=0).sqrt().sum(-1).float()
 
 
@@ -237,19 +236,19 @@ def figure(rows: dict[str, Rows]) -> Figure:
     for i, kappa in enumerate(dict.fromkeys(row["kappa"] for row in rows["law"])):
         chosen = [row for row in rows["law"] if row["kappa"] == kappa]
         q = [row["q"] for row in chosen]
-        colour = ("#E69F00", "#009E73", "#0072B2", "#CC79A7", "#000000")[i % 5]
-        law.plot(q, [row["delta at 0.01"] for row in chosen], "o-", color=colour, ms=4, label=f"κ = {kappa}")
-        law.plot(q, [row["bound at 0.01"] for row in chosen], ":", color=colour)
-    law.plot([], [], ":", color="grey", label="bound")
+        color = ("#E69F00", "#009E73", "#0072B2", "#CC79A7", "#000000")[i % 5]
+        law.plot(q, [row["delta at 0.01"] for row in chosen], "o-", color=color, ms=4, label=f"κ = {kappa}")
+        law.plot(q, [row["bound at 0.01"] for row in chosen], ":", color=color)
+    law.plot([], [], ":", color="gray", label="bound")
     law.set(xlabel="Newton-Schulz steps q", ylabel="residual δ", ylim=(0, 1.03))
     law.set_title("residual law, smallest singular value 0.01")
     law.legend(loc="lower left")
 
     for i, row in enumerate(rows["network"]):
-        colour = COLOURS[row["optimizer"]]
+        color = COLORS[row["optimizer"]]
         excess = 100 * (row["over exact"] - 1)
-        network.errorbar(excess, i, xerr=100 * row["sd"], fmt="o", color=colour, capsize=4)
-    network.axvspan(-2, 2, color="grey", alpha=0.15, lw=0, label="2 % around exact")
+        network.errorbar(excess, i, xerr=100 * row["sd"], fmt="o", color=color, capsize=4)
+    network.axvspan(-2, 2, color="gray", alpha=0.15, lw=0, label="2 % around exact")
     network.set_yticks(range(len(rows["network"])), [row["optimizer"] for row in rows["network"]])
     network.set_ylim(len(rows["network"]) - 0.5, -0.9)
     network.set_xlabel("final loss over that of the exact polar factor, %")
@@ -270,7 +269,7 @@ def figure(rows: dict[str, Rows]) -> Figure:
             fmt="o-" if shared else "s:",
             ms=4,
             capsize=3,
-            color=COLOURS[row["optimizer"]],
+            color=COLORS[row["optimizer"]],
             label=f"{row['optimizer']}, {row['steps']}: {row['slope']:+.2f}",
         )
     rank.set_xscale("log", base=2)
@@ -334,8 +333,8 @@ def main(config: Config) -> None:
         "Average nuclear norm of the gradient": rows["rank"],
         "Its log-log slope against the rank": rows["slope"],
     }
-    _results.write(config.out, config, tables, figure(rows), verdict(rows))
+    shared.results.write(config.out, config, tables, figure(rows), verdict(rows))
 
 
 if __name__ == "__main__":
-    _run.main(main, Config(), __doc__)
+    shared.run.main(main, Config(), __doc__)

@@ -1,6 +1,6 @@
 r"""Do Muon and its relatives train a network that regresses rotations better than AdamW does?
 
-The network is that of `experiments.rotation.pointcloud_alignment` with the svd head, on generated shapes: all
+The network is that of `experiments.shared.alignment` with the svd head, on generated shapes: all
 optimizers take the same number of steps from the same weights, on the same clouds and rotations, with the
 same warm-up, decay and clipping. Muon, MuonEq, MiMuon and ROOT step the hidden matrices (w -> w', 2 w'' ->
 hidden); the biases, the layer that reads the coordinates and the head go to AdamW, at the rate that is best
@@ -44,11 +44,11 @@ import torch
 from torch import Tensor
 
 from datasets import shapes
-from experiments import _results, _run, _training
-from experiments._settings import Amount, Count, Seed, Settings, Share, Threads
+from experiments import shared
 from experiments.orthogonalization import _muon_pose_report as report
-from experiments.rotation import pointcloud_alignment as alignment
-from experiments.rotation._clouds import Clouds, Data, check_families
+from experiments.shared import alignment
+from experiments.shared.clouds import Clouds, Data, check_families
+from experiments.shared.settings import Amount, Count, Out, Seed, Settings, Share, Threads
 from svdrot.optim import ROOT, MiMuon, Muon, MuonEq, split_parameters
 
 Rows = list[dict[str, Any]]
@@ -116,8 +116,7 @@ class Config(Settings):
     """Trainings at a time, each in a process."""
     threads: Threads = 1
     """Of each process."""
-    out: Path = Path("runs/muon_pose")
-    """The results go here."""
+    out: Out = Path("runs/orthogonalization/muon_pose")
 
     def __post_init__(self):
         super().__post_init__()
@@ -143,6 +142,7 @@ FULL = Config(
     validation_shapes=320,
     validation_rotations=10,
     evaluations=25,
+    out=Path("runs/orthogonalization/muon_pose-full"),
 )
 
 
@@ -178,7 +178,7 @@ class Result:
 
 
 @dataclass(frozen=True)
-class Finished(_run.Progress):
+class Finished(shared.run.Progress):
     result: Result
 
 
@@ -199,12 +199,12 @@ def make_optimizer(
 
 
 def _relative_rates(optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
-    """`Training.advance` gives all groups one rate before each step; AdamW's group has another."""
+    """Correct AdamW's rate: `Training.advance` gives all groups one rate before each step."""
     for group in optimizer.param_groups:
         group["lr"] *= group.get("relative_rate", 1.0)
 
 
-def train(config: Config, run: Run) -> Iterator[_run.Progress]:
+def train(config: Config, run: Run) -> Iterator[shared.run.Progress]:
     torch.set_num_threads(config.threads)
     setting = alignment.Config(
         families=config.families,
@@ -228,7 +228,7 @@ def train(config: Config, run: Run) -> Iterator[_run.Progress]:
     with torch.random.fork_rng():
         torch.manual_seed(run.seed)
         task = alignment.task(setting, alignment.network(setting, "svd"), Data(data.training, held_out))
-    state = _training.Training(setting, task, run.seed)
+    state = shared.training.Training(setting, task, run.seed)
     state.optimizer = make_optimizer(run, task.model, task.adamw)
 
     stage = "tuning" if run.tuning else f"seed {run.seed}"
@@ -245,7 +245,7 @@ def train(config: Config, run: Run) -> Iterator[_run.Progress]:
             if not math.isfinite(loss):
                 break
             state.extend_curve(loss)
-            yield _run.Progress(name, state.step, f"loss {loss:.3f}")
+            yield shared.run.Progress(name, state.step, f"loss {loss:.3f}")
     errors = torch.tensor(math.inf)
     if state.step == run.steps:
         errors = state.measured(task.examine)["errors"].nan_to_num(math.inf)
@@ -268,8 +268,8 @@ def train(config: Config, run: Run) -> Iterator[_run.Progress]:
 # The two stages.
 
 
-def tune(config: Config, task: tuple[str, int | None]) -> Iterator[_run.Progress]:
-    """The short trainings of an optimizer; with the exponent of AdamW's rate, None for AdamW itself."""
+def tune(config: Config, task: tuple[str, int | None]) -> Iterator[shared.run.Progress]:
+    """Run the short trainings of an optimizer, with the exponent of AdamW's rate, None for AdamW itself."""
     name, adamw = task
     errors: dict[int, float] = {}
     missing = list(OPTIMIZERS[name][1])
@@ -285,36 +285,36 @@ def tune(config: Config, task: tuple[str, int | None]) -> Iterator[_run.Progress
 
 
 def best(errors: dict[int, float]) -> int:
-    """The exponent of the smallest error."""
+    """Return the exponent of the smallest error."""
     return min(errors, key=lambda k: errors[k])
 
 
 def _beyond(errors: dict[int, float]) -> list[int]:
-    """The exponents next to the best one that are missing: none inside the grid."""
+    """List the exponents next to the best one that are missing: none inside the grid."""
     return [k for k in (best(errors) - 1, best(errors) + 1) if k not in errors]
 
 
-def finished(events: Iterable[_run.Progress], steps: int) -> list[Result]:
-    """The results among the events of trainings of so many steps, which are shown."""
+def finished(events: Iterable[shared.run.Progress], steps: int) -> list[Result]:
+    """Collect the results among the events of trainings of so many steps, which are shown."""
     found = []
 
-    def kept() -> Iterator[_run.Progress]:
+    def kept() -> Iterator[shared.run.Progress]:
         for event in events:
             if isinstance(event, Finished):
                 found.append(event.result)
             yield event
 
-    _run.show(kept(), steps)
+    shared.run.show(kept(), steps)
     return found
 
 
 def run(config: Config) -> dict[str, Any]:
-    """Rows of the tables `final`, `seeds` and `tuning`, and the `curves` of each optimizer."""
+    """Return rows of the tables `final`, `seeds` and `tuning`, and the `curves` of each optimizer."""
     errors: dict[str, dict[int, float]] = {name: {} for name in config.optimizers}
     tried: list[Result] = []
     for names in (["AdamW"], [name for name in config.optimizers if name != "AdamW"]):
         adamw = best(errors["AdamW"]) if errors["AdamW"] else None
-        events = _run.in_parallel(partial(tune, config), [(name, adamw) for name in names], config.jobs)
+        events = shared.run.in_parallel(partial(tune, config), [(name, adamw) for name in names], config.jobs)
         tried += finished(events, config.tuning_steps * sum(len(OPTIMIZERS[name][1]) for name in names))
         for result in tried:
             errors[result.run.optimizer][result.run.exponent] = result.mean_deg
@@ -339,7 +339,7 @@ def run(config: Config) -> dict[str, Any]:
         for seed in config.seeds
         for label, (name, steps) in trainings.items()
     }
-    events = _run.in_parallel(partial(train, config), [*runs.values()], config.jobs)
+    events = shared.run.in_parallel(partial(train, config), [*runs.values()], config.jobs)
     by_run = {result.run: result for result in finished(events, sum(run.steps for run in runs.values()))}
     results = {key: by_run[run] for key, run in runs.items()}
     by_label = {label: [results[label, seed] for seed in config.seeds] for label in trainings}
@@ -363,7 +363,7 @@ def run(config: Config) -> dict[str, Any]:
 
 
 def summary(label: str, results: list[Result], reference: list[Result]) -> dict[str, Any]:
-    """A row of the final table; `reference` are AdamW's results with the same seeds."""
+    """Make a row of the final table; `reference` are AdamW's results with the same seeds."""
     errors = torch.tensor([result.mean_deg for result in results], dtype=torch.float64)
     medians = torch.tensor([result.median_deg for result in results], dtype=torch.float64)
     over = errors / torch.tensor([result.mean_deg for result in reference], dtype=torch.float64)
@@ -391,8 +391,8 @@ def main(config: Config) -> None:
         "Every training": rows["seeds"],
         f"Learning rates, {config.tuning_steps:,} steps, another seed": rows["tuning"],
     }
-    _results.write(config.out, config, tables, report.figure(rows), report.verdict(rows))
+    shared.results.write(config.out, config, tables, report.figure(rows), report.verdict(rows))
 
 
 if __name__ == "__main__":
-    _run.main(main, Config(), __doc__, {"--full": FULL})
+    shared.run.main(main, Config(), __doc__, {"--full": FULL})

@@ -37,9 +37,9 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from experiments import _results, _run
-from experiments._results import holds
-from experiments._settings import Count, Part, Positive, Settings
+from experiments import shared
+from experiments.shared.settings import Count, Out, Part, Positive, Settings
+from experiments.shared.statistics import holds
 from svdrot.polar import newton_schulz
 from svdrot.schedules import KELLER_JORDAN, POLAR_EXPRESS, newton_schulz_schedule
 
@@ -48,7 +48,7 @@ Rows = list[dict[str, Any]]
 CHECK = 10  # GD and Adam are looked at every so many iterations
 GD_GRID = (0.2, 0.4, 0.8)  # at the solution the largest curvature is 2: from 1 on it diverges
 ADAM_GRID = tuple((rate, horizon) for horizon in (200, 500, 1500, 4000) for rate in (0.01, 0.03, 0.1))
-COLOURS = ("#000000", "#0072B2", "#56B4E9", "#E69F00", "#D55E00", "#999999", "#009E73")  # of the methods
+COLORS = ("#000000", "#0072B2", "#56B4E9", "#E69F00", "#D55E00", "#999999", "#009E73")  # of the methods
 
 
 @dataclass(frozen=True)
@@ -67,8 +67,7 @@ class Config(Settings):
     attention_size: Count = 20
     context: Count = 40
     """N, the examples in a context."""
-    out: Path = Path("runs/muon_preconditioning")
-    """The results go here."""
+    out: Out = Path("runs/orthogonalization/muon_preconditioning")
 
 
 Direction = Callable[[Tensor], Tensor]
@@ -96,7 +95,7 @@ def spectrum(condition: int, size: int) -> Tensor:
 
 
 def problems(config: Config, condition: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Target and both initial factors, (seeds, size, size) each."""
+    """Draw target and both initial factors, (seeds, size, size) each."""
     drawn = []
     for seed in range(config.seeds):
         generator = torch.Generator().manual_seed(seed)
@@ -107,7 +106,7 @@ def problems(config: Config, condition: int) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def factorize_muon(config: Config, condition: int, direction: Direction, ratio: float) -> Tensor:
-    """Spectral errors, (iterations + 1, seeds)."""
+    """Return spectral errors, (iterations + 1, seeds)."""
     target, w1, w2 = problems(config, condition)
     errors = []
     # When the steps have shrunk a hundredfold below the tolerance, nothing moves any more.
@@ -121,7 +120,7 @@ def factorize_muon(config: Config, condition: int, direction: Direction, ratio: 
 
 
 def factorize_gd(config: Config, condition: int, rate: float, limit: int) -> Tensor:
-    """Spectral errors every `CHECK` iterations, until all seeds are done."""
+    """Return spectral errors every `CHECK` iterations, until all seeds are done."""
     target, w1, w2 = problems(config, condition)
     errors = []
     for t in range(limit + 1):
@@ -135,7 +134,7 @@ def factorize_gd(config: Config, condition: int, rate: float, limit: int) -> Ten
 
 
 def factorize_adam(config: Config, condition: int, rate: float, horizon: int, limit: int) -> Tensor:
-    """Spectral errors every `CHECK` iterations, until all seeds are done."""
+    """Return spectral errors every `CHECK` iterations, until all seeds are done."""
     target, w1, w2 = problems(config, condition)
     w = torch.stack((w1, w2))
     mean, square = torch.zeros_like(w), torch.zeros_like(w)
@@ -155,7 +154,7 @@ def factorize_adam(config: Config, condition: int, rate: float, horizon: int, li
 
 
 def summary(errors: Tensor, tolerance: float, every: int = 1) -> dict[str, Any]:
-    """Iterations over the seeds; those that did not get there are counted, and their best error is given."""
+    """Sum up iterations over the seeds; count those that did not get there, with their best error."""
     reached = [(seed <= tolerance).nonzero() for seed in errors.unbind(1)]
     counts = [int(index[0]) * every for index in reached if len(index)]
     return {
@@ -194,7 +193,7 @@ def factorization(config: Config) -> tuple[Rows, dict[str, Any]]:
 
 
 def _rank(found: dict[str, Any]) -> tuple:
-    """Fewest failures, then fewest iterations, then least error."""
+    """Sort by fewest failures, then fewest iterations, then least error."""
     most = found["most"] if found["most"] != "-" else 0
     return found["failed"], most, found["worst final error"]
 
@@ -251,7 +250,7 @@ def figure(rows: dict[str, Any]) -> Figure:
     panels = Figure(figsize=(14, 4.6), layout="constrained")
     axes = panels.subplots(1, 3)
     methods = list(dict.fromkeys(row["method"] for row in rows["factorization"]))
-    colour = dict(zip(methods, COLOURS, strict=True))
+    color = dict(zip(methods, COLORS, strict=True))
     ceiling = 1e5
     for axis, part in zip(axes, ("factorization", "attention"), strict=False):
         conditions = list(dict.fromkeys(row["condition"] for row in rows[part]))
@@ -262,9 +261,9 @@ def figure(rows: dict[str, Any]) -> Figure:
                     continue
                 place = conditions.index(row["condition"]) + 0.12 * (i - 3)  # side by side
                 if row["failed"]:
-                    axis.plot(place, ceiling, "x", color=colour[method], clip_on=False)
+                    axis.plot(place, ceiling, "x", color=color[method], clip_on=False)
                     if part == "factorization":
-                        look = {"color": colour[method], "size": 8, "ha": "center", "va": "top"}
+                        look = {"color": color[method], "size": 8, "ha": "center", "va": "top"}
                         axis.text(place, 0.8 * ceiling, str(row["failed"]), look)
                 median = row.get("median", row.get("iterations"))
                 if isinstance(median, int | float):
@@ -274,9 +273,9 @@ def figure(rows: dict[str, Any]) -> Figure:
                     above.append(row.get("most", median) - median)
             if places:
                 axis.errorbar(
-                    places, middle, yerr=(below, above), fmt="o", ms=5, capsize=3, color=colour[method]
+                    places, middle, yerr=(below, above), fmt="o", ms=5, capsize=3, color=color[method]
                 )
-            axis.plot([], [], "o", color=colour[method], label=method)
+            axis.plot([], [], "o", color=color[method], label=method)
         axis.set_xticks(range(len(conditions)), [f"{condition:,}" for condition in conditions])
         axis.set(yscale="log", ylim=(10, ceiling), xlim=(-0.5, len(conditions) - 0.5))
         axis.set(xlabel="condition number", ylabel="iterations")
@@ -289,7 +288,7 @@ def figure(rows: dict[str, Any]) -> Figure:
     for method, curves in rows["curves"].items():
         for i, curve in enumerate(curves):
             label = method if i == 0 else None
-            axes[2].semilogy(curve, color=colour[method], lw=1, alpha=0.8, label=label)
+            axes[2].semilogy(curve, color=color[method], lw=1, alpha=0.8, label=label)
     largest = max(row["condition"] for row in rows["factorization"])
     axes[2].set(xlabel="iteration", ylabel="spectral norm of the error", ylim=(1e-8, 3))
     axes[2].set_title(f"factorization at condition {largest:,}, every seed", size=10)
@@ -355,8 +354,8 @@ def main(config: Config) -> None:
         "Linear attention: iterations to a relative error of 1e-3": rows["attention"],
         "Factorization with the exact polar factor and other decays of the step": rows["decay"],
     }
-    _results.write(config.out, config, tables, figure(rows), verdict(rows))
+    shared.results.write(config.out, config, tables, figure(rows), verdict(rows))
 
 
 if __name__ == "__main__":
-    _run.main(main, Config(), __doc__)
+    shared.run.main(main, Config(), __doc__)

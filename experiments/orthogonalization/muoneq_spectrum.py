@@ -38,15 +38,15 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from experiments import _results, _run
-from experiments._results import met
-from experiments._settings import Count, NotNegative, Part, Positive, Settings
+from experiments import shared
+from experiments.shared.settings import Count, NotNegative, Out, Part, Positive, Settings
+from experiments.shared.statistics import met
 from svdrot.optim import STEP_SIZES, equilibrate
 from svdrot.polar import newton_schulz
 from svdrot.schedules import KELLER_JORDAN, POLAR_EXPRESS_5
 
 MODES = ("none", "r", "c", "rc", "aol")
-COLOURS = dict(zip(MODES, ("#000000", "#0072B2", "#E69F00", "#009E73", "#CC79A7"), strict=True))
+COLORS = dict(zip(MODES, ("#000000", "#0072B2", "#E69F00", "#009E73", "#CC79A7"), strict=True))
 
 
 @dataclass(frozen=True)
@@ -70,8 +70,7 @@ class Config(Settings):
     momentum: Part = 0.95
     rates: tuple[Positive, ...] = (0.01, 0.02, 0.04, 0.08)
     """Learning rates, times 0.2 sqrt(max(m, n))."""
-    out: Path = Path("runs/muoneq_spectrum")
-    """The results go here."""
+    out: Out = Path("runs/orthogonalization/muoneq_spectrum")
 
 
 def scaled(x: Tensor, mode: str) -> Tensor:
@@ -83,7 +82,7 @@ def scaled(x: Tensor, mode: str) -> Tensor:
 
 
 def spectra(config: Config) -> tuple[list[dict[str, Any]], list[dict[str, Any]], dict[str, Tensor]]:
-    """Medians, ratios to the matrix as it is, and the singular values of the first matrix over its norm."""
+    """Return medians, ratios to the matrix as it is, and the first matrix's singular values over its norm."""
     found: dict[str, list[dict[str, float]]] = {mode: [] for mode in MODES}
     first: dict[str, Tensor] = {}
     for seed in range(config.seeds):
@@ -134,7 +133,7 @@ def spectra(config: Config) -> tuple[list[dict[str, Any]], list[dict[str, Any]],
 
 
 def train(config: Config) -> tuple[list[dict[str, Any]], dict[str, Tensor]]:
-    """Losses (steps, rates, seeds) by mode, all runs of a mode as one batch of networks."""
+    """Return losses (steps, rates, seeds) by mode, all runs of a mode as one batch of networks."""
     rates = torch.tensor(config.rates).repeat_interleave(config.training_seeds)[:, None, None]
     curves = {}
     for mode in MODES:
@@ -173,7 +172,7 @@ def train(config: Config) -> tuple[list[dict[str, Any]], dict[str, Tensor]]:
 
 
 def _tasks(config: Config) -> tuple[tuple[Tensor, Tensor], list[Tensor], list[torch.Generator]]:
-    """Inputs and labels of a random network of the same size, and where to start, a task for each seed."""
+    """Draw inputs and labels of a random network of the same size, and where to start, by seed."""
     made = []
     generators = [torch.Generator().manual_seed(100 + seed) for seed in range(config.training_seeds)]
     for generator in generators:
@@ -215,7 +214,7 @@ def run(config: Config) -> dict[str, Any]:
 
 
 def best(rows: dict[str, Any], mode: str) -> dict[str, Any]:
-    """The row of a mode with the smallest mean loss."""
+    """Return the row of a mode with the smallest mean loss."""
     return min((row for row in rows["training"] if row["mode"] == mode), key=lambda row: row["loss"])
 
 
@@ -224,11 +223,11 @@ def figure(rows: dict[str, Any]) -> Figure:
     axes = panels.subplots(2, 2)
     first = rows["singular values"]
     for mode, s in first.items():
-        axes[0, 0].semilogy(range(1, len(s) + 1), s, color=COLOURS[mode], label=mode)
+        axes[0, 0].semilogy(range(1, len(s) + 1), s, color=COLORS[mode], label=mode)
     axes[0, 0].set(xlabel="singular value", ylabel="over the Frobenius norm", title="Spectra before")
     for mode, s in first.items():
         p = newton_schulz(torch.diag(s), KELLER_JORDAN).diagonal()
-        axes[0, 1].plot(range(1, len(s) + 1), p.sort(descending=True).values, color=COLOURS[mode], label=mode)
+        axes[0, 1].plot(range(1, len(s) + 1), p.sort(descending=True).values, color=COLORS[mode], label=mode)
     axes[0, 1].axhline(1, color="#999999", lw=0.8)
     axes[0, 1].set(
         xlabel="singular value", ylabel="after five of Jordan's steps", title="Spectra after", ylim=0
@@ -243,7 +242,7 @@ def figure(rows: dict[str, Any]) -> Figure:
             capsize=3,
             lw=1,
             markersize=4,
-            color=COLOURS[mode],
+            color=COLORS[mode],
             label=mode,
         )
     axes[1, 0].set(xscale="log", xlabel="learning rate", ylabel="final loss, mean and sd of runs", ylim=0)
@@ -257,7 +256,7 @@ def figure(rows: dict[str, Any]) -> Figure:
         window = max(1, len(mean) // 25)
         smooth = mean[: len(mean) // window * window].view(-1, window).mean(1)
         steps = [(i + 0.5) * window for i in range(len(smooth))]
-        axes[1, 1].plot(steps, smooth, color=COLOURS[mode], label=f"{mode}, {rate:g}")
+        axes[1, 1].plot(steps, smooth, color=COLORS[mode], label=f"{mode}, {rate:g}")
     axes[1, 1].set(xlabel="step", ylabel="loss, mean of runs and steps", ylim=0)
     axes[1, 1].set_title("Training, at the best rate")
     for axis in axes.flat:
@@ -298,8 +297,8 @@ def main(config: Config) -> None:
         "Ratios to the matrix as it is": rows["ratios"],
         f"Loss over all samples after {config.steps} steps": rows["training"],
     }
-    _results.write(config.out, config, tables, figure(rows), verdict(rows))
+    shared.results.write(config.out, config, tables, figure(rows), verdict(rows))
 
 
 if __name__ == "__main__":
-    _run.main(main, Config(), __doc__)
+    shared.run.main(main, Config(), __doc__)

@@ -24,8 +24,8 @@ from matplotlib.figure import Figure
 from torch import Generator, Tensor
 from tqdm import tqdm
 
-from experiments import _results, _run
-from experiments._settings import Count, Seed, Settings
+from experiments import shared
+from experiments.shared.settings import Count, Out, Seed, Settings
 from svdrot.polar import newton_schulz, polar_certificate
 from svdrot.schedules import newton_schulz_schedule
 
@@ -38,8 +38,7 @@ class Config(Settings):
     """At a time."""
     seed: Seed = 0
     """Of the matrices."""
-    out: Path = Path("runs/polar_certificate")
-    """The results go here."""
+    out: Out = Path("runs/orthogonalization/polar_certificate")
 
 
 SHARES = {3: 1, 8: 1 / 4, 32: 1 / 50}
@@ -81,7 +80,7 @@ def lapack(m: Tensor) -> Tensor:
 
 
 def disturbed(m: Tensor) -> Tensor:
-    """Off by anything from 1e-8 to 0.1, in its own deterministic way."""
+    """Return factors off by anything from 1e-8 to 0.1, in its own deterministic way."""
     q = lapack(m)
     size = torch.logspace(-8, -1, len(m))[:, None, None]
     return q + size * torch.sin(1e3 * torch.arange(q.numel())).reshape(q.shape) / q.shape[-1]
@@ -91,7 +90,7 @@ FACTORS = {"iteration": lambda m: newton_schulz(m, SCHEDULE), "lapack": lapack, 
 
 
 def ratios(m: Tensor, factor: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor, Tensor]:
-    """Bounds over true errors, with det > 0 asked for and not, and which bounds are finite."""
+    """Return bounds over true errors, with det > 0 asked for and not, and which bounds are finite."""
     u, s, vh = torch.linalg.svd(m.double())
     q = factor(m)
     found = []
@@ -141,11 +140,11 @@ def figure(rows: list[dict[str, Any]]) -> Figure:
     drawing = Figure(figsize=(7, 4), layout="constrained")
     axis = drawing.subplots()
     shown = [row for row in rows if row["matrices"] == "gaussian"]
-    for name, colour in zip(FACTORS, ("#0072B2", "#009E73", "#D55E00"), strict=True):
+    for name, color in zip(FACTORS, ("#0072B2", "#009E73", "#D55E00"), strict=True):
         own = [row for row in shown if row["factor"] == name]
         sides = [row["n"] for row in own]
-        axis.loglog(sides, [row["median"] for row in own], "o-", c=colour, label=f"{name}, median")
-        axis.loglog(sides, [row["smallest bound / error"] for row in own], "v:", c=colour, label="smallest")
+        axis.loglog(sides, [row["median"] for row in own], "o-", c=color, label=f"{name}, median")
+        axis.loglog(sides, [row["smallest bound / error"] for row in own], "v:", c=color, label="smallest")
     axis.axhline(1, c="black", lw=1)
     axis.set(xlabel="n", ylabel="bound / true error", title="Gaussian matrices", xticks=[3, 8, 32])
     axis.set_xticklabels(["3", "8", "32"])
@@ -168,8 +167,8 @@ def verdict(rows: list[dict[str, Any]]) -> str:
 
 def main(config: Config) -> None:
     rows = run(config)
-    _results.write(config.out, config, {"Bounds": rows}, figure(rows), verdict(rows))
+    shared.results.write(config.out, config, {"Bounds": rows}, figure(rows), verdict(rows))
 
 
 if __name__ == "__main__":
-    _run.main(main, Config(), __doc__)
+    shared.run.main(main, Config(), __doc__)

@@ -35,9 +35,9 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from torch import Tensor
 
-from experiments import _results, _run
-from experiments._results import holds
-from experiments._settings import Count, NotNegative, Positive, Settings, Share
+from experiments import shared
+from experiments.shared.settings import Count, NotNegative, Out, Positive, Settings, Share
+from experiments.shared.statistics import holds
 from svdrot.polar import newton_schulz
 from svdrot.schedules import (
     KELLER_JORDAN,
@@ -81,12 +81,11 @@ class Config(Settings):
     network_seeds: Count = 12
     iterations: Count = 200
     """Of the trainings of the network."""
-    out: Path = Path("runs/root_robustness")
-    """The results go here."""
+    out: Out = Path("runs/orthogonalization/root_robustness")
 
 
 def gaussian_spectrum(short: int, long: int) -> NDArray[np.float64]:
-    r"""Typical singular values of a short x long matrix of independent normal entries, Frobenius norm 1.
+    r"""Return typical singular values of a short x long matrix of independent normal entries, of norm 1.
 
     The eigenvalues of the Gram matrix over `long` are $1 + q - 2 \sqrt q \cos t$, q = short / long, where t
     in $[0, \pi]$ has a density in proportion to $\sin^2 t / (1 + q - 2 \sqrt q \cos t)$.
@@ -101,7 +100,7 @@ def gaussian_spectrum(short: int, long: int) -> NDArray[np.float64]:
 
 
 def apply(schedule: Schedule, s: NDArray[np.float64], schatten: int) -> NDArray[np.float64]:
-    """What `newton_schulz` makes of the singular values."""
+    """Return what `newton_schulz` makes of the singular values."""
     s = s / np.sum(s**schatten) ** (1 / schatten)
     for step in schedule:
         s = sum((c * s ** (2 * i + 1) for i, c in enumerate(step)), np.zeros_like(s))
@@ -147,7 +146,7 @@ def shapes(config: Config) -> tuple[Rows, Rows]:
 
 
 def square(config: Config) -> Rows:
-    """Where the generated schedule for the square shape should begin, if it ends after five steps."""
+    """Find where the generated schedule for the square shape should begin, if it ends after five steps."""
     s = gaussian_spectrum(*next(iter(ROOT)))
     rows = []
     for lower in config.lowers:
@@ -160,7 +159,7 @@ def square(config: Config) -> Rows:
 
 
 def clipped(m: Tensor, quantile: float) -> Tensor:
-    """ROOT's soft threshold: entries end at the quantile of the absolute entries of their matrix."""
+    """Apply ROOT's soft threshold: entries end at the quantile of the absolute entries of their matrix."""
     limit = torch.quantile(m.abs().flatten(-2), quantile, dim=-1)[..., None, None]
     return m.clamp(-limit, limit)
 
@@ -196,7 +195,7 @@ def outliers(config: Config) -> Rows:
 
 
 def crossovers(rows: Rows) -> dict[float, float | None]:
-    """By signal variance, the fraction of outliers from which on clipping pays, by interpolation."""
+    """Find by signal variance the fraction of outliers from which on clipping pays, by interpolation."""
     found: dict[float, float | None] = {}
     for variance in dict.fromkeys(row["signal variance"] for row in rows):
         chosen = [row for row in rows if row["signal variance"] == variance]
@@ -211,7 +210,7 @@ def crossovers(rows: Rows) -> dict[float, float | None]:
 
 
 def train(config: Config, noise: float, clip: bool) -> Tensor:
-    """Final losses, (steps of the grid, seeds)."""
+    """Return final losses, (steps of the grid, seeds)."""
     grid = torch.tensor(GRID)
     schedule = newton_schulz_schedule(1e-2, tolerance=1e-2)
     generators = [torch.Generator().manual_seed(seed) for seed in range(config.network_seeds)]
@@ -229,7 +228,7 @@ def train(config: Config, noise: float, clip: bool) -> Tensor:
         return ((torch.relu(x @ weights[0].mT) @ weights[1].mT - y) ** 2).mean((-2, -1))
 
     def heavy(shape: tuple[int, ...]) -> Tensor:
-        """Student-t with 1.5 degrees of freedom (Bailey's polar method) in one entry out of a hundred."""
+        """Draw Student-t with 1.5 degrees of freedom (Bailey's polar method) in one entry of a hundred."""
         draws = torch.stack([torch.rand(3, *shape, generator=generator) for generator in generators], 1)
         radius, angle, chance = draws.clamp(min=1e-7)
         t = (1.5 * (radius ** (-2 / 1.5) - 1)).sqrt() * torch.cos(2 * math.pi * angle)
@@ -292,16 +291,16 @@ def figure(rows: dict[str, Rows]) -> Figure:
     }
     names = list(dict.fromkeys(row["shape"] for row in rows["shapes"]))
     floor = 1e-13
-    for i, ((schedule, norm), (colour, marker, label)) in enumerate(shown.items()):
+    for i, ((schedule, norm), (color, marker, label)) in enumerate(shown.items()):
         chosen = [row for row in rows["shapes"] if (row["schedule"], row["norm"]) == (schedule, norm)]
         places = [j + 0.11 * (i - 3) for j in range(len(names))]
         heights = [max(row["mse"], floor) for row in chosen]
-        shape.plot(places, heights, marker, color=colour, label=label, ms=6)
+        shape.plot(places, heights, marker, color=color, label=label, ms=6)
         if schedule == "generated, to 0.01":
             for place, height, row in zip(places, heights, chosen, strict=True):
                 shape.annotate(str(row["steps"]), (place, height), (4, 4), textcoords="offset points", size=8)
-    shape.axhline(3e-4, color="grey", ls=":", lw=1)
-    shape.text(len(names) - 0.5, 3e-4, "3e-4", color="grey", size=8, ha="right", va="bottom")
+    shape.axhline(3e-4, color="gray", ls=":", lw=1)
+    shape.text(len(names) - 0.5, 3e-4, "3e-4", color="gray", size=8, ha="right", va="bottom")
     shape.set_xticks(range(len(names)), [name.replace(" x ", " × ") for name in names])
     shape.set(yscale="log", ylim=(floor / 5, 1), xlim=(-0.5, len(names) - 0.5))
     shape.set_ylabel(f"mean (p(σ) - 1)², {floor:g} for anything less")
@@ -312,7 +311,7 @@ def figure(rows: dict[str, Rows]) -> Figure:
     for variance, style in zip(found, ("-", "--", ":"), strict=False):
         chosen = [row for row in rows["outliers"] if row["signal variance"] == variance]
         x = [100 * row["fraction"] for row in chosen]
-        for name, colour in (("raw", "#D55E00"), ("clipped", "#0072B2")):
+        for name, color in (("raw", "#D55E00"), ("clipped", "#0072B2")):
             outlier.errorbar(
                 x,
                 [row[name] for row in chosen],
@@ -321,25 +320,25 @@ def figure(rows: dict[str, Rows]) -> Figure:
                 marker="o",
                 ms=3,
                 capsize=2,
-                color=colour,
+                color=color,
                 label=f"{name}, signal of variance {variance:g}",
             )
         crossover = found[variance]
         if crossover is not None:
-            outlier.axvline(100 * crossover, color="grey", ls=style, lw=1)
+            outlier.axvline(100 * crossover, color="gray", ls=style, lw=1)
     outlier.set_xscale("symlog", linthresh=0.05, linscale=0.5)
     ticks = [0, 0.05, 0.1, 0.3, 1, 3]
     outlier.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
     outlier.set_xticks([], minor=True)
     outlier.set(xlabel="entries with an outlier, %", xlim=(-0.01, 3.5), ylim=(0, 1.05))
     outlier.set_ylabel("cosine with the polar factor without them")
-    outlier.set_title("outliers; grey: from here on clipping pays", size=10)
+    outlier.set_title("outliers; gray: from here on clipping pays", size=10)
     outlier.legend(fontsize=8, loc="lower left")
 
     for i, row in enumerate(rows["network"]):
-        colour = "#0072B2" if row["momentum"] == "clipped" else "#D55E00"
+        color = "#0072B2" if row["momentum"] == "clipped" else "#D55E00"
         spread = ([row["loss"] - row["lowest"]], [row["highest"] - row["loss"]])
-        network.errorbar(i, row["loss"], yerr=spread, fmt="o", color=colour, capsize=4)
+        network.errorbar(i, row["loss"], yerr=spread, fmt="o", color=color, capsize=4)
     labels = [f"{row['momentum']},\n{'noisy' if row['noise'] else 'exact'}" for row in rows["network"]]
     network.set_xticks(range(len(labels)), labels, size=8)
     network.set(
@@ -413,8 +412,8 @@ def main(config: Config) -> None:
         "Cosine with the polar factor without outliers": rows["outliers"],
         "Network, final loss, geometric mean over the seeds": rows["network"],
     }
-    _results.write(config.out, config, tables, figure(rows), verdict(rows))
+    shared.results.write(config.out, config, tables, figure(rows), verdict(rows))
 
 
 if __name__ == "__main__":
-    _run.main(main, Config(), __doc__)
+    shared.run.main(main, Config(), __doc__)

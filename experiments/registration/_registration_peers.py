@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from experiments import _run
+from experiments import shared
 
-open3d, small_gicp = _run.peer("open3d"), _run.peer("small_gicp")
+open3d, small_gicp = shared.run.peer("open3d"), shared.run.peer("small_gicp")
 registration = open3d.pipelines.registration
 Cloud = Any
 
@@ -45,7 +45,7 @@ def _open3d(align: Callable[..., Any], estimation: Callable[[], Any]) -> Local:
 
 
 def _small_gicp(method: str) -> Local:
-    """With one thread."""
+    """Align by a method of small_gicp with one thread."""
 
     def call(source: NDArray, target: NDArray, scales: Scales, init: NDArray) -> NDArray:
         for voxel, distance, iterations in scales:

@@ -33,21 +33,20 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 import svdrot
-from experiments import _data, _results, _run
-from experiments._settings import Settings
+from experiments import shared
+from experiments.shared.settings import Out, Settings
 from svdrot.evaluation.poses import area_under_recall, recall_curve, translation_error
 from svdrot.io import bop
 
 SYMMETRIC = (10, 11)  # eggbox and glue
-COLOURS = ("#0072B2", "#D55E00", "#009E73")
+COLORS = ("#0072B2", "#D55E00", "#009E73")
 
 
 @dataclass(frozen=True)
 class Config(Settings):
     root: Path = Path("data/object_poses")
     """With gt_lmo-test.csv and megapose_lmo-test.csv."""
-    out: Path = Path("runs/pose_benchmark")
-    """The results go here."""
+    out: Out = Path("runs/registration/pose_benchmark")
 
 
 def by_trace(a: Tensor, b: Tensor) -> Tensor:
@@ -66,7 +65,7 @@ FORMULAS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
 
 
 def run(config: Config) -> dict[str, Any]:
-    with _data.reading(config.root, "object_poses"):
+    with shared.data.reading(config.root, "object_poses"):
         truth = bop.read_bop(config.root / "gt_lmo-test.csv")
         estimates = bop.read_bop(config.root / "megapose_lmo-test.csv")
     i, j = bop.single_instances(estimates, truth)
@@ -76,7 +75,7 @@ def run(config: Config) -> dict[str, Any]:
         "as written": (a, b),
         "nearest": (svdrot.special_orthogonalize(a), svdrot.special_orthogonalize(b)),
     }
-    rows: dict[str, Any] = {"pairs": len(i), "angles": [], "objects": [], "errors": {}, "millimetres": apart}
+    rows: dict[str, Any] = {"pairs": len(i), "angles": [], "objects": [], "errors": {}, "millimeters": apart}
     for name, formula in FORMULAS.items():
         for matrices, (left, right) in pairs.items():
             degrees = formula(left, right).rad2deg()
@@ -129,7 +128,7 @@ def of_objects(name: str, which: Tensor, degrees: Tensor, apart: Tensor) -> dict
 
 
 def audit(name: str, rotation: Tensor) -> dict[str, Any]:
-    """How far matrices are from rotations, and what the nearest rotations change of them."""
+    """Measure how far matrices are from rotations, and what the nearest rotations change of them."""
     off = (rotation @ rotation.mT - torch.eye(3, dtype=rotation.dtype)).abs().amax((-2, -1))
     s = torch.linalg.svdvals(rotation)
     nearest = svdrot.special_orthogonalize(rotation)
@@ -154,18 +153,16 @@ def figure(rows: dict[str, Any]) -> Figure:
     degrees = torch.linspace(0, 20, 400, dtype=torch.float64)
     trace = rows["errors"]["arccos of the trace", "as written"]
     right = rows["errors"]["geodesic_distance", "nearest"]
-    for label, errors, colour in (
-        ("nearest rotations, any formula", right, COLOURS[0]),
-        ("arccos of the trace, as written", trace, COLOURS[1]),
+    for label, errors, color in (
+        ("nearest rotations, any formula", right, COLORS[0]),
+        ("arccos of the trace, as written", trace, COLORS[1]),
     ):
-        angles.plot(degrees, 100 * recall_curve(errors, degrees), color=colour, lw=1.2, label=label)
+        angles.plot(degrees, 100 * recall_curve(errors, degrees), color=color, lw=1.2, label=label)
     angles.set(xlabel="threshold (degrees)", ylabel="recall (%)", xlim=(0, 20), ylim=0, title="Angles")
-    millimetres = torch.linspace(0, 100, 400, dtype=torch.float64)
-    distances.plot(
-        millimetres, 100 * recall_curve(rows["millimetres"], millimetres), color=COLOURS[0], lw=1.2
-    )
+    millimeters = torch.linspace(0, 100, 400, dtype=torch.float64)
+    distances.plot(millimeters, 100 * recall_curve(rows["millimeters"], millimeters), color=COLORS[0], lw=1.2)
     distances.set(xlabel="threshold (mm)", ylabel="recall (%)", xlim=(0, 100), ylim=0, title="Distances")
-    scales.hist(100 * (rows["scale"] - 1), bins=60, color=COLOURS[2])
+    scales.hist(100 * (rows["scale"] - 1), bins=60, color=COLORS[2])
     scales.set(xlabel="mean singular value, above 1 (%)", ylabel="true matrices", yscale="log")
     scales.set_title("Scale of the ground truth")
     too_small = right - trace
@@ -196,7 +193,7 @@ def verdict(rows: dict[str, Any]) -> str:
     clamped = int((trace == 0).sum())
     spread = max((errors[name, "nearest"] - right).abs().max().item() for name in FORMULAS)
     raw = (errors["geodesic_distance", "as written"] - right).abs().max().item()
-    apart, far = _median(rows["millimetres"]), right > 90
+    apart, far = _median(rows["millimeters"]), right > 90
     eggbox = (far & (rows["object of pairs"] == 10)).sum().item() / far.sum().item()
     return (
         f"The expected figures come out: {rows['pairs']:,} pairs, {_median(trace):.2f} degrees,"
@@ -227,8 +224,8 @@ def main(config: Config) -> None:
         "By object: geodesic_distance of the nearest rotations": rows["objects"],
         "How far the matrices are from rotations, by an entry of R R^T - I": rows["audit"],
     }
-    _results.write(config.out, config, tables, figure(rows), verdict(rows))
+    shared.results.write(config.out, config, tables, figure(rows), verdict(rows))
 
 
 if __name__ == "__main__":
-    _run.main(main, Config(), __doc__)
+    shared.run.main(main, Config(), __doc__)

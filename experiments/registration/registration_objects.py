@@ -38,8 +38,8 @@ from tqdm import tqdm
 
 import svdrot
 from datasets.registration_pairs import PROTOCOLS, ObjectPair, object_pairs
-from experiments import _data, _results, _run
-from experiments._settings import Count, Positive, Seed, Settings, Threads
+from experiments import shared
+from experiments.shared.settings import Count, Out, Positive, Seed, Settings, Threads
 from svdrot.evaluation.poses import (
     chamfer_distance,
     pose_recall,
@@ -51,7 +51,7 @@ from svdrot.registration import Transform, kabsch
 from svdrot.registration.clouds.global_registration import register
 from svdrot.registration.clouds.icp import icp
 
-open3d = _run.peer("open3d")
+open3d = shared.run.peer("open3d")
 peer = open3d.pipelines.registration
 Cloud = Any
 
@@ -73,11 +73,10 @@ class Config(Settings):
     """Processes."""
     root: Path = Path("data/meshes")
     """With any number of meshes, *.obj."""
-    out: Path = Path("runs/registration_objects")
-    """The results go here."""
+    out: Out = Path("runs/registration/registration_objects")
 
 
-FULL = Config(pairs=600)
+FULL = Config(pairs=600, out=Path("runs/registration/registration_objects-full"))
 SHARE = 8  # pairs that a process takes at a time
 
 Align = Callable[[ObjectPair, Config], Transform | NDArray]
@@ -94,7 +93,7 @@ def identity(pair: ObjectPair, config: Config) -> Transform:
 
 
 def _clouds(pair: ObjectPair, spacing: float) -> tuple[Cloud, Cloud]:
-    """Source and target with normals."""
+    """Give source and target normals."""
     vectors = open3d.utility.Vector3dVector
     source, target = (open3d.geometry.PointCloud(vectors(x.numpy())) for x in (pair.source, pair.target))
     for cloud in (source, target):
@@ -133,7 +132,7 @@ def _refined(source: Cloud, target: Cloud, found: NDArray, config: Config) -> ND
 
 
 def open3d_ransac(pair: ObjectPair, config: Config) -> NDArray:
-    """As in open3d's tutorial: three points, edges alike to 0.9, 100,000 draws, confidence 0.999."""
+    """Run RANSAC as in open3d's tutorial: three points, edges alike to 0.9, 100,000 draws, 0.999 sure."""
     open3d.utility.random.seed(config.seed)
     source, target = _clouds(pair, config.spacing)
     of_source, of_target = _features(source, target, config.spacing)
@@ -187,7 +186,7 @@ METHODS: dict[str, Align] = {
     "open3d FPFH + FGR": open3d_fgr,
     "ours, global": ours_global,
 }
-COLOURS = dict(
+COLORS = dict(
     zip(
         METHODS,
         ("#BBBBBB", "#000000", "#56B4E9", "#0072B2", "#009E73", "#117733", "#E69F00", "#CC79A7", "#D55E00"),
@@ -197,7 +196,7 @@ COLOURS = dict(
 
 
 def as_transform(found: Transform | NDArray) -> Transform:
-    """A method that returns nothing finite is taken to have left the source where it was."""
+    """Read a result; a method that returns nothing finite is taken to have left the source where it was."""
     if not isinstance(found, Transform):
         found = Transform.from_matrix(torch.tensor(found, dtype=torch.float64))
     finite = found.rotation.isfinite().all() and found.translation.isfinite().all()
@@ -213,7 +212,7 @@ def stacked(transforms: list[Transform]) -> Transform:
 
 def run(config: Config) -> dict[str, Any]:
     meshes = sorted(config.root.glob("*.obj"))
-    with _data.reading(config.root, "meshes"):
+    with shared.data.reading(config.root, "meshes"):
         if not meshes:
             raise FileNotFoundError(f"no meshes *.obj in {config.root.resolve()}")
     rows: dict[str, Any] = {"summary": {name: [] for name in PROTOCOLS}, "errors": {}}
@@ -233,17 +232,17 @@ def run(config: Config) -> dict[str, Any]:
 
 
 def everything(config: Config) -> dict[tuple[str, str, int], Transform]:
-    """What each method finds for each pair of each protocol, from a number of processes."""
+    """Collect what each method finds for each pair of each protocol, from a number of processes."""
     tasks = [(protocol, k) for protocol in PROTOCOLS for k in range(0, config.pairs, SHARE)]
     found: dict[tuple[str, str, int], Transform] = {}
-    with closing(_run.in_parallel(partial(work, config), tasks, config.jobs)) as parts:
+    with closing(shared.run.in_parallel(partial(work, config), tasks, config.jobs)) as parts:
         for part in tqdm(parts, total=len(tasks), unit="share"):
             found |= {key: as_transform(matrix) for key, matrix in part.items()}
     return found
 
 
 def work(config: Config, task: tuple[str, int]) -> Iterator[dict[tuple[str, str, int], NDArray]]:
-    """Matrices, of the `SHARE` pairs from one on: tensors would need a file handle each on their way back."""
+    """Return matrices, of the `SHARE` pairs from one on: tensors would need a file handle each."""
     torch.set_num_threads(1)
     protocol, first = task
     found = {}
@@ -269,7 +268,7 @@ def modified_chamfer(pair: ObjectPair, found: Transform) -> Tensor:
 def summary(
     found: Transform, truth: Transform, degrees: Tensor, chamfer: Tensor, config: Config
 ) -> dict[str, Any]:
-    """Isotropic errors, then those by axis of DCP, of Euler angles as R = Rx Ry Rz and without wrapping."""
+    """Return isotropic errors, then those by axis of DCP, of Euler angles, R = Rx Ry Rz, not wrapped."""
     turn, step = math.radians(config.rotation_limit), config.translation_limit
     recall = pose_recall(found, truth, rotation=turn, translation=step).item()
     euler = [svdrot.matrix_to_euler(t.rotation, "XYZ").rad2deg() for t in (found, truth)]
@@ -289,7 +288,7 @@ def summary(
 
 
 def by_mesh(rows: dict[str, Any], names: list[str], config: Config) -> list[dict[str, Any]]:
-    """Share of angles below the limit for each mesh, in the last protocol."""
+    """Return the share of angles below the limit for each mesh, in the last protocol."""
     last = list(PROTOCOLS)[-1]
     index = torch.arange(config.pairs) % len(names)
     table = []
@@ -306,10 +305,10 @@ def figure(rows: dict[str, Any]) -> Figure:
     axes = panels.subplots(2, 3, sharex=True, sharey=True)
     degrees = torch.logspace(-2, math.log10(180), 300, dtype=torch.float64)
     for axis, protocol in zip(axes.flat, PROTOCOLS, strict=True):
-        for name, colour in COLOURS.items():
+        for name, color in COLORS.items():
             curve = 100 * recall_curve(rows["errors"][protocol, name], degrees)
             axis.semilogx(
-                degrees, curve, color=colour, lw=1.3, ls="-" if "open3d" not in name else "--", label=name
+                degrees, curve, color=color, lw=1.3, ls="-" if "open3d" not in name else "--", label=name
             )
         axis.set(title=protocol, xlim=(0.01, 180), ylim=(0, 102))
         axis.grid(alpha=0.3)
@@ -368,8 +367,8 @@ def main(config: Config) -> None:
     } | {
         f"{list(PROTOCOLS)[-1]}: angles below {config.rotation_limit:g} degrees (%), by mesh": rows["meshes"],
     }
-    _results.write(config.out, config, tables, figure(rows), verdict(rows))
+    shared.results.write(config.out, config, tables, figure(rows), verdict(rows))
 
 
 if __name__ == "__main__":
-    _run.main(main, Config(), __doc__, {"--full": FULL})
+    shared.run.main(main, Config(), __doc__, {"--full": FULL})

@@ -1,6 +1,6 @@
 """How near do ICP and global registration come to the truth on real scans, and how long do they take?
 
-Every pair below `--root`, and any folder of the same form: two LiDAR scans half a metre apart, a kitchen 50
+Every pair below `--root`, and any folder of the same form: two LiDAR scans half a meter apart, a kitchen 50
 degrees apart, two indoor fragments with half of their points in common. Ours, open3d and small_gicp get the
 same clouds, voxels, distances of pairs and iterations, and one thread. Local methods start at the identity,
 at one scale (voxels of 0.25 m and pairs within 1 m for LiDAR, of 0.05 and within 0.3 m indoors), or from that
@@ -37,9 +37,9 @@ from torch import Tensor
 from tqdm import tqdm
 
 from datasets.registration_pairs import Pair, find_pairs, read_pair
-from experiments import _data, _results, _run
-from experiments._settings import Count, Settings
+from experiments import shared
 from experiments.registration import _registration_peers as peers
+from experiments.shared.settings import Count, Out, Settings
 from svdrot.cli import picture
 from svdrot.evaluation.poses import rotation_error, translation_error
 from svdrot.registration.clouds.global_registration import automatic_voxel, register
@@ -49,7 +49,7 @@ from svdrot.registration.clouds.surfaces import voxel_downsample
 from svdrot.rotations import random_rotation
 from svdrot.transform import Transform
 
-COLOURS = {"svdrot": "#000000", "open3d": "#E69F00", "small_gicp": "#0072B2"}
+COLORS = {"svdrot": "#000000", "open3d": "#E69F00", "small_gicp": "#0072B2"}
 
 
 @dataclass(frozen=True)
@@ -60,8 +60,7 @@ class Config(Settings):
     """Of global methods."""
     repeats: Count = 3
     """Runs of local ones, of which the fastest is told."""
-    out: Path = Path("runs/registration_real")
-    """The results go here."""
+    out: Out = Path("runs/registration/registration_real")
 
 
 @dataclass(frozen=True)
@@ -96,7 +95,7 @@ GOALS = {
 
 
 def goal_of(pair: Pair) -> Goal:
-    """What is known, or else by the voxel that the clouds determine."""
+    """Return the goal that is known, or else one by the voxel that the clouds determine."""
     voxel = automatic_voxel(pair.source, pair.target)
     return GOALS.get(pair.name.partition("_")[0], Goal(voxel, 6 * voxel, 1.5, 2 * voxel))
 
@@ -159,7 +158,7 @@ class Judge:
         }
 
 
-def run_local(pair: Pair, repeats: int) -> _results.Rows:
+def run_local(pair: Pair, repeats: int) -> shared.results.Rows:
     goal = goal_of(pair)
     judge = Judge(pair, goal)
     start = Transform.identity(dtype=torch.float64)
@@ -185,8 +184,8 @@ def run_local(pair: Pair, repeats: int) -> _results.Rows:
     return rows
 
 
-def run_global(pair: Pair, seeds: int) -> tuple[_results.Rows, Transform]:
-    """Rows, and what ours found with the first seed."""
+def run_global(pair: Pair, seeds: int) -> tuple[shared.results.Rows, Transform]:
+    """Return rows, and what ours found with the first seed."""
     goal = goal_of(pair)
     judge = Judge(pair, goal)
     rows, first = [], None
@@ -219,7 +218,7 @@ def run_global(pair: Pair, seeds: int) -> tuple[_results.Rows, Transform]:
 
 
 def anywhere(pair: Pair, seed: int) -> Transform:
-    """Turns and moves the source at random, by about its own size."""
+    """Turn and move the source at random, by about its own size."""
     generator = torch.Generator().manual_seed(seed)
     rotation = random_rotation(dtype=torch.float64, generator=generator)
     size = (pair.source - pair.source.mean(0)).norm(dim=1).mean()
@@ -228,9 +227,12 @@ def anywhere(pair: Pair, seed: int) -> Transform:
 
 
 def draw(
-    pairs: list[Pair], found: list[Transform], local: list[_results.Rows], globally: list[_results.Rows]
+    pairs: list[Pair],
+    found: list[Transform],
+    local: list[shared.results.Rows],
+    globally: list[shared.results.Rows],
 ) -> Figure:
-    """A row for each pair: before, after, and error against time of all methods."""
+    """Draw a row for each pair: before, after, and error against time of all methods."""
     figure = Figure(figsize=(15, 4.6 * len(pairs)), layout="constrained")
     axes = figure.subplots(len(pairs), 3, squeeze=False)
     generator = torch.Generator().manual_seed(0)
@@ -248,7 +250,7 @@ def draw(
     return figure
 
 
-def plot_errors(axes: Axes, local: _results.Rows, globally: _results.Rows, goal: Goal) -> None:
+def plot_errors(axes: Axes, local: shared.results.Rows, globally: shared.results.Rows, goal: Goal) -> None:
     labels = set()
     kinds = {
         ("one",): ("o", "local, one scale"),
@@ -266,13 +268,13 @@ def plot_errors(axes: Axes, local: _results.Rows, globally: _results.Rows, goal:
             error,
             s=110 if marker == "*" else 32,
             marker=marker,
-            color=COLOURS[package],
+            color=COLORS[package],
             alpha=0.75,
             linewidths=0,
             label=None if label in labels else label,
         )
         labels.add(label)
-    axes.axhline(goal.angle, color="grey", linewidth=0.8, linestyle="--")
+    axes.axhline(goal.angle, color="gray", linewidth=0.8, linestyle="--")
     axes.set_xscale("log")
     axes.set_yscale("log")
     axes.xaxis.set_minor_formatter(NullFormatter())  # in a narrow panel they would overlap
@@ -281,7 +283,7 @@ def plot_errors(axes: Axes, local: _results.Rows, globally: _results.Rows, goal:
     axes.legend(fontsize=7, loc="best")
 
 
-def verdict(pairs: list[Pair], local: list[_results.Rows], globally: list[_results.Rows]) -> str:
+def verdict(pairs: list[Pair], local: list[shared.results.Rows], globally: list[shared.results.Rows]) -> str:
     sentences = []
     for pair, rows, others in zip(pairs, local, globally, strict=True):
         goal = goal_of(pair)
@@ -301,8 +303,8 @@ def verdict(pairs: list[Pair], local: list[_results.Rows], globally: list[_resul
     return " ".join(sentences)
 
 
-def run(config: Config) -> tuple[dict[str, _results.Rows], Figure, str]:
-    with _data.reading(config.root, "registration"):
+def run(config: Config) -> tuple[dict[str, shared.results.Rows], Figure, str]:
+    with shared.data.reading(config.root, "registration"):
         pairs = [read_pair(folder) for folder in find_pairs(config.root)]
     local = [run_local(pair, config.repeats) for pair in pairs]
     globally, found = zip(*(run_global(pair, config.seeds) for pair in pairs), strict=True)
@@ -317,8 +319,8 @@ def run(config: Config) -> tuple[dict[str, _results.Rows], Figure, str]:
 def main(config: Config) -> None:
     torch.set_num_threads(1)
     tables, figure, told = run(config)
-    _results.write(config.out, config, tables, figure, told)
+    shared.results.write(config.out, config, tables, figure, told)
 
 
 if __name__ == "__main__":
-    _run.main(main, Config(), __doc__)
+    shared.run.main(main, Config(), __doc__)

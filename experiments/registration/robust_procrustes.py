@@ -34,9 +34,8 @@ from torch import Tensor
 
 import svdrot
 from datasets.registration_pairs import Pair, find_pairs, read_pair
-from experiments import _data, _results, _run
-from experiments._run import peer
-from experiments._settings import Count, Positive, Seed, Settings, Share
+from experiments import shared
+from experiments.shared.settings import Count, Out, Positive, Seed, Settings, Share
 from svdrot.registration import Transform, kabsch
 from svdrot.registration.clouds.features import fpfh, match
 from svdrot.registration.clouds.surfaces import voxel_downsample
@@ -53,12 +52,11 @@ class Config(Settings):
     turns: Count = 4
     """Random rotations of each real source."""
     voxels: tuple[Positive, ...] = (0.05, 0.05, 0.35)
-    """In metres, for the folders below `data`, in the order of their names."""
+    """In meters, for the folders below `data`, in the order of their names."""
     root: Path | None = Path("data/registration")
     """Folders with pairs of clouds; None leaves the second part out."""
     seed: Seed = 0
-    out: Path = Path("runs/robust_procrustes")
-    """The results go here."""
+    out: Out = Path("runs/registration/robust_procrustes")
 
 
 THRESHOLD = 3.5  # deviations of the noise: 0.7 % of right pairs lie beyond
@@ -94,7 +92,7 @@ FITS: dict[str, Fit] = {
     "consistency": one("consistency"),
     "consistency + GNC": then_graduated("consistency"),
 }
-COLOURS = dict(
+COLORS = dict(
     zip(
         FITS,
         ("#000000", "#999999", "#56B4E9", "#E69F00", "#D55E00", "#0072B2", "#009E73", "#CC79A7"),
@@ -104,7 +102,7 @@ COLOURS = dict(
 
 
 def problem(config: Config, share: float, draw: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Source and target (N, 3), the rotation, and which pairs are right."""
+    """Draw source and target (N, 3), the rotation, and which pairs are right."""
     generator = torch.Generator().manual_seed(config.seed + 1000 * draw)
     n, wrong = config.pairs, round(share * config.pairs)
 
@@ -155,8 +153,8 @@ def breakdown(config: Config) -> list[dict[str, Any]]:
 
 
 def open3d_features(points: Tensor, voxel: float) -> Tensor:
-    """As in open3d's tutorials, signs of normals as they come."""
-    open3d = peer("open3d")
+    """Compute features as in open3d's tutorials, signs of normals as they come."""
+    open3d = shared.run.peer("open3d")
     cloud = open3d.geometry.PointCloud(open3d.utility.Vector3dVector(points.numpy()))
     near = open3d.geometry.KDTreeSearchParamHybrid
     cloud.estimate_normals(near(2 * voxel, 30))
@@ -167,8 +165,8 @@ def open3d_features(points: Tensor, voxel: float) -> Tensor:
 def open3d_fits(
     x: Tensor, y: Tensor, fx: Tensor, fy: Tensor, threshold: float, seed: int
 ) -> dict[str, Callable[[], Tensor]]:
-    """Its RANSAC (the tutorial's 100,000 samples) and FGR, to matrices."""
-    open3d = peer("open3d")
+    """Fit by open3d's RANSAC (the tutorial's 100,000 samples) and FGR, to matrices."""
+    open3d = shared.run.peer("open3d")
     o3 = open3d.pipelines.registration
     clouds = [open3d.geometry.PointCloud(open3d.utility.Vector3dVector(p.numpy())) for p in (x, y)]
     features = []
@@ -200,7 +198,7 @@ def open3d_fits(
 def real_fits(
     x: Tensor, y: Tensor, right: Tensor, threshold: float, generator: torch.Generator
 ) -> dict[str, Callable[[], Tensor]]:
-    """Ours, to pairs of points of which some are right."""
+    """Fit ours to pairs of points of which some are right."""
 
     def ours(fit: Fit) -> Callable[[], Tensor]:
         return lambda: fit(x, y, threshold, generator).matrix
@@ -213,7 +211,7 @@ def real_fits(
 def read(root: Path | None) -> list[Pair]:
     if root is None:
         return []
-    with _data.reading(root, "registration"):
+    with shared.data.reading(root, "registration"):
         return [read_pair(folder) for folder in find_pairs(root)]
 
 
@@ -265,10 +263,10 @@ def real(config: Config, pairs: list[Pair]) -> list[dict[str, Any]]:
 def figure(synthetic: list[dict[str, Any]], scans: list[dict[str, Any]]) -> Figure:
     panels = Figure(figsize=(14, 4.6), layout="constrained")
     left, middle, right = panels.subplots(1, 3)
-    for name, colour in COLOURS.items():
+    for name, color in COLORS.items():
         rows = [row for row in synthetic if row["method"] == name]
         rest = [100 * (1 - row["wrong"]) for row in rows]
-        style = {"color": colour, "label": name, "ls": ":" if "+" in name else "-", "marker": "."}
+        style = {"color": color, "label": name, "ls": ":" if "+" in name else "-", "marker": "."}
         left.semilogx(rest, [row["success"] for row in rows], **style)
         middle.loglog(rest, [row["error 90 %"] for row in rows], **style)
     left.set(ylabel="share of draws within 3x of the fit to the right pairs")
@@ -330,8 +328,8 @@ def main(config: Config) -> None:
     if scans:
         tables[f"Real scans, {config.turns} turns of the source"] = scans
     text = verdict(config, synthetic, scans)
-    _results.write(config.out, config, tables, figure(synthetic, scans), text)
+    shared.results.write(config.out, config, tables, figure(synthetic, scans), text)
 
 
 if __name__ == "__main__":
-    _run.main(main, Config(), __doc__)
+    shared.run.main(main, Config(), __doc__)

@@ -27,8 +27,8 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 import svdrot
-from experiments import _data, _results, _run
-from experiments._settings import Count, Settings, Share
+from experiments import shared
+from experiments.shared.settings import Count, Out, Settings, Share
 from svdrot.averaging.graphs import chordal_relaxation, synchronize_rotations
 from svdrot.averaging.rotations import average_rotations
 from svdrot.io.pose_graphs import PoseGraph, read_pose_graph
@@ -45,12 +45,11 @@ class Config(Settings):
     seeds: Count = 10
     rounds: Count = 3
     """Of the timing; the methods take turns and the fastest of each counts."""
-    out: Path = Path("runs/rotation_averaging")
-    """The results go here."""
+    out: Out = Path("runs/registration/rotation_averaging")
 
 
 def chain(graph: PoseGraph) -> Tensor:
-    """Rotations by odometry: the edges (i, i + 1) one after the other."""
+    """Chain rotations by odometry: the edges (i, i + 1) one after the other."""
     relative = graph.relative.rotation
     steps = {i: k for k, (i, j) in enumerate(graph.edges.tolist()) if j == i + 1}
     rotations = [torch.eye(3, dtype=relative.dtype)]
@@ -60,19 +59,19 @@ def chain(graph: PoseGraph) -> Tensor:
 
 
 def gram_schmidt(matrix: Tensor) -> Tensor:
-    """By columns, the last one turned where the determinant is negative."""
+    """Project by columns, the last one turned where the determinant is negative."""
     return svdrot.rotation_6d_to_matrix(svdrot.matrix_to_rotation_6d(matrix))
 
 
 def errors(rotations: Tensor, truth: Tensor, *, anchored: bool = False) -> Tensor:
-    """Angles in degrees, after the best turn of the world or after that of the first rotation."""
+    """Return angles in degrees, after the best turn of the world or after that of the first rotation."""
     turns = truth @ rotations.mT
     world = turns[0] if anchored else average_rotations(turns)
     return torch.rad2deg(svdrot.geodesic_distance(world @ rotations, truth))
 
 
 def cost(graph: PoseGraph, rotations: Tensor) -> float:
-    """Sum of the squared angles along the edges, in radians^2."""
+    """Return the sum of the squared angles along the edges, in radians^2."""
     i, j = graph.edges.unbind(1)
     predicted = rotations[i] @ graph.relative.rotation
     return svdrot.geodesic_distance(predicted, rotations[j]).square().sum().item()
@@ -83,7 +82,7 @@ def information(graph: PoseGraph) -> Tensor:
 
 
 def methods(graph: PoseGraph) -> dict[str, Any]:
-    """Every method as a function without arguments that gives the rotations."""
+    """Return every method as a function without arguments that gives the rotations."""
     edges, relative, weights = graph.edges, graph.relative.rotation, information(graph)
 
     def refined(loss: str, weights: Tensor | None) -> Tensor:
@@ -120,7 +119,7 @@ def clean(graph: PoseGraph, truth: Tensor | None, rounds: int) -> tuple[list[dic
 
 
 def spoiled(graph: PoseGraph, share: float, seed: int) -> tuple[Tensor, Tensor]:
-    """Relative rotations with a share of the loop edges at random, and which are as they were."""
+    """Draw a share of the loop edges at random: relative rotations, and which are as they were."""
     generator = torch.Generator().manual_seed(seed)
     loops = ((graph.edges[:, 1] - graph.edges[:, 0]).abs() != 1).nonzero()[:, 0]
     chosen = loops[torch.randperm(len(loops), generator=generator)[: round(share * len(loops))]]
@@ -154,7 +153,7 @@ def with_outliers(graph: PoseGraph, truth: Tensor, share: float, seeds: int) -> 
 
 
 def run(config: Config) -> dict[str, Any]:
-    with _data.reading(config.root, "posegraph"):
+    with shared.data.reading(config.root, "posegraph"):
         sphere, grid, exact = (
             read_pose_graph(config.root / name)
             for name in ("sphere2500.txt", "smallGrid3D.g2o", "sphere2500_groundtruth.txt")
@@ -225,8 +224,8 @@ def main(config: Config) -> None:
         f"sphere2500, loop edges at random: mean errors in degrees, {config.seeds} seeds": rows["outliers"],
         "smallGrid3D: cost in radians^2": rows["grid"],
     }
-    _results.write(config.out, config, tables, figure(rows), verdict(rows))
+    shared.results.write(config.out, config, tables, figure(rows), verdict(rows))
 
 
 if __name__ == "__main__":
-    _run.main(main, Config(), __doc__)
+    shared.run.main(main, Config(), __doc__)

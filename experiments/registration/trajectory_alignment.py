@@ -24,8 +24,8 @@ from typing import Any
 import torch
 from matplotlib.figure import Figure
 
-from experiments import _data, _results, _run
-from experiments._settings import Positive, Settings
+from experiments import shared
+from experiments.shared.settings import Out, Positive, Settings
 from svdrot.evaluation.trajectories import (
     KITTI_LENGTHS,
     PoseErrors,
@@ -42,7 +42,7 @@ from svdrot.evaluation.trajectories import (
 from svdrot.io.trajectories import read_kitti
 from svdrot.registration import Transform
 
-ESTIMATES = {"ORB": "#0072B2", "SPTAM": "#D55E00"}  # and their colours
+ESTIMATES = {"ORB": "#0072B2", "SPTAM": "#D55E00"}  # and their colors
 SEGMENTS = {"ORB": (0.6997, 0.2533), "SPTAM": (1.4870, 0.5577)}  # % and degrees per 100 m, computed elsewhere
 
 
@@ -51,9 +51,8 @@ class Config(Settings):
     root: Path = Path("data/trajectories")
     """With KITTI_00_gt.txt, KITTI_00_ORB.txt, KITTI_00_SPTAM.txt and expected_*_stats.json."""
     delta: Positive = 10.0
-    """Metres between the poses of a pair."""
-    out: Path = Path("runs/trajectory_alignment")
-    """The results go here."""
+    """Meters between the poses of a pair."""
+    out: Out = Path("runs/registration/trajectory_alignment")
 
 
 def alignments(estimate: Transform, reference: Transform) -> dict[str, Transform]:
@@ -68,8 +67,8 @@ KINDS = ("ape", "rpe")
 
 
 def load(root: Path) -> tuple[dict[str, Transform], dict[tuple[str, str], dict[str, float]]]:
-    """The trajectories by their names, the reference as "gt", and the published statistics of the others."""
-    with _data.reading(root, "trajectories"):
+    """Read the trajectories by their names, the reference as "gt", and the others' published statistics."""
+    with shared.data.reading(root, "trajectories"):
         paths = {name: read_kitti(root / f"KITTI_00_{name}.txt") for name in ("gt", *ESTIMATES)}
         published = {
             (name, kind): json.loads((root / f"expected_{name.lower()}_{kind}_stats.json").read_text())
@@ -144,7 +143,7 @@ def summary(errors: PoseErrors) -> dict[str, float]:
 
 
 def compared(published: dict[str, float], name: str, kind: str, found: Any) -> list[dict[str, Any]]:
-    """Every published statistic beside ours."""
+    """Put every published statistic beside ours."""
     rows = []
     for statistic, value in published.items():
         ours = getattr(found, statistic).item()
@@ -156,7 +155,7 @@ def compared(published: dict[str, float], name: str, kind: str, found: Any) -> l
 
 
 def projection(root: Path, name: str, before: float) -> dict[str, Any]:
-    """What the nearest rotations change, of estimate and reference."""
+    """Measure what the nearest rotations change, of estimate and reference."""
     estimate, reference = (read_kitti(root / f"KITTI_00_{who}.txt") for who in (name, "gt"))
     nearest = [read_kitti(root / f"KITTI_00_{who}.txt", project=True) for who in (name, "gt")]
     off = (estimate.rotation.mT @ estimate.rotation - torch.eye(3, dtype=torch.float64)).abs().max()
@@ -179,18 +178,18 @@ def figure(rows: dict[str, Any]) -> Figure:
     path, errors, turns, drift = axes.flat
     truth, along = rows["reference"].translation, rows["along"]
     path.plot(truth[:, 0], truth[:, 2], color="#000000", lw=1.2, label="ground truth")
-    for name, colour in ESTIMATES.items():
+    for name, color in ESTIMATES.items():
         moved = rows["aligned"][name].translation
-        path.plot(moved[:, 0], moved[:, 2], color=colour, lw=0.9, label=name)
+        path.plot(moved[:, 0], moved[:, 2], color=color, lw=0.9, label=name)
         found = rows["errors"][name]
-        errors.plot(along, found.translation, color=colour, lw=0.9, label=name)
-        turns.plot(along, found.rotation.rad2deg(), color=colour, lw=0.9, label=name)
+        errors.plot(along, found.translation, color=color, lw=0.9, label=name)
+        turns.plot(along, found.rotation.rad2deg(), color=color, lw=0.9, label=name)
         lengths = [row["length (m)"] for row in rows["lengths"]]
         drift.plot(
-            lengths, [row[f"{name} %"] for row in rows["lengths"]], "o-", color=colour, label=f"{name}, %"
+            lengths, [row[f"{name} %"] for row in rows["lengths"]], "o-", color=color, label=f"{name}, %"
         )
         degrees = [row[f"{name} degrees per 100 m"] for row in rows["lengths"]]
-        drift.plot(lengths, degrees, "s--", color=colour, label=f"{name}, degrees per 100 m")
+        drift.plot(lengths, degrees, "s--", color=color, label=f"{name}, degrees per 100 m")
     path.set(xlabel="x (m)", ylabel="z (m)", title="Paths from above, aligned rigidly", aspect="equal")
     errors.set(
         xlabel="along the path (m)",
@@ -251,8 +250,8 @@ def main(config: Config) -> None:
         "Drift by length": rows["lengths"],
         "The nearest rotations in place of those of the files": rows["projection"],
     }
-    _results.write(config.out, config, tables, figure(rows), verdict(rows))
+    shared.results.write(config.out, config, tables, figure(rows), verdict(rows))
 
 
 if __name__ == "__main__":
-    _run.main(main, Config(), __doc__)
+    shared.run.main(main, Config(), __doc__)

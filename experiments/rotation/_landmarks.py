@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 import svdrot
-from experiments._settings import Count, NotNegative, Settings
+from experiments.shared.settings import Count, NotNegative, Settings
 
 
 @dataclass(frozen=True)
@@ -38,11 +38,11 @@ class LandmarkPointNet(nn.Module):
         nn.init.zeros_(self.head.linear.bias)
 
     def landmarks(self, cloud: Tensor) -> Tensor:
-        """(..., points, 3) -> (..., 3, K), columns."""
+        """Map (..., points, 3) to landmarks (..., 3, K), columns."""
         return self.decoder(self.encoder(cloud).max(-2).values).unflatten(-1, (3, -1))
 
     def estimate(self, source: Tensor, target: Tensor) -> Tensor:
-        """Rotations (..., 3, 3) from the landmarks of one cloud to those of another."""
+        """Estimate rotations (..., 3, 3) from the landmarks of one cloud to those of another."""
         return self.head((target @ source.mT).flatten(-2) / source.shape[-1])
 
     def forward(self, views: Tensor) -> Tensor:
@@ -56,12 +56,12 @@ class LandmarkPointNet(nn.Module):
 
 
 def pairs_of(views: int) -> Tensor:
-    """First and second of each pair, (2, pairs)."""
+    """List first and second of each pair, (2, pairs)."""
     return torch.triu_indices(views, views, 1)
 
 
 def perceptron(widths: tuple[Count, ...], slope: float) -> nn.Sequential:
-    """Linear layers with a leaky ReLU between them; normalised before it, but for that of the coordinates."""
+    """Stack linear layers with a leaky ReLU between them; normalized before it, but for the first."""
     layers: list[nn.Module] = []
     for m, n in pairwise(widths):
         linear = nn.Linear(m, n)
@@ -77,7 +77,7 @@ STARTS = torch.stack([torch.eye(3), *(torch.diag(torch.eye(3)[i] * 2 - 1) for i 
 
 @torch.no_grad()
 def align(model: LandmarkPointNet, source: Tensor, target: Tensor, passes: int, starts: int = 1) -> Tensor:
-    """Rotations (..., 3, 3) from clouds `source` to clouds `target`, (..., points, 3); batches broadcast.
+    """Find rotations (..., 3, 3) from clouds `source` to `target`, (..., points, 3); batches broadcast.
 
     In each pass the target is turned back by the estimate so far, and what is left is estimated. With more
     than one start, up to 4, each begins with another of `STARTS`, and that is taken after which the landmarks
@@ -95,8 +95,8 @@ def align(model: LandmarkPointNet, source: Tensor, target: Tensor, passes: int, 
     return torch.stack(found).gather(0, best[None, ..., None, None].expand(1, *found[0].shape))[0]
 
 
-def normalised(cloud: Tensor) -> Tensor:
-    """A cloud (points, 3) about its centroid, with a root mean square distance of 1 from it.
+def normalized(cloud: Tensor) -> Tensor:
+    """Return a cloud (points, 3) about its centroid, with a root mean square distance of 1 from it.
 
     It turns with the cloud, and stays as it is when the cloud is moved or scaled. Points that all coincide
     become NaN.

@@ -1,6 +1,6 @@
 """Which head learns best to tell how a cube is turned, from one image of it?
 
-A cube with six coloured faces, turned uniformly, is seen by a camera; a network of two layers looks at all
+A cube with six colored faces, turned uniformly, is seen by a camera; a network of two layers looks at all
 pixels and puts out the rotation. There are 2,048 images to learn from, as many to watch the training by and
 as many to test: enough to learn, few enough for what is learnt by heart to matter.
 
@@ -12,7 +12,7 @@ and 6d, nor for raw, which they train by another loss.
     python -m experiments.rotation.cube_image_pose --full             64 x 64 pixels, up to 1,000 epochs
 
 The first makes the published results with --out experiments/results/rotation/cube_image_pose
---run-folder runs/cube_image_pose.
+--run-folder runs/rotation/cube_image_pose.
 
 `--full` stops, as published, after ten epochs without a better validation error, and tests the weights that
 it then has. The published scene, another cube in another light, is not reproduced, so that their errors are
@@ -31,18 +31,19 @@ from torch import Generator, Tensor, nn
 
 import svdrot
 from datasets import cubes
-from experiments import _run, _training
-from experiments._settings import Count, Positive, Seed
+from experiments import shared
 from experiments.rotation import _comparison
-from experiments.rotation._alignment_report import spread
+from experiments.shared.heads import HEADS, Head
+from experiments.shared.settings import Count, Out, Positive, Seed
+from experiments.shared.statistics import spread
 from svdrot import losses
 
 EPOCH = 64  # steps: 2,048 images, 32 at a time
 
 
 @dataclass(frozen=True)
-class Config(_training.Config):
-    heads: tuple[str, ...] = tuple(_comparison.HEADS)
+class Config(shared.training.Config):
+    heads: tuple[Head, ...] = tuple(HEADS)
     """Representations, or "raw": nine numbers, projected at inference only."""
     size: Count = 32
     """Pixels along each edge of an image."""
@@ -56,11 +57,11 @@ class Config(_training.Config):
     steps: Count = 30 * EPOCH
     learning_rate: Positive = 1e-3
     evaluations: Count = 20
-    out: Path = Path("runs/cube_image_pose")
+    out: Out = Path("runs/rotation/cube_image_pose")
 
     def __post_init__(self):
         super().__post_init__()
-        _comparison.check_heads(self.heads)
+        shared.heads.check(self.heads)
 
 
 FULL = Config(
@@ -72,7 +73,7 @@ FULL = Config(
     decay="none",
     warmup=0,
     clip=None,
-    out=Path("runs/cube_image_pose-full"),
+    out=Path("runs/rotation/cube_image_pose-full"),
 )
 
 EXPECTED = [(good, bad) for good in ("svd", "6d") for bad in ("quaternion", "axis_angle", "euler")]
@@ -80,7 +81,7 @@ EXPECTED = [(good, bad) for good in ("svd", "6d") for bad in ("quaternion", "axi
 
 @lru_cache(1)
 def load(images: int, size: int) -> list[tuple[Tensor, Tensor]]:
-    """Images (images, 3, size, size) and rotations, of training, of validation and of the test."""
+    """Return images (images, 3, size, size) and rotations, of training, of validation and of the test."""
     parts = []
     for seed in range(3):
         rotations = svdrot.random_rotation(images, generator=Generator().manual_seed(seed))
@@ -100,7 +101,7 @@ class ImagePose(nn.Module):
             nn.Linear(hidden, hidden),
             nn.ReLU(),
         )
-        self.head = svdrot.nn.RotationHead(hidden, *_comparison.HEADS[head])
+        self.head = svdrot.nn.RotationHead(hidden, *HEADS[head])
 
     def forward(self, images: Tensor) -> Tensor:
         return self.head(self.trunk(images))
@@ -114,7 +115,7 @@ def errors(model: nn.Module, images: Tensor, rotations: Tensor) -> Tensor:
     return torch.rad2deg(svdrot.geodesic_distance(model(images), rotations))
 
 
-def prepare(config: Config, head: str, seed: int) -> _training.Task:
+def prepare(config: Config, head: str, seed: int) -> shared.training.Task:
     model = ImagePose(head, config.size, config.hidden).to(config.device)
     training, validation, test = (
         (images.to(config.device), rotations.to(config.device))
@@ -125,7 +126,7 @@ def prepare(config: Config, head: str, seed: int) -> _training.Task:
         which = torch.randint(config.images, (config.batch,), device=config.device, generator=generator)
         return tuple(items[which] for items in training)
 
-    return _training.Task(
+    return shared.training.Task(
         model,
         draw,
         loss,
@@ -140,7 +141,7 @@ def prepare(config: Config, head: str, seed: int) -> _training.Task:
 
 def run(config: Config) -> _comparison.Rows:
     """Train what the run folder lacks, write the results, and return a row for each head and seed."""
-    results = _training.run(
+    results = shared.training.run(
         config, config.trainings, config.heads, prepare, data="rendered", free=_comparison.FREE
     )
     setting = (
@@ -155,7 +156,7 @@ def run(config: Config) -> _comparison.Rows:
 
 
 def about_training(results: _comparison.Results) -> str:
-    """Mean errors on the images that were learnt from."""
+    """Tell the mean errors on the images that were learned from."""
     found: dict[str, list[float]] = {}
     for (head, _), result in results.items():
         found.setdefault(head, []).append(result["examined"]["training_deg"])
@@ -164,4 +165,4 @@ def about_training(results: _comparison.Results) -> str:
 
 
 if __name__ == "__main__":
-    _run.main(run, Config(), __doc__, {"--full": FULL})
+    shared.run.main(run, Config(), __doc__, {"--full": FULL})

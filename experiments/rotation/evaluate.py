@@ -1,6 +1,6 @@
 """How well does a checkpoint of `landmark_alignment` align given clouds, turned by given rotations?
 
-Every cloud is centred and scaled as in training, `points` of its points are drawn, the same ones in every
+Every cloud is centered and scaled as in training, `points` of its points are drawn, the same ones in every
 run, and turned by every rotation; the network, which sees both, estimates it. Printed are the errors of one
 estimate, of estimates of what the earlier ones have left, and of the best of several starts, and the shares
 of errors below 5 and 10 degrees.
@@ -27,11 +27,11 @@ from torch import Generator, Tensor
 from tqdm import tqdm
 
 import svdrot
-from experiments import _results, _run
-from experiments._settings import Count, Seed, Settings, Threads
-from experiments.rotation._alignment_report import metrics
-from experiments.rotation._landmarks import normalised
-from experiments.rotation.landmark_alignment import errors, estimators, restore
+from experiments import shared
+from experiments.rotation._landmarks import normalized
+from experiments.rotation.landmark_alignment import LIMITS, errors, estimators, restore
+from experiments.shared.settings import Count, Seed, Settings, Threads
+from experiments.shared.statistics import metrics
 from svdrot.io.points import FORMATS, read_points
 from svdrot.io.text import is_number, rows_of, table
 
@@ -60,7 +60,7 @@ def main(config: Config) -> None:
         model, settings = restore(config.checkpoint)
         clouds, rotations = read_clouds(config.clouds, config.rotations), read_rotations(config.rotations)
     except ValueError as error:
-        raise _run.UserError(str(error)) from error
+        raise shared.run.UserError(str(error)) from error
     points = config.points or settings["points"]
     rows = []
     for name, passes, starts in estimators(settings["passes"], settings["starts"]):
@@ -70,11 +70,13 @@ def main(config: Config) -> None:
             for source, target in [drawn(cloud, points, config.seed, config.other_points)]
             for some in rotations.split(max(1, MANY // points))
         ]
-        figures = metrics(torch.cat(found, 1).numpy())
+        figures = metrics(torch.cat(found, 1), LIMITS)
         rows.append({"estimator": name, **{column: figures[column] for column in SHOWN}})
     copies = "other points" if config.other_points else "the same points"
     print(f"{len(clouds)} clouds, {len(rotations)} rotations; {points} points, {copies} for the copies.")
-    print(f"Errors in degrees, and shares below 5 and 10 degrees in percent.\n\n{_results.markdown(rows)}")
+    print(
+        f"Errors in degrees, and shares below 5 and 10 degrees in percent.\n\n{shared.results.markdown(rows)}"
+    )
 
 
 MANY = 1 << 16  # points at a time, of all rotated copies
@@ -82,15 +84,15 @@ SHOWN = ("mean", "median", "acc@5", "acc@10")
 
 
 def drawn(cloud: Tensor, points: int, seed: int, other: bool) -> tuple[Tensor, Tensor]:
-    """Points of a cloud and of its copy, each (points, 3), float32. Whatever else is in the folder."""
+    """Draw points of a cloud and of its copy, each (points, 3), float32, whatever else is in the folder."""
     generator = Generator().manual_seed(seed)
     which = torch.randint(len(cloud), (2, points), generator=generator)
-    source, target = normalised(cloud).float()[which]
+    source, target = normalized(cloud).float()[which]
     return source, target if other else source
 
 
 def read_clouds(folder: Path, rotations: Path | None = None) -> list[Tensor]:
-    """The clouds (points, 3) of a folder, but for the file `rotations`, float64, in the order of their names.
+    """Read the clouds (points, 3) of a folder, but for the file `rotations`, float64, sorted by name.
 
     Raises:
         FileNotFoundError: if there is no such folder, or no file of a cloud in it.
@@ -109,13 +111,13 @@ def read_clouds(folder: Path, rotations: Path | None = None) -> list[Tensor]:
     if not clouds:
         raise FileNotFoundError(f"{folder} has no clouds in files that end in {' '.join(FORMATS)}.")
     for path, cloud in clouds.items():
-        if not normalised(cloud).isfinite().all():
+        if not normalized(cloud).isfinite().all():
             raise ValueError(f"{path}: the points are all the same, or too far apart for float64.")
     return [*clouds.values()]
 
 
 def _read_cloud(path: Path) -> Tensor | None:
-    """None for a text that holds no cloud, such as notes or labels, which is told."""
+    """Read a cloud; None for a text that holds none, such as notes or labels, which is told."""
     try:
         return read_points(path, drop_nan=True)
     except ValueError as error:
@@ -129,7 +131,7 @@ TOLERANCE = 1e-3  # of the entries of a matrix and of the length of a quaternion
 
 
 def read_rotations(path: Path) -> Tensor:
-    """Rotations (K, 3, 3), float32, from a file of matrices, of rows of 9, or of quaternions.
+    """Read rotations (K, 3, 3), float32, from a file of matrices, of rows of 9, or of quaternions.
 
     Raises:
         FileNotFoundError: if there is no such file.
@@ -176,7 +178,7 @@ def _numbers(path: Path) -> np.ndarray:
 
 
 def _only(held: Any) -> Any:
-    """The one array of a file."""
+    """Return the one array of a file."""
     if not hasattr(held, "keys"):
         return held
     if len(names := [*held.keys()]) != 1:
@@ -185,7 +187,7 @@ def _only(held: Any) -> Any:
 
 
 def _columns(path: Path) -> np.ndarray:
-    """Rows of numbers, in our order where the first line names them."""
+    """Read rows of numbers, in our order where the first line names them."""
     data = path.read_bytes()
     rows = [(number, re.sub("[,;]", " ", line)) for number, line in rows_of(data)]
     first = data.decode(errors="replace").lstrip("\ufeff \r\n").split("\n", 1)[0]
@@ -205,7 +207,7 @@ def _columns(path: Path) -> np.ndarray:
 
 
 def _order(names: list[str]) -> list[int] | None:
-    """Where w x y z, or the rows of a matrix, stand among columns of these names; None if they are others."""
+    """Find where w x y z, or the rows of a matrix, stand among columns of these names; else None."""
     words = [re.sub(r"[^a-z0-9]", "", name.lower()) for name in names]
     quaternion = [re.sub(r"^(quat|rot|q|r)", "", word) for word in words]
     if sorted(quaternion) == sorted("wxyz"):
@@ -219,4 +221,4 @@ def _order(names: list[str]) -> list[int] | None:
 
 
 if __name__ == "__main__":
-    _run.main(main, Config, __doc__)
+    shared.run.main(main, Config, __doc__)

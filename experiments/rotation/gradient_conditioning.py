@@ -46,9 +46,8 @@ from torch import Tensor
 from torch.func import jacrev, vmap
 
 import svdrot
-from experiments import _results, _run
-from experiments._settings import Count, NotNegative, Seed, Settings
-from experiments.rotation._alignment_report import STYLES
+from experiments import shared
+from experiments.shared.settings import Count, NotNegative, Out, Seed, Settings
 from svdrot.nn import REPRESENTATIONS
 
 
@@ -63,11 +62,15 @@ class Config(Settings):
     matrices: Count = 2_000
     """In each hard case for the codes."""
     seed: Seed = 0
-    out: Path = Path("runs/gradient_conditioning")
-    """The results go here."""
+    out: Out = Path("runs/rotation/gradient_conditioning")
 
 
-FULL = Config(draws=10_000_000, jacobians=200_000, matrices=20_000)
+FULL = Config(
+    draws=10_000_000,
+    jacobians=200_000,
+    matrices=20_000,
+    out=Path("runs/rotation/gradient_conditioning-full"),
+)
 CHUNK = 1_000_000
 
 # Of normal 3x3 matrices: of 100,000 draws, and of all.
@@ -85,13 +88,13 @@ EXPECTED = {
 
 
 def signed_singular_values(m: Tensor) -> Tensor:
-    """Descending, the last with the sign of the determinant."""
+    """Return singular values, descending, the last with the sign of the determinant."""
     s = torch.linalg.svdvals(m)
     return torch.cat([s[..., :2], s[..., 2:] * torch.linalg.det(m).sign()[..., None]], -1)
 
 
 def spectrum(config: Config) -> tuple[list[dict[str, Any]], Tensor]:
-    """The rows of `EXPECTED`, and the gaps."""
+    """Measure the rows of `EXPECTED`, and the gaps."""
     generator = torch.Generator().manual_seed(config.seed)
     chunks = []
     for start in range(0, config.draws, CHUNK):
@@ -120,7 +123,7 @@ def spectrum(config: Config) -> tuple[list[dict[str, Any]], Tensor]:
 
 
 def _quantile(values: Tensor, q: float) -> tuple[float, float]:
-    """And its standard error: half the distance of the order statistics two deviations of a count apart."""
+    """Return a quantile and its standard error: half the way between values two deviations apart."""
     values = values.sort().values
     n = len(values)
     spread = math.sqrt(n * q * (1 - q))
@@ -135,7 +138,7 @@ STATES = ("untrained", "trained")
 
 
 def raw_numbers(name: str, state: str, config: Config) -> Tensor:
-    """What a head may put out, shape (jacobians, features): normal, or of a rotation with noise."""
+    """Draw what a head may put out, shape (jacobians, features): normal, or of a rotation with noise."""
     generator = torch.Generator().manual_seed(config.seed)
     shape = (config.jacobians, REPRESENTATIONS[name].features)
     normal = torch.randn(shape, dtype=torch.float64, generator=generator)
@@ -146,14 +149,14 @@ def raw_numbers(name: str, state: str, config: Config) -> Tensor:
 
 
 def jacobian_singular_values(name: str, raw: Tensor) -> Tensor:
-    """Of the map from raw numbers to the nine entries of a rotation, shape (jacobians, up to 9)."""
+    """Return those of the map from raw numbers to the nine entries of a rotation, (jacobians, up to 9)."""
     chunks = raw.split(20_000)
     maps = vmap(jacrev(REPRESENTATIONS[name].to_matrix))
     return torch.cat([torch.linalg.svdvals(maps(chunk).flatten(1, 2)) for chunk in chunks])
 
 
 def conditions(config: Config) -> tuple[list[dict[str, Any]], dict[str, Tensor]]:
-    """A row for each representation and state, and all conditions of the untrained."""
+    """Make a row for each representation and state, and all conditions of the untrained."""
     rows, untrained = [], {}
     for state in STATES:
         for name in REPRESENTATIONS:
@@ -177,7 +180,7 @@ def _tail(values: Tensor) -> float:
 
 
 def formula_error(config: Config) -> float:
-    """The largest relative difference of the Jacobian's singular values of "svd" from 2 / (s_i + s_j)."""
+    """Return the largest relative difference of "svd"'s Jacobian's singular values from 2 / (s_i + s_j)."""
     raw = raw_numbers("svd", "untrained", config)
     s = signed_singular_values(raw.unflatten(-1, (3, 3)))
     pairs = torch.stack([s[:, 1] + s[:, 2], s[:, 0] + s[:, 2], s[:, 0] + s[:, 1]], -1)
@@ -230,14 +233,14 @@ def usual(m: Tensor) -> Tensor:
 
 
 def through_determinant(m: Tensor) -> Tensor:
-    """The determinant itself, about ±1, in the place of its sign, and gradients through it."""
+    """Project with the determinant itself, about ±1, in the place of its sign, and gradients through it."""
     u, _, vh = torch.linalg.svd(m)
     det = torch.linalg.det(u @ vh)
     return u @ torch.diag_embed(torch.stack([torch.ones_like(det), torch.ones_like(det), det], -1)) @ vh
 
 
 def jittered(m: Tensor) -> Tensor:
-    """The folk remedy: noise of 1e-5 of the matrix before the decomposition."""
+    """Apply the folk remedy: noise of 1e-5 of the matrix before the decomposition."""
     noise = torch.randn(m.shape, generator=torch.Generator().manual_seed(0), dtype=m.dtype)
     return usual(m + 1e-5 * m.detach().norm(dim=(-2, -1), keepdim=True) * noise)
 
@@ -270,7 +273,7 @@ EXACT = {"identity": (1, 1, 1), "diagonal 2, 2, 1": (2, 2, 1), "zero": (0, 0, 0)
 
 
 def hard_case(name: str, n: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Matrices (n, 3, 3) in float64 with these singular values, and gradients C that come from above."""
+    """Draw matrices (n, 3, 3) in float64 with these singular values, and gradients C that come from above."""
     s = torch.tensor((SINGULAR_VALUES | EXACT)[name], dtype=torch.float64)
     u, v = svdrot.random_rotation(2, n, dtype=torch.float64, generator=generator)
     c = torch.randn(n, 3, 3, dtype=torch.float64, generator=generator)
@@ -278,7 +281,7 @@ def hard_case(name: str, n: int, generator: torch.Generator) -> tuple[Tensor, Te
 
 
 def exact_gradient(m: Tensor, c: Tensor) -> Tensor:
-    """Of <C, R(M)>. In the frames of M = U diag(s) Vᵀ, dR_ij = (dM_ij - dM_ji) / (s_i + s_j)."""
+    """Return that of <C, R(M)>. In the frames of M = U diag(s) Vᵀ, dR_ij = (dM_ij - dM_ji) / (s_i + s_j)."""
     u, s, vh = torch.linalg.svd(m)
     sign = torch.ones_like(s)
     sign[..., 2] = (torch.linalg.det(u) * torch.linalg.det(vh)).sign()
@@ -313,7 +316,7 @@ def codes(config: Config) -> list[dict[str, Any]]:
 
 
 def judged(gradient: Tensor, exact: Tensor | None) -> dict[str, float]:
-    """Share that is not finite; of the rest the largest norm, and error over the norm of the exact one."""
+    """Return the share that is not finite; of the rest the largest norm, and error over the exact norm."""
     finite = gradient.isfinite().flatten(1).all(-1)
     norm = gradient.flatten(1).norm(dim=-1)[finite]
     error = torch.tensor([math.nan])
@@ -330,7 +333,7 @@ DIFFERENCES = [10.0**-k for k in range(9)]
 
 
 def approach(config: Config) -> dict[str, list[float]]:
-    """Median relative errors in float32 at singular values 1, 1 - d/2, 1/2 - d/4, for `DIFFERENCES` d."""
+    """Return median relative errors in float32 at singular values 1, 1 - d/2, 1/2 - d/4, by difference d."""
     errors: dict[str, list[float]] = {code: [] for code in CODES}
     generator = torch.Generator().manual_seed(config.seed)
     u, v = svdrot.random_rotation(2, config.matrices, dtype=torch.float64, generator=generator)
@@ -372,10 +375,11 @@ def figure(results: dict[str, Any]) -> Figure:
     small = 100 * (gap < 0.1).double().mean().item()
     gaps.annotate(f"below 0.1: {small:.2f} %", (2.6, 0.4), color="#D55E00")
     gaps.set(xlabel="gap s₂ + s₃ of a normal 3x3 matrix", ylabel="density", xlim=(0, 5))
-    for name, condition in results["conditions"].items():
+    for name, style in shared.heads.styles(results["conditions"]).items():
+        condition = results["conditions"][name]
         descending = condition.sort(descending=True).values
         share = torch.arange(1, len(descending) + 1) / len(descending)
-        tails.loglog(descending, share, color=STYLES[name][0], ls=STYLES[name][1], label=name)
+        tails.loglog(descending, share, color=style.color, ls=style.dashes, label=name)
     tails.set(xlabel="condition of the Jacobian, normal raw numbers", ylabel="share above", xlim=(0.9, 1e3))
     tails.set_ylim(1e-4, 1.5)
     tails.legend(fontsize=8, loc="upper right", ncols=2)
@@ -464,8 +468,8 @@ def main(config: Config) -> None:
         "codes": f"Gradients of codes, {config.matrices:,} matrices, float32 and float64",
     }
     tables = {caption: results[name] for name, caption in captions.items()}
-    _results.write(config.out, config, tables, figure(results), verdict(results))
+    shared.results.write(config.out, config, tables, figure(results), verdict(results))
 
 
 if __name__ == "__main__":
-    _run.main(main, Config(), __doc__, {"--full": FULL})
+    shared.run.main(main, Config(), __doc__, {"--full": FULL})

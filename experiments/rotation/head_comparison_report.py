@@ -1,6 +1,6 @@
 """What do all experiments on rotation heads say together? One page, made from their results alone.
 
-Reads every `results.json` below a folder, and the run folder of the alignment. Trainings are the rows that
+Reads every `results.json` below a folder. Trainings are the rows that
 name a head (or a strategy of one), a seed and a mean error; for each experiment the heads are ordered by it,
 and two of them are called apart if both have at least five seeds and every training of the one beats every
 training of the other. Nothing is trained here, and nothing is said that the files do not hold: experiments
@@ -11,7 +11,6 @@ that are missing are named, with the command that makes them.
 It makes the published results with --out experiments/results/rotation/head_comparison_report.
 """
 
-import csv
 import json
 import os
 from collections.abc import Iterable, Iterator
@@ -21,25 +20,17 @@ from pathlib import Path
 from typing import Any
 
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator, NullLocator
 
-from experiments import _results, _run
-from experiments._settings import Settings
-from experiments.rotation import _comparison
-from experiments.rotation._alignment_report import spread
+from experiments import shared
+from experiments.shared.settings import Out, Settings
+from experiments.shared.statistics import DECIDING, decide, spread
 
 
 @dataclass(frozen=True)
 class Config(Settings):
     results: Path = Path("experiments/results/rotation")
     """Folder of the experiments' folders."""
-    alignment: tuple[Path, ...] = (
-        Path("experiments/results/pointcloud_alignment"),
-        Path("experiments/results/pointcloud_alignment_self_supervised"),
-    )
-    """Run folders of pointcloud_alignment, each with config.json and metrics.csv."""
-    out: Path = Path("runs/head_comparison_report")
-    """The page, report.md, and its figure go here."""
+    out: Out = Path("runs/rotation/head_comparison_report")
 
 
 QUESTIONS = {
@@ -62,7 +53,7 @@ class Experiment:
     machine: str
     commit: str
     verdict: str
-    tables: list[_results.Rows]
+    tables: list[shared.results.Rows]
 
     @property
     def name(self) -> str:
@@ -70,12 +61,14 @@ class Experiment:
 
     @property
     def subject(self) -> str:
-        """What the trainings compare: "head", "strategy" or nothing."""
+        """Return what the trainings compare: "head", "strategy" or nothing."""
         return next((subject for subject, _, _ in self._trained()), "")
 
     @property
-    def trainings(self) -> _results.Rows:
-        """Rows with head (or strategy, under that name), seed and mean; empty if nothing was trained."""
+    def trainings(self) -> shared.results.Rows:
+        """Return rows with head (or strategy, under that name), seed and mean; empty if nothing was
+        trained.
+        """
         return next(
             (
                 [{"head": row[subject], "seed": row["seed"], "mean": row[mean]} for row in rows]
@@ -84,7 +77,7 @@ class Experiment:
             [],
         )
 
-    def _trained(self) -> Iterator[tuple[str, str, _results.Rows]]:
+    def _trained(self) -> Iterator[tuple[str, str, shared.results.Rows]]:
         for rows in self.tables:
             for subject, mean in product(("head", "strategy"), ("mean", "mean deg")):
                 if rows and {subject, "seed", mean} <= rows[0].keys():
@@ -92,7 +85,7 @@ class Experiment:
 
     @property
     def heads(self) -> dict[str, list[float]]:
-        """Mean errors of the trainings of each head, the best head first."""
+        """Return mean errors of the trainings of each head, the best head first."""
         found: dict[str, list[float]] = {}
         for row in self.trainings:
             found.setdefault(row["head"], []).append(row["mean"])
@@ -100,14 +93,13 @@ class Experiment:
 
 
 def read(config: Config) -> list[Experiment]:
-    """The experiments that are there, in the order of `QUESTIONS`, others after them by name.
+    """Read the experiments that are there, in the order of `QUESTIONS`, others after them by name.
 
     Raises:
         FileNotFoundError: if there is none.
         ValueError: with the file, if one is not the results of an experiment.
     """
     experiments = [read_results(file) for file in sorted(config.results.glob("*/results.json"))]
-    experiments += [read_run_folder(folder) for folder in config.alignment if (folder / METRICS).exists()]
     if not experiments:
         raise FileNotFoundError(
             f"no */results.json in {config.results.resolve()}: run the experiments first."
@@ -116,31 +108,13 @@ def read(config: Config) -> list[Experiment]:
     return sorted(experiments, key=lambda e: (order.index(e.name) if e.name in order else len(order), e.name))
 
 
-METRICS = "metrics.csv"
-
-
 def read_results(file: Path) -> Experiment:
     try:
         content = json.loads(file.read_text())
         texts = {name: str(content[name]) for name in ("command", "machine", "commit", "verdict")}
         return Experiment(file.parent, **texts, tables=list(content["tables"].values()))
     except (ValueError, TypeError, AttributeError, KeyError) as error:
-        raise _run.UserError(f"{file} is not the results of an experiment: {error!r}.") from error
-
-
-def read_run_folder(folder: Path) -> Experiment:
-    """Trainings that came with config.json and metrics.csv, by the last command that added to them."""
-    made = json.loads((folder / "config.json").read_text())
-    with (folder / METRICS).open(newline="") as stream:
-        rows = [
-            {"head": row["head"], "seed": int(row["seed"]), "mean": float(row["mean"])}
-            for row in csv.DictReader(stream)
-        ]
-    settings, last = made["settings"], made["commands"][-1]
-    trainings = f"Trainings of {settings['steps']:,} steps on {settings['data']}"
-    verdict = f"{trainings}, {settings['loss']} loss, errors in degrees."
-    texts = {name: last[name] for name in ("command", "machine", "commit")}
-    return Experiment(folder, **texts, verdict=verdict, tables=[rows])
+        raise shared.run.UserError(f"{file} is not the results of an experiment: {error!r}.") from error
 
 
 def _mean(values: list[float]) -> float:
@@ -148,11 +122,11 @@ def _mean(values: list[float]) -> float:
 
 
 def ordered(experiment: Experiment) -> str:
-    """The heads, best first; `<` where a head is apart from the next one, `~` where it is not."""
+    """Write the heads, best first; `<` where a head is apart from the next one, `~` where it is not."""
     heads = list(experiment.heads)
     text = heads[0]
     for head, following in pairwise(heads):
-        (line,) = _comparison.decide(experiment.trainings, [(head, following)]) or [{"decided": "no"}]
+        (line,) = decide(experiment.trainings, [(head, following)]) or [{"decided": "no"}]
         text += f" {'<' if line['decided'] == 'yes' else '~'} {following}"
     return text
 
@@ -162,14 +136,12 @@ def of_heads(experiments: Iterable[Experiment]) -> list[Experiment]:
 
 
 def all_heads(experiments: Iterable[Experiment]) -> list[str]:
-    """In the order of `_comparison.HEADS`, others after them."""
-    names = {head for experiment in of_heads(experiments) for head in experiment.heads}
-    known = list(_comparison.HEADS)
-    return sorted(names, key=lambda head: (known.index(head) if head in known else len(known), head))
+    """List the heads of any experiment, in the order of the library's; others after them."""
+    return shared.heads.ordered(head for experiment in of_heads(experiments) for head in experiment.heads)
 
 
-def ratios(experiments: list[Experiment]) -> _results.Rows:
-    """A row for each head: its mean errors over that of the best head, in every experiment that trains."""
+def ratios(experiments: list[Experiment]) -> shared.results.Rows:
+    """Make a row for each head: its mean errors over that of the best, in every experiment that trains."""
     rows = []
     for head in all_heads(experiments):
         row: dict[str, Any] = {"head": head}
@@ -186,8 +158,8 @@ AHEAD = ("svd", "6d")  # which are compared with every other head
 COLUMNS = {"yes": "the head is ahead in", "the contrary": "the other is ahead in", "no": "not apart in"}
 
 
-def pairs(experiments: list[Experiment]) -> _results.Rows:
-    """In which experiments two heads are apart, and which way."""
+def pairs(experiments: list[Experiment]) -> shared.results.Rows:
+    """Tell in which experiments two heads are apart, and which way."""
     rows = []
     for number, first in enumerate(AHEAD):
         for second in all_heads(experiments):
@@ -195,7 +167,7 @@ def pairs(experiments: list[Experiment]) -> _results.Rows:
                 continue
             where: dict[str, list[str]] = {key: [] for key in COLUMNS}
             for experiment in of_heads(experiments):
-                for line in _comparison.decide(experiment.trainings, [(first, second)]):
+                for line in decide(experiment.trainings, [(first, second)]):
                     where["no" if line["decided"].startswith("no") else line["decided"]].append(
                         experiment.name
                     )
@@ -206,40 +178,38 @@ def pairs(experiments: list[Experiment]) -> _results.Rows:
 
 
 def figure(experiments: list[Experiment]) -> Figure:
-    """A panel for each experiment that trains: the mean error of every training, by head."""
+    """Draw a panel for each experiment that trains: the mean error of every training, by head."""
     trained = [experiment for experiment in experiments if experiment.heads]
     columns = max(1, min(3, len(trained)))
     rows = max(1, -(-len(trained) // columns))
     panels = Figure(figsize=(4.6 * columns, 3.8 * rows), layout="constrained")
     axes = panels.subplots(rows, columns, squeeze=False).flat
+    styles = shared.heads.styles(head for experiment in trained for head in experiment.heads)
     for axis, experiment in zip_longest(axes, trained):
         if experiment is None:
             axis.set_axis_off()
             continue
         for place, (head, values) in enumerate(experiment.heads.items()):
-            colour, _ = _comparison.STYLES.get(head, ("#444444", "-"))
-            axis.plot(values, [place] * len(values), "o", color=colour, alpha=0.6, ms=5)
+            axis.plot(values, [place] * len(values), "o", color=styles[head].color, alpha=0.6, ms=5)
             axis.plot([_mean(values)], [place], "|", color="black", ms=14)
         axis.set_yticks(range(len(experiment.heads)), list(experiment.heads))
         axis.invert_yaxis()
         axis.set(xscale="log", xlabel="mean error of a training", title=experiment.name)
-        axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-        axis.xaxis.set_major_formatter("{x:g}")
-        axis.xaxis.set_minor_locator(NullLocator())
+        shared.figures.plain_log(axis.xaxis)
         axis.grid(axis="x", alpha=0.3)
     return panels
 
 
 def page(experiments: list[Experiment], out: Path) -> str:
-    """The report in Markdown, with links from the folder `out`."""
+    """Write the report in Markdown, with links from the folder `out`."""
     names = {experiment.name for experiment in experiments}
     missing = [name for name in QUESTIONS if name not in names]
-    parts = [f"# Which head for rotations?\n\n`{_run.command()}`"]
+    parts = [f"# Which head for rotations?\n\n`{shared.run.command()}`"]
     if of_heads(experiments):
         parts += ["## Trainings\n\n" + TRAININGS, "![mean errors](figure.png)"]
-        parts += [_results.markdown(ratios(experiments))]
+        parts += [shared.results.markdown(ratios(experiments))]
         parts += ["\n".join(f"* {e.name}: {ordered(e)}" for e in experiments if e.heads)]
-        parts += ["## What is decided\n\n" + DECIDED, _results.markdown(pairs(experiments))]
+        parts += ["## What is decided\n\n" + DECIDED, shared.results.markdown(pairs(experiments))]
     parts += ["## What is not\n\n" + "\n".join(f"* {line}" for line in limits(experiments, missing))]
     parts += ["## Each experiment", *(section(experiment, out) for experiment in experiments)]
     return "\n\n".join(parts) + "\n"
@@ -248,7 +218,7 @@ def page(experiments: list[Experiment], out: Path) -> str:
 TRAININGS = (
     "Mean errors over that of the best head of the experiment, mean ± standard deviation over the seeds, and"
     " in brackets how many these are. Below, heads from best to worst: `<` where every training of a head"
-    f" beats every training of the next one, with {_comparison.DECIDING} seeds or more of each, `~` where"
+    f" beats every training of the next one, with {DECIDING} seeds or more of each, `~` where"
     " not."
 )
 DECIDED = "Two heads are apart where `<` would stand between them."
@@ -261,9 +231,9 @@ def limits(experiments: list[Experiment], missing: list[str]) -> list[str]:
         for name in missing
     ]
     for experiment in experiments:
-        few = [head for head, values in experiment.heads.items() if len(values) < _comparison.DECIDING]
+        few = [head for head, values in experiment.heads.items() if len(values) < DECIDING]
         if few:
-            lines.append(f"{experiment.name}: fewer than {_comparison.DECIDING} seeds of {', '.join(few)}.")
+            lines.append(f"{experiment.name}: fewer than {DECIDING} seeds of {', '.join(few)}.")
     return [*lines, *ALWAYS]
 
 
@@ -290,14 +260,14 @@ def section(experiment: Experiment, out: Path) -> str:
 
 def main(config: Config) -> None:
     experiments = read(config)
-    text = page(experiments, config.out)
-    with _run.replacing(config.out / "report.md") as new:
+    text, picture = page(experiments, config.out), shared.results.drawn(figure(experiments))
+    with shared.run.replacing(config.out / "report.md") as new:
         new.write_text(text)
-    with _run.replacing(config.out / "figure.png") as new:
-        figure(experiments).savefig(new, dpi=130)
+    with shared.run.replacing(config.out / "figure.png") as new:
+        new.write_bytes(picture)
     print(text)
     print(f"In {config.out}: report.md, figure.png.")
 
 
 if __name__ == "__main__":
-    _run.main(main, Config(), __doc__)
+    shared.run.main(main, Config(), __doc__)

@@ -4,7 +4,7 @@ A network sees the positions of the 57 nodes of a skeleton and puts out a rotati
 the loss is how far forward kinematics then leaves the nodes from where they were. Frames are of people in
 motion, turned about the vertical at random; whole clips are held out.
 
-Expected, errors in centimetres: 6d 1.9, 5d 2.0, quaternion 3.3, raw matrices 22.9 (Zhou 2019); svd 0.721, 6d
+Expected, errors in centimeters: 6d 1.9, 5d 2.0, quaternion 3.3, raw matrices 22.9 (Zhou 2019); svd 0.721, 6d
 0.796, rotation vector 1.695, quaternion 1.948 (Brégier 2021); svd 1.61, 6d 1.70 (Levinson 2020). So {svd, 6d}
 before {quaternion, axis-angle, Euler}, these before raw, and svd before 6d by little. Most joints hardly turn
 (half of these angles are below 3 degrees), which flatters heads of few numbers: what separates them is the
@@ -14,7 +14,7 @@ first joint, turned all around. After a short training errors are several times 
     python -m experiments.rotation.inverse_kinematics --full             as published: days on a CPU
 
 The first makes the published results with --out experiments/results/rotation/inverse_kinematics
---run-folder runs/inverse_kinematics.
+--run-folder runs/rotation/inverse_kinematics.
 
 `--full` takes frames of all clips for a step where the published code takes 16 to 64 successive frames of
 one, and 2,000,000 steps, after which it was evaluated.
@@ -34,17 +34,18 @@ from torch import Generator, Tensor, nn
 
 import svdrot
 from datasets import bvh, motion
-from experiments import _data, _run, _training
-from experiments._settings import Count, NotNegative, Seed
+from experiments import shared
 from experiments.rotation import _comparison
+from experiments.shared.heads import HEADS, Head
+from experiments.shared.settings import Count, NotNegative, Out, Seed
 from svdrot.nn import REPRESENTATIONS, STRATEGIES
 
 
 @dataclass(frozen=True)
-class Config(_training.Config):
+class Config(shared.training.Config):
     root: Path = Path("data/mocap_ik")
     """Folder of the skeleton and the clips."""
-    heads: tuple[str, ...] = tuple(_comparison.HEADS)
+    heads: tuple[Head, ...] = tuple(HEADS)
     """Representations, or "raw": nine numbers, projected at inference only."""
     batch: Count = 64
     """Frames of a step."""
@@ -57,11 +58,11 @@ class Config(_training.Config):
     seeds: tuple[Seed, ...] = (0, 1, 2, 3, 4)
     steps: Count = 1_200
     evaluations: Count = 20
-    out: Path = Path("runs/inverse_kinematics")
+    out: Out = Path("runs/rotation/inverse_kinematics")
 
     def __post_init__(self):
         super().__post_init__()
-        _comparison.check_heads(self.heads)
+        shared.heads.check(self.heads)
 
 
 FULL = Config(
@@ -73,7 +74,7 @@ FULL = Config(
     clip=None,
     evaluations=200,
     checkpoint_every=10_000,
-    out=Path("runs/inverse_kinematics-full"),
+    out=Path("runs/rotation/inverse_kinematics-full"),
 )
 
 EXPECTED = [(good, bad) for good in ("svd", "6d") for bad in ("quaternion", "axis_angle", "euler", "raw")]
@@ -82,7 +83,7 @@ EXPECTED += [("svd", "6d")]
 
 @dataclass(frozen=True)
 class Data:
-    skeleton: bvh.Skeleton  # offsets in metres
+    skeleton: bvh.Skeleton  # offsets in meters
     training: Tensor  # rotations of the joints, (frames, joints, 3, 3)
     held_out: Tensor
 
@@ -95,14 +96,14 @@ class Data:
 
 @lru_cache(1)
 def load(root: Path) -> Data:
-    with _data.reading(root, "mocap_ik"):
+    with shared.data.reading(root, "mocap_ik"):
         clips = motion.load(root)
         parts = [torch.cat([clips[k] for k in part]) for part in motion.split(clips)]
     skeleton = clips.skeleton
-    metres = bvh.Skeleton(
+    meters = bvh.Skeleton(
         skeleton.names, skeleton.parents, skeleton.offsets / 100, skeleton.joints, skeleton.channels
     )
-    return Data(metres, *parts)
+    return Data(meters, *parts)
 
 
 class InverseKinematics(nn.Module):
@@ -110,7 +111,7 @@ class InverseKinematics(nn.Module):
 
     def __init__(self, skeleton: bvh.Skeleton, head: str, hidden: int, slope: float):
         super().__init__()
-        self.representation, strategy = _comparison.HEADS[head]
+        self.representation, strategy = HEADS[head]
         joints, features = len(skeleton.joints), REPRESENTATIONS[self.representation].features
         self.trunk = nn.Sequential(
             nn.Linear(3 * len(skeleton.names), hidden),
@@ -128,13 +129,13 @@ class InverseKinematics(nn.Module):
 
 
 def turned(rotations: Tensor, angle: Tensor) -> Tensor:
-    """Frames turned about the vertical, which is y, by angles (frames,): all follow the first joint."""
+    """Turn frames about the vertical, which is y, by angles (frames,): all follow the first joint."""
     zero = torch.zeros_like(angle)
     yaw = svdrot.axis_angle_to_matrix(torch.stack((zero, angle, zero), -1))
     return torch.cat(((yaw @ rotations[:, 0])[:, None], rotations[:, 1:]), 1)
 
 
-def prepare(config: Config, head: str, seed: int) -> _training.Task:
+def prepare(config: Config, head: str, seed: int) -> shared.training.Task:
     data = load(config.root)
     skeleton, training = data.skeleton, data.training.to(config.device)
     model = InverseKinematics(skeleton, head, config.hidden, config.slope).to(config.device)
@@ -154,11 +155,11 @@ def prepare(config: Config, head: str, seed: int) -> _training.Task:
         return off.mean() + config.near_root * off[:, beside_root].mean()
 
     def errors(model: nn.Module, positions: Tensor) -> Tensor:
-        """Of each frame, the mean distance of its nodes in centimetres."""
+        """Return for each frame the mean distance of its nodes in centimeters."""
         off = bvh.forward_kinematics(skeleton, model(positions)) - positions
         return 100 * off.norm(dim=-1).mean(-1)
 
-    return _training.Task(
+    return shared.training.Task(
         model,
         draw,
         loss,
@@ -172,7 +173,9 @@ def run(config: Config) -> _comparison.Rows:
     """Train what the run folder lacks, write the results, and return a row for each head and seed."""
     data = load(config.root)
     free = ("root", *_comparison.FREE)
-    results = _training.run(config, config.trainings, config.heads, prepare, data=data.digest(), free=free)
+    results = shared.training.run(
+        config, config.trainings, config.heads, prepare, data=data.digest(), free=free
+    )
     setting = (
         f"{len(data.training):,} frames of training and {len(data.held_out):,} of held-out clips;"
         f" {config.steps:,} steps of {config.batch} frames, three layers of {config.hidden}, learning rate"
@@ -195,4 +198,4 @@ def run(config: Config) -> _comparison.Rows:
 
 
 if __name__ == "__main__":
-    _run.main(run, Config(), __doc__, {"--full": FULL})
+    shared.run.main(run, Config(), __doc__, {"--full": FULL})

@@ -1,4 +1,4 @@
-r"""How well can an svd head align aeroplanes after half an hour on two cores? The checkpoint of `evaluate`.
+r"""How well can an svd head align airplanes after half an hour on two cores? The checkpoint of `evaluate`.
 
 The benchmark is that of `experiments.rotation.pointcloud_alignment`; the network is made for what its head
 does. It sends a cloud to K vectors, its landmarks, by a PointNet that knows nothing of rotations. With
@@ -16,8 +16,8 @@ That is the protocol, and no more: what the landmarks hold on to are the very po
 points of the same object, as two scans of it are, they are others, and the estimates worthless. A network
 that learns from such copies too (`--other-points 0.5`: half of the clouds) aligns both, each less exactly.
 
-Clouds are centred and scaled to a root mean square of 1: the way from the origin to the centre of an
-uncentred cloud, which turns with it, tells of the rotation, and would mean nothing in other clouds.
+Clouds are centered and scaled to a root mean square of 1: the way from the origin to the center of an
+uncentered cloud, which turns with it, tells of the rotation, and would mean nothing in other clouds.
 
 Expected, from a minute of training on one core, after which the siamese network was at 26 degrees and this
 one at 6, 1.2 when repeated: 3 degrees for one estimate after the half hour, and below 1 when it is
@@ -27,10 +27,10 @@ repeated.
     torchrun --nproc_per_node 2 -m experiments.rotation.landmark_alignment --other-points 0.5
     python -m experiments.rotation.landmark_alignment --threads 2               slower
 
-The first two make the published results with --out experiments/results/rotation/NAME --run-folder runs/NAME,
-where NAME is landmark_alignment and landmark_alignment_other_points.
+The first two make the published results with --out experiments/results/rotation/NAME
+--run-folder runs/rotation/NAME, where NAME is landmark_alignment and landmark_alignment_other_points.
 
-The errors are of the 400 held-out aeroplanes and fixed rotations of each. The checkpoint beside the table
+The errors are of the 400 held-out airplanes and fixed rotations of each. The checkpoint beside the table
 has the weights and all that it takes to build the network.
 """
 
@@ -45,22 +45,22 @@ from matplotlib.figure import Figure
 from torch import Generator, Tensor, nn
 
 import svdrot
-from experiments import _results, _run, _training
-from experiments._settings import Amount, Count, Positive, Share, Threads
-from experiments._training import Task
-from experiments.rotation import _clouds
-from experiments.rotation._alignment_report import metrics
-from experiments.rotation._clouds import Clouds
-from experiments.rotation._landmarks import LandmarkPointNet, Shape, align, normalised, pairs_of
+from experiments import shared
+from experiments.rotation._landmarks import LandmarkPointNet, Shape, align, normalized, pairs_of
+from experiments.shared.clouds import Clouds
+from experiments.shared.settings import Amount, Count, Out, Positive, Share, Threads
+from experiments.shared.statistics import metrics
+from experiments.shared.training import Task
 
+LIMITS = (5, 10)  # degrees
 CHECKPOINT = "svd.pth"
 
 
 @dataclass(frozen=True)
-class Config(_training.Config):
+class Config(shared.training.Config):
     root: Path = Path("data/planes")
-    """Folder of the aeroplanes: of the packed file, or the original pc_plane."""
-    out: Path = Path("runs/landmark_alignment")
+    """Folder of the airplanes: of the packed file, or the original pc_plane."""
+    out: Out = Path("runs/rotation/landmark_alignment")
     steps: Count = 24_000
     optimizer: Literal["adamw", "muon"] = "muon"
     learning_rate: Positive = 5e-3
@@ -88,14 +88,14 @@ class Config(_training.Config):
         super().__post_init__()
 
 
-def load(root: Path) -> _clouds.Data:
-    data = _clouds.aeroplanes(root)
-    return _clouds.Data(*(_normalised(clouds) for clouds in (data.training, data.validation)))
+def load(root: Path) -> shared.clouds.Data:
+    data = shared.clouds.airplanes(root)
+    return shared.clouds.Data(*(_normalized(clouds) for clouds in (data.training, data.validation)))
 
 
-def _normalised(clouds: Clouds) -> Clouds:
+def _normalized(clouds: Clouds) -> Clouds:
     rows = zip(clouds.points, clouds.sizes.tolist(), strict=True)
-    return Clouds.pack([normalised(points[:size]).numpy() for points, size in rows])
+    return Clouds.pack([normalized(points[:size]).numpy() for points, size in rows])
 
 
 def prepare(config: Config, variant: str, seed: int) -> Task:
@@ -145,14 +145,14 @@ CURVES = {
 
 
 def estimators(passes: int, starts: int) -> list[tuple[str, int, int]]:
-    """Names, passes and starts."""
+    """List names, passes and starts."""
     many = (f"{passes} passes, best of {starts} starts", passes, starts)
     return [("one estimate", 1, 1), (f"{passes} passes", passes, 1), many]
 
 
 def examination(config: Config, clouds: Clouds) -> tuple[Tensor, Tensor, Tensor]:
-    """Held-out clouds and the same of other points, each (clouds, points, 3), and rotations (clouds,
-    rotations, 3, 3), always the same."""
+    """Draw held-out clouds and the same of other points, each (clouds, points, 3), and rotations
+    (clouds, rotations, 3, 3), always the same."""
     generator, device = Generator().manual_seed(0), clouds.sizes.device
     everyone = torch.arange(len(clouds.sizes))
     source = clouds.to("cpu").draw(everyone, config.points, generator)
@@ -162,7 +162,7 @@ def examination(config: Config, clouds: Clouds) -> tuple[Tensor, Tensor, Tensor]
 
 
 def errors(model: Any, source: Tensor, target: Tensor, truth: Tensor, passes: int, starts: int) -> Tensor:
-    """Angles (clouds, copies) in degrees, on the CPU, of clouds and their copies; some clouds at a time."""
+    """Return angles (clouds, copies) in degrees, on the CPU, of clouds and copies; some clouds at a time."""
     found = [
         svdrot.geodesic_distance(align(model, cloud[:, None], copies, passes, starts), r)
         for cloud, copies, r in zip(*(tensor.split(FEW) for tensor in (source, target, truth)), strict=True)
@@ -178,29 +178,29 @@ FEW = 32  # clouds
 
 def main(config: Config) -> None:
     digest = load(config.root).digest()
-    results = _training.run(config, config.trainings, ["svd"], prepare, data=digest, free=("root",))
+    results = shared.training.run(config, config.trainings, ["svd"], prepare, data=digest, free=("root",))
     result = results["svd", config.seeds[0]]
     save(config.out / CHECKPOINT, config, result["model"])
     rows = [
-        {"estimator": name, "seed": seed, **metrics(examined.numpy())}
+        {"estimator": name, "seed": seed, **metrics(examined, LIMITS)}
         for (_, seed), result in results.items()
         for name, examined in result["examined"].items()
     ]
-    tables = {f"Errors on held-out aeroplanes after {result['seconds'] / 60:.1f} minutes": rows}
-    _results.write(config.out, config, tables, figure(result), verdict(result))
+    tables = {f"Errors on held-out airplanes after {result['seconds'] / 60:.1f} minutes": rows}
+    shared.results.write(config.out, config, tables, figure(result), verdict(result))
 
 
 def save(file: Path, config: Config, weights: dict[str, Tensor]) -> None:
-    """What `evaluate` needs, loadable with `weights_only=True`."""
+    """Save what `evaluate` needs, loadable with `weights_only=True`."""
     settings = {
         "shape": asdict(config.shape),
         **{n: getattr(config, n) for n in ("points", "passes", "starts")},
     }
-    _run.save(file, {"config": settings, "state_dict": weights})
+    shared.run.save(file, {"config": settings, "state_dict": weights})
 
 
 def restore(file: Path) -> tuple[LandmarkPointNet, dict[str, Any]]:
-    """The network of a checkpoint, and its settings.
+    """Load the network of a checkpoint, and its settings.
 
     Raises:
         ValueError: if it is no checkpoint of this experiment.
@@ -217,7 +217,7 @@ def restore(file: Path) -> tuple[LandmarkPointNet, dict[str, Any]]:
 
 
 def verdict(result: dict[str, Any]) -> str:
-    rows = [metrics(found.numpy()) for found in result["examined"].values()]
+    rows = [metrics(found) for found in result["examined"].values()]
     (one, repeated, best), other = rows[:3], rows[3:]
     means, medians = (", ".join(f"{row[name]:.2f}" for row in other) for name in ("mean", "median"))
     said = [
@@ -235,15 +235,15 @@ def figure(result: dict[str, Any]) -> Figure:
     panels = Figure(figsize=(12, 5), layout="constrained")
     curve, spread = panels.subplots(1, 2)
     minutes = [point["seconds"] / 60 for point in result["curve"]]
-    for (name, label), colour in zip(CURVES.items(), COLOURS, strict=True):
-        curve.plot(minutes, [point[name] for point in result["curve"]], "o-", ms=3, color=colour, label=label)
+    for (name, label), color in zip(CURVES.items(), COLORS, strict=True):
+        curve.plot(minutes, [point[name] for point in result["curve"]], "o-", ms=3, color=color, label=label)
     curve.set(yscale="log", xlabel="minutes of training", ylabel="mean error, degrees")
-    curve.set_title("held-out aeroplanes while learning")
+    curve.set_title("held-out airplanes while learning")
     q = torch.linspace(0, 1, 500, dtype=torch.float64)
-    styles = product(("-", "--"), COLOURS)
-    for (name, found), (line, colour) in zip(result["examined"].items(), styles, strict=True):
+    styles = product(("-", "--"), COLORS)
+    for (name, found), (line, color) in zip(result["examined"].items(), styles, strict=True):
         angles = found.double().flatten().quantile(q).clamp_min(1e-3)
-        spread.plot(100 * q, angles, line, color=colour, label=name)
+        spread.plot(100 * q, angles, line, color=color, label=name)
     spread.set(yscale="log", xlabel="percentile", ylabel="error, degrees", title="at the end")
     for axes in (curve, spread):
         axes.yaxis.set_major_formatter("{x:g}")
@@ -253,8 +253,8 @@ def figure(result: dict[str, Any]) -> Figure:
     return panels
 
 
-COLOURS = ("#0072B2", "#D55E00", "#009E73")
+COLORS = ("#0072B2", "#D55E00", "#009E73")
 
 
 if __name__ == "__main__":
-    _run.main(main, Config(), __doc__)
+    shared.run.main(main, Config(), __doc__)

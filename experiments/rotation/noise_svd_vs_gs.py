@@ -37,8 +37,8 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 import svdrot
-from experiments import _results, _run
-from experiments._settings import Count, Positive, Seed, Settings
+from experiments import shared
+from experiments.shared.settings import Count, Out, Positive, Seed, Settings
 
 Noise = Literal["normal", "uniform", "signs", "turned columns"]
 
@@ -51,11 +51,10 @@ class Config(Settings):
     """Turned columns take those up to 0.5."""
     noises: tuple[Noise, ...] = ("normal", "uniform", "signs", "turned columns")
     seed: Seed = 0
-    out: Path = Path("runs/noise_svd_vs_gs")
-    """The results go here."""
+    out: Out = Path("runs/rotation/noise_svd_vs_gs")
 
 
-FULL = Config(draws=2_000_000)
+FULL = Config(draws=2_000_000, out=Path("runs/rotation/noise_svd_vs_gs-full"))
 CHUNK = 100_000  # draws at a time
 
 MEASURES = ("E SVD", "E GS", "ratio", "left SVD", "left GS", "deg SVD", "deg GS", "GS nearer", "det < 0")
@@ -82,7 +81,7 @@ EXPECTED = {
 
 
 def noisy(kind: Noise, sigma: float, rotation: Tensor, rng: np.random.Generator) -> tuple[Tensor, float]:
-    """Noisy copies of rotations (draws, 3, 3), and the deviation s of their entries to first order."""
+    """Make noisy copies of rotations (draws, 3, 3), and the deviation s of their entries to first order."""
     if kind == "turned columns":
         kappa = 1024 * (0.5 - sigma) + 64
         turned, resultant = _turned_columns(rotation, kappa, rng)
@@ -97,7 +96,7 @@ def noisy(kind: Noise, sigma: float, rotation: Tensor, rng: np.random.Generator)
 
 
 def _turned_columns(rotation: Tensor, kappa: float, rng: np.random.Generator) -> tuple[Tensor, float]:
-    """The columns turned, and the mean cosine of the angles."""
+    """Return the columns turned, and the mean cosine of the angles."""
     from scipy.special import ive
 
     shape = (len(rotation), 1, 3)
@@ -109,7 +108,7 @@ def _turned_columns(rotation: Tensor, kappa: float, rng: np.random.Generator) ->
 
 
 def errors(kind: Noise, sigma: float, config: Config) -> tuple[dict[str, Tensor], float]:
-    """Per draw: squared errors and residuals over s², angles in degrees, and whether det < 0. And s."""
+    """Return for each draw squared errors and residuals over s², angles in degrees, and det < 0; and s."""
     rng = np.random.default_rng([config.seed, config.noises.index(kind), config.sigmas.index(sigma)])
     chunks, s = [], 0.0
     for start in range(0, config.draws, CHUNK):
@@ -133,7 +132,7 @@ def errors(kind: Noise, sigma: float, config: Config) -> tuple[dict[str, Tensor]
 
 
 def estimated(found: dict[str, Tensor]) -> dict[str, tuple[float, float]]:
-    """Mean and its standard error of every measure."""
+    """Return mean and standard error of every measure."""
     draws = math.sqrt(len(found["E GS"]))
     values = {name: (x.mean().item(), x.std().item() / draws) for name, x in found.items()}
     # Of a ratio of means a / b, to first order, the error is that of the mean of (x - (a / b) y) / b.
@@ -165,7 +164,7 @@ QUANTILES = torch.tensor([0.05, 0.25, 0.5, 0.75, 0.95], dtype=torch.float64)
 
 
 def compared(sigma: float, values: dict[str, tuple[float, float]], draws: int) -> list[dict[str, Any]]:
-    """Each measure beside what was expected of it, and their difference in standard errors of it."""
+    """Put each measure beside what was expected of it, and their difference in standard errors of it."""
     if sigma not in EXPECTED:
         return []
     rows = []
@@ -195,27 +194,27 @@ def _first_order(name: str, sigma: float) -> float:
 
 
 def _decimals(value: float) -> int:
-    """Of a number as it is written in the table; shares have at least three."""
+    """Count those of a number as it is written in the table; shares have at least three."""
     return max(3 if value < 0.5 else 2, len(f"{value:g}".partition(".")[2]))
 
 
-COLOURS = {"normal": "#000000", "uniform": "#0072B2", "signs": "#009E73", "turned columns": "#D55E00"}
+COLORS = {"normal": "#000000", "uniform": "#0072B2", "signs": "#009E73", "turned columns": "#D55E00"}
 
 
 def figure(results: dict[str, Any]) -> Figure:
     panels = Figure(figsize=(13, 4.2), layout="constrained")
     left, middle, right = panels.subplots(1, 3)
-    for kind, colour in COLOURS.items():
+    for kind, color in COLORS.items():
         rows = [row for row in results["rows"] if row["noise"] == kind]
         s = [row["s"] for row in rows]
         for name, dashes in (("SVD", "-"), ("GS", "--")):
             error = [3 * row[f"± E {name}"] for row in rows]
-            left.errorbar(s, [row[f"E {name}"] for row in rows], error, color=colour, ls=dashes, marker=".")
+            left.errorbar(s, [row[f"E {name}"] for row in rows], error, color=color, ls=dashes, marker=".")
         middle.errorbar(
             s,
             [row["ratio"] for row in rows],
             [3 * row["± ratio"] for row in rows],
-            color=colour,
+            color=color,
             marker=".",
             label=kind,
         )
@@ -265,7 +264,7 @@ def verdict(results: dict[str, Any], config: Config) -> str:
 
 
 def readable(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The rows with a standard error written behind what it is of."""
+    """Return the rows with a standard error written behind what it is of."""
     shown = []
     for row in rows:
         merged = {
@@ -284,8 +283,8 @@ def main(config: Config) -> None:
     tables = {caption: readable(results["rows"])}
     if results["checks"]:
         tables[checks] = results["checks"]
-    _results.write(config.out, config, tables, figure(results), verdict(results, config))
+    shared.results.write(config.out, config, tables, figure(results), verdict(results, config))
 
 
 if __name__ == "__main__":
-    _run.main(main, Config(), __doc__, {"--full": FULL})
+    shared.run.main(main, Config(), __doc__, {"--full": FULL})

@@ -12,7 +12,7 @@ the same is expected as of 6d.
     python -m experiments.rotation.sanity_autoencoder --full             500,000 steps, as published
 
 The first makes the published results with --out experiments/results/rotation/sanity_autoencoder
---run-folder runs/sanity_autoencoder.
+--run-folder runs/rotation/sanity_autoencoder.
 
 Protocol: Zhou et al., "On the Continuity of Rotation Representations in Neural Networks", CVPR 2019, section
 5.1 and the published code.
@@ -26,15 +26,16 @@ import torch
 from torch import Generator, Tensor, nn
 
 import svdrot
-from experiments import _run, _training
-from experiments._settings import Count, NotNegative, Positive, Seed
+from experiments import shared
 from experiments.rotation import _comparison
+from experiments.shared.heads import HEADS, Head
+from experiments.shared.settings import Count, NotNegative, Out, Positive, Seed
 from svdrot import losses
 
 
 @dataclass(frozen=True)
-class Config(_training.Config):
-    heads: tuple[str, ...] = tuple(_comparison.HEADS)
+class Config(shared.training.Config):
+    heads: tuple[Head, ...] = tuple(HEADS)
     """Representations, or "raw": nine numbers, projected at inference only."""
     loss: Literal["chordal", "geodesic"] = "chordal"
     """Mean squared difference of the entries, or mean angle; raw matrices have no angle."""
@@ -50,11 +51,11 @@ class Config(_training.Config):
     steps: Count = 4_000
     learning_rate: Positive = 1e-3
     checkpoint_every: Count = 2_000
-    out: Path = Path("runs/sanity_autoencoder")
+    out: Out = Path("runs/rotation/sanity_autoencoder")
 
     def __post_init__(self):
         super().__post_init__()
-        _comparison.check_heads(self.heads)
+        shared.heads.check(self.heads)
         if self.loss == "geodesic" and "raw" in self.heads:
             raise ValueError('`loss` "geodesic" asks for rotations: leave "raw" out of `heads`.')
 
@@ -66,7 +67,7 @@ FULL = Config(
     warmup=0,
     clip=None,
     evaluations=50,
-    out=Path("runs/sanity_autoencoder-full"),
+    out=Path("runs/rotation/sanity_autoencoder-full"),
 )
 
 EXPECTED = [(good, bad) for good in ("svd", "6d", "5d") for bad in ("quaternion", "axis_angle", "euler")]
@@ -84,7 +85,7 @@ class Autoencoder(nn.Module):
             nn.Linear(hidden, hidden),
             nn.LeakyReLU(slope),
         )
-        self.head = svdrot.nn.RotationHead(hidden, *_comparison.HEADS[head])
+        self.head = svdrot.nn.RotationHead(hidden, *HEADS[head])
 
     def forward(self, rotation: Tensor) -> Tensor:
         return self.head(self.encoder(rotation.flatten(-2)))
@@ -101,7 +102,7 @@ def geodesic_loss(model: nn.Module, rotation: Tensor) -> Tensor:
 LOSSES = {"chordal": chordal_loss, "geodesic": geodesic_loss}
 
 
-def prepare(config: Config, head: str, seed: int) -> _training.Task:
+def prepare(config: Config, head: str, seed: int) -> shared.training.Task:
     model = Autoencoder(head, config.hidden, config.slope).to(config.device)
     test = svdrot.random_rotation(config.tests, generator=Generator().manual_seed(2**31)).to(config.device)
 
@@ -111,7 +112,7 @@ def prepare(config: Config, head: str, seed: int) -> _training.Task:
     def draw(generator: Generator) -> tuple[Tensor]:
         return (svdrot.random_rotation(config.batch, device=config.device, generator=generator),)
 
-    return _training.Task(
+    return shared.training.Task(
         model,
         draw,
         LOSSES[config.loss],
@@ -123,7 +124,7 @@ def prepare(config: Config, head: str, seed: int) -> _training.Task:
 
 def run(config: Config) -> _comparison.Rows:
     """Train what the run folder lacks, write the results, and return a row for each head and seed."""
-    results = _training.run(
+    results = shared.training.run(
         config, config.trainings, config.heads, prepare, data="uniform rotations", free=_comparison.FREE
     )
     setting = (
@@ -137,7 +138,7 @@ def run(config: Config) -> _comparison.Rows:
 
 
 def about_the_worst(results: _comparison.Results) -> str:
-    """How far off each head is somewhere, the least over its seeds."""
+    """Tell how far off each head is somewhere, the least over its seeds."""
     heads = dict.fromkeys(head for head, _ in results)
     worst = {
         head: min(
@@ -150,4 +151,4 @@ def about_the_worst(results: _comparison.Results) -> str:
 
 
 if __name__ == "__main__":
-    _run.main(run, Config(), __doc__, {"--full": FULL})
+    shared.run.main(run, Config(), __doc__, {"--full": FULL})

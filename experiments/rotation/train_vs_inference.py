@@ -1,6 +1,6 @@
 """Should a network that regresses rotations project to SO(3) while it trains, or only when it is used?
 
-The network, the clouds (ShapeNet aeroplanes) and the loss, half the squared Frobenius distance, are those
+The network, the clouds (ShapeNet airplanes) and the loss, half the squared Frobenius distance, are those
 of `experiments.rotation.pointcloud_alignment`; the head is svd, and differs in what training sees:
 
     always               the projected rotation, and the gradient through the projection (SVD-Train)
@@ -8,7 +8,7 @@ of `experiments.rotation.pointcloud_alignment`; the head is svd, and differs in 
     after_warmup         the raw matrix for the first 4 % of the steps, the rotation from then on
     manifold_gradient    the rotation, and the gradient of Chen et al. 2022 (RPMG)
 
-The literature contradicts itself. Mean errors on the aeroplanes, in degrees: SVD-Train 1.63, SVD-Inference
+The literature contradicts itself. Mean errors on the airplanes, in degrees: SVD-Train 1.63, SVD-Inference
 2.64 (Levinson 2020); Brégier 2021 finds the raw matrix worse, too. Median errors on those of ModelNet40:
 3.9, 2.5, and 2.0 with the manifold gradient (Chen 2022); Gu 2024 and Choy 2026 argue for the raw matrix.
 
@@ -28,10 +28,9 @@ of five and five seeds without a difference that would happen once in 126 compar
     python -m experiments.rotation.train_vs_inference --full      as published: a week of a GPU
 
 The first makes the published results with --out experiments/results/rotation/train_vs_inference
---run-folder runs/train_vs_inference.
+--run-folder runs/rotation/train_vs_inference.
 """
 
-import math
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -39,27 +38,26 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from experiments import _results, _run, _training
-from experiments._results import comparison, holds
-from experiments._settings import Amount, Count, Positive, Seed, Share
-from experiments.rotation import pointcloud_alignment as alignment
-from experiments.rotation._alignment_report import metrics
-from experiments.rotation._clouds import Clouds, Data
+from experiments import shared
+from experiments.rotation import pointcloud_alignment
+from experiments.shared import alignment, figures
+from experiments.shared.clouds import Clouds, Data
+from experiments.shared.settings import Amount, Count, Out, Positive, Seed, Share
+from experiments.shared.statistics import comparison, deviation, holds, metrics
 
-# Okabe and Ito's colours, which colour-blind readers can tell apart.
 STRATEGIES = {
-    "always": "#D55E00",
-    "inference": "#0072B2",
-    "after_warmup": "#009E73",
-    "manifold_gradient": "#CC79A7",
+    "always": figures.VERMILLION,
+    "inference": figures.BLUE,
+    "after_warmup": figures.GREEN,
+    "manifold_gradient": figures.PINK,
 }
 
 
 @dataclass(frozen=True)
-class Config(_training.Config):
+class Config(shared.training.Config):
     root: Path = Path("data/planes")
-    """Folder of the aeroplanes: of the packed file, or the original pc_plane."""
-    out: Path = Path("runs/train_vs_inference")
+    """Folder of the airplanes: of the packed file, or the original pc_plane."""
+    out: Out = Path("runs/rotation/train_vs_inference")
     strategies: tuple[str, ...] = tuple(STRATEGIES)
     """Keys of STRATEGIES."""
     seeds: tuple[Seed, ...] = (0, 1, 2, 3, 4)
@@ -95,9 +93,9 @@ class Config(_training.Config):
 SHARED = {field.name for field in fields(alignment.Config)} & {field.name for field in fields(Config)}
 FULL = Config(
     tuning_steps=100_000,
-    out=Path("runs/train_vs_inference-full"),
+    out=Path("runs/rotation/train_vs_inference-full"),
     **{
-        name: getattr(alignment.FULL, name)
+        name: getattr(pointcloud_alignment.FULL, name)
         for name in SHARED - {"root", "out", "run_folder", "seeds", "switch"}
     },
 )
@@ -108,10 +106,10 @@ class Tuning(Config):
     """The trainings that choose, examined on the first half of the held-out clouds."""
 
 
-def prepare(config: Config, variant: str, seed: int) -> _training.Task:
-    shared: dict[str, Any] = {name: getattr(config, name) for name in SHARED}
-    shared["strategy"], rate = variant.split("@")
-    setting = alignment.Config(data="planes", **shared)
+def prepare(config: Config, variant: str, seed: int) -> shared.training.Task:
+    own: dict[str, Any] = {name: getattr(config, name) for name in SHARED}
+    own["strategy"], rate = variant.split("@")
+    setting = alignment.Config(data="planes", **own)
     data = alignment.load(setting)
     half = len(data.validation.sizes) // 2
     examined = slice(half) if isinstance(config, Tuning) else slice(half, None)
@@ -121,9 +119,9 @@ def prepare(config: Config, variant: str, seed: int) -> _training.Task:
 
 
 def run(config: Config) -> dict[str, Any]:
-    """Rows of the tables `final`, `seeds` and `tuning`, and the `curves` of each strategy."""
+    """Return rows of the tables `final`, `seeds` and `tuning`, and the `curves` of each strategy."""
     if config.tuning_seed in config.seeds:
-        raise _run.UserError(f"`tuning_seed` must not be one of `seeds`; got {config.tuning_seed}.")
+        raise shared.run.UserError(f"`tuning_seed` must not be one of `seeds`; got {config.tuning_seed}.")
     digest = alignment.load(alignment.Config(data="planes", root=config.root)).digest()
     free = ("root", "strategies", "relative_rates")
     trial = Tuning(
@@ -131,13 +129,13 @@ def run(config: Config) -> dict[str, Any]:
         | {"steps": config.tuning_steps, "seeds": (config.tuning_seed,), "evaluations": 1}
     )
     rates = [f"{strategy}@{rate:g}" for strategy in config.strategies for rate in config.relative_rates]
-    tried = _training.run(trial, config.trainings / "tuning", rates, prepare, data=digest, free=free)
+    tried = shared.training.run(trial, config.trainings / "tuning", rates, prepare, data=digest, free=free)
     errors = {variant: result["examined"]["errors"].mean().item() for (variant, _), result in tried.items()}
     chosen = [
         min((variant for variant in rates if variant.startswith(f"{strategy}@")), key=lambda v: errors[v])
         for strategy in config.strategies
     ]
-    results = _training.run(config, config.trainings / "final", chosen, prepare, data=digest, free=free)
+    results = shared.training.run(config, config.trainings / "final", chosen, prepare, data=digest, free=free)
 
     tuning = [
         {
@@ -173,7 +171,7 @@ def run(config: Config) -> dict[str, Any]:
         {
             "strategy": strategy,
             "mean deg": float(of_seeds.mean()),
-            "sd": float(of_seeds.std(ddof=1)) if len(of_seeds) > 1 else math.nan,
+            "sd": deviation(of_seeds),
             "lowest": float(of_seeds.min()),
             "highest": float(of_seeds.max()),
             "median deg": float(np.mean([row["median deg"] for row in seeds if row["strategy"] == strategy])),
@@ -225,19 +223,14 @@ def figure(rows: dict[str, Any]) -> Figure:
     panels = Figure(figsize=(14, 4.4), layout="constrained")
     grid, curves, final = panels.subplots(1, 3)
     for i, (name, of_seeds) in enumerate(rows["curves"].items()):
-        colour = STRATEGIES[name]
+        color = STRATEGIES[name]
         tried = [row for row in rows["tuning"] if row["strategy"] == name]
         grid.plot(
-            [row["learning rate"] for row in tried], [row["mean deg"] for row in tried], "o-", color=colour
+            [row["learning rate"] for row in tried], [row["mean deg"] for row in tried], "o-", color=color
         )
-        shortest = min(map(len, of_seeds))
-        steps = [point["step"] for point in of_seeds[0][:shortest]]
-        errors = np.array([[point["mean_deg"] for point in curve[:shortest]] for curve in of_seeds])
-        curves.fill_between(steps, errors.min(0), errors.max(0), color=colour, alpha=0.15, lw=0)
-        curves.plot(steps, errors.mean(0), color=colour, label=name)
+        figures.curve_band(curves, of_seeds, "mean_deg", color, label=name)
         ends = [row["mean deg"] for row in rows["seeds"] if row["strategy"] == name]
-        final.plot(ends, [i] * len(ends), "o", color=colour, mfc="none")
-        final.plot(np.mean(ends), i, "|", ms=18, mew=2.5, color=colour)
+        figures.seeds_and_mean(final, i, ends, color)
     grid.set(xscale="log", yscale="log", xlabel="learning rate", ylabel="mean error, degrees")
     grid.set_title("learning rates, another seed")
     grid.set_xticks(sorted({row["learning rate"] for row in rows["tuning"]}))
@@ -264,8 +257,8 @@ def main(config: Config) -> None:
         "Every training": rows["seeds"],
         f"Learning rates, {config.tuning_steps:,} steps, another seed": rows["tuning"],
     }
-    _results.write(config.out, config, tables, figure(rows), verdict(rows))
+    shared.results.write(config.out, config, tables, figure(rows), verdict(rows))
 
 
 if __name__ == "__main__":
-    _run.main(main, Config(), __doc__, {"--full": FULL})
+    shared.run.main(main, Config(), __doc__, {"--full": FULL})
