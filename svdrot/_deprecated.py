@@ -12,7 +12,7 @@ from typing import Any, TypeVar, cast
 NAMES = {
     ("svdrot", "streaming"): ("svdrot.evaluation", "streaming"),
     ("svdrot.representations", "REPRESENTATIONS"): ("svdrot.representations", "TABLE"),
-    ("svdrot.registration", "Neighbors"): ("svdrot.registration", "Neighbors"),
+    ("svdrot.registration", "Neighbours"): ("svdrot.registration", "Neighbors"),
     ("svdrot.registration", "Synchronization"): ("svdrot.averaging", "Synchronization"),
     ("svdrot.registration", "average_curvature"): ("svdrot.averaging", "average_curvature"),
     ("svdrot.registration", "average_rotations"): ("svdrot.averaging", "average_rotations"),
@@ -34,7 +34,7 @@ MODULES = {
     "svdrot.registration.files": ("svdrot.io.points", "svdrot.io.transforms"),
     "svdrot.registration.global_registration": ("svdrot.registration.clouds.global_registration",),
     "svdrot.registration.icp": ("svdrot.registration.clouds.icp",),
-    "svdrot.registration.neighbors": ("svdrot.registration.clouds.neighbors",),
+    "svdrot.registration.neighbours": ("svdrot.registration.clouds.neighbors",),
     "svdrot.registration.pose_metrics": ("svdrot.evaluation.poses",),
     "svdrot.registration.procrustes": ("svdrot.registration.pairs.procrustes",),
     "svdrot.registration.ransac": ("svdrot.registration.pairs.ransac",),
@@ -45,10 +45,10 @@ MODULES = {
     "svdrot.registration.trajectories": ("svdrot.evaluation.trajectories",),
     "svdrot.registration.transform": ("svdrot.transform",),
 }
-_RENAMED = {"Neighbors": "Neighbors"}  # within a module that moved
+_RENAMED = {"Neighbours": "Neighbors"}  # within a module that moved
 
 # (function, old argument): its name now.
-ARGUMENTS = {("svdrot.registration.icp", "neighbors"): "neighbors"}
+ARGUMENTS = {("svdrot.registration.icp", "neighbours"): "neighbors"}
 
 # Functions that took (points, estimate, truth), and take (estimate, truth, points) now.
 POINTS_FIRST = (

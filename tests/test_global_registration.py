@@ -9,7 +9,8 @@ import torch
 
 import svdrot
 from datasets.registration_pairs import read_pair
-from svdrot.registration import Transform, global_registration
+from svdrot.registration import Transform
+from svdrot.registration.clouds import global_registration
 from svdrot.registration.clouds.global_registration import automatic_voxel, register
 from svdrot.registration.clouds.icp import icp
 

@@ -464,7 +464,7 @@ def test_point_matching_of_scaled_poses():
     a, b = poses(1), poses(2)
     a = Transform(a.rotation, a.translation, 2 * a.scale)
     torch.testing.assert_close(losses.add(a, b, POINTS), pose_metrics.add(a, b, POINTS))
-    torch.testing.assert_close(losses.add_symmetric(a, b, POINTS), pose_metrics.add_symmetric(POINTS, a, b))
+    torch.testing.assert_close(losses.add_symmetric(a, b, POINTS), pose_metrics.add_symmetric(a, b, POINTS))
 
 
 def test_a_large_model_needs_no_table_of_its_pairs():
