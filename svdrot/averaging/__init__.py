@@ -1,4 +1,4 @@
-"""Averages of rotations: of one (many measurements), and of graphs (relative rotations between many)."""
+"""Averages of rotations: of many measurements of one, and of graphs of relative ones between many."""
 
 from .graphs import Synchronization as Synchronization
 from .graphs import synchronize_rotations as synchronize_rotations

@@ -1,4 +1,4 @@
-r"""How well each relative rotation agrees with others: the best of the short cycles that it closes.
+"""Agreement of each relative rotation with others: the best of the short cycles that it closes.
 
 An edge (i, j) closes a cycle with each path of one, two or three other edges, i, a, b, j, and without noise
 $R_{ij} = R_{ia} R_{ab} R_{bj}$. The variance of the angle between the two sides is the sum of the variances
@@ -13,10 +13,13 @@ BLOCK = 1 << 14  # edges at a time
 
 
 def best_cycles(i: Tensor, j: Tensor, relative: Tensor, weights: Tensor) -> Tensor:
-    """The square of the angle left over in the best cycle, over its variance, (E,); infinite without any.
+    """Return the square of the angle left over in the best cycle of each edge, over its variance, (E,).
+
+    Infinite for an edge without any cycle.
 
     Args:
-        i, j: different nodes, (E,).
+        i: nodes, (E,).
+        j: nodes, (E,), different from those of `i`.
         relative: from j to i, (E, 3, 3).
         weights: inverse variances, (E,), positive.
     """
@@ -25,11 +28,13 @@ def best_cycles(i: Tensor, j: Tensor, relative: Tensor, weights: Tensor) -> Tens
     if not edges:
         return best
     count = int(torch.maximum(i, j).max()) + 1
-    # Every edge from both of its ends, in the order of (from, to).
+    # Every edge from both of its ends, in the order of (from, to): `end` is where such a side leads, `turns`
+    # its rotation, `edge` which edge it is, and `first` the place of the first side of each node.
     begin, end = torch.cat((i, j)), torch.cat((j, i))
     key, order = (begin * count + end).sort(stable=True)
     end, turns, edge = end[order], torch.cat((relative, relative.mT))[order], order % edges
     first = torch.searchsorted(key, torch.arange(count, device="cpu") * count)
+    # (nodes, SIDES): the sides of each node that are tried, evenly spread over all if there are more.
     slot, degree = torch.arange(SIDES, device="cpu"), torch.bincount(begin, minlength=count)[:, None]
     slot = torch.where(degree > SIDES, slot * degree // SIDES, slot)
     exists = slot < degree
@@ -42,10 +47,14 @@ def best_cycles(i: Tensor, j: Tensor, relative: Tensor, weights: Tensor) -> Tens
         for member in members:
             best = best.scatter_reduce(0, member, squared, "amin")
 
+    # Cycles of two: equal keys are edges between the same nodes, and lie next to each other.
     for step in range(1, SIDES):
         (at,) = (key[step:] == key[:-step]).nonzero(as_tuple=True)
         pair = [edge[at], edge[at + step]]
         agree(turns[at + step], turns[at], pair, variance[pair[0]] + variance[pair[1]])
+    # Cycles of three and four: for each edge (i, j) a side u from i to a and a side v from j to b, all pairs
+    # of them, (block, SIDES, SIDES); the cycle closes if a = b, or if there is a side from a to b. Neither
+    # may lead along the edge itself.
     for block in torch.arange(edges, device="cpu").split(BLOCK):
         u, v = sides[i[block], :, None], sides[j[block], None, :]
         a, b = end[u], end[v]

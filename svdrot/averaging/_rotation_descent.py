@@ -1,4 +1,4 @@
-r"""Rotations of a graph on their way down a robust cost, by Gauss and Newton.
+r"""Descent of the rotations of a graph on a robust cost, by Gauss and Newton.
 
 With residuals $r = \log(R_{ij}^\top R_i^\top R_j)$ and $R_i \leftarrow \exp(\omega_i) R_i$, $r$ changes
 by $A (\omega_j - \omega_i)$, $A = J_r^{-1}(r) R_j^\top$, with the right Jacobian $J_r$ of SO(3). A step of
@@ -23,7 +23,7 @@ Loss = Callable[[Tensor], tuple[Tensor, Tensor]]
 
 
 class Descent:
-    """Rotations on their way down. A loss takes every d^2 = r' Omega r to a cost and its slope."""
+    """Move rotations down a loss, which takes every d^2 = r' Omega r to a cost and its slope."""
 
     def __init__(self, graph: Graph, rotations: Tensor, limit: int, progress: Progress | None) -> None:
         self.graph, self.limit, self.progress = graph, limit, progress
@@ -42,7 +42,7 @@ class Descent:
         self._move_to(other.rotations)
 
     def step(self, loss: Loss) -> float:
-        """One step, halved until the cost is not above what it was. Returns the largest turn in radians."""
+        """Take a step, halved until the cost is not above what it was; return the largest turn in radians."""
         before = self.rotations
         costs, self.trust = loss(self.squared)
         cost = costs.sum().item()
@@ -62,7 +62,7 @@ class Descent:
         return torch.linalg.vector_norm(turn, dim=-1).max().item() if len(turn) else 0.0
 
     def _turn(self) -> Tensor:
-        """The Gauss-Newton step with the present trust, rotation vectors in the world, (M, 3)."""
+        """Return the Gauss-Newton step with the present trust, rotation vectors in the world, (M, 3)."""
         g, t = self.graph, self.trust[:, None, None]
         if g.isotropic:
             blocks = t * g.information[:, :1, :1]
@@ -90,7 +90,10 @@ class Descent:
 
 
 def inverse_right_jacobian(r: Tensor) -> Tensor:
-    r"""$J_r^{-1} = I + K / 2 + (1 - \frac\theta2 \cot\frac\theta2) K^2 / \theta^2$ with $K = [r]_\times$."""
+    r"""Return the inverse of the right Jacobian of SO(3) at rotation vectors r, shape (..., 3, 3).
+
+    $J_r^{-1} = I + K / 2 + (1 - \frac\theta2 \cot\frac\theta2) K^2 / \theta^2$ with $K = [r]_\times$.
+    """
     x, y, z = r.unbind(-1)
     zero = torch.zeros_like(x)
     k = torch.stack((zero, -z, y, z, zero, -x, -y, x, zero), -1).unflatten(-1, (3, 3))

@@ -18,7 +18,7 @@ from svdrot._checks import check_floating, check_shape
 
 @dataclass(frozen=True)
 class Graph:
-    """Checked arguments in float64 on the CPU, with nothing in them that is not finite."""
+    """Hold checked arguments in float64 on the CPU, with nothing in them that is not finite."""
 
     i: Tensor
     j: Tensor
@@ -74,11 +74,11 @@ class Graph:
         return replace(self, information=information, isotropic=True)
 
     def blank(self, rotations: Tensor) -> Tensor:
-        """NaN in the broken components."""
+        """Return the rotations with NaN in the broken components."""
         return torch.where(self.broken[:, None, None], torch.nan, rotations)
 
     def solve(self, diagonal: Tensor, across: Tensor, right: Tensor, ridge: float = 0) -> Tensor:
-        """The x of a symmetric Laplacian system, shape (M, k, n), 0 where nothing is free.
+        """Return the x of a symmetric Laplacian system, shape (M, k, n), 0 where nothing is free.
 
         Args:
             diagonal: what each edge adds to the diagonal blocks of both of its ends, shape (E, k, k).
@@ -94,6 +94,8 @@ class Graph:
         size = int(self.free.sum())
         if size == 0:
             return solution
+        # Unknowns are numbered by the free nodes alone, in their order. Each edge has up to four blocks
+        # (k, k): those on the diagonal at its free ends, and the two across if both ends are free.
         place = torch.cumsum(self.free, 0) - 1
         at_i, at_j = self.free[self.i], self.free[self.j]
         both = at_i & at_j
@@ -101,6 +103,7 @@ class Graph:
         blocks = torch.cat((diagonal[at_i], diagonal[at_j], across[both], across[both].mT))
         rows = torch.cat((pi[at_i], pj[at_j], pi[both], pj[both]))
         columns = torch.cat((pi[at_i], pj[at_j], pj[both], pi[both]))
+        # Entry (a, b) of block (p, q) is at (k p + a, k q + b); scipy adds entries of the same place.
         inner = torch.arange(k, device="cpu")
         rows = (k * rows[:, None, None] + inner[:, None]).expand_as(blocks)
         columns = (k * columns[:, None, None] + inner).expand_as(blocks)
@@ -138,7 +141,7 @@ def _check_edges(edges: Tensor, count: int | None) -> tuple[Tensor, Tensor, int]
 
 
 def _is_semidefinite(information: Tensor) -> Tensor:
-    """Whether each (..., 3, 3) is finite, and its least eigenvalue not negative, up to rounding: (...)."""
+    """Tell which (..., 3, 3) are finite, with no eigenvalue that is negative beyond rounding: (...)."""
     finite = information.isfinite().all(-1).all(-1)
     eigenvalues = torch.linalg.eigvalsh(torch.where(finite[..., None, None], information, 0))
     return finite & (eigenvalues[..., 0] >= -64 * torch.finfo(torch.float64).eps * eigenvalues[..., -1].abs())

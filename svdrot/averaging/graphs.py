@@ -36,7 +36,7 @@ ROUGH = 1e-3  # radians: no stage before the last turns a node for less
 
 @dataclass(frozen=True)
 class Synchronization:
-    """Rotations of the nodes, and how far the edges agree with them.
+    """Describe the rotations of the nodes, and how far the edges agree with them.
 
     Attributes:
         rotations: node to world, shape (M, 3, 3).
@@ -51,6 +51,14 @@ class Synchronization:
         converged: whether the last step turned no node by more than 1e-7 radians, before the limit.
         iterations: steps of all stages.
         costs: of the final loss, before each of its steps and at the end: they decrease.
+
+    Example:
+        >>> import torch, svdrot
+        >>> edges = torch.tensor([[0, 1], [1, 2], [3, 4]])
+        >>> relative = svdrot.random_rotation(3, generator=torch.Generator().manual_seed(0))
+        >>> found = svdrot.averaging.synchronize_rotations(edges, relative, loss="squared")
+        >>> found.component, found.converged
+        (tensor([0, 0, 0, 1, 1]), True)
     """
 
     rotations: Tensor
@@ -75,7 +83,7 @@ def synchronize_rotations(
     max_iterations: int = 200,
     progress: Progress | None = None,
 ) -> Synchronization:
-    r"""The rotations least at odds with relative ones: $R_j \approx R_i R_{ij}$.
+    r"""Find the rotations of nodes least at odds with relative ones along edges: $R_j \approx R_i R_{ij}$.
 
     A local minimum of $\sum \rho(r^\top \Omega r)$ near the relaxation. "squared" has $\rho(d^2) = d^2$.
     "geman_mcclure" has $\rho = c^2 d^2 / (c^2 + d^2)$, which ignores edges that are far off: it starts from
@@ -90,7 +98,7 @@ def synchronize_rotations(
             rotation may be NaN, and the edge connects nothing.
         count: number of nodes M; one more than the largest index if None. A node without edges is the
             identity.
-        loss: a key of `LOSSES`.
+        loss: "squared" or "geman_mcclure", a key of `LOSSES`.
         scale: c of "geman_mcclure", an edge whose distance is c counts a quarter; in radians if the weights
             are 1. If None, 8 times the deviation along one axis of the edges trusted.
         max_iterations: steps of the final loss. 0 gives the projected relaxation.
@@ -111,6 +119,16 @@ def synchronize_rotations(
         Chatterjee and Govindu, "Efficient and robust large-scale rotation averaging", ICCV 2013 (absolute
         angles, then a robust loss); Yang et al., "Graduated non-convexity for robust spatial perception",
         RA-L 5 (2020) (lowering c).
+
+    Example:
+        >>> import torch, svdrot
+        >>> truth = svdrot.random_rotation(6, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+        >>> edges = torch.combinations(torch.arange(6))
+        >>> relative = truth[edges[:, 0]].mT @ truth[edges[:, 1]]
+        >>> relative[0] = torch.eye(3)  # a wrong one
+        >>> found = svdrot.averaging.synchronize_rotations(edges, relative)
+        >>> torch.allclose(truth[0] @ found.rotations, truth), bool(found.trust[0] < 0.01)
+        (True, True)
     """
     check_choice("loss", loss, LOSSES)
     if scale is not None and not 0 < scale < math.inf:
@@ -131,13 +149,13 @@ def synchronize_rotations(
 def chordal_relaxation(
     edges: Tensor, relative: Tensor, weights: Tensor | None = None, *, count: int | None = None
 ) -> Tensor:
-    r"""The matrices for which $\sum w |R_j - R_i R_{ij}|_F^2$ is least, rotations or not.
+    r"""Return the matrices for which $\sum w |R_j - R_i R_{ij}|_F^2$ is least, rotations or not.
 
     `special_orthogonalize` makes rotations of them, `projection_gap` says how well it can.
 
     Args:
-        edges, relative, weights, count: as for `synchronize_rotations`; an information matrix counts as the
-            mean of its diagonal.
+        edges, relative, count: see `synchronize_rotations`.
+        weights: likewise; an information matrix counts as the mean of its diagonal.
 
     Returns:
         Shape (M, 3, 3), the identity at the first node of each component; not differentiable.
@@ -215,7 +233,7 @@ def _graduated_geman_mcclure(descent: Descent, scale: float | None) -> None:
 
 
 def _believe(graph: Graph, used: Tensor) -> tuple[Tensor, Tensor]:
-    """Rotations by the edges that their cycles do not contradict, and which these are.
+    """Return rotations by the edges that their cycles do not contradict, and which these are.
 
     A right edge all of whose short cycles have a wrong one in them looks wrong, too. So there is a second
     look at those that do, at the cycles through whatever the others hold together.
@@ -252,10 +270,10 @@ def _believe(graph: Graph, used: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _variance(descent: Descent, used: Tensor) -> float:
-    """Of the noise in one axis, by the median of d^2, which nearly half the edges may spoil.
+    """Estimate the variance of the noise in one axis, by the median of d^2.
 
-    2.366 is the median of chi squared with 3 degrees of freedom, and a fit of F free nodes leaves E edges
-    the share 1 - F / E of their noise: none to a tree.
+    Nearly half of the edges may be wrong. 2.366 is the median of chi squared with 3 degrees of freedom, and a
+    fit of F free nodes leaves E edges the share 1 - F / E of their noise: none to a tree.
     """
     edges, nodes = int(used.sum()), int(descent.graph.free.sum())
     left = 1 - nodes / edges

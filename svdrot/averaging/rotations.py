@@ -33,7 +33,7 @@ COINCIDENT = 1e-12  # radians; rotation vectors of products of rotations are rig
 def average_rotations(
     rotations: Tensor, weights: Tensor | None = None, *, mask: Tensor | None = None, norm: str = "chordal_l2"
 ) -> Tensor:
-    r"""The rotation of least weighted cost to many, the sum of a function of the angles to them.
+    r"""Find the rotation of least weighted cost to many: their mean, or their median.
 
     "chordal_l2", $\sum w |R - R_i|_F^2$, is a closed form and the global minimum. "geodesic_l2", $\sum w
     \theta_i^2$, is the Karcher mean found from there: the only one if all lie within a quarter turn of one
@@ -50,7 +50,7 @@ def average_rotations(
         weights: shape (..., N), at least 0, of any total. Batch dimensions broadcast. Default: 1.
         mask: boolean, shape (..., N): rotations that count. What does not count may be NaN. So may rotations
             of weight 0.
-        norm: a key of `NORMS`.
+        norm: "chordal_l2", "geodesic_l2" or "geodesic_l1", a key of `NORMS`.
 
     Returns:
         Rotations, shape (..., 3, 3), computed in float64. No rotation or a total weight of 0 gives the
@@ -65,6 +65,16 @@ def average_rotations(
         Hartley, Trumpf, Dai and Li, "Rotation averaging", IJCV 103 (2013), sections 4 and 5; Hartley, Aftab
         and Trumpf, "L1 rotation averaging using the Weiszfeld algorithm", CVPR 2011; Lee and Civera, "Robust
         single rotation averaging", arXiv 2004.00732 (entry-wise medians).
+
+    Example:
+        >>> import torch, svdrot
+        >>> about_x = torch.tensor([[0.1, 0.0, 0.0], [0.2, 0.0, 0.0], [1.5, 0.0, 0.0]])
+        >>> rotations = svdrot.axis_angle_to_matrix(about_x)
+        >>> for norm in ("geodesic_l2", "geodesic_l1"):
+        ...     average = svdrot.averaging.average_rotations(rotations, norm=norm)
+        ...     print(round(svdrot.matrix_to_axis_angle(average)[0].item(), 4))
+        0.6
+        0.2
     """
     items = _Items.of(rotations, weights, mask, norm)
     average = NORMS[norm].solve(items.rotations, items.weights)
@@ -80,19 +90,32 @@ def average_curvature(
     mask: Tensor | None = None,
     norm: str = "chordal_l2",
 ) -> Tensor:
-    r"""How well defined an average is: the smallest second derivative of its cost by an angle turned.
+    r"""Return how well defined an average is: the smallest second derivative of its cost by an angle turned.
 
     The cost is that of `NORMS`, with weights of sum one. A value that is not positive says that other
     averages are as good, or better.
 
     Args:
         average: rotations, shape (..., 3, 3), as from `average_rotations` with the other arguments.
+        rotations, weights, mask, norm: see `average_rotations`.
 
     Returns:
         Shape (...), not differentiable; 0 if nothing counts. For the L2 norms it is at most 1, the value of
         rotations that agree; that of the chordal mean is half the `projection_gap` of $\sum w R_i$. For the
         L1 norm it is at least 0 unless angles pass pi, in 1 / radians, infinite for an average at one of the
         rotations, and 0 for two rotations and whatever lies between them.
+
+    Raises:
+        ValueError: if shapes do not fit, or `norm` is none.
+        TypeError: if an argument is not a tensor of the right kind.
+
+    Example:
+        >>> import torch, svdrot
+        >>> half_turn = torch.diag(torch.tensor([1.0, -1.0, -1.0]))
+        >>> apart = torch.stack((torch.eye(3), half_turn))  # any turn about x between them is as near
+        >>> average = svdrot.averaging.average_rotations(apart)
+        >>> svdrot.averaging.average_curvature(average, apart).abs() < 1e-6
+        tensor(True)
     """
     check_shape("average", average, 3, 3)
     items = _Items.of(rotations, weights, mask, norm)
@@ -109,7 +132,7 @@ def average_curvature(
 
 @dataclass(frozen=True)
 class _Items:
-    """Checked arguments as one batch: (B, N, 3, 3) and weights (B, N) of sum 1 or 0, in float64."""
+    """Hold checked arguments as one batch: (B, N, 3, 3) and weights (B, N) of sum 1 or 0, in float64."""
 
     rotations: Tensor
     weights: Tensor
@@ -168,7 +191,7 @@ def _karcher_mean(r: Tensor, w: Tensor) -> Tensor:
 
 
 def _descend(average: Tensor, step: Callable[[Tensor], Tensor], limit: int) -> Tensor:
-    """Each item follows its steps until one is below 1e-12 radians, whatever the others do."""
+    """Follow the steps of each item until one is below 1e-12 radians, whatever the others do."""
     for _ in range(limit):
         turn = step(average)
         going = (turn.abs() > 1e-12).any(1, keepdim=True)
@@ -190,7 +213,7 @@ def _karcher_hessian(average: Tensor, r: Tensor, w: Tensor) -> Tensor:
 
 
 def _polar(v: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Axes (B, N, 3), 0 without an angle; angles (B, N); theta / 2 cot(theta / 2), (B, N, 1, 1)."""
+    """Return axes (B, N, 3), 0 without an angle; angles (B, N); theta / 2 cot(theta / 2), (B, N, 1, 1)."""
     angles = _angles(v)
     some = torch.where(angles > 0, angles, 1)
     c = torch.where(angles > 1e-4, some / 2 / torch.tan(some / 2), 1 - angles**2 / 12)
@@ -198,21 +221,21 @@ def _polar(v: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def _angles(v: Tensor) -> Tensor:
-    """Lengths, with zero gradient at zero."""
+    """Return lengths, with zero gradient at zero."""
     squared = (v * v).sum(-1)
     zero = squared == 0
     return torch.where(zero, 0, torch.where(zero, 1, squared).sqrt())
 
 
 def _with_derivative(average: Tensor, hessian: Tensor, slope: Tensor) -> Tensor:
-    """`average`, moving by H^-1 d slope: by nothing along axes in which the cost does not bend."""
+    """Return `average`, moving by H^-1 d slope: by nothing along axes in which the cost does not bend."""
     inverse, _ = _inverse(hessian.detach())
     turn = (inverse @ (slope - slope.detach())[..., None])[..., 0]
     return average @ axis_angle_to_matrix(turn)
 
 
 def _inverse(hessian: Tensor) -> tuple[Tensor, Tensor]:
-    """The inverse on the axes in which the cost is convex, 0 on the others; and whether there are none."""
+    """Invert on the axes in which the cost is convex, 0 on the others; and tell if there are no others."""
     values, vectors = torch.linalg.eigh(torch.where(hessian.isfinite(), hessian, 0))
     bends = values > 1e-10 * values[:, -1:].clamp_min(torch.finfo(values.dtype).tiny)
     inverse = (vectors * torch.where(bends, 1 / torch.where(bends, values, 1), 0)[:, None]) @ vectors.mT
@@ -220,7 +243,7 @@ def _inverse(hessian: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _median(r: Tensor, w: Tensor) -> Tensor:
-    """At one of the rotations if it weighs more than the others pull, and otherwise where they balance."""
+    """Return one of the rotations if it weighs more than the others pull, else where they balance."""
     if r.shape[1] == 0:
         return _chordal_mean(r, w)
     with torch.no_grad():
@@ -239,8 +262,11 @@ def _median(r: Tensor, w: Tensor) -> Tensor:
 
 
 def _median_step(average: Tensor, r: Tensor, w: Tensor) -> Tensor:
-    """To the nearest rotation if that is a minimum and no worse; Newton's step where the cost is convex and
-    the step halves the pull; otherwise Weiszfeld's, which never fails, and is linear."""
+    """Return a step towards the median, a rotation vector in the frame of the average, (B, 3).
+
+    To the nearest rotation if that is a minimum and no worse; Newton's step where the cost is convex and the
+    step halves the pull; otherwise Weiszfeld's, which never fails, and is linear.
+    """
     v = _vectors(average, r)
     pull, held, near = _pull(v, w)
     length = _angles(pull)
@@ -264,6 +290,7 @@ def _median_step(average: Tensor, r: Tensor, w: Tensor) -> Tensor:
 
 
 def _entrywise_median(r: Tensor, w: Tensor) -> Tensor:
+    # Of each of the nine entries the first value, in ascending order, at which half of the weight is reached.
     values, order = r.flatten(-2).sort(1)
     below = w[..., None].expand_as(order).gather(1, order).cumsum(1)
     middle = (below < 0.5).sum(1, keepdim=True).clamp_max(r.shape[1] - 1)
@@ -271,7 +298,10 @@ def _entrywise_median(r: Tensor, w: Tensor) -> Tensor:
 
 
 def _pull(v: Tensor, w: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Of the rotations elsewhere: sum w v / theta, (B, 3), and sum w / theta; of those here, the weight."""
+    """Return the pull sum w v / theta of the rotations elsewhere, the weight of those here, sum w / theta.
+
+    Shapes (B, 3), (B,) and (B,).
+    """
     angles = _angles(v)
     apart = angles > COINCIDENT
     share = torch.where(apart, w / torch.where(apart, angles, 1), 0)

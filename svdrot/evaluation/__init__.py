@@ -1,4 +1,4 @@
-"""How far estimates are from the truth: of poses, of trajectories, and of what streams by in batches."""
+"""Errors of estimates against the truth: of poses, of trajectories, and of what streams by in batches."""
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any

@@ -1,4 +1,4 @@
-"""Which poses of a trajectory to compare: frames, a distance or an angle apart; and how far it has come."""
+"""Pairs of poses of a trajectory, frames, a distance or an angle apart; and lengths along its path."""
 
 import torch
 from torch import Tensor
@@ -11,15 +11,24 @@ _CHUNK = 2**18  # angles at a time: 9 x 8 bytes each, twice
 
 
 def frame_pairs(count: int, delta: int, *, overlapping: bool = False) -> Tensor:
-    """Pairs of poses `delta` frames apart.
+    """Return the pairs of poses that are `delta` frames apart.
 
     Args:
-        count: of poses.
+        count: number of poses, at least 0.
         delta: frames, at least 1.
-        overlapping: from every pose, and not only from where the last pair ended.
+        overlapping: whether a pair begins at every pose, and not only where the last pair ended.
 
     Returns:
         Indices, shape (P, 2), ascending; none if `count` is at most `delta`.
+
+    Raises:
+        ValueError: if a number is not whole, or too small.
+
+    Example:
+        >>> import torch, svdrot
+        >>> svdrot.evaluation.trajectories.frame_pairs(7, 3)
+        tensor([[0, 3],
+                [3, 6]])
     """
     count, delta = check_whole("count", count, 0), check_whole("delta", delta)
     start = torch.arange(0, max(count - delta, 0), 1 if overlapping else delta)
@@ -29,7 +38,7 @@ def frame_pairs(count: int, delta: int, *, overlapping: bool = False) -> Tensor:
 def path_pairs(
     trajectory: Transform, delta: float, *, overlapping: bool = False, tolerance: float = 0.1
 ) -> Tensor:
-    """Pairs of poses `delta` apart along the path.
+    """Return the pairs of poses that are `delta` apart along the path.
 
     Args:
         trajectory: poses (N,). Those that are not finite are in no pair.
@@ -41,6 +50,18 @@ def path_pairs(
 
     Returns:
         Indices, shape (P, 2), ascending; none if the path is too short.
+
+    Raises:
+        ValueError: if `trajectory` is a batch, or `delta` is not positive.
+        TypeError: if `trajectory` is not a `Transform`.
+
+    Example:
+        >>> import torch, svdrot
+        >>> position = torch.tensor([[0.0, 0.0, 0.0], [1.0, 0.0, 0.0], [2.0, 0.0, 0.0], [4.0, 0.0, 0.0]])
+        >>> drive = svdrot.Transform(torch.eye(3).expand(4, 3, 3), position, torch.ones(4))
+        >>> svdrot.evaluation.trajectories.path_pairs(drive, 2.0, overlapping=True)
+        tensor([[0, 2],
+                [2, 3]])
     """
     check_one(trajectory)
     _check_delta(delta)
@@ -58,11 +79,13 @@ def path_pairs(
 
 
 def _first_from(path: Tensor, length: float) -> int:
+    """Return the index of the first pose at least `length` along the path."""
     return int(torch.searchsorted(path, length))
 
 
 def _nearest_along(path: Tensor, delta: float, tolerance: float) -> Tensor:
-    """Pairs i < j with path[j] - path[i] as near to delta as there is, and within the tolerance."""
+    """Return pairs i < j with path[j] - path[i] as near to delta as there is, and within the tolerance."""
+    # Two candidates for each i: the last pose before `wanted` and the first after.
     i = torch.arange(max(len(path) - 1, 0), device=path.device)
     wanted = path[i] + delta
     after = torch.searchsorted(path, wanted)
@@ -81,7 +104,7 @@ def _nearest_along(path: Tensor, delta: float, tolerance: float) -> Tensor:
 def angle_pairs(
     trajectory: Transform, delta: float, *, overlapping: bool = False, tolerance: float = 0.1
 ) -> Tensor:
-    """Pairs of poses turned by `delta` against each other.
+    """Return the pairs of poses that are turned by `delta` against each other.
 
     Args:
         trajectory: poses (N,). Those that are not finite are in no pair.
@@ -93,6 +116,18 @@ def angle_pairs(
 
     Returns:
         Indices, shape (P, 2), ascending; none if the body turns too little.
+
+    Raises:
+        ValueError: if `trajectory` is a batch, or `delta` is not positive.
+        TypeError: if `trajectory` is not a `Transform`.
+
+    Example:
+        >>> import torch, svdrot
+        >>> yaw = torch.tensor([[0.0, 0.0, 0.0], [0.0, 0.0, 0.2], [0.0, 0.0, 0.6], [0.0, 0.0, 1.2]])
+        >>> spin = svdrot.Transform(svdrot.axis_angle_to_matrix(yaw), torch.zeros(4, 3), torch.ones(4))
+        >>> svdrot.evaluation.trajectories.angle_pairs(spin, 0.5)
+        tensor([[0, 2],
+                [2, 3]])
     """
     check_one(trajectory)
     _check_delta(delta)
@@ -112,6 +147,7 @@ def angle_pairs(
 
 
 def _turned_by(rotation: Tensor, delta: float, tolerance: float) -> Tensor:
+    # The upper triangle, some rows at a time: within a block both indices are counted from `first`.
     rows = max(_CHUNK // max(len(rotation), 1), 1)
     found = [torch.empty(0, 2, dtype=torch.int64, device=rotation.device)]
     for first in range(0, len(rotation), rows):
@@ -122,13 +158,25 @@ def _turned_by(rotation: Tensor, delta: float, tolerance: float) -> Tensor:
 
 
 def path_lengths(trajectory: Transform) -> Tensor:
-    """How far the body has come at each pose, along straight lines from pose to pose.
+    """Return how far the body has come at each pose, along straight lines from pose to pose.
 
     Args:
         trajectory: poses (N,).
 
     Returns:
-        Shape (N,), float64, ascending from 0. At a pose that is not finite, that of the last finite one.
+        Shape (N,), float64, ascending from 0, in the units of the positions. At a pose that is not finite,
+        that of the last finite one. Not differentiable.
+
+    Raises:
+        ValueError: if `trajectory` is a batch.
+        TypeError: if `trajectory` is not a `Transform`.
+
+    Example:
+        >>> import torch, svdrot
+        >>> position = torch.tensor([[0.0, 0.0, 0.0], [3.0, 4.0, 0.0], [3.0, 4.0, 1.0]])
+        >>> walk = svdrot.Transform(torch.eye(3).expand(3, 3, 3), position, torch.ones(3))
+        >>> svdrot.evaluation.trajectories.path_lengths(walk)
+        tensor([0., 5., 6.], dtype=torch.float64)
     """
     check_one(trajectory)
     live = finite(trajectory)
@@ -140,11 +188,13 @@ def path_lengths(trajectory: Transform) -> Tensor:
 
 
 def finite(trajectory: Transform) -> Tensor:
+    """Tell which poses have a finite position and orientation, boolean, shape (..., N)."""
     rotation, translation = trajectory.rotation.detach(), trajectory.translation.detach()
     return rotation.isfinite().all(-1).all(-1) & translation.isfinite().all(-1)
 
 
 def check_one(trajectory: Transform, name: str = "trajectory") -> None:
+    """Raise unless `trajectory` is one of poses (N,)."""
     check_transform(name, trajectory)
     if trajectory.translation.ndim != 2:
         raise ValueError(
@@ -154,7 +204,7 @@ def check_one(trajectory: Transform, name: str = "trajectory") -> None:
 
 
 def check_pairs(pairs: Tensor) -> None:
-    """`pairs` are integers (P, 2)."""
+    """Raise unless `pairs` are integers (P, 2)."""
     if not isinstance(pairs, Tensor):
         raise TypeError(f"`pairs` must be a tensor; got {type(pairs).__name__}.")
     integer = not (pairs.is_floating_point() or pairs.is_complex() or pairs.dtype == torch.bool)

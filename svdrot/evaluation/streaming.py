@@ -30,12 +30,22 @@ except ImportError as error:
 
 
 class AngleStatistic(Metric):
-    """A statistic of all the angles seen. Subclasses say which, of angles in degrees in ascending order.
+    """Compute a statistic of all the angles seen; subclasses say which, by `of_sorted`.
 
     Args:
         distance: from two batches of rotations (..., 3, 3) to radians (...); the geodesic one, or one that
             knows symmetries, as of `svdrot.losses`.
         settings: of `torchmetrics.Metric`.
+
+    Example:
+        >>> import torch, svdrot
+        >>> class LargestDegrees(svdrot.evaluation.streaming.AngleStatistic):
+        ...     def of_sorted(self, degrees):
+        ...         return degrees[-1]
+        >>> largest = LargestDegrees()
+        >>> largest.update(torch.eye(3), torch.diag(torch.tensor([1.0, -1.0, -1.0])))
+        >>> largest.compute()
+        tensor(180.)
     """
 
     is_differentiable: bool | None = False
@@ -49,13 +59,26 @@ class AngleStatistic(Metric):
         self.add_state(self._radians, default=[], dist_reduce_fx="cat")
 
     def update(self, estimate: Tensor, truth: Tensor) -> None:
-        """Add a batch of rotations (..., 3, 3) and what they should be."""
+        """Add a batch of rotations and what they should be.
+
+        Args:
+            estimate: rotations, shape (..., 3, 3). What is not finite counts as a miss.
+            truth: rotations, shape (..., 3, 3); batch dimensions broadcast.
+
+        Raises:
+            ValueError: if shapes do not fit.
+            TypeError: if an argument is not a floating-point tensor.
+        """
         check_shape("estimate", estimate, 3, 3)
         check_shape("truth", truth, 3, 3)
         getattr(self, self._radians).append(self.distance(estimate, truth).detach().flatten().to(self.dtype))
 
     def compute(self) -> Tensor:
-        """The statistic, of shape (), in the dtype of the metric."""
+        """Return the statistic of all angles so far.
+
+        Returns:
+            Shape (), in the dtype of the metric; NaN without any angle.
+        """
         radians = getattr(self, self._radians)
         radians = dim_zero_cat(radians) if len(radians) else torch.empty(0, device=self.device)
         degrees = torch.rad2deg(radians.double()).sort().values  # NaN last
@@ -63,11 +86,19 @@ class AngleStatistic(Metric):
         return value.to(self.dtype)
 
     def of_sorted(self, degrees: Tensor) -> Tensor:
+        """Return the statistic.
+
+        Args:
+            degrees: all angles, at least one, shape (N,), float64, ascending, NaN last.
+
+        Returns:
+            Shape ().
+        """
         raise NotImplementedError
 
 
 def _state(distance: Callable[[Tensor, Tensor], Tensor]) -> str:
-    """The name of the list of angles: collections merge metrics that have one, if they agree at first."""
+    """Name the list of angles: collections merge metrics that have one, if they agree at first."""
     if distance is geodesic_distance:
         return "radians"
     try:
@@ -77,24 +108,62 @@ def _state(distance: Callable[[Tensor, Tensor], Tensor]) -> str:
 
 
 class MeanDegrees(AngleStatistic):
-    """Mean angle."""
+    """Compute the mean angle, in degrees.
+
+    Args:
+        distance, settings: see `AngleStatistic`.
+
+    Example:
+        >>> import torch, svdrot
+        >>> mean = svdrot.evaluation.streaming.MeanDegrees()
+        >>> for angle in (0.0, torch.pi / 2):  # batches of an evaluation
+        ...     estimate = svdrot.axis_angle_to_matrix(torch.tensor([[angle, 0.0, 0.0]]))
+        ...     mean.update(estimate, torch.eye(3))
+        >>> mean.compute().round(decimals=3)
+        tensor(45.)
+    """
 
     def of_sorted(self, degrees: Tensor) -> Tensor:
         return degrees.mean()
 
 
 class StdDegrees(AngleStatistic):
-    """Standard deviation of the angles about their mean, with N below the root, as numpy's."""
+    """Compute the standard deviation of the angles about their mean, with N below the root, as numpy's.
+
+    Args:
+        distance, settings: see `AngleStatistic`.
+
+    Example:
+        >>> import torch, svdrot
+        >>> std = svdrot.evaluation.streaming.StdDegrees()
+        >>> turns = svdrot.axis_angle_to_matrix(torch.tensor([[0.0, 0.0, 0.0], [torch.pi / 2, 0.0, 0.0]]))
+        >>> std.update(turns, torch.eye(3))
+        >>> std.compute().round(decimals=3)
+        tensor(45.)
+    """
 
     def of_sorted(self, degrees: Tensor) -> Tensor:
         return degrees.std(correction=0)
 
 
 class PercentileDegrees(AngleStatistic):
-    """Angle that `percent` per cent of the angles do not exceed, linear between two of them, as numpy's.
+    """Compute the angle that `percent` percent of the angles do not exceed, linear between two, as numpy's.
 
     Args:
         percent: from 0 to 100.
+        settings: of `AngleStatistic`.
+
+    Raises:
+        ValueError: if `percent` is out of range.
+
+    Example:
+        >>> import torch, svdrot
+        >>> p75 = svdrot.evaluation.streaming.PercentileDegrees(75)
+        >>> degrees = torch.tensor([0.0, 10.0, 20.0, 30.0, 40.0])
+        >>> about_x = torch.deg2rad(degrees)[:, None] * torch.tensor([1.0, 0.0, 0.0])
+        >>> p75.update(svdrot.axis_angle_to_matrix(about_x), torch.eye(3))
+        >>> p75.compute().round(decimals=3)
+        tensor(30.)
     """
 
     def __init__(self, percent: float, **settings: Any):
@@ -112,17 +181,41 @@ class PercentileDegrees(AngleStatistic):
 
 
 class MedianDegrees(PercentileDegrees):
-    """Median angle: of an even number of angles the mean of the middle two."""
+    """Compute the median angle: of an even number of angles the mean of the middle two.
+
+    Args:
+        settings: of `AngleStatistic`.
+
+    Example:
+        >>> import torch, svdrot
+        >>> median = svdrot.evaluation.streaming.MedianDegrees()
+        >>> about_x = torch.deg2rad(torch.tensor([[1.0, 0.0, 0.0], [3.0, 0.0, 0.0], [90.0, 0.0, 0.0]]))
+        >>> median.update(svdrot.axis_angle_to_matrix(about_x), torch.eye(3))
+        >>> median.compute().round(decimals=3)
+        tensor(3.)
+    """
 
     def __init__(self, **settings: Any):
         super().__init__(50, **settings)
 
 
 class AccuracyAtDegrees(AngleStatistic):
-    """Share of the angles strictly below a threshold (Acc@5, ...), in [0, 1].
+    """Compute the share of the angles strictly below a threshold (Acc@5, ...), in [0, 1].
 
     Args:
         degrees: the threshold, positive.
+        settings: of `AngleStatistic`.
+
+    Raises:
+        ValueError: if `degrees` is not positive and finite.
+
+    Example:
+        >>> import torch, svdrot
+        >>> accuracy = svdrot.evaluation.streaming.AccuracyAtDegrees(5)
+        >>> about_x = torch.deg2rad(torch.tensor([[1.0, 0.0, 0.0], [3.0, 0.0, 0.0], [90.0, 0.0, 0.0]]))
+        >>> accuracy.update(svdrot.axis_angle_to_matrix(about_x), torch.eye(3))
+        >>> accuracy.compute()
+        tensor(0.6667)
     """
 
     higher_is_better: bool | None = True
@@ -139,12 +232,24 @@ class AccuracyAtDegrees(AngleStatistic):
 
 
 class AreaUnderAccuracy(AngleStatistic):
-    r"""Mean of the accuracy over all thresholds from 0 to a largest one (AUC), in [0, 1].
+    r"""Compute the mean of the accuracy over all thresholds from 0 to a largest one (AUC), in [0, 1].
 
     The integral itself, $\frac 1 N \sum_i (1 - \theta_i / \theta_{\max})_+$.
 
     Args:
         degrees: the largest threshold, positive.
+        settings: of `AngleStatistic`.
+
+    Raises:
+        ValueError: if `degrees` is not positive and finite.
+
+    Example:
+        >>> import torch, svdrot
+        >>> area = svdrot.evaluation.streaming.AreaUnderAccuracy(30)
+        >>> about_x = torch.deg2rad(torch.tensor([[0.0, 0.0, 0.0], [15.0, 0.0, 0.0], [90.0, 0.0, 0.0]]))
+        >>> area.update(svdrot.axis_angle_to_matrix(about_x), torch.eye(3))
+        >>> area.compute().round(decimals=3)
+        tensor(0.5000)
     """
 
     higher_is_better: bool | None = True
@@ -165,14 +270,28 @@ def rotation_metrics(
     areas: Sequence[float] = (30,),
     **settings: Any,
 ) -> MetricCollection:
-    """The usual statistics together, under the names mean_deg, median_deg, std_deg, p95_deg, acc_7_5_deg,
-    auc_30_deg, ... They share one list of angles.
+    """Collect the usual statistics of angles under their names: mean_deg, median_deg, std_deg, p95_deg, ...
+
+    They share one list of angles.
 
     Args:
-        percentiles: from 0 to 100.
-        accuracies: thresholds in degrees.
-        areas: largest thresholds in degrees.
+        percentiles: from 0 to 100, named p95_deg, ...
+        accuracies: thresholds in degrees, named acc_5_deg, acc_7_5_deg, ...
+        areas: largest thresholds in degrees, named auc_30_deg, ...
         settings: of `AngleStatistic`.
+
+    Returns:
+        A `MetricCollection`, updated by rotations and what they should be; `compute` returns a dictionary.
+
+    Raises:
+        ValueError: if a number is out of range.
+
+    Example:
+        >>> import torch, svdrot
+        >>> metrics = svdrot.evaluation.streaming.rotation_metrics(percentiles=(), accuracies=(5,), areas=())
+        >>> metrics.update(torch.eye(3).expand(10, 3, 3), torch.eye(3))
+        >>> metrics.compute()["acc_5_deg"]
+        tensor(1.)
     """
     metrics: dict[str, Metric] = {
         "mean_deg": MeanDegrees(**settings),
@@ -186,5 +305,6 @@ def rotation_metrics(
 
 
 def _name(number: float) -> str:
+    """Write a number of degrees as it stands in a name: 7_5_deg."""
     shortest = np.format_float_positional(number, trim="-")
     return f"{shortest}_deg".replace(".", "_")  # the name of a module has no point

@@ -29,13 +29,13 @@ from svdrot.metrics import chordal_distance, geodesic_distance
 from svdrot.registration.pairs.procrustes import Alignment, kabsch, umeyama
 from svdrot.transform import Transform, check_transform
 
-KITTI_LENGTHS = (100.0, 200.0, 300.0, 400.0, 500.0, 600.0, 700.0, 800.0)  # metres, of the KITTI devkit
+KITTI_LENGTHS = (100.0, 200.0, 300.0, 400.0, 500.0, 600.0, 700.0, 800.0)  # meters, of the KITTI devkit
 
 
 def align_trajectories(
     estimate: Transform, reference: Transform, *, scale: bool = False, mask: Tensor | None = None
 ) -> Alignment:
-    """The rigid transform, or with `scale` the similarity, of the world that fits positions best.
+    """Find the rigid transform, or with `scale` the similarity, of the world that fits positions best.
 
     Orientations have no part in it. `move_trajectory` applies it.
 
@@ -53,17 +53,44 @@ def align_trajectories(
 
     Raises:
         ValueError: if the trajectories differ in length.
+        TypeError: if a trajectory is not a `Transform`, or `mask` not boolean.
+
+    Example:
+        >>> import torch, svdrot
+        >>> from svdrot.evaluation import trajectories
+        >>> position = torch.rand(10, 3, generator=torch.Generator().manual_seed(0))
+        >>> reference = svdrot.Transform(torch.eye(3).expand(10, 3, 3), position, torch.ones(10))
+        >>> estimate = svdrot.Transform(reference.rotation, position / 2, torch.ones(10))
+        >>> round(trajectories.align_trajectories(estimate, reference, scale=True).scale.item(), 4)
+        2.0
     """
     _check_pair(estimate, reference)
     return (umeyama if scale else kabsch)(estimate.translation, reference.translation, mask=mask)
 
 
 def align_origins(estimate: Transform, reference: Transform) -> Transform:
-    """The rigid transform of the world that makes the first poses equal, or the identity if there are none.
+    """Return the rigid transform of the world that makes the first poses equal.
 
     Args:
         estimate: poses (..., N).
         reference: poses (..., N).
+
+    Returns:
+        Transforms (...), of scale 1, for `move_trajectory`; the identity if there are no poses, NaN if a
+        first pose is.
+
+    Raises:
+        ValueError: if the trajectories differ in length.
+        TypeError: if a trajectory is not a `Transform`.
+
+    Example:
+        >>> import torch, svdrot
+        >>> from svdrot.evaluation import trajectories
+        >>> position = torch.tensor([[0.0, 0.0, 0.0], [1.0, 0.0, 0.0]])
+        >>> reference = svdrot.Transform(torch.eye(3).expand(2, 3, 3), position, torch.ones(2))
+        >>> estimate = svdrot.Transform(reference.rotation, position - 5, torch.ones(2))
+        >>> trajectories.align_origins(estimate, reference).translation
+        tensor([5., 5., 5.])
     """
     _check_pair(estimate, reference)
     if estimate.translation.shape[-2] == 0:
@@ -80,11 +107,28 @@ def align_origins(estimate: Transform, reference: Transform) -> Transform:
 
 
 def move_trajectory(transform: Transform, trajectory: Transform) -> Transform:
-    """The trajectory in another world: positions are moved, turned and scaled, orientations only turned.
+    """Move a trajectory to another world: positions are moved, turned and scaled, orientations only turned.
 
     Args:
         transform: shape (...), of the world, such as `align_trajectories` finds.
         trajectory: poses (..., N), which stay poses: their scale is 1.
+
+    Returns:
+        Poses (..., N), differentiable.
+
+    Raises:
+        ValueError: if batch dimensions do not broadcast.
+        TypeError: if an argument is not a `Transform`.
+
+    Example:
+        >>> import torch, svdrot
+        >>> from svdrot.evaluation import trajectories
+        >>> position = torch.tensor([[0.0, 0.0, 0.0], [1.0, 0.0, 0.0]])
+        >>> path = svdrot.Transform(torch.eye(3).expand(2, 3, 3), position, torch.ones(2))
+        >>> double = svdrot.Transform(torch.eye(3), torch.zeros(3), torch.tensor(2.0))
+        >>> moved = trajectories.move_trajectory(double, path)
+        >>> moved.translation[1], moved.scale
+        (tensor([2., 0., 0.]), tensor([1., 1.]))
     """
     check_transform("transform", transform)
     _check_poses("trajectory", trajectory)
@@ -96,13 +140,21 @@ def move_trajectory(transform: Transform, trajectory: Transform) -> Transform:
 
 @dataclass(frozen=True)
 class PoseErrors:
-    """What is between poses and where they should be.
+    """Hold what is between poses and where they should be.
 
     Attributes:
         translation: distances, shape (..., P), in the units of the positions.
         rotation: angles, shape (..., P), radians in [0, pi].
         full: Frobenius norms of E - I for the 4x4 matrix E from one pose to the other, shape (..., P). Their
-            squares are those of metres and of 2 sqrt(2) sin(angle / 2) added: they depend on the unit.
+            squares are those of meters and of 2 sqrt(2) sin(angle / 2) added: they depend on the unit.
+
+    Example:
+        >>> import torch, svdrot
+        >>> from svdrot.evaluation import trajectories
+        >>> off = torch.tensor([[3.0, 4.0, 0.0]])
+        >>> errors = trajectories.PoseErrors.between(torch.eye(3)[None], 0 * off, torch.eye(3)[None], off)
+        >>> errors.translation, errors.rotation, errors.full
+        (tensor([5.]), tensor([0.]), tensor([5.]))
     """
 
     translation: Tensor
@@ -113,6 +165,17 @@ class PoseErrors:
     def between(
         rotation: Tensor, translation: Tensor, other_rotation: Tensor, other_translation: Tensor
     ) -> "PoseErrors":
+        """Return the errors between two poses of each of P pairs.
+
+        Args:
+            rotation: of the first, shape (..., P, 3, 3).
+            translation: of the first, shape (..., P, 3).
+            other_rotation: of the second, shape (..., P, 3, 3).
+            other_translation: of the second, shape (..., P, 3).
+
+        Returns:
+            `PoseErrors` (..., P), differentiable; NaN where a pose is not finite.
+        """
         step = to_compute(other_translation, 1) - to_compute(translation, 1)
         distance = torch.linalg.vector_norm(step, dim=-1)
         both = torch.stack((chordal_distance(rotation, other_rotation), distance), -1)
@@ -121,7 +184,7 @@ class PoseErrors:
 
 
 def absolute_pose_error(estimate: Transform, reference: Transform) -> PoseErrors:
-    """Errors of the poses themselves (APE, or ATE), of E = reference⁻¹ estimate.
+    """Return the errors of the poses themselves (APE, or ATE), of E = reference⁻¹ estimate.
 
     Align the estimate first, unless it is meant to be in the world of the reference.
 
@@ -134,9 +197,21 @@ def absolute_pose_error(estimate: Transform, reference: Transform) -> PoseErrors
 
     Raises:
         ValueError: if the trajectories differ in length.
+        TypeError: if a trajectory is not a `Transform`.
 
     Source:
         Sturm et al., "A Benchmark for the Evaluation of RGB-D SLAM Systems", IROS 2012.
+
+    Example:
+        >>> import torch, svdrot
+        >>> from svdrot.evaluation import trajectories
+        >>> position = torch.rand(10, 3, generator=torch.Generator().manual_seed(0))
+        >>> reference = svdrot.Transform(torch.eye(3).expand(10, 3, 3), position, torch.ones(10))
+        >>> estimate = svdrot.Transform(reference.rotation, position + 1, torch.ones(10))
+        >>> world = trajectories.align_trajectories(estimate, reference)
+        >>> moved = trajectories.move_trajectory(world, estimate)
+        >>> bool(trajectories.absolute_pose_error(moved, reference).translation.max() < 1e-5)
+        True
     """
     _check_pair(estimate, reference)
     return PoseErrors.between(
@@ -145,7 +220,7 @@ def absolute_pose_error(estimate: Transform, reference: Transform) -> PoseErrors
 
 
 def relative_pose_error(estimate: Transform, reference: Transform, pairs: Tensor) -> PoseErrors:
-    r"""Errors of the motions between pairs of poses (RPE), which no alignment changes.
+    r"""Return the errors of the motions between pairs of poses (RPE), which no alignment changes.
 
     With motions $Q_{ij} = P_i^{-1} P_j$ of the reference and $\hat Q_{ij}$ of the estimate, of
     $E = Q_{ij}^{-1} \hat Q_{ij}$.
@@ -160,9 +235,20 @@ def relative_pose_error(estimate: Transform, reference: Transform, pairs: Tensor
 
     Raises:
         ValueError: if the trajectories differ in length, or `pairs` are not indices of two poses each.
+        TypeError: if a trajectory is not a `Transform`, or `pairs` no tensor.
 
     Source:
         Sturm et al., "A Benchmark for the Evaluation of RGB-D SLAM Systems", IROS 2012.
+
+    Example:
+        >>> import torch, svdrot
+        >>> from svdrot.evaluation import trajectories
+        >>> steps = torch.arange(4.0)[:, None] * torch.tensor([1.0, 0.0, 0.0])
+        >>> reference = svdrot.Transform(torch.eye(3).expand(4, 3, 3), steps, torch.ones(4))
+        >>> drifting = svdrot.Transform(reference.rotation, 1.5 * steps, torch.ones(4))
+        >>> pairs = trajectories.frame_pairs(4, 1)
+        >>> trajectories.relative_pose_error(drifting, reference, pairs).translation
+        tensor([0.5000, 0.5000, 0.5000])
     """
     _check_pair(estimate, reference)
     count = reference.translation.shape[-2]
@@ -173,7 +259,7 @@ def relative_pose_error(estimate: Transform, reference: Transform, pairs: Tensor
 
 
 def _motions(poses: Transform, pairs: Tensor) -> tuple[Tensor, Tensor]:
-    """Rotations and translations of P_i⁻¹ P_j."""
+    """Return the rotations and translations of P_i⁻¹ P_j."""
     i, j = pairs.unbind(1)
     back = poses.rotation[..., i, :, :].mT
     step = poses.translation[..., j, :] - poses.translation[..., i, :]
@@ -182,13 +268,23 @@ def _motions(poses: Transform, pairs: Tensor) -> tuple[Tensor, Tensor]:
 
 @dataclass(frozen=True)
 class SegmentErrors:
-    """Drift over stretches of given lengths, as the KITTI odometry benchmark counts it.
+    """Hold the drift over stretches of given lengths, as the KITTI odometry benchmark counts it.
 
     Attributes:
         pairs: first and last pose of each stretch, shape (S, 2).
-        length: its nominal length, shape (S,), metres.
-        translation: error of its motion over that length, shape (S,), metres a metre.
-        rotation: likewise, shape (S,), radians a metre.
+        length: its nominal length, shape (S,), meters.
+        translation: error of its motion over that length, shape (S,), meters a meter.
+        rotation: likewise, shape (S,), radians a meter.
+
+    Example:
+        >>> import torch, svdrot
+        >>> from svdrot.evaluation import trajectories
+        >>> meters = torch.arange(201.0)[:, None] * torch.tensor([1.0, 0.0, 0.0])
+        >>> truth = svdrot.Transform(torch.eye(3).expand(201, 3, 3), meters, torch.ones(201))
+        >>> short = svdrot.Transform(truth.rotation, 0.5 * meters, torch.ones(201))
+        >>> errors = trajectories.kitti_segment_errors(short, truth, lengths=(50, 100))
+        >>> errors.of_length(100).pairs[0], round(errors.of_length(100).translation_percent, 1)
+        (tensor([  0, 101]), 50.5)
     """
 
     pairs: Tensor
@@ -198,16 +294,23 @@ class SegmentErrors:
 
     @property
     def translation_percent(self) -> float:
-        """The mean over all stretches, NaN if there is none."""
+        """Return the mean of `translation` over all stretches, in percent; NaN if there is none."""
         return 100 * self.translation.mean().item()
 
     @property
     def rotation_degrees_per_100m(self) -> float:
-        """The mean over all stretches, NaN if there is none."""
+        """Return the mean of `rotation` over all stretches, in degrees per 100 m; NaN if there is none."""
         return 100 * torch.rad2deg(self.rotation.mean()).item()
 
     def of_length(self, length: float) -> "SegmentErrors":
-        """Stretches of one of the lengths."""
+        """Return the errors of the stretches of one length.
+
+        Args:
+            length: meters, one of the `lengths` asked for.
+
+        Returns:
+            `SegmentErrors`, of none if there is no such stretch.
+        """
         of = self.length == length
         return SegmentErrors(self.pairs[of], self.length[of], self.translation[of], self.rotation[of])
 
@@ -220,15 +323,15 @@ def kitti_segment_errors(
     step: int = 10,
     mask: Tensor | None = None,
 ) -> SegmentErrors:
-    """Errors of the motion over stretches of 100, 200, ... 800 m, beginning at every tenth pose.
+    """Return the errors of the motion over stretches of 100, 200, ... 800 m, beginning at every tenth pose.
 
     A stretch ends at the first pose that is further along the reference than its length, by which errors are
     divided, as in the development kit. Nothing is aligned.
 
     Args:
         estimate: poses (N,).
-        reference: poses (N,), in metres.
-        lengths: of the stretches, metres.
+        reference: poses (N,), in meters.
+        lengths: of the stretches, meters.
         step: poses from one beginning to the next.
         mask: boolean, shape (N,): poses that count. No stretch begins or ends at another.
 
@@ -238,10 +341,20 @@ def kitti_segment_errors(
 
     Raises:
         ValueError: if the trajectories differ in length or are batches of them, or a setting is not positive.
+        TypeError: if a trajectory is not a `Transform`, or `mask` not boolean.
 
     Source:
         Geiger, Lenz and Urtasun, "Are we ready for autonomous driving? The KITTI vision benchmark suite",
         CVPR 2012, and its development kit.
+
+    Example:
+        >>> import torch, svdrot
+        >>> from svdrot.evaluation import trajectories
+        >>> meters = torch.arange(201.0)[:, None] * torch.tensor([1.0, 0.0, 0.0])
+        >>> truth = svdrot.Transform(torch.eye(3).expand(201, 3, 3), meters, torch.ones(201))
+        >>> errors = trajectories.kitti_segment_errors(truth, truth)
+        >>> len(errors.pairs), errors.translation_percent, errors.rotation_degrees_per_100m
+        (10, 0.0, 0.0)
     """
     check_one(estimate, "estimate")
     check_one(reference, "reference")
@@ -259,6 +372,7 @@ def kitti_segment_errors(
     starts = index[index % step == 0]
     pairs, nominal = [], []
     for length in lengths:
+        # `ends` are places in `index`, the poses that count.
         ends = torch.searchsorted(path[index], path[starts] + length, right=True)
         reached = ends < len(index)
         pairs.append(torch.stack((starts[reached], index[ends[reached]]), 1))
@@ -271,9 +385,24 @@ def kitti_segment_errors(
 
 @dataclass(frozen=True)
 class Statistics:
-    """Of errors over their last dimension; the deviation is that of the errors themselves, over n.
+    """Hold statistics of errors over their last dimension, each of shape (...).
 
-    All are NaN if nothing counts, except `sse`, the sum of squares, which is 0.
+    All are NaN if nothing counts, except `sse`, which is 0.
+
+    Attributes:
+        rmse: root mean square.
+        mean: of the errors.
+        median: of the errors; of an even number halfway between the two in the middle.
+        std: standard deviation of the errors themselves, over n.
+        min: smallest error.
+        max: largest error.
+        sse: sum of squares.
+
+    Example:
+        >>> import torch, svdrot
+        >>> found = svdrot.evaluation.trajectories.statistics(torch.tensor([[1.0, 7.0], [3.0, 3.0]]))
+        >>> found.rmse, found.max, found.std
+        (tensor([5., 3.]), tensor([7., 3.]), tensor([3., 0.]))
     """
 
     rmse: Tensor
@@ -286,7 +415,7 @@ class Statistics:
 
 
 def statistics(errors: Tensor, mask: Tensor | None = None) -> Statistics:
-    """Root mean square, mean, median, standard deviation, extremes and sum of squares.
+    """Return root mean square, mean, median, standard deviation, extremes and sum of squares of errors.
 
     Args:
         errors: shape (..., N).
@@ -294,7 +423,17 @@ def statistics(errors: Tensor, mask: Tensor | None = None) -> Statistics:
 
     Returns:
         `Statistics` (...), in float32 or float64; the median of an even number of errors is between the two
-        in the middle.
+        in the middle. NaN if nothing counts, but for the sum, which is 0.
+
+    Raises:
+        ValueError: if shapes do not fit.
+        TypeError: if `errors` is not a floating-point, or `mask` not a boolean tensor.
+
+    Example:
+        >>> import torch, svdrot
+        >>> errors = torch.tensor([1.0, 7.0, torch.nan])
+        >>> svdrot.evaluation.trajectories.statistics(errors, ~errors.isnan()).rmse
+        tensor(5.)
     """
     errors, counts = live("errors", errors, mask)
     count = counts.sum(-1)
@@ -307,6 +446,7 @@ def statistics(errors: Tensor, mask: Tensor | None = None) -> Statistics:
         return Statistics(nothing, mean, nothing, nothing, nothing, nothing, sse)
     unknown = (count == 0) | e.isnan().any(-1)
     ordered = torch.where(counts, e, torch.inf).sort(-1).values
+    # What does not count is at the end of `ordered`, so the middle is that of the first `count`.
     low, high = ((count - 1).clamp_min(0) // 2)[..., None], (count // 2).clamp_max(errors.shape[-1] - 1)
     middle = ordered.gather(-1, low)[..., 0] + ordered.gather(-1, high[..., None])[..., 0]
     largest = torch.where(counts, e, -torch.inf).amax(-1)
@@ -324,22 +464,30 @@ def statistics(errors: Tensor, mask: Tensor | None = None) -> Statistics:
 def associate(
     first: Tensor, second: Tensor, *, max_difference: float = 0.01, offset: float = 0.0
 ) -> tuple[Tensor, Tensor]:
-    """Indices of poses taken at the same time, one to one: the nearest times are paired first.
+    """Return indices of poses taken at the same time, one to one: the nearest times are paired first.
 
     Args:
         first: timestamps, shape (N,), seconds, float64, in any order. A NaN has no partner.
         second: timestamps, shape (M,), likewise.
         max_difference: seconds, of a pair at most.
-        offset: added to `second`.
+        offset: added to `second`, seconds.
 
     Returns:
         Indices into `first` and into `second`, shape (P,) each, by the time of `first`.
 
     Raises:
         ValueError: if timestamps are not one row of float64: float32 tells seconds since 1970 to 128 s.
+        TypeError: if they are no tensor.
 
     Source:
         Sturm et al., IROS 2012, whose tool `associate.py` pairs greedily likewise.
+
+    Example:
+        >>> import torch, svdrot
+        >>> camera = torch.tensor([0.0, 0.1, 0.2], dtype=torch.float64)
+        >>> motion_capture = torch.tensor([0.101, 0.199, 0.5], dtype=torch.float64)
+        >>> svdrot.evaluation.trajectories.associate(camera, motion_capture)
+        (tensor([1, 2]), tensor([0, 1]))
     """
     for name, stamps in (("first", first), ("second", second)):
         if not isinstance(stamps, Tensor):
@@ -348,6 +496,7 @@ def associate(
             raise ValueError(
                 f"`{name}` must be float64 of shape (N,); got {stamps.dtype} {tuple(stamps.shape)}."
             )
+    # Every i with all j of b, sorted, from low to high: i repeats, j counts up from low for each i.
     a, b = (stamps.detach().cpu().resolve_neg().numpy() for stamps in (first, second))
     b = b + offset
     order = np.argsort(b)  # NaN last, beyond every search
@@ -360,6 +509,7 @@ def associate(
     difference = np.abs(a[i] - b[j])
     taken_i, taken_j = np.zeros(len(a), bool), np.zeros(len(b), bool)
     pairs = []
+    # Nearest first, each timestamp once. The window above is wider by rounding than the difference allowed.
     for k in np.argsort(difference, kind="stable"):
         if difference[k] <= max_difference and not taken_i[i[k]] and not taken_j[j[k]]:
             taken_i[i[k]] = taken_j[j[k]] = True

@@ -13,6 +13,7 @@ from svdrot.io.text import COLUMNS, WANTED
 
 
 def npy(path: Path, data: bytes) -> NDArray:
+    """Read one array."""
     array = load_numpy(path, data)
     if not isinstance(array, np.ndarray):
         raise ValueError(f"{path} is an npz, not one array: name it .npz.")
@@ -20,7 +21,7 @@ def npy(path: Path, data: bytes) -> NDArray:
 
 
 def npz(path: Path, data: bytes) -> NDArray:
-    """The array `points`, or the only one, or that named by the path, as `FILE.npz:NAME`."""
+    """Read the array `points`, or the only one, or that named by the path, as `FILE.npz:NAME`."""
     arrays = load_numpy(path, data)
     if isinstance(arrays, np.ndarray):
         raise ValueError(f"{path} is one array, not an npz: name it .npy.")
@@ -38,7 +39,7 @@ _BROKEN = (zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError)
 
 
 def load_numpy(path: Path, data: bytes) -> NDArray | Mapping[str, NDArray]:
-    """What `numpy.save` or `numpy.savez` wrote."""
+    """Read what `numpy.save` or `numpy.savez` wrote."""
     # A pickle would run code of the file; without one, that is an error like any other.
     try:
         loaded = np.load(io.BytesIO(data), allow_pickle=False)
@@ -48,6 +49,7 @@ def load_numpy(path: Path, data: bytes) -> NDArray | Mapping[str, NDArray]:
 
 
 def _xyz_columns(path: Path, array: NDArray) -> NDArray:
+    """Check an array of points and return its first three columns in float64."""
     if array.ndim != 2 or array.shape[1] not in COLUMNS:
         raise ValueError(f"{path}: wanted shape (N, 3), or {WANTED}; got {array.shape}.")
     if array.dtype.kind not in "iuf":
@@ -56,13 +58,14 @@ def _xyz_columns(path: Path, array: NDArray) -> NDArray:
 
 
 def kitti(path: Path, data: bytes) -> NDArray:
-    """Records of four float32, little endian: x y z and the intensity."""
+    """Read records of four float32, little endian: x y z and the intensity."""
     if len(data) % 16:
         raise ValueError(f"{path}: wanted 16 bytes a point; has {len(data)}, {len(data) % 16} too many.")
     return np.frombuffer(data, "<f4").reshape(-1, 4)[:, :3].astype(np.float64)
 
 
 def write_npz(path: Path, points: NDArray) -> None:
+    """Write the array `points`."""
     np.savez(path, points=points)
 
 

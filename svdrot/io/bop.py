@@ -3,7 +3,7 @@
     scene_id,im_id,obj_id,score,R,t,time
     2,3,1,1.0,0.875 0.478 ... -0.845,161.6 -113.7 1112.8,1.0
 
-`R` is nine numbers, row by row, `t` three, in millimetres; a pose takes the model's coordinates to the
+`R` is nine numbers, row by row, `t` three, in millimeters; a pose takes the model's coordinates to the
 camera's. `time` is in seconds, or -1 where it is not known. The line of names may be missing.
 """
 
@@ -26,15 +26,23 @@ TOLERANCE = 5e-2
 
 @dataclass(frozen=True)
 class BopPoses:
-    """Rows of a file.
+    """Hold the rows of a file of the BOP benchmark: poses of objects in images, and how sure they are.
 
     Attributes:
         scene: shape (N,), integers.
         image: likewise.
         object: likewise.
         score: shape (N,), float64; larger is surer.
-        pose: `Transform` (N,), float64, millimetres; rotations as they are written.
-        time: shape (N,), seconds.
+        pose: `Transform` (N,), float64, millimeters; rotations as they are written.
+        time: shape (N,), seconds, or -1 where it is not known.
+
+    Example:
+        >>> import pathlib, torch, svdrot
+        >>> row = "2,3,1,0.9,1 0 0 0 1 0 0 0 1,0 0 1000,-1"
+        >>> _ = pathlib.Path("results.csv").write_text(row)
+        >>> poses = svdrot.io.read_bop("results.csv")
+        >>> len(poses), poses.object, poses.pose.translation[0] / 1000  # in meters
+        (1, tensor([1]), tensor([0., 0., 1.], dtype=torch.float64))
     """
 
     scene: Tensor
@@ -45,20 +53,31 @@ class BopPoses:
     time: Tensor
 
     def __len__(self) -> int:
+        """Return the number of rows."""
         return len(self.scene)
 
 
 def read_bop(path: Path, *, tolerance: float = TOLERANCE) -> BopPoses:
-    """The rows of a file, in their order.
+    r"""Read the rows of a file of the BOP benchmark, in their order.
 
     Args:
         path: of the file.
         tolerance: how far entries of R^T R may be from those of the identity.
 
+    Returns:
+        `BopPoses`, at least one, float64, millimeters.
+
     Raises:
         FileNotFoundError: if there is no file.
         ValueError: with the file and the line, if a line is not such a row of finite numbers, or `R` is not a
             rotation; with the file, if it holds no rows or is not text.
+
+    Example:
+        >>> import pathlib, torch, svdrot
+        >>> row = "scene_id,im_id,obj_id,score,R,t,time\n2,3,1,0.9,1 0 0 0 1 0 0 0 1,0 0 1000,-1\n"
+        >>> _ = pathlib.Path("results.csv").write_text(row)
+        >>> svdrot.io.read_bop("results.csv").score
+        tensor([0.9000], dtype=torch.float64)
     """
     path = Path(path)
     lines, keys, values = [], [], []
@@ -80,7 +99,7 @@ def read_bop(path: Path, *, tolerance: float = TOLERANCE) -> BopPoses:
 
 
 def _row(path: Path, number: int, line: str) -> tuple[list[int], list[float]]:
-    """Scene, image and object; score, R, t and time."""
+    """Read a line: scene, image and object; score, R, t and time."""
     fields = line.split(",")
     try:
         scene, image, thing, score, rotation, translation, time = fields
@@ -95,6 +114,7 @@ def _row(path: Path, number: int, line: str) -> tuple[list[int], list[float]]:
 
 
 def _key(word: str) -> int:
+    """Read an integer, or raise ValueError."""
     key = int(word)
     if "_" in word or not -(2**63) <= key < 2**63:
         raise ValueError
@@ -102,7 +122,7 @@ def _key(word: str) -> int:
 
 
 def single_instances(estimates: BopPoses, truth: BopPoses) -> tuple[Tensor, Tensor]:
-    """Rows of the surest estimate and of the truth, for objects of which an image shows exactly one.
+    r"""Pair the surest estimate with the truth, for objects of which an image shows exactly one.
 
     Args:
         estimates: any number for each object in each image; of equal scores the first is taken.
@@ -111,6 +131,16 @@ def single_instances(estimates: BopPoses, truth: BopPoses) -> tuple[Tensor, Tens
     Returns:
         Indices into `estimates` and into `truth`, shape (P,) each, in the order of `truth`. An object without
         an estimate is left out: a recall over all objects must count it as a miss.
+
+    Example:
+        >>> import pathlib, torch, svdrot
+        >>> _ = pathlib.Path("truth.csv").write_text("2,3,1,1,1 0 0 0 1 0 0 0 1,0 0 1000,-1\n")
+        >>> _ = pathlib.Path("found.csv").write_text(
+        ...     "2,3,1,0.2,1 0 0 0 1 0 0 0 1,0 0 500,-1\n2,3,1,0.9,1 0 0 0 1 0 0 0 1,0 0 990,-1\n"
+        ... )
+        >>> estimates, truth = svdrot.io.read_bop("found.csv"), svdrot.io.read_bop("truth.csv")
+        >>> svdrot.io.single_instances(estimates, truth)
+        (tensor([1]), tensor([0]))
     """
     best: dict[tuple[int, int, int], int] = {}
     score = estimates.score.tolist()
@@ -125,4 +155,5 @@ def single_instances(estimates: BopPoses, truth: BopPoses) -> tuple[Tensor, Tens
 
 
 def _keys(poses: BopPoses) -> list[tuple[int, int, int]]:
+    """Return scene, image and object of each row."""
     return list(zip(poses.scene.tolist(), poses.image.tolist(), poses.object.tolist(), strict=True))

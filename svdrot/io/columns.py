@@ -9,7 +9,7 @@ from svdrot.io.text import COLUMNS, is_number, rows_of, shown, table
 
 
 def xyz(path: Path, data: bytes) -> NDArray:
-    """Numbers between spaces, commas or semicolons; a csv may name its columns in the first line."""
+    """Read numbers between spaces, commas or semicolons; a csv may name its columns in the first line."""
     rows = rows_of(data)
     if not rows:
         return np.empty((0, 3))
@@ -24,7 +24,7 @@ def xyz(path: Path, data: bytes) -> NDArray:
 
 
 def pts(path: Path, data: bytes) -> NDArray:
-    """As `xyz`; scanners put the number of points before them."""
+    """Read as `xyz` does, but for the number of points that scanners put before them."""
     rows = rows_of(data)
     if not rows or not rows[0][1].isdecimal():
         return xyz(path, data)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A path to write to, which takes the place of `path` when the block ends well: never half a file."""
+    """Yield a path to write to; it takes the place of `path` when the block ends well: never half a file."""
     if path.is_dir():
         raise ValueError(f"{path} is a folder.")
     # Small letters: numpy and open3d know the format by the suffix, in these alone.

@@ -1,4 +1,4 @@
-"""The vertices of meshes: OBJ, OFF and STL."""
+"""Vertices of meshes: OBJ, OFF and STL."""
 
 import re
 from pathlib import Path
@@ -10,7 +10,7 @@ from svdrot.io.text import COLUMNS, Rows, check_count, check_lists, rows_of, sho
 
 
 def obj(path: Path, data: bytes) -> NDArray:
-    """The lines `v`, once each, faces or not."""
+    """Read the lines `v`, once each, faces or not; the faces are checked."""
     rows = rows_of(data)
     vertices = [(n, line[1:].strip()) for n, line in rows if line.split(None, 1)[0] == "v"]
     points = table(path, vertices, COLUMNS)[:, :3]
@@ -27,7 +27,7 @@ def obj(path: Path, data: bytes) -> NDArray:
 
 
 def off(path: Path, data: bytes) -> NDArray:
-    """The vertices, of an OFF with or without colours and normals."""
+    """Read the vertices of an OFF, with or without colors and normals."""
     rows = list(rows_of(data))
     keyword = re.match(r"(?:ST)?C?N?OFF\b|OFF(?=\d)", rows[0][1]) if rows else None
     if keyword is None:
@@ -53,7 +53,7 @@ _STL_TRIANGLE = np.dtype([("normal", "<f4", 3), ("corners", "<f4", (3, 3)), ("at
 
 
 def stl(path: Path, data: bytes) -> NDArray:
-    """The corners of the triangles, each point once, where it occurs first."""
+    """Read the corners of the triangles, each point once, where it occurs first."""
     if len(data) >= 84 and len(data) == 84 + 50 * int.from_bytes(data[80:84], "little"):
         corners = np.frombuffer(data, _STL_TRIANGLE, offset=84)["corners"].reshape(-1, 3)
     elif data.lstrip().startswith(b"solid"):

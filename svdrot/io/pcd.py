@@ -12,7 +12,7 @@ from svdrot.io.text import check_count, rows_of, table
 
 
 def pcd(path: Path, data: bytes) -> NDArray:
-    """The fields x y z, as they are: the viewpoint is not applied."""
+    """Read the fields x y z, as they are: the viewpoint is not applied."""
     end = re.search(rb"(?:^|\n)DATA (\w+)[ \t]*\r?\n", data)
     if end is None:
         raise ValueError(f"{path} is no PCD, or cut: wanted a header that ends with `DATA ...`.")

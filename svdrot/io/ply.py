@@ -29,7 +29,7 @@ class _Element:
         return any(p.length for p in self.properties)
 
     def record(self, order: str, lengths: Sequence[int] = ()) -> np.dtype:
-        """A row, of lists of these lengths."""
+        """Return the type of a row whose lists have these lengths."""
         rest = iter(lengths)
         fields = []
         for i, p in enumerate(self.properties):
@@ -50,7 +50,7 @@ _PLY_ORDERS = {"ascii": "", "binary_little_endian": "<", "binary_big_endian": ">
 
 
 def ply(path: Path, data: bytes) -> NDArray:
-    """The vertices."""
+    """Read the vertices."""
     end = re.search(rb"(?:^|\n)end_header[ \t]*\r?\n", data)
     if not data.startswith(b"ply") or end is None:
         raise ValueError(f"{path} is no PLY, or cut: wanted a header from `ply` to `end_header`.")
@@ -76,6 +76,7 @@ def ply(path: Path, data: bytes) -> NDArray:
 
 
 def _ply_header(path: Path, header: bytes) -> tuple[str, list[_Element]]:
+    """Read the byte order, empty for text, and the elements."""
     order, elements = None, []
     for number, line in enumerate(header.decode(errors="replace").splitlines(), 1):
         match line.split():
@@ -114,7 +115,7 @@ def _ply_text(path: Path, rows: Rows, elements: list[_Element], vertex: _Element
 
 
 def _ply_end(path: Path, body: bytes, offset: int, element: _Element, order: str) -> int:
-    """Where the rows of the element end."""
+    """Return where the rows of the element end."""
     if not element.count:
         return offset
     cut = ValueError(f"{path} ends before its {element.count} rows of `{element.name}` do: it was cut.")
@@ -141,7 +142,11 @@ def _ply_end(path: Path, body: bytes, offset: int, element: _Element, order: str
 
 
 def _ply_row(body: bytes, offset: int, element: _Element, order: str) -> tuple[list[int], int]:
-    """The lengths of the lists of the row at `offset`, and its end. ValueError past the end of the file."""
+    """Return the lengths of the lists of the row at `offset`, and its end.
+
+    Raises:
+        ValueError: past the end of the file.
+    """
     lengths = []
     for p in element.properties:
         if p.length:
@@ -150,7 +155,7 @@ def _ply_row(body: bytes, offset: int, element: _Element, order: str) -> tuple[l
                 raise ValueError
             lengths.append(int(length[0]))
             offset += length.itemsize
-        offset += np.dtype(p.type).itemsize * (lengths[-1] if p.length else 1)
+        offset += np.dtype(p.type).itemsize * (lengths[-1] if p.length else 1)  # past the list, or one number
     if offset > len(body) or min(lengths, default=0) < 0:
         raise ValueError
     return lengths, offset

@@ -25,13 +25,23 @@ from svdrot.io.files import replacing
 
 @dataclass(frozen=True)
 class Format:
-    """How a file is read and written: a row of `FORMATS`.
+    """Describe how a file is read and written: a row of `FORMATS`.
 
     Attributes:
         read: from the path, for its messages, and the content of the file to the points (N, 3), float64, in
             the order of the file. A ValueError begins with the path, and names the line if it can.
         write: the points (N, 3), float64, to the path; None if it can only be read.
         surface: whether a file may hold faces, so that `samples` of `read_points` can be drawn.
+
+    Example:
+        >>> import numpy, pathlib, torch, svdrot
+        >>> def read_raw(path, data):
+        ...     return numpy.frombuffer(data, "<f8").reshape(-1, 3)
+        >>> svdrot.io.FORMATS[".raw"] = svdrot.io.Format(read_raw)
+        >>> numpy.arange(6.0).tofile("cloud.raw")
+        >>> svdrot.io.read_points("cloud.raw").shape
+        torch.Size([2, 3])
+        >>> del svdrot.io.FORMATS[".raw"]
     """
 
     read: Callable[[Path, bytes], NDArray]
@@ -59,13 +69,13 @@ FORMATS = {
 def read_points(
     path: str | Path, *, drop_nan: bool = False, samples: int | None = None, seed: int = 0
 ) -> Tensor:
-    """The points of a cloud, or the vertices of a mesh, in the order of the file.
+    r"""Read the points of a cloud, or the vertices of a mesh, in the order of the file.
 
     By the suffix of the file: PLY (text and binary, of either byte order), PCD (text, binary, compressed),
     OBJ, OFF, STL (where each corner counts once), npy, npz (its array `points`, its only one, or that of
     `FILE.npz:NAME`), KITTI's bin (float32 x y z intensity), and xyz, pts, txt, csv: lines `x y z`, which may
-    go on with an intensity, a normal, a colour; pts may begin with the number of points. Without a header
-    nothing tells of a cut between two points.
+    go on with an intensity, a normal, a color; pts may begin with the number of points. Formats without a
+    header cannot detect a truncation at a point boundary.
 
     Args:
         path: of the file.
@@ -81,6 +91,13 @@ def read_points(
         ValueError: with the file, and the line if it is text: unknown suffix, a folder, not of its format,
             cut, no points, another number of columns, something else than numbers, not finite.
         ImportError: if open3d, for binary PCD, or trimesh, for samples, cannot be loaded.
+
+    Example:
+        >>> import pathlib, torch, svdrot
+        >>> _ = pathlib.Path("cloud.csv").write_text("x,y,z\n0,0,1\n0.5,0,2\nnan,nan,nan\n")
+        >>> svdrot.io.read_points("cloud.csv", drop_nan=True)
+        tensor([[0.0000, 0.0000, 1.0000],
+                [0.5000, 0.0000, 2.0000]], dtype=torch.float64)
     """
     path = Path(path)
     file = Path(re.sub(r"(?i)(\.npz):\w+$", r"\1", str(path)))
@@ -104,6 +121,7 @@ def read_points(
 
 
 def suffix_of(file: Path, known: Collection[str]) -> str:
+    """Return the suffix of a file in small letters, or raise ValueError if it is not known."""
     suffix = file.suffix.lower()
     if suffix not in known:
         raise ValueError(f"{file}: the suffix must be one of {' '.join(known)}; got {suffix!r}.")
@@ -111,6 +129,7 @@ def suffix_of(file: Path, known: Collection[str]) -> str:
 
 
 def _sampled(file: Path, samples: int, seed: int) -> NDArray:
+    """Draw points from the surface of a mesh."""
     if samples < 1:
         raise ValueError(f"`samples` must be positive; got {samples}.")
     if not FORMATS[file.suffix.lower()].surface:
@@ -137,6 +156,13 @@ def write_points(path: str | Path, points: Tensor) -> None:
         TypeError: if `points` is not a floating-point tensor.
         ImportError: if open3d, for pcd, cannot be loaded.
         OSError: if the file cannot be written.
+
+    Example:
+        >>> import torch, svdrot
+        >>> points = torch.rand(100, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+        >>> svdrot.io.write_points("cloud.ply", points)
+        >>> torch.equal(svdrot.io.read_points("cloud.ply"), points)
+        True
     """
     path = Path(path)
     check_shape("points", points, 3)

@@ -47,7 +47,7 @@ QUATERNION_SLACK = 0.01  # files have three digits at least; a quaternion less n
 
 @dataclass(frozen=True)
 class PoseGraph:
-    """Vertices and measured relative poses, in float64.
+    """Hold vertices and measured relative poses, in float64.
 
     Attributes:
         ids: of the vertices in the file, (M,), in its order; in increasing order if only edges name them.
@@ -56,6 +56,15 @@ class PoseGraph:
         relative: X_i^-1 X_j, batch (E,).
         information: of x, y, z and the three angles, shape (E, 6, 6).
         skipped: how many records of which kind were not read.
+
+    Example:
+        >>> import torch, svdrot
+        >>> step = svdrot.Transform(torch.eye(3)[None], torch.tensor([[1.0, 0.0, 0.0]]), torch.ones(1))
+        >>> edges = torch.tensor([[0, 1]])
+        >>> graph = svdrot.io.PoseGraph(torch.tensor([10, 20]), None, edges, step, torch.eye(6)[None])
+        >>> found = svdrot.averaging.synchronize_rotations(graph.edges, graph.relative.rotation)
+        >>> found.rotations.shape
+        torch.Size([2, 3, 3])
     """
 
     ids: Tensor
@@ -84,7 +93,7 @@ def _from_plane(numbers: NDArray) -> tuple[NDArray, Tensor]:
 
 @dataclass(frozen=True)
 class _Kind:
-    """What the numbers of a record are."""
+    """Describe the numbers of a record."""
 
     wanted: str
     indices: int  # ids before the numbers
@@ -114,7 +123,7 @@ KINDS = {
 
 @dataclass
 class _Records:
-    """The lines of one kind: where they are, their ids, their numbers."""
+    """Collect the lines of one kind: where they are, their ids, their numbers."""
 
     lines: array = field(default_factory=lambda: array("q"))
     ids: array = field(default_factory=lambda: array("q"))
@@ -122,7 +131,13 @@ class _Records:
 
 
 def read_pose_graph(path: Path) -> PoseGraph:
-    """The graph of a text file, or of one that gzip has packed (`.gz`).
+    r"""Read the graph of a text file, g2o or TORO, or of one that gzip has packed (`.gz`).
+
+    Args:
+        path: of the file.
+
+    Returns:
+        `PoseGraph`, float64, lengths in the units of the file.
 
     Raises:
         FileNotFoundError: if there is no such file.
@@ -130,6 +145,15 @@ def read_pose_graph(path: Path) -> PoseGraph:
             of numbers or one that is not finite, a quaternion has not unit length to 1 %, a vertex comes
             twice, an edge joins a vertex to itself or names one that is not there (in a file that has
             vertices), or nothing was read.
+
+    Example:
+        >>> import pathlib, torch, svdrot
+        >>> _ = pathlib.Path("square.g2o").write_text(
+        ...     "EDGE_SE2 10 20  1 0 1.5708  1 0 0 1 0 1\nEDGE_SE2 20 30  1 0 1.5708  1 0 0 1 0 1\n"
+        ... )
+        >>> graph = svdrot.io.read_pose_graph("square.g2o")
+        >>> graph.ids.tolist(), graph.edges.tolist(), graph.poses
+        ([10, 20, 30], [[0, 1], [1, 2]], None)
     """
     path = Path(path)
     records = {name: _Records() for name in KINDS}
@@ -166,6 +190,7 @@ def read_pose_graph(path: Path) -> PoseGraph:
 
 
 def _lines(path: Path) -> list[str]:
+    """Read the lines of a text file, packed or not."""
     packed = path.read_bytes()
     try:
         content = gzip.decompress(packed) if path.suffix == ".gz" else packed
@@ -184,7 +209,7 @@ def _shown(text: str) -> str:
 
 @dataclass(frozen=True)
 class _Table:
-    """Vertices, or edges, of every kind in the order of the file."""
+    """Hold vertices, or edges, of every kind in the order of the file."""
 
     lines: NDArray
     ids: NDArray
@@ -193,11 +218,14 @@ class _Table:
 
 
 def _assemble(path: Path, records: dict[str, _Records], skipped: dict[str, int]) -> PoseGraph:
+    """Check the ids of vertices and edges against each other, and make the graph."""
     vertices, edges = _table(path, records, 1), _table(path, records, 2)
     for line, (i, j) in zip(edges.lines, edges.ids, strict=True):
         if i == j:
             raise ValueError(f"{path}, line {line}: an edge from {i} to itself.")
     ids = vertices.ids[:, 0] if len(vertices.ids) else np.unique(edges.ids)
+    # `known` are the ids in ascending order, `place` where each is in the file, `found` where the ends of
+    # edges are in `known`: the next place above, with another id, if theirs is missing.
     known, place = np.unique(ids, return_index=True)
     twice = np.setdiff1d(np.arange(len(ids)), place)
     if len(twice):
@@ -218,6 +246,7 @@ def _assemble(path: Path, records: dict[str, _Records], skipped: dict[str, int])
 
 
 def _table(path: Path, records: dict[str, _Records], indices: int) -> _Table:
+    """Gather the records with that many ids, of every kind, in the order of the file."""
     lines, ids, translations, rotations, informations = [], [], [], [], []
     for name, kind in KINDS.items():
         found = records[name]
@@ -226,6 +255,7 @@ def _table(path: Path, records: dict[str, _Records], indices: int) -> _Table:
         numbers = np.array(found.numbers).reshape(-1, kind.numbers)
         _check_quaternions(path, kind, found, numbers)
         translation, rotation = kind.decode(numbers)
+        # The upper triangle that the record has, put at the rows and columns of its axes among the six.
         rows, columns = np.triu_indices(len(kind.axes))
         information = np.zeros((len(numbers), 6, 6))
         rows, columns = np.array(kind.axes, int)[rows], np.array(kind.axes, int)[columns]
@@ -256,9 +286,22 @@ def _check_quaternions(path: Path, kind: _Kind, found: _Records, numbers: NDArra
 def write_pose_graph(path: Path, graph: PoseGraph) -> None:
     """Write g2o text, packed if the name ends in `.gz`, in full precision: never half a file.
 
+    Args:
+        path: of the file, which is replaced.
+        graph: of rigid transforms. Vertices without poses are written by their edges alone.
+
     Raises:
         ValueError: if anything in the graph is not finite, a scale is not 1, or a vertex without pose has no
             edge: `read_pose_graph` could not find it.
+
+    Example:
+        >>> import torch, svdrot
+        >>> step = svdrot.Transform(torch.eye(3)[None], torch.tensor([[1.0, 2.0, 3.0]]), torch.ones(1))
+        >>> edges = torch.tensor([[0, 1]])
+        >>> graph = svdrot.io.PoseGraph(torch.tensor([10, 20]), None, edges, step, torch.eye(6)[None])
+        >>> svdrot.io.write_pose_graph("graph.g2o.gz", graph)
+        >>> svdrot.io.read_pose_graph("graph.g2o.gz").relative.translation
+        tensor([[1., 2., 3.]], dtype=torch.float64)
     """
     path = Path(path)
     transforms = [graph.relative, *([] if graph.poses is None else [graph.poses])]
@@ -284,6 +327,6 @@ def write_pose_graph(path: Path, graph: PoseGraph) -> None:
 
 
 def _g2o_numbers(poses: Transform) -> Tensor:
-    """x y z qx qy qz qw."""
+    """Return x y z qx qy qz qw, (..., 7), float64."""
     quaternion = matrix_to_quaternion(poses.rotation.double())
     return torch.cat((poses.translation.double(), quaternion[:, [1, 2, 3, 0]]), 1)

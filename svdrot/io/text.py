@@ -16,7 +16,9 @@ WANTED = "3, 4, 6, 7 or 9 columns, the first three x y z"
 
 
 def lines(path: Path) -> Iterator[tuple[int, str]]:
-    """The lines that hold something, with their numbers from 1; `#` begins a comment, at the start of a line.
+    """Yield the lines that hold something, with their numbers from 1.
+
+    A line that begins with `#` is a comment.
 
     Raises:
         ValueError: if the file is not text.
@@ -27,7 +29,7 @@ def lines(path: Path) -> Iterator[tuple[int, str]]:
 
 
 def read(path: Path) -> str:
-    """All of a file.
+    """Read all of a file.
 
     Raises:
         ValueError: if the file is not text.
@@ -39,7 +41,7 @@ def read(path: Path) -> str:
 
 
 def real(word: str) -> float:
-    """As `float`, but for the underscores of Python.
+    """Read a number as `float` does, but for the underscores of Python.
 
     Raises:
         ValueError: if it is no number.
@@ -50,7 +52,7 @@ def real(word: str) -> float:
 
 
 def numbers(path: Path, number: int, line: str, count: int, wanted: str) -> list[float]:
-    """The `count` finite numbers of a line, as `wanted` calls them.
+    """Read the `count` finite numbers of a line, as `wanted` calls them.
 
     Raises:
         ValueError: with the file and the line, if it holds anything else.
@@ -66,14 +68,14 @@ def numbers(path: Path, number: int, line: str, count: int, wanted: str) -> list
 
 
 def rows_of(data: bytes, comment: str = "#", first: int = 1) -> Rows:
-    """The lines that hold something other than a comment."""
+    """Return the lines that hold something other than a comment, with their numbers, from `first`."""
     text = data.decode("utf-8-sig", errors="replace")
     stripped = ((n, line.partition(comment)[0].strip()) for n, line in enumerate(text.splitlines(), first))
     return [(n, line) for n, line in stripped if line]
 
 
 def table(path: Path, rows: Rows, widths: Sequence[int] = (), delimiter: str | None = None) -> NDArray:
-    """Rows of numbers, all as long as the first, whose length is one of `widths` if there are any.
+    """Read rows of numbers, all as long as the first, whose length is one of `widths` if there are any.
 
     Raises:
         ValueError: with the file and the first line that is something else.
@@ -108,16 +110,18 @@ def is_number(word: str) -> bool:
 
 
 def shown(line: str) -> str:
+    """Quote a line, shortened to 60 characters."""
     return repr(line if len(line) <= 60 else line[:57] + "...")
 
 
 def check_count(path: Path, found: int, announced: int, what: str) -> None:
+    """Raise unless a file holds as many as its header announces."""
     if found != announced:
         raise ValueError(f"{path} holds {found} {what}; its header announces {announced}. Was it cut?")
 
 
 def check_lists(path: Path, rows: Rows, least: int = 0) -> None:
-    """Each row is n and n numbers, or with a `least` n more than that, as colours of faces."""
+    """Raise unless each row is n and n numbers, or with a `least` n more than that, as colors of faces."""
     for number, line in rows:
         words = line.split()
         length = int(words[0]) if words[0].isdecimal() else -1

@@ -1,6 +1,6 @@
 """Trajectories as text, in the two forms that everyone reads.
 
-    TUM     timestamp tx ty tz qx qy qz qw      seconds, metres, a unit quaternion with its real part last
+    TUM     timestamp tx ty tz qx qy qz qw      seconds, meters, a unit quaternion with its real part last
     KITTI   r11 r12 r13 t1 r21 r22 r23 t2 r31 r32 r33 t3      the upper rows of the 4x4 matrix
 
 Each line is a pose from the body to the world. Lines that begin with `#` and empty lines are passed over;
@@ -26,16 +26,26 @@ TOLERANCE = 1e-3
 
 
 def read_tum(path: Path, *, tolerance: float = TOLERANCE) -> tuple[Tensor, Transform]:
-    """Timestamps, shape (N,), and poses (N,) of a file in the form of the TUM RGB-D benchmark, in float64.
+    r"""Read timestamps and poses of a file in the form of the TUM RGB-D benchmark.
 
     Args:
         path: of the file.
         tolerance: how far the length of a quaternion may be from 1. It is divided by it.
 
+    Returns:
+        Timestamps, shape (N,), seconds, and poses (N,), at least one, both in float64.
+
     Raises:
         FileNotFoundError: if there is no file.
         ValueError: with the file and the line, if a line is not eight finite numbers, or its quaternion not
             of unit length; with the file, if it holds no poses or is not text.
+
+    Example:
+        >>> import pathlib, torch, svdrot
+        >>> _ = pathlib.Path("walk.txt").write_text("# t x y z qx qy qz qw\n0.5 1 2 3 0 0 0 1\n")
+        >>> timestamps, poses = svdrot.io.read_tum("walk.txt")
+        >>> timestamps, poses.translation
+        (tensor([0.5000], dtype=torch.float64), tensor([[1., 2., 3.]], dtype=torch.float64))
     """
     path = Path(path)
     rows = []
@@ -54,7 +64,7 @@ def read_tum(path: Path, *, tolerance: float = TOLERANCE) -> tuple[Tensor, Trans
 
 
 def read_kitti(path: Path, *, tolerance: float = TOLERANCE, project: bool = False) -> Transform:
-    """Poses (N,) of a file in the form of the KITTI odometry benchmark, in float64.
+    r"""Read the poses of a file in the form of the KITTI odometry benchmark.
 
     Args:
         path: of the file.
@@ -62,10 +72,19 @@ def read_kitti(path: Path, *, tolerance: float = TOLERANCE, project: bool = Fals
         project: whether rotations are replaced by the nearest ones; otherwise they are as written, and off by
             the rounding of the text.
 
+    Returns:
+        Poses (N,), at least one, float64, lengths in the units of the file.
+
     Raises:
         FileNotFoundError: if there is no file.
         ValueError: with the file and the line, if a line is not twelve finite numbers, or its matrix is not a
             rotation; with the file, if it holds no poses or is not text.
+
+    Example:
+        >>> import pathlib, torch, svdrot
+        >>> _ = pathlib.Path("00.txt").write_text("1 0 0 0 0 1 0 0 0 0 1 0\n1 0 0 0 0 1 0 0 0 0 1 0.8\n")
+        >>> svdrot.io.read_kitti("00.txt").translation[1]
+        tensor([0.0000, 0.0000, 0.8000], dtype=torch.float64)
     """
     path = Path(path)
     numbers, rows = [], []
@@ -79,6 +98,7 @@ def read_kitti(path: Path, *, tolerance: float = TOLERANCE, project: bool = Fals
 
 
 def _poses(path: Path, rows: list[list[float]]) -> Tensor:
+    """Return rows as a tensor; no row is an error."""
     if not rows:
         raise ValueError(f"{path} holds no poses.")
     return torch.tensor(rows, dtype=torch.float64)
@@ -89,10 +109,24 @@ def _rigid(rotation: Tensor, translation: Tensor) -> Transform:
 
 
 def write_tum(path: Path, timestamps: Tensor, poses: Transform) -> None:
-    """Write poses (N,) with timestamps (N,), seconds; the file is replaced at once.
+    """Write timestamps and poses in the form of the TUM RGB-D benchmark; the file is replaced at once.
+
+    Args:
+        path: of the file, in a folder that exists.
+        timestamps: shape (N,), seconds, finite.
+        poses: rigid, (N,), finite, from the body to the world.
 
     Raises:
-        ValueError: if shapes do not fit, or a number is not finite: no reader takes it.
+        ValueError: if shapes do not fit, a scale is not 1, or a number is not finite: no reader takes it.
+
+    Example:
+        >>> import torch, svdrot
+        >>> position = torch.tensor([[0.0, 0.0, 0.0], [1.0, 0.0, 0.0]])
+        >>> poses = svdrot.Transform(torch.eye(3).expand(2, 3, 3), position, torch.ones(2))
+        >>> svdrot.io.write_tum("walk.txt", torch.tensor([0.0, 0.5]), poses)
+        >>> svdrot.io.read_tum("walk.txt")[1].translation
+        tensor([[0., 0., 0.],
+                [1., 0., 0.]], dtype=torch.float64)
     """
     quaternion = matrix_to_quaternion(poses.rotation.detach().double())
     columns = [timestamps.double()[:, None], poses.translation, quaternion[:, [1, 2, 3, 0]]]
@@ -105,16 +139,31 @@ def write_tum(path: Path, timestamps: Tensor, poses: Transform) -> None:
 
 
 def write_kitti(path: Path, poses: Transform) -> None:
-    """Write poses (N,); the file is replaced at once.
+    """Write poses in the form of the KITTI odometry benchmark; the file is replaced at once.
+
+    Args:
+        path: of the file, in a folder that exists.
+        poses: rigid, (N,), finite, from the body to the world.
 
     Raises:
-        ValueError: if the shape does not fit, or a number is not finite: no reader takes it.
+        ValueError: if the shape does not fit, a scale is not 1, or a number is not finite: no reader takes
+        it.
+
+    Example:
+        >>> import torch, svdrot
+        >>> position = torch.tensor([[0.0, 0.0, 0.0], [1.0, 0.0, 0.0]])
+        >>> poses = svdrot.Transform(torch.eye(3).expand(2, 3, 3), position, torch.ones(2))
+        >>> svdrot.io.write_kitti("00.txt", poses)
+        >>> svdrot.io.read_kitti("00.txt").translation
+        tensor([[0., 0., 0.],
+                [1., 0., 0.]], dtype=torch.float64)
     """
     rows = torch.cat((poses.rotation, poses.translation[..., None]), -1).detach().double()
     _write(path, poses, rows.flatten(1))
 
 
 def _write(path: Path, poses: Transform, rows: Tensor) -> None:
+    """Check poses and rows, and write the rows."""
     if poses.translation.ndim != 2 or poses.translation.shape[-1] != 3 or (poses.scale != 1).any():
         raise ValueError(
             f"`poses` must be rigid, translations (N, 3); got translations {tuple(poses.translation.shape)} "

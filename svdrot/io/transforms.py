@@ -18,7 +18,7 @@ from svdrot.transform import Transform
 
 
 def read_transform(path: str | Path, *, tolerance: float = 1e-3) -> Transform:
-    """The transform of a file that holds its matrix (4, 4), or the first three rows of it.
+    r"""Read the transform of a file that holds its matrix (4, 4), or the first three rows of it.
 
     By the suffix: txt, lines of numbers; npy; json, the rows or an object with them as `transform`.
 
@@ -28,12 +28,19 @@ def read_transform(path: str | Path, *, tolerance: float = 1e-3) -> Transform:
             The default lets matrices with three decimals pass.
 
     Returns:
-        float64, the rotation the nearest one, the scale tr(R^T A) / 3.
+        `Transform` without batch dimensions, float64, the rotation the nearest one, the scale tr(R^T A) / 3.
 
     Raises:
         FileNotFoundError: if there is no such file.
         ValueError: with the file: not such a matrix, not finite, a reflection, further from a rotation, a
             last row other than 0 0 0 1.
+
+    Example:
+        >>> import pathlib, torch, svdrot
+        >>> _ = pathlib.Path("calibration.txt").write_text("2 0 0 5\n0 2 0 6\n0 0 2 7\n0 0 0 1\n")
+        >>> camera = svdrot.io.read_transform("calibration.txt")
+        >>> round(camera.scale.item(), 6), camera.translation
+        (2.0, tensor([5., 6., 7.], dtype=torch.float64))
     """
     path = Path(path)
     suffix = suffix_of(path, _MATRIX_READERS)
@@ -94,6 +101,13 @@ def write_transform(path: str | Path, transform: Transform) -> None:
     Raises:
         ValueError: if it is not such a transform, or the suffix is another.
         OSError: if the file cannot be written.
+
+    Example:
+        >>> import torch, svdrot
+        >>> camera = svdrot.Transform(torch.eye(3), torch.tensor([5.0, 6.0, 7.0]), torch.tensor(1.0))
+        >>> svdrot.io.write_transform("calibration.json", camera)
+        >>> svdrot.io.read_transform("calibration.json").translation
+        tensor([5., 6., 7.], dtype=torch.float64)
     """
     path = Path(path)
     suffix = suffix_of(path, _MATRIX_READERS)

@@ -13,11 +13,27 @@ Points = Tensor | Sequence[Tensor]
 
 
 def pad(clouds: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-    """Clouds (N_i, d), or weights (N_i,), as one tensor (B, max N, ...), zero past the ends, and its mask.
+    """Stack clouds of different lengths into one tensor, padded with zeros, and its mask.
+
+    Args:
+        clouds: at least one tensor (N_i, d), or weights (N_i,). They may differ in length and in dtype.
+
+    Returns:
+        padded: shape (B, max N, ...), zero past the end of each cloud, in the promoted dtype.
+        mask: boolean, shape (B, max N): true where there is a point.
 
     Raises:
         ValueError: if there is none, or shapes differ in more than the length.
         TypeError: if `clouds` is not a list of tensors.
+
+    Example:
+        >>> import torch, svdrot
+        >>> points, mask = svdrot.registration.pad([torch.ones(3, 2), torch.ones(1, 2)])
+        >>> points.shape
+        torch.Size([2, 3, 2])
+        >>> mask
+        tensor([[ True,  True,  True],
+                [ True, False, False]])
     """
     lists, inside = padded({"clouds": clouds}, {})
     return lists["clouds"], inside
@@ -26,7 +42,7 @@ def pad(clouds: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
 def padded(
     required: Mapping[str, Points], optional: Mapping[str, Points | None]
 ) -> tuple[dict[str, Tensor], Tensor]:
-    """Lists of as many and as long tensors as the first, each as one tensor; and the mask of its rows."""
+    """Pad lists of tensors, each as many and as long as those of the first, and return them with the mask."""
     given = {**required, **{name: value for name, value in optional.items() if value is not None}}
     lists = {name: _rows(name, value) for name, value in given.items()}
     leader, *_ = lists
@@ -41,7 +57,7 @@ def padded(
 
 
 def as_tensor(name: str, value: Points, *trailing: int) -> Tensor:
-    """`value`, a floating-point tensor of shape (..., *trailing)."""
+    """Return `value` if it is a floating-point tensor of shape (..., *trailing), or raise."""
     if not isinstance(value, Tensor):
         raise TypeError(f"`{name}` must be a tensor, as the points are; got {type(value).__name__}.")
     check_shape(name, value, *trailing)
@@ -49,7 +65,7 @@ def as_tensor(name: str, value: Points, *trailing: int) -> Tensor:
 
 
 def _rows(name: str, value: object) -> list[Tensor]:
-    """Checked, and of one dtype."""
+    """Check a list of tensors and bring it to one dtype."""
     if isinstance(value, Tensor):
         raise ValueError(f"`{name}` must be a list of tensors; got a tensor.")
     if not isinstance(value, Sequence) or not all(isinstance(row, Tensor) and row.ndim for row in value):

@@ -14,7 +14,7 @@ from svdrot.registration.clouds.surfaces import estimate_normals, plane_covarian
 
 @dataclass(frozen=True)
 class Clouds:
-    """Clouds (..., N, 3) in float64 with 0 in place of what does not count; `weights` are 0 there."""
+    """Hold clouds (..., N, 3) in float64 with 0 in place of what does not count; `weights` are 0 there."""
 
     points: Tensor
     valid: Tensor
@@ -31,6 +31,7 @@ class Clouds:
         normals: Points | None,
         covariances: Points | None,
     ) -> "Clouds":
+        """Check the arguments of `icp` for one of the clouds, and pad lists."""
         mask_, normals_, covariances_ = (f"{name}_{part}" for part in ("mask", "normals", "covariances"))
         if not isinstance(points, Tensor):
             given = {mask_: mask, "weights": weights, normals_: normals, covariances_: covariances}
@@ -73,7 +74,7 @@ class Clouds:
         )
 
     def centred(self) -> tuple["Clouds", Tensor]:
-        """About the mean of the points, and that mean, which is a constant for autograd."""
+        """Move the clouds to the mean of their points; return that mean, too, a constant for autograd."""
         points = self.points.detach()
         centre = points.sum(1) / self.valid.sum(1).clamp(min=1)[:, None]
         moved = torch.where(self.valid[..., None], self.points - centre[:, None], 0)
@@ -98,7 +99,7 @@ class Clouds:
         return Clouds(points, valid, weights, normals, covariances)
 
     def ready(self, need: str | None, neighbors: int, voxel: float | None) -> "Clouds":
-        """With what is needed, covariances packed, and no weight where it is not known."""
+        """Return the clouds with what is needed, covariances packed, and no weight where it is not known."""
         normals, covariances = self.normals, self.covariances
         if need is None:
             return replace(self, normals=None, covariances=None)
@@ -123,10 +124,11 @@ class Clouds:
         )
 
     def estimated(self, neighbors: int, voxel: float | None) -> Tensor:
-        """Normals; in voxels of what lies within two of them, or within twice the spacing of a sparser cloud.
+        """Estimate normals by the nearest points, or at a scale with a voxel by what lies around.
 
-        Twenty points far from a scanner belong to several surfaces: by point-to-plane steps in voxels of 25
-        cm one revolution ends 0.7 degrees off the next, and by what lies within 50 cm 0.05.
+        That is, within two voxels, or within twice the spacing of a sparser cloud. Twenty points far from a
+        scanner belong to several surfaces: by point-to-plane steps in voxels of 25 cm one revolution ends 0.7
+        degrees off the next, and by what lies within 50 cm 0.05.
         """
         if voxel is None:
             return estimate_normals(self.marked(), neighbors)
@@ -137,11 +139,11 @@ class Clouds:
 
     @property
     def known(self) -> Tensor | None:
-        """What it was made ready with."""
+        """Return what `ready` put there: packed covariances, normals, or nothing."""
         return self.covariances if self.normals is None else self.normals
 
     def marked(self) -> Tensor:
-        """The points, NaN where they do not count, detached."""
+        """Return the points, NaN where they do not count, detached."""
         return torch.where(self.valid[..., None], self.points.detach(), torch.nan)
 
     def take(self, items: Tensor) -> "Clouds":

@@ -1,4 +1,4 @@
-"""The iterations of ICP on two batches of clouds, each item until it is done."""
+"""The loop of ICP over two batches of clouds: each item iterates until it is done."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,7 +15,23 @@ from svdrot.transform import Transform
 
 
 class Status(IntEnum):
-    """Why the iteration ended."""
+    """Say why the iterations of a cloud ended; only `CONVERGED` is a success.
+
+    Attributes:
+        CONVERGED: the last step was below both tolerances.
+        ITERATIONS: the last one allowed still moved the cloud.
+        UNOBSERVABLE: the pairs leave directions open, along which nothing was moved.
+        NO_OVERLAP: fewer than three points have a usable neighbor within the distance.
+        EMPTY: a cloud has no finite point that counts.
+        NOT_FINITE: the initial transform or a step is not finite.
+
+    Example:
+        >>> import torch, svdrot
+        >>> cloud = torch.rand(100, 3, generator=torch.Generator().manual_seed(0))
+        >>> found = svdrot.registration.icp(cloud, cloud + 10, max_distance=0.5)
+        >>> svdrot.registration.Status(found.status.item()).name
+        'NO_OVERLAP'
+    """
 
     CONVERGED = 0
     ITERATIONS = 1
@@ -27,7 +43,7 @@ class Status(IntEnum):
 
 @dataclass
 class State:
-    """Poses and what is known of them, (B, ...); iterations change it in place."""
+    """Hold the poses and what is known of them, (B, ...); iterations change it in place."""
 
     rotation: Tensor
     translation: Tensor
@@ -43,7 +59,15 @@ class State:
 
     @staticmethod
     def of(start: Transform, from_: Tensor, to: Tensor, source: Tensor, target: Tensor) -> "State":
-        """`start` between clouds about their centres."""
+        """Make the state at `start`, given between the clouds as they are, for clouds moved to their centers.
+
+        Args:
+            start: from the source to the target, batch (B,).
+            from_: the center of each source, (B, 3).
+            to: the center of each target, (B, 3).
+            source: which points count, (B, N).
+            target: likewise, (B, M).
+        """
         rotation = start.rotation.clone()
         translation = start.translation + (rotation @ from_[..., None])[..., 0] - to
         status = torch.full_like(start.scale, Status.ITERATIONS, dtype=torch.long)
@@ -59,7 +83,7 @@ class State:
 
 @dataclass
 class Aligner:
-    """Two clouds of one scale."""
+    """Align two batches of clouds at one scale."""
 
     source: Clouds
     target: Clouds
@@ -83,6 +107,8 @@ class Aligner:
         report: Callable[..., None],
     ) -> None:
         """Iterate until all items are done."""
+        # `items` are the places in the batch of those that still iterate. Their poses are kept apart, and
+        # written back to the state when they end.
         (items,) = ((state.status != Status.EMPTY) & (state.status != Status.NOT_FINITE)).nonzero(
             as_tuple=True
         )
@@ -127,12 +153,14 @@ class Aligner:
                     x[~done] for x in (items, rotation, translation, pivot)
                 )
                 source, marked, points = self._sources(items)
+        # What stepped with a normal matrix that leaves a direction open has not converged.
         open_ = _steps.eigen(state.normal_matrix)[0]
         flat = open_[:, 0] <= _steps.OBSERVABLE * open_[:, -1]
         stepped = (state.status == Status.CONVERGED) | (state.status == Status.ITERATIONS)
         state.status[flat & stepped & (state.iterations > 0)] = Status.UNOBSERVABLE
 
     def evaluate(self, state: State) -> tuple[Tensor, Tensor, Tensor]:
+        """Return fitness, rmse and the index of each point's neighbor at the final poses, without a step."""
         items = torch.arange(len(state.rotation), device=state.rotation.device)
         _, distances, indices = self._search(self.marked, state.rotation, state.translation, items)
         found = distances.isfinite()
@@ -141,7 +169,7 @@ class Aligner:
         return fitness, rmse, indices
 
     def last_step(self, state: State) -> tuple[Tensor, Tensor]:
-        """The final poses; where gradients are wanted, as functions of the clouds."""
+        """Return the final poses; where gradients are wanted, as functions of the clouds."""
         if not self.differentiable:
             return state.rotation, state.translation
         assert state.before is not None and state.indices is not None and state.weights is not None
@@ -162,7 +190,7 @@ class Aligner:
         )
 
     def _sources(self, items: Tensor) -> tuple[Clouds, Tensor, Tensor]:
-        """Those of the items, their points, NaN where they do not count, and how many do."""
+        """Return the clouds of the items, their points, NaN where they do not count, and how many do."""
         if len(items) == len(self.marked):
             return self.source, self.marked, self.points
         return self.source.take(items), self.marked[items], self.points[items]
@@ -170,7 +198,7 @@ class Aligner:
     def _search(
         self, marked: Tensor, rotation: Tensor, translation: Tensor, items: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Points where they are now, their distances from the target, and their neighbors."""
+        """Return the points where they are now, their distances from the target, and their neighbors."""
         if not len(items):
             empty = marked[..., 0]
             return marked, empty, empty.long()
@@ -193,7 +221,7 @@ class Aligner:
         indices: Tensor,
         items: Tensor,
     ) -> tuple[_steps.Taken, Tensor]:
-        """A step, and the weights of its pairs."""
+        """Take a step; return it and the weights of its pairs."""
         if _kernels.side(moved) != "cpu":
             pairs = self._pairs(source, rotation, moved, indices, distances.isfinite(), items)
             weights = pairs.weights
@@ -231,6 +259,8 @@ class Aligner:
     ) -> _steps.Pairs:
         target = self.target
         m = target.points.shape[1]
+        # The neighbors of all items by one selection from the flattened targets: point k of item i is in row
+        # m i + k.
         rows = (torch.where(found, indices, 0) + m * items[:, None]).flatten()
 
         def chosen(value: Tensor) -> Tensor:
@@ -252,5 +282,5 @@ class Aligner:
 
 
 def _quality(points: Tensor, found: Tensor, squares: Tensor) -> Tensor:
-    """Fitness and rmse, (2, B)."""
+    """Return fitness and rmse, (2, B)."""
     return torch.stack((found / points.clamp(min=1), (squares / found).sqrt()))

@@ -1,7 +1,7 @@
 r"""One step of each kind of ICP: the small motion that brings paired points together best.
 
-A step is $p' = E p + s$ for the points $p$ of the source where they are. All but point-to-point minimise a
-sum $\sum w\, r^2$ of residuals linearised in $\delta = (\rho\,\omega, u)$, with $E = \exp[\omega]_\times$
+A step is $p' = E p + s$ for the points $p$ of the source where they are. All but point-to-point minimize a
+sum $\sum w\, r^2$ of residuals linearized in $\delta = (\rho\,\omega, u)$, with $E = \exp[\omega]_\times$
 about a pivot $c$, the mean of the pairs, and $\rho$ their root mean square distance from it. So all six
 unknowns are lengths, and the eigenvalues of the normal equations $H \delta = -g$ can be compared: directions
 in which H is no more than `OBSERVABLE` times its largest are not determined, and no step goes that way.
@@ -30,7 +30,7 @@ SEGMENT = 4096  # pairs that one call of a kernel goes over, so that threads can
 
 @dataclass(frozen=True)
 class Pairs:
-    """Batches of pairs, shapes (B, N, ...) in float64: `source` where it is now, `target` nearest to it.
+    """Hold batches of pairs, (B, N, ...) in float64: `source` where it is now, `target` nearest to it.
 
     Where the weight is 0, the others are finite and of no effect. Covariances are packed, (B, N, 6).
     """
@@ -54,6 +54,8 @@ class Pairs:
 
 @dataclass(frozen=True)
 class Step:
+    """Hold steps of a batch, and the normal equations that they solve."""
+
     rotation: Tensor  # E, (B, 3, 3)
     translation: Tensor  # s, (B, 3)
     normal_matrix: Tensor  # H, (B, 6, 6)
@@ -63,7 +65,7 @@ class Step:
 
 @dataclass(frozen=True)
 class Taken:
-    """Steps from poses (B, ...), and the poses after them, the same where there was none."""
+    """Hold steps from poses (B, ...), and the poses after them, the same where there was none."""
 
     rotation: Tensor
     translation: Tensor
@@ -80,14 +82,15 @@ class Taken:
 
 @dataclass(frozen=True)
 class Method:
-    """A row of `METHODS`.
+    """Describe a kind of ICP: a row of `METHODS`.
 
     Attributes:
         residual: of pairs, (B, N): what the robust kernels weigh.
         step: of pairs.
         residuals: the same for the kernel of the sums over pairs.
         stepping: the kernel that takes the same step from the sums.
-        source, target: what it must know of each cloud, "normals", "covariances" or nothing.
+        source: what it must know of the source, "normals", "covariances" or nothing.
+        target: likewise.
     """
 
     residual: Callable[[Pairs], Tensor]
@@ -103,7 +106,7 @@ def _distance(pairs: Pairs) -> Tensor:
 
 
 def _point_to_point(pairs: Pairs) -> Step:
-    """The exact solution; H is that of the linear problem, for the report."""
+    """Return the exact solution; H is that of the linear problem, for the report."""
     best = kabsch(pairs.source, pairs.target, pairs.weights)
     with torch.no_grad():
         pivot, radius, p = _centred(pairs)
@@ -124,7 +127,7 @@ def _plane_distance(pairs: Pairs) -> Tensor:
 
 
 def _point_to_plane(pairs: Pairs) -> Step:
-    """Residuals (p - q) n. Chen and Medioni, Image and Vision Computing 10 (1992)."""
+    """Minimize the residuals (p - q) n. Chen and Medioni, Image and Vision Computing 10 (1992)."""
     assert pairs.target_normals is not None
     pivot, radius, p = _centred(pairs)
     n = pairs.target_normals
@@ -139,7 +142,7 @@ def _symmetric_distance(pairs: Pairs) -> Tensor:
 
 
 def _symmetric(pairs: Pairs) -> Step:
-    r"""Residuals (p - q)(n_p + n_q), zero for points and normals of one circle or sphere.
+    """Minimize the residuals (p - q)(n_p + n_q), zero for points and normals of one circle or sphere.
 
     Source and target turn by half the angle, in opposite directions: with a~ = tan(angle) axis and both
     clouds about their means, the residual is exactly linear, (p - q) n + ((p + q) x n) a~ + n t~, where the
@@ -169,7 +172,7 @@ def _symmetric(pairs: Pairs) -> Step:
 
 
 def _sum_of_normals(pairs: Pairs) -> Tensor:
-    """The signs of normals mean nothing: those of a pair are made to agree."""
+    """Add the normals of each pair, after making their signs agree, which mean nothing."""
     a, b = pairs.normals
     return torch.where((a * b).sum(-1, keepdim=True) < 0, -a, a) + b
 
@@ -180,12 +183,14 @@ def _mahalanobis(pairs: Pairs) -> Tensor:
 
 
 def _generalized(pairs: Pairs) -> Step:
-    r"""Residuals $M^{1/2} (p - q)$, with M the inverse of both covariances. Segal et al., RSS 2009.
+    r"""Minimize the residuals $M^{1/2} (p - q)$, M the inverse of both covariances. Segal et al., RSS 2009.
 
     With the Jacobian $(-[p]_\times, I)$ all of H is in the sums of $M$, $p_j M$ and $p_j p_m M$: sixty
     numbers of one product of matrices.
     """
     pivot, radius, p = _centred(pairs)
+    # With e of Levi and Civita the corners of H are sum w e_ijk e_lmn p_j p_m M_kn (turning, turning) and
+    # sum w e_ijk p_j M_kl (turning, moving). `FULL` unpacks the symmetric M, and likewise p_j p_m.
     x, y, z = p.mT.contiguous().unbind(1)
     m = _precision(pairs) * pairs.weights[:, None]
     monomials = torch.stack((torch.ones_like(x), x, y, z, x * x, x * y, x * z, y * y, y * z, z * z), 1)
@@ -210,18 +215,18 @@ LEVI_CIVITA[[0, 1, 2], [2, 0, 1], [1, 2, 0]] = -1
 
 
 def pack(symmetric: Tensor) -> Tensor:
-    """Matrices (..., 3, 3) by six entries (..., 6)."""
+    """Return matrices (..., 3, 3) by six entries (..., 6)."""
     return symmetric.flatten(-2)[..., UPPER]
 
 
 def turn_packed(rotation: Tensor, packed: Tensor) -> Tensor:
-    """R C R' of packed matrices (B, N, 6): one product with the 6 x 6 matrix of that map."""
+    """Return R C R' of packed matrices (B, N, 6): one product with the 6 x 6 matrix of that map."""
     basis = torch.eye(6, dtype=packed.dtype, device=packed.device)[:, FULL]
     return packed @ pack(rotation[:, None] @ basis @ rotation[:, None].mT)
 
 
 def _precision(pairs: Pairs) -> Tensor:
-    """The inverse of the sum of the covariances, by its cofactors, (B, 6, N)."""
+    """Return the inverse of the sum of the covariances, by its cofactors, (B, 6, N)."""
     assert pairs.source_covariances is not None and pairs.target_covariances is not None
     total = (pairs.source_covariances + pairs.target_covariances).mT.contiguous()
     xx, xy, xz, yy, yz, zz = total.unbind(1)
@@ -232,14 +237,14 @@ def _precision(pairs: Pairs) -> Tensor:
 
 
 def _times(m: Tensor, d: Tensor) -> Tensor:
-    """Products of packed matrices (B, 6, N) and vectors (B, 3, N)."""
+    """Multiply packed matrices (B, 6, N) and vectors (B, 3, N)."""
     xx, xy, xz, yy, yz, zz = m.unbind(1)
     x, y, z = d.unbind(1)
     return torch.stack((xx * x + xy * y + xz * z, xy * x + yy * y + yz * z, xz * x + yz * y + zz * z), 1)
 
 
 def _centred(pairs: Pairs) -> tuple[Tensor, Tensor, Tensor]:
-    """The mean of the source, its mean distance from there, and its points in these terms."""
+    """Return the mean of the source, its rms distance from there, and its points in these terms."""
     w = pairs.weights
     total = w.sum(1, keepdim=True)
     w = (w / torch.where(total > 0, total, 1))[:, None].detach()
@@ -256,7 +261,7 @@ def _of_rows(jacobian: Tensor, residual: Tensor, weights: Tensor) -> tuple[Tenso
 
 
 def _solve(h: Tensor, g: Tensor) -> Tensor:
-    """-g / H in the directions that H determines, 0 in the others, which are taken for constant."""
+    """Return -g / H in the directions that H determines, 0 in the others, which are taken for constant."""
     values, vectors = eigen(h)
     top = values[:, -1:]
     seen = values > OBSERVABLE * top
@@ -269,7 +274,7 @@ def _solve(h: Tensor, g: Tensor) -> Tensor:
 
 
 def eigen(h: Tensor) -> tuple[Tensor, Tensor]:
-    """Ascending eigenvalues and vectors of symmetric matrices, constants; 0 where not finite."""
+    """Return ascending eigenvalues and vectors of symmetric matrices, constants; 0 where not finite."""
     with torch.no_grad():
         finite = h.isfinite().all(-1).all(-1)[:, None, None]
         values, vectors = torch.linalg.eigh(torch.where(finite, h, 0))
@@ -277,7 +282,7 @@ def eigen(h: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _about(pivot: Tensor, omega: Tensor, u: Tensor, h: Tensor, radius: Tensor) -> Step:
-    """p' = exp(omega) (p - c) + c + u."""
+    """Make the step p' = exp(omega) (p - c) + c + u."""
     e = axis_angle_to_matrix(omega)
     return Step(e, pivot + u - _turn(e, pivot), h, pivot, radius)
 
@@ -303,8 +308,7 @@ def take(
     kernel: str = "none",
     parameter: float | None = None,
 ) -> tuple[Taken, Tensor, Tensor]:
-    """A step by the kernels for the CPU, the weights (B, N) that it gives, and the sizes of the residuals
-    (B, N), infinite for pairs that do not count.
+    """Take a step by the kernels for the CPU.
 
     Args:
         method: a row of `METHODS`.
@@ -312,15 +316,22 @@ def take(
         indices: of the neighbors, (B, N), M where there is none.
         weights: (B, N), at least 0.
         items: the place of each among the targets, (B,).
-        rotation, translation: the poses now, (B, ...).
+        rotation: of the poses now, (B, 3, 3).
+        translation: likewise, (B, 3).
         origin: near the pairs, (B, 3): of the sums, against rounding.
         target: (T, M, 3).
         counts: (T, M), positive where a point counts for steps.
-        own, theirs: normals or packed covariances of the source, not turned, and of the target.
-        kernel, parameter: of the robust weights, as for `robust_weights`, or "none".
+        own: normals or packed covariances of the source, not turned.
+        theirs: those of the target.
+        kernel: of the robust weights, as for `robust_weights`, or "none".
+        parameter: likewise.
+
+    Returns:
+        The step, the weights (B, N) that it gives, and the sizes of the residuals (B, N), infinite for pairs
+        that do not count.
     """
     (size, n), m = indices.shape, target.shape[1]
-    segments = -(-n // SEGMENT)
+    segments = -(-n // SEGMENT)  # rounded up
     own, theirs = (source if own is None else own), (target if theirs is None else theirs)
     source, indices, items, rotation, origin, target, counts, own, theirs = (
         x.contiguous() for x in (source, indices, items, rotation, origin, target, counts, own, theirs)
@@ -363,7 +374,7 @@ def take(
 def take_of_pairs(
     method: Method, pairs: Pairs, distances: Tensor, rotation: Tensor, translation: Tensor
 ) -> Taken:
-    """The same in tensors; distances (B, N) are infinite where there is no neighbor."""
+    """Take the same step in tensors; distances (B, N) are infinite where there is no neighbor."""
     step, found = method.step(pairs), distances.isfinite()
     squares = torch.where(found, distances, 0).square().sum(1)
     enough = (pairs.weights > 0).sum(1) >= 3
@@ -407,7 +418,7 @@ DEVIATION = 1.4826  # of Gaussian noise, over the median of its absolute values
 
 
 def robust_weights(kernel: str, residual: Tensor, live: Tensor, parameter: float | None) -> Tensor:
-    """Factors of the weights, (B, N), in [0, 1], constants for autograd.
+    """Return factors of the weights, (B, N), in [0, 1], constants for autograd.
 
     Args:
         kernel: "trimmed" or a row of `KERNELS`.
@@ -429,7 +440,7 @@ def robust_weights(kernel: str, residual: Tensor, live: Tensor, parameter: float
 
 
 def _smallest(r: Tensor, live: Tensor, share: float) -> Tensor:
-    """The residual that a share of the pairs do not exceed, (B, 1)."""
+    """Return the residual that a share of the pairs do not exceed, (B, 1)."""
     ordered = torch.where(live, r, torch.inf).sort(1).values
     rank = (share * live.sum(1, keepdim=True)).ceil().long() - 1
     return ordered.gather(1, rank.clamp(min=0))

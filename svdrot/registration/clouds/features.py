@@ -23,7 +23,7 @@ BLOCK = 1 << 22  # distances held at a time
 
 
 def fpfh(points: Tensor, voxel: float) -> Tensor:
-    """Fast point feature histograms of the points of a cloud that has one point in each voxel.
+    """Compute fast point feature histograms of a cloud that has one point in each voxel.
 
     Args:
         points: shape (N, 3), all finite, as `voxel_downsample` gives them.
@@ -40,6 +40,14 @@ def fpfh(points: Tensor, voxel: float) -> Tensor:
 
     Source:
         Rusu, Blodow and Beetz, "Fast Point Feature Histograms (FPFH) for 3D Registration", ICRA 2009.
+
+    Example:
+        >>> import torch, svdrot
+        >>> cloud = torch.rand(5000, 3, generator=torch.Generator().manual_seed(0))
+        >>> points, = svdrot.registration.voxel_downsample(cloud, 0.1)
+        >>> features = svdrot.registration.fpfh(points, 0.1)  # doctest: +SKIP
+        >>> features.shape == (len(points), 33)  # doctest: +SKIP
+        True
     """
     check_shape("points", points, 3)
     check_positive("voxel", voxel)
@@ -60,7 +68,7 @@ def fpfh(points: Tensor, voxel: float) -> Tensor:
 
 
 def surroundings(x: Tensor) -> Tensor:
-    """Mean of the cloud around each point, weighted by a Gaussian of distance, in voxels; shape (N, 3)."""
+    """Return the mean of the cloud around each point (N, 3), weighted by a Gaussian of distance in voxels."""
     cells, inverse = number_cells((x / (SURROUNDINGS / 4)).floor())
     count = torch.bincount(inverse, minlength=cells)
     coarse = x.new_zeros(cells, 3).index_add_(0, inverse, x) / count[:, None]
@@ -72,13 +80,26 @@ def surroundings(x: Tensor) -> Tensor:
 
 
 def match(source: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-    """Pairs of a feature and the nearest one of the other cloud, from both sides; mutual ones appear once.
+    """Pair each feature of either cloud with the nearest one of the other; mutual pairs appear once.
 
     Args:
-        source, target: shapes (N, d) and (M, d). What is not finite has no pair.
+        source: shape (N, d), d >= 1, any floating dtype. A feature that is not finite has no pair.
+        target: shape (M, d), likewise.
 
     Returns:
-        Indices into source and target, shape (K,) each, K at most N + M.
+        Indices into source and into target, shape (K,) each, in ascending order of the source's; K is at most
+        N + M, and 0 if a cloud is empty.
+
+    Raises:
+        ValueError: if the shapes are others.
+        TypeError: if an argument is not a floating-point tensor.
+
+    Example:
+        >>> import torch, svdrot
+        >>> source = torch.tensor([[0.0, 1.0], [1.0, 0.0]])
+        >>> target = torch.tensor([[1.0, 0.1], [0.1, 1.0], [0.8, 0.0]])
+        >>> svdrot.registration.match(source, target)
+        (tensor([0, 1, 1]), tensor([1, 0, 2]))
     """
     check_floating("source", source)
     check_floating("target", target)
@@ -94,5 +115,5 @@ def match(source: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
     i = torch.cat((torch.arange(n, device=source.device), back))
     j = torch.cat((there, torch.arange(m, device=source.device)))
     found = (i < n) & (j < m)
-    pairs = torch.unique(i[found] * m + j[found])
+    pairs = torch.unique(i[found] * m + j[found])  # a pair as one integer, so that mutual ones become one
     return pairs // m, pairs % m

@@ -1,6 +1,6 @@
 """Alignment of two clouds from any position: features, correspondences, a robust fit, local refinement.
 
-Every length is a multiple of one voxel, and the voxel follows from the clouds, so that metres and millimetres
+Every length is a multiple of one voxel, and the voxel follows from the clouds, so that meters and millimeters
 give the same. Correspondences are made at that voxel, at twice and at four times it, each is fitted, and of
 the three transforms the one is kept that lays most of the source on the target.
 """
@@ -33,13 +33,21 @@ STEPS = 8  # towards the automatic voxel
 
 @dataclass(frozen=True)
 class Stage:
-    """What one step of the registration came to.
+    """Describe what one step of `register` came to.
 
     Attributes:
         name: "features", "robust" or "local".
-        transform: after it.
-        fitness, rmse: as in `GlobalRegistration`, after it.
-        seconds: that it took.
+        transform: after the step, from source to target.
+        fitness: as in `GlobalRegistration`, after the step.
+        rmse: likewise.
+        seconds: that the step took.
+
+    Example:
+        >>> import torch, svdrot
+        >>> scan = torch.rand(5000, 3, generator=torch.Generator().manual_seed(0))
+        >>> found = svdrot.registration.register(scan, scan)  # doctest: +SKIP
+        >>> [(stage.name, round(stage.fitness, 2)) for stage in found.stages]  # doctest: +SKIP
+        [('features', 1.0), ('robust', 1.0), ('local', 1.0)]
     """
 
     name: str
@@ -51,7 +59,7 @@ class Stage:
 
 @dataclass(frozen=True)
 class GlobalRegistration:
-    """Where the source lies on the target.
+    """Describe where the source lies on the target, as `register` returns it.
 
     Attributes:
         transform: from source to target, rigid.
@@ -61,7 +69,13 @@ class GlobalRegistration:
         correspondences: number of matched features, at the voxel below.
         inliers: how many of them agree with the robust fit.
         voxel: at which the features were made, 0 if the clouds determine none.
-        stages: in their order.
+        stages: each `Stage`, in order; none if a cloud is too small.
+
+    Example:
+        >>> import torch, svdrot
+        >>> found = svdrot.registration.register(torch.zeros(3, 3), torch.rand(9, 3))  # too few points
+        >>> found.converged, found.fitness, found.transform.rotation.diagonal()
+        (False, 0.0, tensor([1., 1., 1.]))
     """
 
     transform: Transform
@@ -83,26 +97,33 @@ def register(
     refine: str | None = "point_to_plane",
     generator: torch.Generator | None = None,
 ) -> GlobalRegistration:
-    """The rigid motion that lays the source on the target where their shapes agree, from any position.
+    """Find the rigid motion that lays the source on the target where their shapes agree, from any position.
 
     Args:
         source: shape (N, 3), any floating dtype. Points that are not finite are left out.
-        target: shape (M, 3).
+        target: shape (M, 3), likewise, in the same units.
         voxel: edge length of the grid on which both are compared, in the units of the points. Default:
             `automatic_voxel`.
         method: of `robust_kabsch`.
-        refine: of `icp`, or None to end with the fit to correspondences.
+        refine: method of `icp`, or None to end with the fit to correspondences.
         generator: of random numbers; torch's global one if None.
 
     Returns:
         `GlobalRegistration`, the transform in the source's dtype. Clouds of fewer than four points, or
         without extent, give the identity and what it makes of them, not `converged`; so do clouds that share
-        no shape, with the best that was found.
+        no shape, with the best that was found. Not differentiable.
 
     Raises:
         ValueError: if a shape is another, `voxel` is not positive, or a method is unknown.
         TypeError: if a cloud is not a floating-point tensor.
         ImportError: if open3d cannot be loaded.
+
+    Example:
+        >>> import torch, svdrot
+        >>> scan = svdrot.io.read_points("scan.ply")  # doctest: +SKIP
+        >>> model = svdrot.io.read_points("model.ply")  # doctest: +SKIP
+        >>> found = svdrot.registration.register(scan, model)  # doctest: +SKIP
+        >>> aligned = found.transform.apply(scan) if found.converged else None  # doctest: +SKIP
     """
     _check_clouds(source, target)
     if voxel is not None:
@@ -189,17 +210,38 @@ def _register(
 
 
 def _correspondences(x: Tensor, y: Tensor, voxel: float) -> tuple[Tensor, Tensor]:
-    """Points of two clouds whose features match, (K, 3) each."""
+    """Return points of two clouds whose features match, (K, 3) each."""
     coarse_x, coarse_y = (voxel_downsample(cloud, voxel)[0] for cloud in (x, y))
     i, j = match(fpfh(coarse_x, voxel), fpfh(coarse_y, voxel))
     return coarse_x[i], coarse_y[j]
 
 
 def automatic_voxel(source: Tensor, target: Tensor) -> float:
-    """The edge length at which the smaller of two clouds fills about 5,000 voxels and the larger not over
-    20,000, but no less than half of their points are apart from the next; 0 for clouds without extent.
+    """Return the edge length of the voxels at which `register` compares two clouds.
 
-    Of clouds (N, 3) and (M, 3), all finite; proportional to their size.
+    The smaller cloud fills about 5,000 of such voxels, and the larger not over 20,000; but the length is no
+    less than the median distance of a point of either cloud to the next. It is proportional to the size of
+    the clouds.
+
+    Args:
+        source: shape (N, 3), any floating dtype, all finite.
+        target: shape (M, 3), likewise, in the same units.
+
+    Returns:
+        The edge length in the units of the points; 0 if a cloud has fewer than four points, or neither has an
+        extent.
+
+    Raises:
+        ValueError: if a shape is another.
+        TypeError: if a cloud is not a floating-point tensor.
+
+    Example:
+        >>> import torch, svdrot
+        >>> cloud = torch.rand(1000, 3, generator=torch.Generator().manual_seed(0))
+        >>> meters = svdrot.registration.automatic_voxel(cloud, cloud)
+        >>> millimeters = svdrot.registration.automatic_voxel(1000 * cloud, 1000 * cloud)
+        >>> round(millimeters / meters)
+        1000
     """
     _check_clouds(source, target)
     if min(len(source), len(target)) < FEWEST:
@@ -210,11 +252,12 @@ def automatic_voxel(source: Tensor, target: Tensor) -> float:
 
 
 def _voxel(points: Tensor, count: int) -> float:
-    """Edge length at which a cloud fills about `count` voxels; 0 if it has fewer points."""
+    """Return the edge length at which a cloud fills about `count` voxels; 0 if it has fewer points."""
     voxel = torch.linalg.vector_norm(points.amax(0) - points.amin(0)).item() / count**0.5
     if len(points) <= count or voxel == 0:
         return 0.0
     for _ in range(STEPS):
+        # Cells are counted by one integer each, row by row of the bounding box.
         cell = ((points - points.amin(0)) / voxel).long()
         sides = cell.amax(0) + 1
         filled = len(torch.unique((cell[:, 0] * sides[1] + cell[:, 1]) * sides[2] + cell[:, 2]))

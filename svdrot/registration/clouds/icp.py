@@ -33,13 +33,23 @@ REASONS = {
 
 @dataclass(frozen=True)
 class Iteration:
-    """One iteration of all clouds of the batch; NaN for those that were done before.
+    """Describe one iteration of all clouds of the batch; NaN for those that were done before.
 
     Attributes:
-        scale, number: which iteration of which scale, from 0 on.
-        fitness, rmse: before the step, as in `Registration`; shape (...).
-        angle: of the step, in radians.
-        length: how far the step moved the centre of the pairs.
+        scale: which scale, from 0 on.
+        number: which iteration of that scale, from 0 on.
+        fitness: before the step, as in `Registration`; shape (...).
+        rmse: likewise.
+        angle: by which the step turned the cloud, radians, shape (...).
+        length: how far the step moved the center of the pairs, in the units of the points, shape (...).
+
+    Example:
+        >>> import torch, svdrot
+        >>> cloud = torch.rand(500, 3, generator=torch.Generator().manual_seed(0))
+        >>> steps = []
+        >>> _ = svdrot.registration.icp(cloud, cloud, max_distance=0.1, progress=steps.append)
+        >>> [(step.number, step.fitness.item(), round(step.length.item(), 6)) for step in steps]
+        [(0, 1.0, 0.0)]
     """
 
     scale: int
@@ -52,21 +62,32 @@ class Iteration:
 
 @dataclass(frozen=True)
 class Registration:
-    """Where ICP ended.
+    """Describe where ICP ended, and how well the clouds and their pairs determine that.
 
     Attributes:
         transform: from source to target, shapes (..., 3, 3), (..., 3) and (...).
-        fitness: share of the source's points with a neighbor within the distance, in [0, 1].
-        rmse: root of the mean square of the distances of those, NaN where there is none.
+        fitness: share of the source's points with a neighbor within the distance, in [0, 1], shape (...).
+        rmse: root of the mean square of the distances of those, NaN where there is none, shape (...).
         correspondences: shape (..., N), index in `target` of each point of `source`, M where there is none.
         status: `Status`, shape (...).
         iterations: how many, over all scales, shape (...).
-        history: all iterations.
-        source, target: the clouds (..., N, 3) and (..., M, 3) of the last scale, NaN past their ends.
+        history: each `Iteration`, in order.
+        source: the clouds (..., N, 3) of the last scale, NaN past their ends.
+        target: likewise, (..., M, 3).
         normal_matrix: of the last step, shape (..., 6, 6), for the unknowns (`radius` times the rotation
             vector about `pivot`, translation), all lengths.
-        pivot: centre of the paired points in the frame of the target, shape (..., 3).
+        pivot: center of the paired points in the frame of the target, shape (..., 3).
         radius: their root mean square distance from it, shape (...).
+
+    Example:
+        >>> import torch, svdrot
+        >>> x, y = torch.rand(2, 400, generator=torch.Generator().manual_seed(0))
+        >>> floor = torch.stack((x, y, 0 * x), -1)  # slides along itself, and turns about its normal
+        >>> found = svdrot.registration.icp(floor, floor, max_distance=0.1)
+        >>> bool(found.converged), int(found.unobservable.sum())
+        (False, 3)
+        >>> found.reasons
+        ['the pairs do not determine some directions, along which nothing was moved']
     """
 
     transform: Transform
@@ -84,18 +105,20 @@ class Registration:
 
     @property
     def converged(self) -> Tensor:
+        """Return whether the last step of each cloud was below both tolerances, boolean, shape (...)."""
         return self.status == Status.CONVERGED
 
     @property
     def reasons(self) -> list[str]:
-        """In words, item by item of the flattened batch."""
+        """Return why the iterations ended, in words, one for each cloud of the flattened batch."""
         return [REASONS[Status(code)] for code in self.status.flatten().tolist()]
 
     @property
     def information(self) -> Tensor:
-        """Inverse covariance of (rotation vector in radians about `pivot`, translation), (..., 6, 6).
+        """Return the inverse covariance of (rotation vector about `pivot`, translation), shape (..., 6, 6).
 
-        For residuals of unit variance; divide by theirs. Zero without a step.
+        The rotation vector is in radians. For residuals of unit variance; divide by theirs. Zero without a
+        step.
         """
         unit = torch.cat(
             (self.radius[..., None].expand(*self.radius.shape, 3), torch.ones_like(self.pivot)), -1
@@ -104,20 +127,23 @@ class Registration:
 
     @property
     def stiffness(self) -> Tensor:
-        """Eigenvalues of `normal_matrix` over the largest, ascending, (..., 6); 0 without a step."""
+        """Return the eigenvalues of `normal_matrix` over the largest, ascending, shape (..., 6).
+
+        All 0 without a step.
+        """
         values = _steps.eigen(self.normal_matrix.reshape(-1, 6, 6))[0].reshape(self.normal_matrix.shape[:-1])
         top = values[..., -1:]
         return values.clamp(min=0) / torch.where(top > 0, top, 1)
 
     @property
     def directions(self) -> Tensor:
-        """Their eigenvectors, columns of (..., 6, 6), in the unknowns of `normal_matrix`."""
+        """Return the eigenvectors of `normal_matrix`, columns of (..., 6, 6), in the order of `stiffness`."""
         shape = self.normal_matrix.shape
         return _steps.eigen(self.normal_matrix.reshape(-1, 6, 6))[1].reshape(shape)
 
     @property
     def unobservable(self) -> Tensor:
-        """Which of `directions` the pairs leave open, boolean, (..., 6)."""
+        """Return which of `directions` the pairs leave open, boolean, shape (..., 6)."""
         return self.stiffness <= _steps.OBSERVABLE
 
 
@@ -145,7 +171,7 @@ def icp(
     neighbors: int = 20,
     progress: Callable[[Iteration], Any] | None = None,
 ) -> Registration:
-    """The rigid motion of the source, near an initial one, that brings it closest to the target.
+    """Find the rigid motion of the source, near an initial one, that brings it closest to the target.
 
     Every item of a batch converges for itself, and none changes another. The transform is differentiable in
     source, target and weights through the last step: pairs, normals, robust weights and the pose before that
@@ -169,15 +195,18 @@ def icp(
         scales: (voxel, max_distance, iterations) from coarse to fine, in place of `max_distance` and
             `max_iterations`, each with clouds downsampled by the voxel unless it is None; for example ((0.1,
             0.3, 20), (0.05, 0.14, 15), (0.025, 0.07, 10)), with which Open3D's tutorial aligns rooms.
-        weights: of the points of the source, shape (..., N), at least 0.
-        source_mask, target_mask: boolean, (..., N) and (..., M): points that count.
-        source_normals, target_normals: unit normals, shapes as the points; their signs do not matter. Where
-            the method needs some and none are given: of the `neighbors` nearest points, at a scale with a
-            voxel of those within two voxels.
-        source_covariances, target_covariances: (..., N, 3, 3) for "generalized". Default: discs about the
-            normals. Points whose normal or covariance is NaN are not used for steps.
-        neighbors: for normals.
-        progress: called after each iteration.
+        weights: of the points of the source, shape (..., N), at least 0. Default: 1.
+        source_mask: boolean, shape (..., N): points that count.
+        target_mask: boolean, shape (..., M), likewise.
+        source_normals: unit normals, shape (..., N, 3); their signs do not matter. Where the method needs
+            some and none are given: of the `neighbors` nearest points, at a scale with a voxel of those
+            within two voxels.
+        target_normals: likewise, shape (..., M, 3).
+        source_covariances: shape (..., N, 3, 3), for "generalized". Default: discs about the normals. Points
+            whose normal or covariance is NaN are not used for steps.
+        target_covariances: likewise, shape (..., M, 3, 3).
+        neighbors: number of points by which a normal is estimated.
+        progress: called with each `Iteration`.
 
     Returns:
         `Registration`. Clouds without points, without three pairs, or whose pairs leave directions open
@@ -190,6 +219,15 @@ def icp(
     Source:
         Besl and McKay, IEEE TPAMI 14 (1992); Chen and Medioni (1992); Segal et al., "Generalized-ICP", RSS
         2009; Rusinkiewicz, "A Symmetric Objective Function for ICP", SIGGRAPH 2019.
+
+    Example:
+        >>> import torch, svdrot
+        >>> x, y = 2 * torch.rand(2, 1000, generator=torch.Generator().manual_seed(0)) - 1
+        >>> target = torch.stack((x, y, x * y + x**3), -1)
+        >>> source = target + torch.tensor([0.02, 0.0, -0.02])
+        >>> found = svdrot.registration.icp(source, target, max_distance=0.2)
+        >>> bool(found.converged), torch.allclose(found.transform.apply(source), target, atol=1e-4)
+        (True, True)
     """
     check_choice("method", method, METHODS)
     check_choice("kernel", kernel, ("none", "trimmed", *KERNELS))
@@ -273,13 +311,20 @@ def icp(
 def evaluate(
     source: Tensor, target: Tensor, transform: Transform, max_distance: float
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """`fitness`, `rmse` and `correspondences` of `Registration`, for clouds (..., N, 3) and (..., M, 3)."""
+    """Return `fitness`, `rmse` and `correspondences` of `Registration` at a given transform.
+
+    Args:
+        source: shape (..., N, 3).
+        target: shape (..., M, 3).
+        transform: from source to target, batch shape (...).
+        max_distance: of paired points, in their units.
+    """
     at = icp(source, target, init=transform, max_distance=max_distance, max_iterations=0, method=METHODS[0])
     return at.fitness, at.rmse, at.correspondences
 
 
 def _initial(init: Transform | Tensor | None, batch: torch.Size, like: Tensor) -> Transform:
-    """Flattened, in float64."""
+    """Return the initial transforms of the flattened batch in float64, of the device of `like`."""
     if init is None:
         init = Transform.identity(dtype=torch.float64, device=like.device)
     elif isinstance(init, Tensor):

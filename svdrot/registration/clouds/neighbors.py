@@ -20,7 +20,7 @@ def nearest(
     *,
     mask: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """The k points nearest to each query, nearest first, and their distances.
+    """Return the distances and the indices of the k points nearest to each query, nearest first.
 
     Of points equally near any may come first, always the same one; on GPU the one of the smallest index. On
     CPU a tree is made for each cloud: `Neighbors` keeps it. No matrix of all pairs is ever in memory.
@@ -41,6 +41,13 @@ def nearest(
     Raises:
         ValueError: if shapes do not fit, k < 1 or max_distance < 0.
         TypeError: if an argument is not a tensor of the right kind.
+
+    Example:
+        >>> import torch, svdrot
+        >>> points = torch.tensor([[0.0, 0.0], [3.0, 4.0], [6.0, 8.0]])
+        >>> query = torch.tensor([[0.0, 1.0], [100.0, 0.0]])
+        >>> svdrot.registration.nearest(query, points, max_distance=10)
+        (tensor([1., inf]), tensor([0, 3]))
     """
     check_floating("query", query)
     check_floating("points", points)
@@ -66,10 +73,23 @@ def nearest(
 
 
 class Neighbors:
-    """One cloud (M, d), made ready once for many queries: `query` is `nearest` without batch and gradients.
+    """Make a cloud ready once for many queries: `query` is `nearest` without batch and gradients.
 
     In space and on lines and planes, on CPU, the tree is our own; of more dimensions it is scipy's. On GPU
     there is none.
+
+    Args:
+        points: shape (M, d), d >= 1, any floating dtype. Those that are not finite are nobody's neighbors.
+
+    Raises:
+        ValueError: if the shape is another.
+        TypeError: if `points` is not a floating-point tensor.
+
+    Example:
+        >>> import torch, svdrot
+        >>> tree = svdrot.registration.Neighbors(torch.tensor([[0.0], [1.0], [5.0]]))
+        >>> tree.query(torch.tensor([[4.0], [0.25]]))
+        (tensor([1.0000, 0.2500]), tensor([2, 0]))
     """
 
     def __init__(self, points: Tensor):
@@ -87,7 +107,28 @@ class Neighbors:
             self._search = _halves(self._points.cpu())
 
     def query(self, query: Tensor, k: int = 1, max_distance: float | None = None) -> tuple[Tensor, Tensor]:
-        """As `nearest`, for queries (N, d)."""
+        """Return the distances and the indices of the k points nearest to each query, nearest first.
+
+        Args:
+            query: shape (N, d), any floating dtype.
+            k: at least 1.
+            max_distance: how far neighbors may be, included, in the units of the points. Any distance if
+            None.
+
+        Returns:
+            distances: shape (N, k), (N,) if k = 1; infinite where there is no neighbor. Not differentiable.
+            indices: of the same shape; M where there is no neighbor.
+
+        Raises:
+            ValueError: if the shape does not fit, k < 1 or max_distance < 0.
+            TypeError: if `query` is not a floating-point tensor.
+
+        Example:
+            >>> import torch, svdrot
+            >>> tree = svdrot.registration.Neighbors(torch.tensor([[0.0], [1.0], [5.0]]))
+            >>> tree.query(torch.tensor([[4.0]]), k=2)
+            (tensor([[1., 3.]]), tensor([[2, 1]]))
+        """
         check_floating("query", query)
         d = self._points.shape[1]
         if query.ndim != 2 or query.shape[1] != d:
@@ -132,18 +173,19 @@ def _try_all(x: Tensor, y: Tensor, k: int, limit: float) -> tuple[Tensor, Tensor
 
 
 def _differentiable(x: Tensor, y: Tensor, distances: Tensor, indices: Tensor) -> Tensor:
-    """The same distances, as functions of the points."""
+    """Return the same distances, as functions of the points."""
     (size, n, k), d = indices.shape, x.shape[-1]
     smooth = distances.isfinite() & (distances > 0)
     if y.shape[1] == 0:
         return distances
+    # Row k q + j of `chosen` is neighbor j of query q; where there is none, any point: it is not used.
     chosen = torch.where(smooth, indices, 0).reshape(size, n * k, 1).expand(-1, -1, d)
     difference = x[:, :, None] - torch.gather(y, 1, chosen).reshape(size, n, k, d)
     return torch.where(smooth, torch.where(smooth[..., None], difference, 1).norm(dim=-1), distances)
 
 
 class _Boxes:
-    """The tree of `svdrot._kernels.cpu.loops.neighbors`, of the finite points."""
+    """Hold the tree of `svdrot._kernels.cpu.loops.neighbors`, of the finite points."""
 
     def __init__(self, points: Tensor):
         self.size = len(points)
@@ -160,7 +202,7 @@ class _Boxes:
         self.parts = (self.points, self.boxes, order, len(self.points), self.depth)
 
     def all_in_order(self) -> Tensor:
-        """Indices of all points, near ones near each other; last what is not finite."""
+        """Return the indices of all points, near ones near each other; last what is not finite."""
         order = self.parts[2][:-1]
         absent = torch.ones(self.size, dtype=torch.bool, device="cpu")
         absent[order] = False
@@ -178,7 +220,7 @@ class _Boxes:
 
 
 class Followed:
-    """The nearest neighbors of one cloud that moves step by step.
+    """Find the nearest neighbors of one cloud that moves step by step.
 
     Exactly those of `Neighbors.query` with k = 1. On CPU, what moved too little to change its neighbor is
     not searched for: thirty iterations of ICP take 15 to 50 % less time.
@@ -190,8 +232,16 @@ class Followed:
         self._turns: Tensor
 
     def query(self, cloud: Tensor, rotation: Tensor, translation: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Where a motion (3, 3), (3,) takes the points of a cloud (N, 3), always the same in float64; the
-        distances (N,) of their neighbors there, and the indices (N,) of these."""
+        """Return where a motion takes a cloud, and the neighbors of its points there.
+
+        Args:
+            cloud: shape (N, 3), float64, the same one in every call.
+            rotation: of the motion from where the cloud lies, (3, 3).
+            translation: likewise, (3,).
+
+        Returns:
+            The points there (N, 3), the distances of their neighbors (N,), and the indices of these (N,).
+        """
         tree = self._neighbors.tree
         if tree is None or not len(tree.points):
             moved = cloud @ rotation.mT + translation
@@ -209,19 +259,19 @@ class Followed:
 
 
 def _below(limit: float) -> float:
-    """What squares of distances up to the limit are less than."""
+    """Return the number that squares of distances up to the limit are less than."""
     return math.inf if math.isinf(limit) else float(np.nextafter(limit * limit, math.inf))
 
 
 def _in_space(points: Tensor) -> Tensor:
-    """A copy in float64, with zeros for the coordinates that points of a plane or a line lack."""
+    """Copy to float64, with zeros for the coordinates that points of a plane or a line lack."""
     copy = points.new_zeros(len(points), 3, dtype=torch.float64)
     copy[:, : points.shape[1]] = points
     return copy
 
 
 def _halves(points: Tensor):
-    """scipy's k-d tree as a search."""
+    """Return a search by scipy's k-d tree."""
     from scipy.spatial import KDTree  # 0.1 s that `import svdrot` does not spend
 
     finite = points.isfinite().all(-1)

@@ -1,4 +1,4 @@
-"""Whether two clouds that lie on each other do so because they show the same surface."""
+"""Doubts about an alignment: do two clouds that lie on each other show the same surface?"""
 
 import torch
 from torch import Tensor
@@ -52,14 +52,14 @@ def judge(
 
 
 class _Surface:
-    """A cloud with one point per voxel, and its tangent planes."""
+    """Hold a cloud with one point per voxel, and its tangent planes."""
 
     def __init__(self, points: Tensor, voxel: float):
         self.points, self.voxel = points, voxel
         self.tree, self.normals = Neighbors(points), estimate_normals(points, 12)
 
     def overlap(self, points: Tensor) -> tuple[float, float, float]:
-        """Shares of points that are near and that agree; root mean square of the distances of the near."""
+        """Return the shares of points that are near and that agree, and the rmse of the near."""
         distances, indices = self.tree.query(points, max_distance=self.voxel)
         near = distances.isfinite()
         at = indices[near]

@@ -13,7 +13,7 @@ LINE = 1e-7
 
 
 def voxel_downsample(points: Tensor, voxel: float, *attributes: Tensor) -> tuple[Tensor, ...]:
-    """The mean of the points in each voxel, and of their attributes.
+    """Average the points in each voxel, and their attributes.
 
     The voxels are floor(x / voxel), the same for every cloud, in lexicographic order: the order of the points
     changes nothing but rounding. Differentiable, points held in their voxels.
@@ -24,12 +24,20 @@ def voxel_downsample(points: Tensor, voxel: float, *attributes: Tensor) -> tuple
         attributes: tensors (N, ...) that are averaged likewise.
 
     Returns:
-        Points (V, d), each in its voxel up to rounding, and attributes (V, ...). Means of unit normals are
-        shorter than 1.
+        Points (V, d), each in its voxel up to rounding, and attributes (V, ...). V is 0 if no point is
+        finite. Means of unit normals are shorter than 1.
 
     Raises:
         ValueError: if `voxel` is not positive and finite, or lengths differ.
         TypeError: if an argument is not a floating-point tensor.
+
+    Example:
+        >>> import torch, svdrot
+        >>> points = torch.tensor([[0.25, 0.0], [0.75, 0.0], [1.5, 0.5]])
+        >>> weights = torch.tensor([1.0, 3.0, 5.0])
+        >>> svdrot.registration.voxel_downsample(points, 1.0, weights)
+        (tensor([[0.5000, 0.0000],
+                [1.5000, 0.5000]]), tensor([2., 5.]))
     """
     check_floating("points", points)
     if points.ndim != 2 or points.shape[1] == 0:
@@ -51,15 +59,16 @@ def voxel_downsample(points: Tensor, voxel: float, *attributes: Tensor) -> tuple
 
 
 def covariances(points: Tensor, k: int = 20, radius: float | None = None) -> Tensor:
-    """Covariance of the k points nearest to each point, itself included, in the square of their units.
+    """Return the covariance of the k points nearest to each point, itself included.
 
     Args:
         points: shape (..., N, 3), any floating dtype; not differentiable.
         k: how many, at least 3.
-        radius: beyond which no neighbor counts.
+        radius: beyond which no neighbor counts, in the units of the points. Default: any distance.
 
     Returns:
-        Shape (..., N, 3, 3); NaN for points that are not finite or have fewer than three neighbors.
+        Shape (..., N, 3, 3), in the square of the units of the points; NaN for points that are not finite or
+        have fewer than three neighbors.
 
     Raises:
         ValueError: if the shape is another, k < 3 or radius is not positive.
@@ -79,17 +88,30 @@ def covariances(points: Tensor, k: int = 20, radius: float | None = None) -> Ten
 def estimate_normals(
     points: Tensor, k: int = 20, radius: float | None = None, *, viewpoint: Tensor | None = None
 ) -> Tensor:
-    """Unit normals: the direction in which the k nearest points vary least.
+    """Return unit normals: the direction in which the k points nearest to each point vary least.
 
     Args:
-        points, k, radius: as in `covariances`.
+        points: shape (..., N, 3), any floating dtype; not differentiable.
+        k: how many neighbors, the point itself included, at least 3.
+        radius: beyond which no neighbor counts, in the units of the points. Default: any distance.
         viewpoint: shape (..., 3), to which the normals point. Without one their signs mean nothing.
 
     Returns:
-        Shape (..., N, 3); NaN where `covariances` are and where the neighbors lie on a line.
+        Shape (..., N, 3); NaN for points that are not finite, have fewer than three neighbors, or whose
+        neighbors lie on a line.
 
     Raises:
-        ValueError, TypeError: as `covariances`.
+        ValueError: if a shape does not fit, k < 3 or radius is not positive.
+        TypeError: if an argument is not a floating-point tensor.
+
+    Example:
+        >>> import torch, svdrot
+        >>> x, y = torch.rand(2, 100, generator=torch.Generator().manual_seed(0))
+        >>> floor = torch.stack((x, y, torch.zeros(100)), -1)
+        >>> camera = torch.tensor([0.0, 0.0, 2.0])
+        >>> normals = svdrot.registration.estimate_normals(floor, viewpoint=camera)
+        >>> torch.allclose(normals, torch.tensor([0.0, 0.0, 1.0]), atol=1e-6)
+        True
     """
     check_shape("points", points, 3)
     with torch.no_grad():
@@ -103,9 +125,13 @@ def estimate_normals(
 
 
 def spacing(points: Tensor) -> float:
-    """Median distance of points (N, 3), all finite, to the next, by at most 1,000 and coincident ones apart.
+    """Return the median distance of a point to the next, by at most 1,000 of them and coincident ones apart.
 
-    0 where they are all in one place.
+    Args:
+        points: shape (N, 3), all finite.
+
+    Returns:
+        The distance in the units of the points; 0 where they are all in one place.
     """
     if len(points) < 2:
         return 0.0
@@ -117,7 +143,14 @@ def spacing(points: Tensor) -> float:
 
 
 def plane_covariances(normals: Tensor, flatness: float = 1e-3) -> Tensor:
-    """Covariances of discs: `flatness` along the unit normal (..., 3), 1 across it. Shape (..., 3, 3).
+    """Return covariances of discs: `flatness` along the unit normal, 1 across it.
+
+    Args:
+        normals: shape (..., 3).
+        flatness: variance along the normal.
+
+    Returns:
+        Shape (..., 3, 3).
 
     Source:
         Segal, Haehnel, Thrun, "Generalized-ICP", RSS 2009, section III.B.
@@ -128,13 +161,14 @@ def plane_covariances(normals: Tensor, flatness: float = 1e-3) -> Tensor:
 
 
 def least_direction(covariance: Tensor) -> Tensor:
-    r"""Unit eigenvectors (..., 3) of the smallest eigenvalue of positive semidefinite matrices (..., 3, 3).
+    r"""Return unit eigenvectors (..., 3) of the smallest eigenvalue of semidefinite matrices (..., 3, 3).
 
     With $A$ of trace 1, $B = A - I/3$ and $p^2 = \operatorname{tr} B^2 / 6$ the eigenvalue is $\lambda = 1/3
     + 2 p \cos(\varphi + 2\pi/3)$, $\cos 3\varphi = \det B / 2p^3$ (Smith, Comm. ACM 4, 1961), and the rows of
     $A - \lambda I$ are orthogonal to its vector: their largest cross product is the best. The cosine is
     inexact where two eigenvalues meet; but for a disc that is at its extremum, and a line has no normal. The
-    error is below 64 units of rounding over the square of (width² - thickness²) / length².
+    error is below 64 units of rounding over the square of (width² - thickness²) / length². NaN where the
+    matrix is not finite, zero, or that of a line.
     """
     a = covariance.double()
     trace = a.diagonal(dim1=-2, dim2=-1).sum(-1)
@@ -172,9 +206,10 @@ def _cross(a: tuple[Tensor, ...], b: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
 
 
 def number_cells(cells: Tensor) -> tuple[int, Tensor]:
-    """How many different rows there are, and for each row which one it is, in lexicographic order."""
+    """Return how many different rows there are, and for each row which one it is, in lexicographic order."""
     if not len(cells):
         return 0, torch.zeros(0, dtype=torch.long, device=cells.device)
+    # Rows as digits of one integer: key = (c_0 w_1 + c_1) w_2 + c_2 ..., with the width w of each column.
     columns = []
     key, size = torch.zeros_like(cells[:, 0], dtype=torch.long), 1
     for column in cells.T.contiguous():
@@ -210,6 +245,7 @@ def _covariances(points: Tensor, k: int, radius: float | None) -> Tensor:
     places = torch.where(indices < n, indices, own[:, None]).T.contiguous()
     x = points.T.contiguous()
     first, second = torch.zeros_like(x), x.new_zeros(3, 3, n)
+    # One neighbor of all points at a time: sums of d and of the upper triangle of d d'.
     for place in places:
         d = x[:, place] - x
         first += d

@@ -20,7 +20,7 @@ from svdrot.registration.pairs._moments import moments
 
 
 class Fit(NamedTuple):
-    """B transforms of d dimensions, in the type of the points; and in float64 what they come from."""
+    """Hold B transforms of d dimensions, in the type of the points; and in float64 what they come from."""
 
     rotation: Tensor  # (B, d, d)
     translation: Tensor  # (B, d)
@@ -74,7 +74,7 @@ class _Fit(_autograd.Eager, torch.autograd.Function):
 
 
 def _through(g, x, y, w, centred, scaled):
-    """The backward of `_Fit` in operations that autograd knows."""
+    """Do the backward of `_Fit` in operations that autograd knows."""
     needed = [z for z in (x, y, w) if z is not None and z.requires_grad]
     with torch.enable_grad():
         outputs = zip(composed(x, y, w, centred, scaled, reflection=False), g, strict=True)

@@ -1,4 +1,4 @@
-"""What robust estimators do with many hypotheses at a time: cost them, and descend from the best of them.
+"""Many hypotheses at a time, for robust estimators: cost them, and descend from the best of them.
 
 The truncated cost of a transform T is the sum of w min(|T x - y|², threshold²) over the pairs. What cannot be
 improved by a least-squares fit to its own inliers is a fixed point of `descend`.
@@ -22,7 +22,7 @@ FIRST, MOST = 3, 50  # steps
 
 @dataclass(frozen=True)
 class Selection:
-    """What a robust method makes of a problem, or of a batch (...): the estimate is the least-squares fit."""
+    """Hold what a robust method selects, from a problem or a batch (...), for the least-squares fit."""
 
     weights: Tensor  # (..., N), 0 for what is left out
     iterations: Tensor  # (...), integers
@@ -31,7 +31,7 @@ class Selection:
 
 @dataclass(frozen=True)
 class Pairs:
-    """Correspondences of one problem, float64, all finite."""
+    """Hold the correspondences of one problem, float64, all finite."""
 
     x: Tensor  # (N, 3)
     y: Tensor  # (N, 3)
@@ -50,12 +50,12 @@ class Pairs:
 
 
 def squared_residuals(transform: Transform, x: Tensor, y: Tensor) -> Tensor:
-    """|T x - y|², shape (..., N)."""
+    """Return |T x - y|², shape (..., N)."""
     return (transform.apply(x) - y).square().sum(-1)
 
 
 def truncated_costs(transform: Transform, pairs: Pairs) -> Tensor:
-    """Of H transforms, shape (H,)."""
+    """Return the truncated cost of each of H transforms, shape (H,)."""
     linear = transform.scale[:, None, None] * transform.rotation
     rows = torch.cat((linear.flatten(1), transform.translation), 1)
     limit = pairs.threshold**2
@@ -73,13 +73,20 @@ def _truncated_costs(rows: Tensor, pairs: Pairs, limit: float) -> Tensor:
 
 
 def consistent_sets(seeds: Tensor, size: int, pairs: Pairs) -> tuple[Tensor, Tensor]:
-    """For each seed (an index) a set of pairs that agree with it and with each other: their indices, and
-    their shares of it, (S, size).
+    """Find for each seed a set of pairs that agree with it and with each other.
 
     Two pairs agree if the distances |x_i - x_j| and |y_i - y_j| differ by less than the threshold and add to
     more. Of the first 512 pairs that agree with the seed come the `size` - 1 that agree with most of the
     others. Then shares grow in proportion to the shares of what they agree with, which leaves those of a
     clique and lets the others die out. Where there are fewer members, the seed itself has the share 0.
+
+    Args:
+        seeds: indices into `pairs`, (S,).
+        size: of a set, the seed included.
+        pairs: of the problem.
+
+    Returns:
+        The indices of the members, and their shares of the set, (S, size) each.
     """
     limit = pairs.threshold**2
     if _kernels.side(seeds) == "cpu":
@@ -98,12 +105,14 @@ def consistent_sets(seeds: Tensor, size: int, pairs: Pairs) -> tuple[Tensor, Ten
 def consistent_sets_reference(seeds: Tensor, size: int, pairs: Pairs) -> tuple[Tensor, Tensor]:
     near = agreement(pairs.x[seeds, None], pairs.y[seeds, None], pairs.x, pairs.y, pairs.threshold)[:, 0]
     near &= near.cumsum(1) <= hypotheses.AGREEING
+    # Candidates of each seed: first those that agree, in the order of the pairs, as `there` says.
     width = min(max(size - 1, int(near.sum(1).max())), len(pairs))
     there, index = torch.sort(near.to(torch.int8), dim=1, descending=True, stable=True)
     there, index = there[:, :width] > 0, index[:, :width]
     x, y = pairs.x[index], pairs.y[index]
     votes = (agreement(x, y, x, y, pairs.threshold) & there[:, None]).sum(2)
     votes, best = torch.sort(torch.where(there, votes, -1), dim=1, descending=True, stable=True)
+    # The seed, then the candidates of most votes; missing ones are the seed once more, with the share 0.
     members = torch.cat((seeds[:, None], index.gather(1, best)), 1)[:, :size]
     there = torch.cat((torch.ones_like(seeds[:, None]), votes + 1), 1)[:, :size] > 0
     members = torch.where(there, members, seeds[:, None])
@@ -121,7 +130,7 @@ def consistent_sets_reference(seeds: Tensor, size: int, pairs: Pairs) -> tuple[T
 
 
 def agreement(x: Tensor, y: Tensor, other_x: Tensor, other_y: Tensor, threshold: float) -> Tensor:
-    """Of pairs (..., N, 3) with others (..., M, 3): shape (..., N, M)."""
+    """Tell which of the pairs (..., N, 3) agree with which others (..., M, 3): boolean, shape (..., N, M)."""
     a = (x[..., :, None, :] - other_x[..., None, :, :]).square().sum(-1)
     b = (y[..., :, None, :] - other_y[..., None, :, :]).square().sum(-1)
     return (threshold**2 - a - b).square() < 4 * a * b
@@ -136,7 +145,7 @@ def _step(n: int) -> int:
 
 
 def improved(transform: Transform, pairs: Pairs) -> tuple[Tensor, Selection]:
-    """The end of the descent from the best of H transforms, and its truncated cost."""
+    """Descend from the best of H transforms; return the truncated cost at the end, and the selection."""
     top = truncated_costs(transform, pairs).topk(min(DESCENTS, len(transform.scale)), largest=False).indices
     near, _, steps, _ = descend(take(transform, top), pairs, FIRST)
     best = truncated_costs(near, pairs).argmin()[None]
@@ -147,7 +156,7 @@ def improved(transform: Transform, pairs: Pairs) -> tuple[Tensor, Selection]:
 
 
 def descend(transform: Transform, pairs: Pairs, most: int) -> tuple[Alignment, Tensor, int, bool]:
-    """Fits to the inliers of the last fit, until they stay the same: the truncated cost never grows.
+    """Fit to the inliers of the last fit, until they stay the same: the truncated cost never grows.
 
     With the last fit come its weights, the steps, and whether they stayed the same.
     """

@@ -10,7 +10,14 @@ from svdrot._kernels.operations import pairs as pairs_reference
 
 
 def moments(x: Tensor, y: Tensor, w: Tensor | None, centred: bool) -> tuple[Tensor, Tensor]:
-    """Of pairs (B, N, d), weights (B, N) or none; about the centroids, or else the origin. And the pivots."""
+    """Return the moments of pairs, about the centroids or else the origin, and the pivots.
+
+    Args:
+        x: source, (B, N, d).
+        y: target, (B, N, d).
+        w: weights, (B, N), or none.
+        centred: whether about the centroids.
+    """
     if _autograd.is_recorded():
         return pairs_reference.moments(x, y, w, centred)
     return _autograd.pick(_Moments, _MomentsWithJvp).apply(x, y, w, centred)
@@ -19,7 +26,7 @@ def moments(x: Tensor, y: Tensor, w: Tensor | None, centred: bool) -> tuple[Tens
 def residual(
     x: Tensor, y: Tensor, w: Tensor | None, raw: Tensor, pivots: Tensor, scaled_rotation: Tensor
 ) -> Tensor:
-    """Root of the weighted mean square of what is left after the rotation about the centroids, (B,)."""
+    """Return the weighted root mean square of what is left after the rotation about the centroids, (B,)."""
     if _autograd.is_recorded():
         squares = pairs_reference.misfit(x, y, w, pivots, raw, scaled_rotation)
     else:
@@ -59,7 +66,7 @@ class _Moments(torch.autograd.Function):
 
 
 def _flattened(size: int, in_dims, tensors) -> Any:
-    """Tensors of one more batch dimension, or as many copies of them, as tensors of larger batches."""
+    """Merge the dimension of `vmap` into the batch of each tensor; one without it is repeated."""
 
     def flat(t, dim):
         return (t.expand(size, *t.shape) if dim is None else t.movedim(dim, 0)).flatten(0, 1).contiguous()

@@ -1,5 +1,7 @@
-"""Pairs that agree with each other: a rigid motion keeps distances, so |x_i - x_j| and |y_i - y_j| are equal
-for two right pairs, and by chance for few others.
+"""Pairs that agree with each other.
+
+A rigid motion keeps distances, so |x_i - x_j| and |y_i - y_j| are equal for two right pairs, and by chance
+for few others.
 
 Every pair, or `SEEDS` of them drawn at random, is a seed. Of the pairs that agree with it, those that agree
 with most of the others make its set: wrong pairs agree with a right one, but not with each other. Replicator

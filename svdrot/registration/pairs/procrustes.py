@@ -23,13 +23,27 @@ from svdrot.transform import Transform, register_pytree
 
 @dataclass(frozen=True)
 class Alignment(Transform):
-    """The transform that fits pairs of points best, and how well.
+    """Describe the transform that fits pairs of points best, and how well it does.
+
+    It is a `Transform`, which can be applied, inverted and composed.
 
     Attributes:
+        rotation: shape (..., d, d).
+        translation: shape (..., d).
+        scale: shape (...).
         covariance: $C$, of target by source, shape (..., d, d), float64.
         reflection: whether reflections were allowed.
         pairs: what it was fitted to, kept for `residual`: source, target and, if there are any, weights.
-        centred: whether the clouds were centred, or turned about the origin.
+        centred: whether the clouds were centered, or turned about the origin.
+
+    Example:
+        >>> import torch, svdrot
+        >>> line = torch.tensor([[0.0, 0.0, 0.0], [1.0, 0.0, 0.0], [3.0, 0.0, 0.0]])
+        >>> fit = svdrot.registration.kabsch(line, line + 1)
+        >>> torch.allclose(fit.apply(line), line + 1, atol=1e-6), bool(fit.residual < 1e-6)
+        (True, True)
+        >>> fit.gap.round(decimals=4), fit.rank  # turns about the line fit as well
+        (tensor(0., dtype=torch.float64), tensor(1))
     """
 
     covariance: Tensor
@@ -39,9 +53,9 @@ class Alignment(Transform):
 
     @property
     def residual(self) -> Tensor:
-        """Root of the weighted mean square of the distances left, shape (...), not differentiable.
+        """Return the weighted root mean square of the distances left, shape (...), in the target's units.
 
-        Computed, in two passes over the pairs, when asked for.
+        Not differentiable. Computed, in two passes over the pairs, when asked for. 0 without any pair.
         """
         x, y, *weights = (part.detach() for part in self.pairs)
         w = weights[0] if weights else None
@@ -55,10 +69,11 @@ class Alignment(Transform):
 
     @property
     def gap(self) -> Tensor:
-        """How far C is from allowing two best rotations, over its Frobenius norm: 0 means ambiguous.
+        """Return how far C is from allowing two best rotations, shape (...), at least 0; 0 means ambiguous.
 
-        That is `projection_gap`, or with reflections twice the smallest singular value. Points on a line and
-        clouds of rotational symmetry have gap 0; errors of the points are amplified by 2 / gap.
+        The distance is over the Frobenius norm of C. That is `projection_gap`, or with reflections twice the
+        smallest singular value. Points on a line and clouds of rotational symmetry have gap 0; errors of the
+        points are amplified by 2 / gap.
         """
         c = self.covariance.detach()
         largest = c.abs().amax((-2, -1), keepdim=True)  # whose square may be 0
@@ -69,7 +84,10 @@ class Alignment(Transform):
 
     @property
     def rank(self) -> Tensor:
-        """Of C, up to rounding of the points: d - 1 is enough for a rotation, d for reflections. Integers."""
+        """Return the rank of C, up to rounding of the points: integers, shape (...).
+
+        d - 1 is enough for a rotation, d for reflections. 0 where C is not finite.
+        """
         s = _singular_values(self.covariance.detach())
         tolerance = 8 * s.shape[-1] * torch.finfo(self.rotation.dtype).eps
         return (s > tolerance * s[..., :1]).sum(-1)
@@ -86,12 +104,35 @@ def procrustes(
     mask: Points | None = None,
     reflection: bool = False,
 ) -> Alignment:
-    """The rotation about the origin: least sum of w |R x - y|^2.
+    """Find the rotation R about the origin of least sum of w |R x - y|^2.
 
-    As `kabsch`, but the clouds are not centred and nothing is moved: `translation` is 0 and `scale` 1.
+    As `kabsch`, but the clouds are not centered and nothing is moved.
+
+    Args:
+        source: shape (..., N, d), any floating dtype, or a list of clouds (N_i, d) of different lengths.
+        target: the same number of points, pair by pair. Batch dimensions broadcast.
+        weights: shape (..., N), at least 0, of any total; a list if the clouds are one. Default: 1.
+        mask: boolean, shape (..., N): pairs that count. What does not count, or has weight 0, may be NaN.
+        reflection: whether the determinant may be -1.
+
+    Returns:
+        `Alignment`: `rotation` (..., d, d), `translation` 0, `scale` 1. No pair or a total weight of 0 gives
+        the identity with gap 0; a pair that counts and is not finite gives NaN for its cloud only.
+
+    Raises:
+        ValueError: if shapes do not fit.
+        TypeError: if an argument is not a tensor of the right kind.
 
     Source:
         Schönemann, Psychometrika 31 (1966).
+
+    Example:
+        >>> import torch, svdrot
+        >>> known = torch.tensor([[0.0, 0.0, -1.0], [0.0, 1.0, 0.0]])  # down and north in the world
+        >>> seen = torch.tensor([[0.0, 0.0, -1.0], [1.0, 0.0, 0.0]])  # and as a sensor measures them
+        >>> turn = svdrot.registration.procrustes(seen, known).rotation
+        >>> torch.rad2deg(svdrot.matrix_to_axis_angle(turn))[2].round()
+        tensor(90.)
     """
     return _aligned(source, target, weights, mask, reflection, centred=False, scaled=False)
 
@@ -104,7 +145,7 @@ def kabsch(
     mask: Points | None = None,
     reflection: bool = False,
 ) -> Alignment:
-    """The rigid transform: least sum of w |R x + t - y|^2.
+    """Find the rigid transform R x + t of least sum of w |R x + t - y|^2.
 
     Differentiable in points and weights any number of times; gradients are those of the exact solution, with
     the damping of `special_orthogonalize` where it is ambiguous. Centroids and covariance are accumulated in
@@ -130,6 +171,15 @@ def kabsch(
 
     Source:
         Kabsch, Acta Cryst. A32 (1976); Umeyama, IEEE TPAMI 13 (1991).
+
+    Example:
+        >>> import torch, svdrot
+        >>> source = torch.rand(10, 3, generator=torch.Generator().manual_seed(0))
+        >>> turn = svdrot.axis_angle_to_matrix(torch.tensor([0.0, 0.0, 1.0]))
+        >>> target = source @ turn.mT + torch.tensor([1.0, 2.0, 3.0])
+        >>> fit = svdrot.registration.kabsch(source, target)
+        >>> torch.allclose(fit.rotation, turn, atol=1e-5), fit.translation.round(decimals=4)
+        (True, tensor([1., 2., 3.]))
     """
     return _aligned(source, target, weights, mask, reflection, centred=True, scaled=False)
 
@@ -142,14 +192,36 @@ def umeyama(
     mask: Points | None = None,
     reflection: bool = False,
 ) -> Alignment:
-    """The similarity: least sum of w |s R x + t - y|^2.
+    """Find the similarity s R x + t of least sum of w |s R x + t - y|^2.
 
-    As `kabsch`, with the best scale, which is 0 if nothing in the target follows the source, and 1 if the
-    source is a single point.
+    As `kabsch`, with the best scale.
+
+    Args:
+        source: shape (..., N, d), any floating dtype, or a list of clouds (N_i, d) of different lengths.
+        target: the same number of points, pair by pair. Batch dimensions broadcast.
+        weights: shape (..., N), at least 0, of any total; a list if the clouds are one. Default: 1.
+        mask: boolean, shape (..., N): pairs that count. What does not count, or has weight 0, may be NaN.
+        reflection: whether the determinant may be -1.
+
+    Returns:
+        `Alignment`: `rotation` (..., d, d), `translation` (..., d), `scale` (...), which is 0 if nothing in
+        the target follows the source, and 1 if the source is a single point; otherwise as `kabsch`.
+
+    Raises:
+        ValueError: if shapes do not fit.
+        TypeError: if an argument is not a tensor of the right kind.
 
     Source:
         Umeyama, "Least-squares estimation of transformation parameters between two point patterns", IEEE
         TPAMI 13 (1991), equations 40 to 42.
+
+    Example:
+        >>> import torch, svdrot
+        >>> inches = torch.tensor([[0.0, 0.0], [10.0, 0.0], [0.0, 5.0]])
+        >>> millimeters = 25.4 * inches + torch.tensor([100.0, 0.0])
+        >>> fit = svdrot.registration.umeyama(inches, millimeters)
+        >>> round(fit.scale.item(), 3), round(fit.residual.item(), 3)
+        (25.4, 0.0)
     """
     return _aligned(source, target, weights, mask, reflection, centred=True, scaled=True)
 
@@ -184,7 +256,7 @@ def _singular_values(c: Tensor) -> Tensor:
 
 
 def _flat(z: Tensor, dtype: torch.dtype, item: torch.Size) -> Tensor:
-    """`z` with one batch dimension; untouched where possible, for each operation costs autograd 5 us."""
+    """Give `z` one batch dimension; untouched where possible, for each operation costs autograd 5 us."""
     if z.dtype != dtype:
         z = z.to(dtype)
     if z.ndim != 1 + len(item):
@@ -195,7 +267,7 @@ def _flat(z: Tensor, dtype: torch.dtype, item: torch.Size) -> Tensor:
 def _pairs(
     source: Points, target: Points, weights: Points | None, mask: Points | None
 ) -> tuple[Tensor, Tensor, Tensor | None]:
-    """Checked, padded, of one dtype and batch shape; the mask is in the weights, as zeros."""
+    """Check the pairs, pad them, bring them to one dtype and batch shape; the mask becomes zero weights."""
     if not isinstance(source, Tensor):
         optional = {"weights": weights, "mask": mask}
         lists, inside = padded({"source": source, "target": target}, optional)

@@ -2,7 +2,7 @@
 
 A batch of samples is drawn at once. Most hold a wrong pair and are dropped because an edge of the triangle
 changes its length; the rest are solved together in closed form and judged by the truncated cost (MSAC). The
-best is improved (local optimisation), and the draws end when, at its share of inliers, a better one would
+best is improved (local optimization), and the draws end when, at its share of inliers, a better one would
 have been drawn already with probability `CONFIDENCE`.
 
 Source:
@@ -50,8 +50,10 @@ def ransac(pairs: Pairs, generator: torch.Generator | None) -> Selection:
 
 
 def _with_equal_edges(index: Tensor, pairs: Pairs) -> Tensor:
-    """The triangles, rows of three indices, whose edges keep their lengths (their ratios) up to the
-    threshold, and are not shorter than half of it."""
+    """Keep the triangles, rows of three indices, whose edges keep their lengths up to the threshold.
+
+    For a similarity the ratios of the lengths count. Edges shorter than half of the threshold are dropped.
+    """
     if pairs.scaled:
         a, b = (torch.stack([_edge(p, index, k) for k in range(3)], 1) for p in (pairs.x, pairs.y))
         a = a * (b.sum(1, keepdim=True) / a.sum(1, keepdim=True))

@@ -31,7 +31,7 @@ STILL = 1e-6  # change of weights that counts as none
 
 @dataclass(frozen=True)
 class Rule:
-    """An M-estimator: weights of squared residuals over squared thresholds, and the control's schedule."""
+    """Describe an M-estimator: weights of squared residuals over thresholds, and the control's schedule."""
 
     weights: Callable[[Tensor, Tensor], Tensor]  # of r² / c², (B, N), and the control, (B, 1)
     start: Callable[[Tensor], Tensor]  # the control, from the largest r² / c²
@@ -47,7 +47,7 @@ def _one(value: Tensor) -> Tensor:
 
 
 def plain(kernel: RobustKernel) -> Rule:
-    """The kernel as it is, from the first step on."""
+    """Make a rule that takes the kernel as it is, from the first step on."""
     return Rule(lambda q, mu: kernel.weight(q), _one, _one)
 
 
@@ -63,7 +63,16 @@ GRADUATED_TRUNCATED = Rule(
 
 
 def reweighted(rule: Rule, x: Tensor, y: Tensor, w: Tensor, threshold: Tensor, scaled: bool) -> Selection:
-    """For x, y (B, N, 3), w (B, N), 0 for what is not there, and thresholds (B,), all float64."""
+    """Reweight until the weights stay the same.
+
+    Args:
+        rule: of the weights.
+        x: source, (B, N, 3), float64.
+        y: target, likewise.
+        w: weights, (B, N), 0 for what is not there.
+        threshold: (B,).
+        scaled: whether to fit similarities.
+    """
     fit = umeyama if scaled else kabsch
     limit = threshold.square()[:, None]
     live = w > 0

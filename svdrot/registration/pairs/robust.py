@@ -25,16 +25,32 @@ from svdrot.transform import register_pytree
 
 @dataclass(frozen=True)
 class RobustAlignment(Alignment):
-    """The transform that fits the right ones among pairs of points, and which those are.
+    """Describe the transform that fits the right ones among pairs of points, and which those are.
 
     Attributes:
+        rotation: shape (..., 3, 3).
+        translation: shape (..., 3).
+        scale: shape (...).
+        covariance: of the weighted fit, shape (..., 3, 3), float64.
+        reflection: False.
+        pairs: source, target and weights of the fit, kept for `residual`.
+        centred: True.
         weights: of the least-squares fit, shape (..., N): those given, times the method's, at most 1.
-        inliers: pairs that end within the threshold, shape (..., N).
+        inliers: pairs that end within the threshold, boolean, shape (..., N).
         fitness: their share of the pairs that count, shape (...), in [0, 1].
         rmse: root of their mean squared distance, shape (...); 0 without any.
         iterations: of the method, samples for RANSAC, shape (...).
         converged: whether the method came to its end, the inliers determine the transform, and more pairs
             agree with it than would by chance with the best of all samples of three. Shape (...).
+
+    Example:
+        >>> import torch, svdrot
+        >>> x = torch.rand(30, 3, generator=torch.Generator().manual_seed(0))
+        >>> y = x.clone()
+        >>> y[:10] = torch.rand(10, 3, generator=torch.Generator().manual_seed(1))  # wrong pairs
+        >>> fit = svdrot.registration.robust_kabsch(x, y, threshold=0.01)
+        >>> bool(fit.converged), fit.inliers.sum(), round(fit.fitness.item(), 3)
+        (True, tensor(20), 0.667)
     """
 
     weights: Tensor
@@ -58,13 +74,13 @@ def robust_kabsch(
     method: str = "consistency",
     generator: torch.Generator | None = None,
 ) -> RobustAlignment:
-    """The rigid transform that most of the right pairs agree on, however many are wrong.
+    """Find the rigid transform that most of the right pairs agree on, however many are wrong.
 
     Args:
         source: shape (..., N, 3), any floating dtype.
         target: the same number of points, pair by pair. Batch dimensions broadcast.
         threshold: distance up to which a pair counts as right, > 0, in the units of the points.
-        weights: shape (..., N). A pair whose weight is not positive does not count.
+        weights: shape (..., N). A pair whose weight is not positive does not count. Default: 1.
         mask: boolean, shape (..., N): pairs that count. Nor does a pair with a NaN or an infinity.
         method: "consistency", "ransac", "gnc_tls", "gnc_geman_mcclure", a row of
             `svdrot.registration.KERNELS` ("geman_mcclure", "tukey", "huber") or "least_squares"; the share of
@@ -83,6 +99,16 @@ def robust_kabsch(
 
     Source:
         the modules `consistency`, `ransac` and `reweighting`.
+
+    Example:
+        >>> import torch, svdrot
+        >>> generator = torch.Generator().manual_seed(0)
+        >>> x = torch.rand(100, 3, generator=generator)
+        >>> y = x + torch.tensor([1.0, 0.0, 0.0])
+        >>> y[:70] = torch.rand(70, 3, generator=generator)  # 70 % are wrong
+        >>> fit = svdrot.registration.robust_kabsch(x, y, threshold=0.01, generator=generator)
+        >>> bool(fit.converged), torch.allclose(fit.translation, y[-1] - x[-1], atol=1e-4)
+        (True, True)
     """
     return _robust(source, target, threshold, weights, mask, method, generator, scaled=False)
 
@@ -97,10 +123,38 @@ def robust_umeyama(
     method: str = "ransac",
     generator: torch.Generator | None = None,
 ) -> RobustAlignment:
-    """The similarity that most of the right pairs agree on, as `robust_kabsch`.
+    """Find the similarity that most of the right pairs agree on, however many are wrong.
 
-    The threshold is a distance in the target's units. "consistency" compares lengths, which a similarity
-    does not keep, and is not available.
+    Args:
+        source: shape (..., N, 3), any floating dtype.
+        target: the same number of points, pair by pair. Batch dimensions broadcast.
+        threshold: distance up to which a pair counts as right, > 0, in the target's units.
+        weights: shape (..., N). A pair whose weight is not positive does not count. Default: 1.
+        mask: boolean, shape (..., N): pairs that count. Nor does a pair with a NaN or an infinity.
+        method: as for `robust_kabsch`, but for "consistency", which compares lengths, and a similarity does
+            not keep them.
+        generator: of the random numbers of "ransac"; torch's global one if None.
+
+    Returns:
+        `RobustAlignment`, with the scale; otherwise as `robust_kabsch`.
+
+    Raises:
+        ValueError: if shapes do not fit, `threshold` is not a positive number, or `method` is unknown or
+            "consistency".
+        TypeError: if an argument is not a tensor of the right kind.
+
+    Source:
+        the modules `ransac` and `reweighting`.
+
+    Example:
+        >>> import torch, svdrot
+        >>> generator = torch.Generator().manual_seed(0)
+        >>> x = torch.rand(100, 3, generator=generator)
+        >>> y = 2 * x
+        >>> y[:30] = torch.rand(30, 3, generator=generator)  # wrong pairs
+        >>> fit = svdrot.registration.robust_umeyama(x, y, threshold=0.01, generator=generator)
+        >>> bool(fit.converged), round(fit.scale.item(), 4)
+        (True, 2.0)
     """
     return _robust(source, target, threshold, weights, mask, method, generator, scaled=True)
 
@@ -207,7 +261,10 @@ def _robust(
 def _checked(
     source: Tensor, target: Tensor, threshold: float, weights: Tensor | None, mask: Tensor | None
 ) -> tuple[Tensor, Tensor, Tensor, torch.Size]:
-    """As (B, N, 3), (B, N, 3) and (B, N) in float64, zeros where a pair does not count; and the batch."""
+    """Check the arguments; return them as (B, N, 3), (B, N, 3) and (B, N) in float64, and the batch.
+
+    Where a pair does not count, all are zero.
+    """
     check_floating("source", source)
     if source.ndim < 2 or source.shape[-1] != 3:
         raise ValueError(f"`source` must have shape (..., N, 3); got {tuple(source.shape)}.")
@@ -233,7 +290,7 @@ def _checked(
 
 
 def _log_false_alarms(y: Tensor, live: Tensor, count: Tensor, threshold: float) -> Tensor:
-    """Logarithm of how many transforms that fit a sample of three would have `count` inliers by chance, (B,).
+    """Return the logarithm of how many fits to three pairs would have `count` inliers by chance, (B,).
 
     A contrario: Moisan and Stival, "A probabilistic criterion to detect rigid point matches", IJCV 57
     (2004), equation 10, for points in space. A third point counts as evidence, since the distances to the
