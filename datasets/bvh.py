@@ -20,7 +20,7 @@
     Frame Time: 0.016667
     0 85.2 1 0 0 0 0.6 -0.1 0
 
-Angles are degrees in the file alone. Lengths are in the unit of the file, which no BVH names: centimetres in
+Angles are degrees in the file alone. Lengths are in the unit of the file, which no BVH names: centimeters in
 those of CMU's motions. A node is a joint or the end site of one; nodes are numbered as they come, so a parent
 before its children.
 """
@@ -255,7 +255,7 @@ def forward_kinematics(skeleton: Skeleton, rotations: Tensor, offsets: Tensor | 
 
     Returns:
         Positions of the nodes, shape (..., nodes, 3), in the unit of the offsets; float32 or float64, for a
-        length of a metre in centimetres has but three digits in half precision.
+        length of a meter in centimeters has but three digits in half precision.
 
     Raises:
         ValueError: if the last dimensions are not (joints, 3, 3) and (nodes, 3).

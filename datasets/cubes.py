@@ -1,6 +1,6 @@
-r"""Images of a cube with six coloured faces: rotations to be told from pixels, without data to be had first.
+r"""Images of a cube with six colored faces: rotations to be told from pixels, without data to be had first.
 
-A camera at $(0, 0, 5)$ looks at the centre of the cube $[-1, 1]^3$; x points right in the image, y up, and z
+A camera at $(0, 0, 5)$ looks at the center of the cube $[-1, 1]^3$; x points right in the image, y up, and z
 to the camera. Its field of view of 45 degrees holds the cube whichever way that is turned. A face is as
 bright as it is turned to the light, which is beside the camera.
 
@@ -25,8 +25,8 @@ from svdrot._precision import to_compute
 DISTANCE = 5.0
 SLOPE = math.tan(math.radians(45 / 2))  # of the rays to the edges of the image; the cube needs 0.369 at most
 
-# Red, green and blue look along their axes; the faces opposite have the opposite colours.
-COLOURS = ((1, 0, 0), (0, 1, 1), (0, 1, 0), (1, 0, 1), (0, 0, 1), (1, 1, 0))
+# Red, green and blue look along their axes; the faces opposite have the opposite colors.
+COLORS = ((1, 0, 0), (0, 1, 1), (0, 1, 0), (1, 0, 1), (0, 0, 1), (1, 1, 0))
 
 CHUNK = 32  # images whose masks fit into the cache of a core together
 
@@ -35,7 +35,7 @@ def render(
     rotations: Tensor,
     size: int = 64,
     *,
-    colours: Tensor | None = None,
+    colors: Tensor | None = None,
     ambient: float = 0.25,
     samples: int = 2,
 ) -> Tensor:
@@ -44,10 +44,10 @@ def render(
     Args:
         rotations: shape (..., 3, 3), on any device.
         size: pixels along each edge.
-        colours: red, green and blue from 0 to 1 of the faces +x, -x, +y, -y, +z, -z, shape (6, 3); `COLOURS`
+        colors: red, green and blue from 0 to 1 of the faces +x, -x, +y, -y, +z, -z, shape (6, 3); `COLORS`
             if None.
-        ambient: brightness of a face that is edge-on to the light, from 0 to 1; 1 leaves the plain colours.
-        samples: rays along each edge of a pixel, whose colour is their mean, up to 15; 1 has hard edges.
+        ambient: brightness of a face that is edge-on to the light, from 0 to 1; 1 leaves the plain colors.
+        samples: rays along each edge of a pixel, whose color is their mean, up to 15; 1 has hard edges.
 
     Returns:
         Images on a black ground, shape (..., 3, size, size) in float32, red, green and blue from 0 to 1, the
@@ -63,19 +63,19 @@ def render(
         raise ValueError(f"`samples` must be from 1 to 15; got {samples}.")
     if not 0 <= ambient <= 1:
         raise ValueError(f"`ambient` must be from 0 to 1; got {ambient}.")
-    colours = torch.tensor(COLOURS, dtype=torch.float32) if colours is None else colours
-    if colours.shape != (6, 3):
-        raise ValueError(f"`colours` must have shape (6, 3); got {tuple(colours.shape)}.")
-    colours = colours.to(rotations.device, torch.float32)
+    colors = torch.tensor(COLORS, dtype=torch.float32) if colors is None else colors
+    if colors.shape != (6, 3):
+        raise ValueError(f"`colors` must have shape (6, 3); got {tuple(colors.shape)}.")
+    colors = colors.to(rotations.device, torch.float32)
     flat = to_compute(rotations.detach(), 2).float().reshape(-1, 3, 3)
     images = flat.new_empty(len(flat), 3, size, size)
     for first in range(0, len(flat), CHUNK):
         part = slice(first, first + CHUNK)
-        images[part] = _render(flat[part], size, colours, ambient, samples)
+        images[part] = _render(flat[part], size, colors, ambient, samples)
     return images.reshape(*rotations.shape[:-2], 3, size, size)
 
 
-def _render(r: Tensor, size: int, colours: Tensor, ambient: float, samples: int) -> Tensor:
+def _render(r: Tensor, size: int, colors: Tensor, ambient: float, samples: int) -> Tensor:
     toward = r[:, 2]  # R^T (0, 0, 1)
     sign = torch.where(toward < 0, -1.0, 1.0)
     a = DISTANCE * toward.abs()
@@ -105,7 +105,7 @@ def _render(r: Tensor, size: int, colours: Tensor, ambient: float, samples: int)
 
     light = (ambient + (1 - ambient) * toward.abs()) / samples**2
     face = 2 * torch.arange(3, device=r.device) + (sign < 0)
-    paint = colours[face] * light[..., None]
+    paint = colors[face] * light[..., None]
     paint = paint + torch.where(toward.isfinite(), 0.0, torch.nan)[..., None]
     first, second, third = (hits[:, k, None] * paint[:, k, :, None, None] for k in range(3))
     return first + second + third

@@ -1,7 +1,7 @@
 """Poses of people, by which Zhou 2019, Levinson 2020 and Brégier 2021 compare layers in inverse kinematics.
 
 A clip is the rotation of each of 43 joints relative to its parent, frame by frame, at 60 Hz; the positions of
-the 57 nodes come by `bvh.forward_kinematics`, in centimetres. Every subject of CMU has bones of its own
+the 57 nodes come by `bvh.forward_kinematics`, in centimeters. Every subject of CMU has bones of its own
 length: those of `standard.bvh` stand for all, as in the published experiment. Beside it, `load` finds one of
 
     quat_data_train/, quat_data_test/   the published clips, npy (frames, 3 + 57 * 4) at 60 Hz: the place of

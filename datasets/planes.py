@@ -12,7 +12,7 @@ makes of them and which is read much faster:
 Both were at hand: their 2,290 training clouds are equal, and `pack` gives the packed file to the last byte,
 SHA-256 4289861e837344a7fc77166de11c93306caec2f18e391e6b53591abf43c333d4.
 
-The published codes use the first half of each file only. The clouds are neither centred nor scaled: they lie
+The published codes use the first half of each file only. The clouds are neither centered nor scaled: they lie
 within 0.5 of the origin, about which they are rotated.
 """
 

@@ -276,8 +276,8 @@ def _surface(path: Path, samples: int, seed: int) -> Tensor:
 
 def unit_ball(points: Tensor) -> Tensor:
     """Points moved and scaled so that their mean is 0 and the furthest is at distance 1, as in ModelNet40."""
-    centred = points - points.mean(-2, keepdim=True)
-    return centred / torch.linalg.vector_norm(centred, dim=-1).amax(-1)[..., None, None]
+    centered = points - points.mean(-2, keepdim=True)
+    return centered / torch.linalg.vector_norm(centered, dim=-1).amax(-1)[..., None, None]
 
 
 def object_pair(

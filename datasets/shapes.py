@@ -25,7 +25,7 @@ def clouds(count: int, points: int = 512, *, seed: int = 0, families: Iterable[s
         families: keys of `FAMILIES`; all of them if None.
 
     Returns:
-        Shape (count, points, 3), float32. Each bounding box is centred at the origin, each farthest
+        Shape (count, points, 3), float32. Each bounding box is centered at the origin, each farthest
         point at distance 1 from it.
     """
     names = list(FAMILIES if families is None else families)
@@ -38,7 +38,7 @@ def clouds(count: int, points: int = 512, *, seed: int = 0, families: Iterable[s
     for i in range(count):
         rng = np.random.default_rng((seed, i))
         family = names[i % len(names)]
-        result[i] = _normalise(_cloud(family, points, rng) @ _axes(family))
+        result[i] = _normalize(_cloud(family, points, rng) @ _axes(family))
     return result
 
 
@@ -85,7 +85,7 @@ def _scatter(parts: list[Part], points: int, rng: Generator) -> NDArray:
     )
 
 
-def _normalise(cloud: NDArray) -> NDArray:
+def _normalize(cloud: NDArray) -> NDArray:
     cloud = cloud - (cloud.min(0) + cloud.max(0)) / 2
     return cloud / np.linalg.norm(cloud, axis=1).max()
 
@@ -110,9 +110,9 @@ def _triangle(p: ArrayLike, q: ArrayLike, r: ArrayLike) -> list[Part]:
     return [Part(_length(_cross(u, v)) / 2, surface)]
 
 
-def _box(centre: ArrayLike, size: ArrayLike) -> list[Part]:
+def _box(center: ArrayLike, size: ArrayLike) -> list[Part]:
     """The six faces of a box along the axes."""
-    low, edges = np.subtract(centre, np.asarray(size, float) / 2), np.diag(np.asarray(size, float))
+    low, edges = np.subtract(center, np.asarray(size, float) / 2), np.diag(np.asarray(size, float))
     faces = []
     for i in range(3):
         u, v = edges[(i + 1) % 3], edges[(i + 2) % 3]
@@ -120,9 +120,9 @@ def _box(centre: ArrayLike, size: ArrayLike) -> list[Part]:
     return faces
 
 
-def _ellipsoid(centre: ArrayLike, radii: ArrayLike) -> list[Part]:
+def _ellipsoid(center: ArrayLike, radii: ArrayLike) -> list[Part]:
     """The image of a uniform sphere: a little denser where the surface was shrunk."""
-    o, r = np.asarray(centre, float), np.asarray(radii, float)
+    o, r = np.asarray(center, float), np.asarray(radii, float)
     mean_square = ((r[0] * r[1]) ** 1.6 + (r[0] * r[2]) ** 1.6 + (r[1] * r[2]) ** 1.6) / 3
 
     def surface(a: NDArray, b: NDArray) -> NDArray:
@@ -162,9 +162,9 @@ def _along_frustum(a: NDArray, first: float, last: float) -> NDArray:
     )
 
 
-def _disc(centre: ArrayLike, radius: float) -> list[Part]:
+def _disc(center: ArrayLike, radius: float) -> list[Part]:
     """Horizontal disc: a cone of no height."""
-    o = np.asarray(centre, float)
+    o = np.asarray(center, float)
 
     def surface(a: NDArray, b: NDArray) -> NDArray:
         r, angle = radius * np.sqrt(a), 2 * np.pi * b
@@ -173,10 +173,10 @@ def _disc(centre: ArrayLike, radius: float) -> list[Part]:
     return [Part(np.pi * radius**2, surface)]
 
 
-def _arc(centre: ArrayLike, u: ArrayLike, v: ArrayLike, start: float, end: float, pieces: int = 8) -> NDArray:
-    """Points centre + cos(t) u + sin(t) v for t in degrees from `start` to `end`."""
+def _arc(center: ArrayLike, u: ArrayLike, v: ArrayLike, start: float, end: float, pieces: int = 8) -> NDArray:
+    """Points center + cos(t) u + sin(t) v for t in degrees from `start` to `end`."""
     t = np.radians(np.linspace(start, end, pieces + 1))[:, None]
-    return np.asarray(centre) + np.cos(t) * np.asarray(u) + np.sin(t) * np.asarray(v)
+    return np.asarray(center) + np.cos(t) * np.asarray(u) + np.sin(t) * np.asarray(v)
 
 
 def _length(v: NDArray) -> float:

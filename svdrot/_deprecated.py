@@ -50,6 +50,9 @@ _RENAMED = {"Neighbours": "Neighbors"}  # within a module that moved
 # (function, old argument): its name now.
 ARGUMENTS = {("svdrot.registration.icp", "neighbours"): "neighbors"}
 
+# (class, old attribute): its name now.
+ATTRIBUTES = {("svdrot.registration.Alignment", "centred"): "centered"}
+
 # Functions that took (points, estimate, truth), and take (estimate, truth, points) now.
 POINTS_FIRST = (
     "svdrot.evaluation.poses.add",
@@ -95,6 +98,16 @@ def renamed_arguments(path: str) -> Callable[[_F], _F]:
         return cast(_F, call)
 
     return decorate
+
+
+def renamed_attribute(path: str, old: str) -> property:
+    """Make the property by which instances of the class at `path` have an old attribute."""
+
+    def read(instance: object) -> Any:
+        _warn(f"{path}.{old}", f"{path}.{ATTRIBUTES[path, old]}", 3)
+        return getattr(instance, ATTRIBUTES[path, old])
+
+    return property(read, doc=f"The old name of `{ATTRIBUTES[path, old]}`.")
 
 
 def points_first(function: _F) -> _F:

@@ -173,7 +173,7 @@ def pairs() -> list[dict[str, Any]]:
         for name in ("fp32", "fp64"):
             for weighted in (True, False):
                 for capability in (80, 90):
-                    constants = {"centred": True, "weighted": weighted}
+                    constants = {"centered": True, "weighted": weighted}
                     constants |= {"BLOCKS": pairs_gpu.BLOCKS, "BLOCK": pairs_gpu.BLOCK}
                     constants = {a: value for a, value in constants.items() if a in names}
                     kinds = dict.fromkeys(("x", "y", "w", "gx", "gy", "gw"), "*" + name)

@@ -11,9 +11,9 @@ def stone(n=4000, seed=0):
     generator = torch.Generator().manual_seed(seed)
     sphere = torch.nn.functional.normalize(torch.randn(n, 3, dtype=torch.float64, generator=generator), dim=1)
     fixed = torch.Generator().manual_seed(4)
-    centres = torch.nn.functional.normalize(torch.randn(14, 3, dtype=torch.float64, generator=fixed), dim=1)
+    centers = torch.nn.functional.normalize(torch.randn(14, 3, dtype=torch.float64, generator=fixed), dim=1)
     heights = torch.rand(14, dtype=torch.float64, generator=fixed) - 0.4
-    bumps = heights * torch.exp(-(sphere[:, None] - centres).square().sum(2) / 0.08)
+    bumps = heights * torch.exp(-(sphere[:, None] - centers).square().sum(2) / 0.08)
     return sphere * (1 + bumps.sum(1, keepdim=True))
 
 

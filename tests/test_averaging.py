@@ -17,9 +17,9 @@ LOOSE = {torch.float32: 1e-6, torch.float64: EXACT, torch.float16: 2e-3}
 def near(angle: float, *shape: int, seed: int = 0) -> torch.Tensor:
     """Rotations off a common random one, (*shape, N, 3, 3), by about `angle` radians in each axis."""
     generator = torch.Generator().manual_seed(seed)
-    centre = svdrot.random_rotation(*shape[:-1], 1, dtype=torch.float64, generator=generator)
+    center = svdrot.random_rotation(*shape[:-1], 1, dtype=torch.float64, generator=generator)
     noise = angle * torch.randn(*shape, 3, dtype=torch.float64, generator=generator)
-    return centre @ svdrot.axis_angle_to_matrix(noise)
+    return center @ svdrot.axis_angle_to_matrix(noise)
 
 
 def random_weights(*shape: int, seed: int = 1) -> torch.Tensor:

@@ -244,7 +244,7 @@ def test_clouds_far_apart_are_aligned(clouds, tmp_path, capsys):
 
 
 def test_units_do_not_matter(tmp_path):
-    """The same in millimetres, far from the origin, but for lengths."""
+    """The same in millimeters, far from the origin, but for lengths."""
     scale, offset = 1000.0, torch.tensor([4e6, 5e5, 0.0], dtype=torch.float64)
     write_points(tmp_path / "a.npy", scale * stone() + offset)
     write_points(tmp_path / "b.npy", scale * moved(angle=0.1, length=0.05).apply(stone(seed=1)) + offset)

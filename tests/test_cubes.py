@@ -1,4 +1,4 @@
-"""The coloured cube: every pixel against a ray cast by division, and by the laws of pictures of a cube."""
+"""The colored cube: every pixel against a ray cast by division, and by the laws of pictures of a cube."""
 
 from itertools import permutations, product
 
@@ -9,7 +9,7 @@ import torch
 import svdrot
 from datasets import cubes
 
-# Images are float32; sums of at most 225 equal shares of a colour.
+# Images are float32; sums of at most 225 equal shares of a color.
 ROUNDING = 1e-5
 # Rays within rounding of an edge may fall to either side of it.
 ON_AN_EDGE = 2e-4
@@ -43,8 +43,8 @@ def cast(rotation, size, ambient):
             axis = ends[0].argmax()
             normal = -np.sign(ray[axis])
             light = max(rotation[2, axis] * normal, 0)
-            colour = np.array(cubes.COLOURS[2 * axis + (normal < 0)])
-            image[:, row, column] = colour * (ambient + (1 - ambient) * light)
+            color = np.array(cubes.COLORS[2 * axis + (normal < 0)])
+            image[:, row, column] = color * (ambient + (1 - ambient) * light)
     return image
 
 
@@ -63,24 +63,24 @@ def test_a_face_is_seen_once_the_camera_is_above_its_plane():
         image = cubes.render(svdrot.axis_angle_to_matrix(angle), ambient=1, samples=1).numpy()
         expected = cast(svdrot.axis_angle_to_matrix(angle).numpy(), 64, 1)
         assert (np.abs(image - expected) > ROUNDING).any(0).sum() < 4
-        assert bool((image == np.array(cubes.COLOURS[2])[:, None, None]).all(0).any()) == seen
+        assert bool((image == np.array(cubes.COLORS[2])[:, None, None]).all(0).any()) == seen
 
 
-def test_symmetries_of_the_cube_permute_the_colours():
+def test_symmetries_of_the_cube_permute_the_colors():
     group = symmetries()
     assert len(group) == 24
-    colours = torch.tensor(cubes.COLOURS, dtype=torch.float32)
+    colors = torch.tensor(cubes.COLORS, dtype=torch.float32)
     normals = torch.stack([sign * axis for axis in torch.eye(3) for sign in (1, -1)])
     seen = set()
     turns = rotations(3)
     for g in group:
-        # What g takes to face k is painted as that face: painted[k] = colours[j], normals[k] = g normals[j].
+        # What g takes to face k is painted as that face: painted[k] = colors[j], normals[k] = g normals[j].
         moved = (normals @ g.mT).round()
         to = [next(k for k in range(6) if (normals[k] == n).all()) for n in moved]
         seen.add(tuple(to))
-        painted = torch.empty_like(colours)
-        painted[to] = colours
-        wrong = (cubes.render(turns @ g) - cubes.render(turns, colours=painted)).abs() > ROUNDING
+        painted = torch.empty_like(colors)
+        painted[to] = colors
+        wrong = (cubes.render(turns @ g) - cubes.render(turns, colors=painted)).abs() > ROUNDING
         assert wrong.float().mean() < ON_AN_EDGE
     assert len(seen) == 24
 
@@ -94,8 +94,8 @@ def test_the_face_towards_the_camera_is_in_the_middle():
     face = 2 * axis + (toward[clear].gather(1, axis[:, None])[:, 0] < 0)
     assert set(face.tolist()) == set(range(6))
     middle = cubes.render(turns[clear], ambient=1)[:, :, 31:33, 31:33].mean((-2, -1))
-    colours = torch.tensor(cubes.COLOURS, dtype=torch.float32)
-    torch.testing.assert_close(middle, colours[face], rtol=0, atol=ROUNDING)
+    colors = torch.tensor(cubes.COLORS, dtype=torch.float32)
+    torch.testing.assert_close(middle, colors[face], rtol=0, atol=ROUNDING)
 
 
 def test_a_turn_about_the_line_of_sight_turns_the_picture():
@@ -116,7 +116,7 @@ def test_the_cube_is_whole_and_inside_the_picture():
     corner = torch.tensor([1.0, 1, 1]) / 3**0.5
     upright = svdrot.special_orthogonalize(torch.outer(torch.tensor([0.0, 1, 0]), corner))
     turns = torch.cat((rotations(300), upright[None], symmetries()))
-    white = cubes.render(turns, colours=torch.ones(6, 3), ambient=1)
+    white = cubes.render(turns, colors=torch.ones(6, 3), ambient=1)
     border = torch.ones(64, 64, dtype=torch.bool)
     border[1:-1, 1:-1] = False
     assert (white[..., border] == 0).all()
@@ -167,7 +167,7 @@ def test_broken_rotations_spoil_their_own_image():
         {"samples": 0},
         {"samples": 16},
         {"ambient": 1.5},
-        {"colours": torch.ones(3, 6)},
+        {"colors": torch.ones(3, 6)},
     ],
     ids=lambda arguments: next(iter(arguments)),
 )

@@ -17,7 +17,7 @@ def test_there_are_a_dozen_families():
 
 
 @pytest.mark.parametrize("family", shapes.FAMILIES)
-def test_clouds_are_centred_in_the_unit_ball(family):
+def test_clouds_are_centered_in_the_unit_ball(family):
     clouds = shapes.clouds(5, 100, families=[family])
     assert clouds.shape == (5, 100, 3) and clouds.dtype == np.float32
     np.testing.assert_allclose(clouds.min(1), -clouds.max(1), atol=1e-6)
@@ -90,7 +90,7 @@ def test_no_turn_brings_a_shape_back(family):
     ids=["cone", "box", "triangle"],
 )
 def test_the_measure_of_that_sees_symmetry(parts):
-    cloud = shapes._normalise(shapes._scatter(parts, 1024, np.random.default_rng(0)))
+    cloud = shapes._normalize(shapes._scatter(parts, 1024, np.random.default_rng(0)))
     assert distance_to_nearest_turn(cloud) < 1.25
 
 

@@ -97,14 +97,14 @@ def test_write_points_refuses_integers_formats_and_folders(tmp_path):
 PLY_FORMS = [(form, kind) for form in ("ascii", "binary_little_endian", "binary_big_endian") for kind in "fd"]
 
 
-def ply(points, form, kind, *, faces=((0, 1, 2), (1, 2, 3, 4)), colour=True, before=False, newline="\n"):
-    """A PLY with colours and faces of three and four corners, by `struct` alone."""
+def ply(points, form, kind, *, faces=((0, 1, 2), (1, 2, 3, 4)), color=True, before=False, newline="\n"):
+    """A PLY with colors and faces of three and four corners, by `struct` alone."""
     order = {"ascii": "", "binary_little_endian": "<", "binary_big_endian": ">"}[form]
     name = {"f": "float", "d": "double"}[kind]
     camera = ["element camera 1", "property int id", "property list ushort double view"]
     vertex = (
         [f"element vertex {len(points)}", "property uchar red"]
-        if colour
+        if color
         else [f"element vertex {len(points)}"]
     )
     vertex += [f"property {name} {axis}" for axis in "xyz"]
@@ -112,7 +112,7 @@ def ply(points, form, kind, *, faces=((0, 1, 2), (1, 2, 3, 4)), colour=True, bef
     header = ["ply", f"format {form} 1.0", "comment käse", "obj_info x", *(camera if before else [])]
     header += [*vertex, *face, "end_header", ""]
     rows = [("iH3d", (7, 3, 0.5, 1.5, 2.5))] if before else []
-    rows += [("B3" + kind, (9, *p)) if colour else ("3" + kind, tuple(p)) for p in points]
+    rows += [("B3" + kind, (9, *p)) if color else ("3" + kind, tuple(p)) for p in points]
     rows += [(f"B{len(f)}i", (len(f), *f)) for f in faces]
     if order:
         body = b"".join(struct.pack(order + form, *values) for form, values in rows)
@@ -122,7 +122,7 @@ def ply(points, form, kind, *, faces=((0, 1, 2), (1, 2, 3, 4)), colour=True, bef
 
 
 @pytest.mark.parametrize(
-    "options", [{}, {"before": True}, {"faces": ()}, {"colour": False}, {"newline": "\r\n"}], ids=str
+    "options", [{}, {"before": True}, {"faces": ()}, {"color": False}, {"newline": "\r\n"}], ids=str
 )
 @pytest.mark.parametrize(("form", "kind"), PLY_FORMS)
 def test_every_kind_of_ply(form, kind, options, tmp_path):
@@ -264,7 +264,7 @@ def test_vertices_of_obj_stay_as_they_are(tmp_path):
     assert read_points(tmp_path / "a.obj").tolist() == [[0, 0, 0], [1, 0, 0], [1, 1, 0], [0, 1, 0], [5, 5, 5]]
 
 
-OFF = """COFF # coloured
+OFF = """COFF # colored
 # comment
 4 2 0
 
@@ -279,7 +279,7 @@ OFF = """COFF # coloured
 
 @pytest.mark.parametrize(
     "text",
-    [OFF, OFF.replace("# coloured\n# comment\n", ""), OFF.replace("COFF # coloured\n# comment\n4", "OFF4")],
+    [OFF, OFF.replace("# colored\n# comment\n", ""), OFF.replace("COFF # colored\n# comment\n4", "OFF4")],
     ids=["lines", "one line", "no space"],
 )
 def test_every_kind_of_off(text, tmp_path):

@@ -15,7 +15,7 @@ from svdrot.registration.clouds.global_registration import automatic_voxel, regi
 from svdrot.registration.clouds.icp import icp
 
 SCANS = Path(__file__).resolve().parents[2] / "shared" / "data" / "registration"
-# Degrees and metres that must be reached. The truths themselves are good to about 0.2 to 1 degree.
+# Degrees and meters that must be reached. The truths themselves are good to about 0.2 to 1 degree.
 TARGETS = {
     "indoor_geotransformer_demo": (1.5, 0.10),
     "kitchen_3dmatch_0_1": (0.5, 0.02),
@@ -56,8 +56,8 @@ def test_real_scans_from_any_position(scan):
     turn = svdrot.random_rotation(generator=seeded(5), dtype=torch.float64)
     moved = Transform(turn, torch.zeros(3, dtype=torch.float64), torch.ones((), dtype=torch.float64))
     found = register(moved.apply(pair.source), pair.target, generator=seeded())
-    degrees, metres = off(found.transform @ moved, pair.truth)
-    assert found.converged and degrees <= TARGETS[scan][0] and metres <= TARGETS[scan][1]
+    degrees, meters = off(found.transform @ moved, pair.truth)
+    assert found.converged and degrees <= TARGETS[scan][0] and meters <= TARGETS[scan][1]
     assert [stage.name for stage in found.stages] == ["features", "robust", "local"]
     assert found.fitness == found.stages[-1].fitness > 0.4
 

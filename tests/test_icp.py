@@ -504,8 +504,8 @@ def test_information_predicts_the_scatter_of_the_result():
         noise = sigma * torch.randn(500, 1, generator=generator(seed), **double)
         result = icp(source, source + noise * normals, max_distance=0.1, target_normals=normals)
         omega = svdrot.matrix_to_axis_angle(result.transform.rotation)
-        centre = result.pivot
-        moved = (result.transform.rotation @ centre) + result.transform.translation - centre
+        center = result.pivot
+        moved = (result.transform.rotation @ center) + result.transform.translation - center
         found.append(torch.cat((omega, moved)))
     found = torch.stack(found) / sigma
     energy = (found * (found @ result.information)).sum(-1)

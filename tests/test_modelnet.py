@@ -9,7 +9,7 @@ import torch
 
 from datasets import modelnet
 
-# A box 1 x 2 x 3: a quadrilateral, colours behind a face, a comment, triangles for the rest.
+# A box 1 x 2 x 3: a quadrilateral, colors behind a face, a comment, triangles for the rest.
 BOX = """OFF
 8 11 0
 0 0 0

@@ -137,9 +137,9 @@ class Database:
         pass
 
 
-def jpeg(colour):
+def jpeg(color):
     file = io.BytesIO()
-    Image.new("L", (6, 4), colour).save(file, "JPEG")
+    Image.new("L", (6, 4), color).save(file, "JPEG")
     return file.getvalue()
 
 

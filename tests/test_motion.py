@@ -182,8 +182,8 @@ def test_a_turn_of_the_first_joint_turns_the_whole(skeleton):
     r, g = rotations(4, 5), rotations(4, seed=1)
     turned = torch.cat((g[:, None] @ r[:, :1], r[:, 1:]), 1)
     one, other = (bvh.forward_kinematics(skeleton, x) for x in (r, turned))
-    centre = one[:, :1]
-    torch.testing.assert_close(other - centre, (one - centre) @ g.mT, rtol=0, atol=ROUNDING)
+    center = one[:, :1]
+    torch.testing.assert_close(other - center, (one - center) @ g.mT, rtol=0, atol=ROUNDING)
 
 
 def test_bones_keep_their_lengths(skeleton):

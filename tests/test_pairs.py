@@ -75,13 +75,13 @@ def test_select():
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
-@pytest.mark.parametrize("centred", [True, False])
+@pytest.mark.parametrize("centered", [True, False])
 @pytest.mark.parametrize("layout", LAYOUTS, ids=str)
-def test_backends_agree_with_the_reference(backend, layout, centred, dtype):
+def test_backends_agree_with_the_reference(backend, layout, centered, dtype):
     torch.manual_seed(0)
     x, y, w = draw(*layout, dtype)
-    m, pivots = pairs_reference.moments(x, y, w, centred)
-    found, where = backend("moments", x, y, w, centred)
+    m, pivots = pairs_reference.moments(x, y, w, centered)
+    found, where = backend("moments", x, y, w, centered)
     assert torch.equal(where, pivots)
     for part in (slice(1), slice(1, 7), slice(7, 16), slice(16, 17)):
         assert_close([found[:, part]], [m[:, part]], dtype, torch.float64)
@@ -93,10 +93,10 @@ def test_backends_agree_with_the_reference(backend, layout, centred, dtype):
     assert_close(backend("misfit", x, y, w, pivots, m, r), [expected], dtype, torch.float64)
 
 
-@pytest.mark.parametrize("centred", [True, False])
+@pytest.mark.parametrize("centered", [True, False])
 @pytest.mark.parametrize("scaled", [True, False])
 @pytest.mark.parametrize("given", ["rtsc", "r", "t", "s", "c"])
-def test_poses_of_moments_and_their_gradients(given, scaled, centred):
+def test_poses_of_moments_and_their_gradients(given, scaled, centered):
     """The formula against torch operations around the projection; 20 are more than a block and a part."""
     torch.manual_seed(0)
     m = torch.rand(20, 17, dtype=torch.float64)
@@ -106,8 +106,8 @@ def test_poses_of_moments_and_their_gradients(given, scaled, centred):
     pivots = torch.randn(20, 6, dtype=torch.float64)
     covariance = pairs_reference.split(m)[3]
     nearest = special_orthogonalize(covariance)
-    expected = *pairs_reference.placed(m, pivots, nearest, centred, scaled, torch.float64), covariance
-    found = pose(centred, scaled)(m, pivots)
+    expected = *pairs_reference.placed(m, pivots, nearest, centered, scaled, torch.float64), covariance
+    found = pose(centered, scaled)(m, pivots)
     assert_close(found, expected, torch.float64)
     pairs = [(a, b) for name, a, b in zip("rtsc", found, expected, strict=True) if name in given]
     pairs = [(a, b) for a, b in pairs if b.requires_grad]
@@ -132,7 +132,7 @@ def test_what_is_wrong_in_a_cloud_stays_there(backend):
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
-def test_centred_moments_are_those_of_two_passes(backend, dtype):
+def test_centered_moments_are_those_of_two_passes(backend, dtype):
     """With the cloud far away, and far from its pivot, which counts for little."""
     torch.manual_seed(0)
     x, y, w = draw(3, 1000, True, dtype, offset=1e6)

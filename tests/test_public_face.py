@@ -124,6 +124,18 @@ def test_old_arguments_work_and_tell_the_new(old):
         function(cloud, cloud, max_distance=1.0, **{argument: 9, new: 9})
 
 
+@pytest.mark.parametrize("old", _deprecated.ATTRIBUTES, ids=".".join)
+def test_old_attributes_work_and_tell_the_new(old):
+    """Of alignments, the only class that has any."""
+    path, attribute = old
+    new = _deprecated.ATTRIBUTES[old]
+    assert path == "svdrot.registration.Alignment"
+    x = svdrot.random_rotation(5)[..., 0]
+    for found in (svdrot.registration.kabsch(x, x), svdrot.registration.robust_kabsch(x, x, 0.1)):
+        with pytest.warns(DeprecationWarning, match=re.escape(f"`{path}.{attribute}` is now `{path}.{new}`")):
+            assert getattr(found, attribute) is getattr(found, new)
+
+
 @pytest.mark.parametrize("path", _deprecated.POINTS_FIRST)
 def test_the_old_order_of_arguments_works_and_tells_the_new(path):
     module, _, name = path.rpartition(".")

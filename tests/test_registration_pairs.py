@@ -108,12 +108,12 @@ def test_the_real_pairs():
     pairs = [read_pair(folder) for folder in find_pairs(DATA / "registration")]
     assert [pair.name for pair in pairs] == sorted(expected)
     for pair in pairs:
-        sources, targets, degrees, metres = expected[pair.name]
+        sources, targets, degrees, meters = expected[pair.name]
         assert len(pair.source) == sources and targets in (None, len(pair.target))
         eye = torch.eye(3, dtype=torch.float64)
         angle = svdrot.geodesic_distance(pair.truth.rotation, eye)
         assert torch.rad2deg(angle).item() == pytest.approx(degrees, abs=0.06)
-        assert pair.truth.translation.norm().item() == pytest.approx(metres, abs=0.006)
+        assert pair.truth.translation.norm().item() == pytest.approx(meters, abs=0.006)
         assert svdrot.is_rotation(pair.truth.rotation) and pair.truth.scale == 1
 
 

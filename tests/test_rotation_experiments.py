@@ -266,7 +266,7 @@ def test_a_turned_frame_is_the_same_pose(people):
         bvh.forward_kinematics(people.skeleton, rotations)
         for rotations in (frames, inverse_kinematics.turned(frames, angle))
     )
-    assert seen[:, 0].abs().max() < 1e-6 and 1.0 < seen[..., 1].max() - seen[..., 1].min() < 2.5  # metres
+    assert seen[:, 0].abs().max() < 1e-6 and 1.0 < seen[..., 1].max() - seen[..., 1].min() < 2.5  # meters
     torch.testing.assert_close(turned[..., 1], seen[..., 1])
     x, z = seen[..., 0], seen[..., 2]
     cos, sin = angle.cos()[:, None], angle.sin()[:, None]

@@ -25,42 +25,42 @@ def cloud(n=2000, seed=0):
 
 
 def test_means_of_voxels():
-    points, colours = cloud(), torch.rand(2000, 2, dtype=torch.float64, generator=generator(1))
-    centres, means, ones = voxel_downsample(points, 0.5, colours, torch.ones(2000))
+    points, colors = cloud(), torch.rand(2000, 2, dtype=torch.float64, generator=generator(1))
+    centers, means, ones = voxel_downsample(points, 0.5, colors, torch.ones(2000))
     cells = (points / 0.5).floor()
     rows, inverse = torch.unique(cells, dim=0, return_inverse=True)
-    assert len(centres) == len(means) == len(rows) and means.shape[1] == 2
-    assert torch.equal((centres / 0.5).floor(), rows)  # in their voxels, in lexicographic order
+    assert len(centers) == len(means) == len(rows) and means.shape[1] == 2
+    assert torch.equal((centers / 0.5).floor(), rows)  # in their voxels, in lexicographic order
     assert torch.equal(ones, torch.ones(len(rows)))
     for i in (0, 17, len(rows) - 1):
-        torch.testing.assert_close(centres[i], points[inverse == i].mean(0))
-        torch.testing.assert_close(means[i], colours[inverse == i].mean(0))
+        torch.testing.assert_close(centers[i], points[inverse == i].mean(0))
+        torch.testing.assert_close(means[i], colors[inverse == i].mean(0))
 
 
 def test_order_and_bad_points_change_nothing():
     points = cloud()
-    (centres,) = voxel_downsample(points, 0.3)
+    (centers,) = voxel_downsample(points, 0.3)
     shuffled = points[torch.randperm(2000, generator=generator())]
     bad = torch.full((3, 3), torch.nan, dtype=torch.float64)
     bad[1, 0] = torch.inf
     (again,) = voxel_downsample(torch.cat((bad, shuffled, bad)), 0.3)
-    torch.testing.assert_close(again, centres, rtol=1e-14, atol=1e-14)
+    torch.testing.assert_close(again, centers, rtol=1e-14, atol=1e-14)
 
 
 def test_far_from_the_origin():
     """A move by whole voxels moves the result."""
     points, far = cloud(), torch.tensor([2.0**20, -(2.0**21), 2.0**20], dtype=torch.float64)
-    (centres,) = voxel_downsample(points, 0.5)
+    (centers,) = voxel_downsample(points, 0.5)
     (moved,) = voxel_downsample(points + far, 0.5)
-    torch.testing.assert_close(moved - far, centres, rtol=0, atol=2e-9)  # a few units of rounding of 2^21
+    torch.testing.assert_close(moved - far, centers, rtol=0, atol=2e-9)  # a few units of rounding of 2^21
 
 
 @pytest.mark.parametrize("width", [1e17, 1e300])
 def test_points_too_far_apart_for_integers(width):
     rows = [[0, 0, 0], [width, -width, width], [0.1, 0.1, 0.1], [-width, 1, 2]]
-    (centres,) = voxel_downsample(torch.tensor(rows, dtype=torch.float64), 1.0)
+    (centers,) = voxel_downsample(torch.tensor(rows, dtype=torch.float64), 1.0)
     expected = [[-width, 1, 2], [0.05, 0.05, 0.05], [width, -width, width]]
-    torch.testing.assert_close(centres, torch.tensor(expected, dtype=torch.float64))
+    torch.testing.assert_close(centers, torch.tensor(expected, dtype=torch.float64))
 
 
 def test_voxels_of_planes_empty_clouds_and_gradients():
@@ -69,10 +69,10 @@ def test_voxels_of_planes_empty_clouds_and_gradients():
     assert voxel_downsample(torch.full((4, 3), torch.nan), 0.5, torch.zeros(4, 2))[1].shape == (0, 2)
     points = cloud(30).requires_grad_()
     points.data[3] = torch.nan
-    (centres,) = voxel_downsample(points, 1.0)
-    (gradient,) = torch.autograd.grad(centres.sum(), points)
+    (centers,) = voxel_downsample(points, 1.0)
+    (gradient,) = torch.autograd.grad(centers.sum(), points)
     assert gradient.isfinite().all() and not gradient[3].any()
-    torch.testing.assert_close(gradient.sum(0), torch.full((3,), float(len(centres))).double())
+    torch.testing.assert_close(gradient.sum(0), torch.full((3,), float(len(centers))).double())
 
 
 # Normals and covariances.

@@ -31,7 +31,7 @@ needs_kitti = pytest.mark.skipif(
     not (REAL / "KITTI_00_gt.txt").exists(), reason=f"the trajectories of KITTI 00 are not at {REAL}"
 )
 ROUNDING = 1e-12  # of a few products and sums of numbers up to 100, in float64: some 50 eps of them
-STEP = 2.0  # metres
+STEP = 2.0  # meters
 
 
 def poses(rotation, translation):
@@ -301,7 +301,7 @@ def test_paths_run_past_bad_poses():
 
 
 def test_segments_of_a_known_drift():
-    """A straight line measured one per cent too long, turning by a tenth of a degree a metre."""
+    """A straight line measured one per cent too long, turning by a tenth of a degree a meter."""
     along = torch.arange(1001, dtype=torch.float64)
     line = along[:, None] * torch.tensor([1.0, 0, 0], dtype=torch.float64)
     reference = poses(torch.eye(3, dtype=torch.float64).expand(1001, 3, 3), line)

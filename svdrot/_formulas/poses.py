@@ -21,53 +21,53 @@ NAN = float("nan")
 
 
 @cache
-def alignment(pairs: int, weighted: bool, centred: bool, scaled: bool) -> Map:
+def alignment(pairs: int, weighted: bool, centered: bool, scaled: bool) -> Map:
     """(x (N, 3), y (N, 3), weights (N)) -> rotation, translation, scale, covariance."""
 
     def align(x, y, w=None):
-        return _aligned(x, y, w, centred, scaled)
+        return _aligned(x, y, w, centered, scaled)
 
     inputs = {"source": (pairs, 3), "target": (pairs, 3)} | ({"weights": (pairs,)} if weighted else {})
-    how = f"{pairs} pairs{', weighted' * weighted}{', centred' * centred}{', scaled' * scaled}"
+    how = f"{pairs} pairs{', weighted' * weighted}{', centered' * centered}{', scaled' * scaled}"
     return Map(
         align, inputs, [(3, 3), (3,), (), (3, 3)], guarded=False, name=f"{__name__}.alignment of {how}"
     )
 
 
-def _aligned(x, y, w, centred: bool, scaled: bool):
+def _aligned(x, y, w, centered: bool, scaled: bool):
     n = len(x)
     if w is None:
-        origin = (x[0], y[0]) if centred else (vector(0.0, 0.0, 0.0),) * 2
+        origin = (x[0], y[0]) if centered else (vector(0.0, 0.0, 0.0),) * 2
         share = [1.0 / n] * n
     else:
         w = [where(weight < 0.0, NAN, weight) for weight in w]
         x, y = _without_ignored(x, y, w)
-        origin = _first_that_counts(x, y, w) if centred else (vector(0.0, 0.0, 0.0),) * 2
+        origin = _first_that_counts(x, y, w) if centered else (vector(0.0, 0.0, 0.0),) * 2
         total = sum(w[1:], w[0])
         some = total != 0.0
         share = [weight / where(some, total, 1.0) for weight in w]
     p, q = (vector(*map(detached, o)) for o in origin)
     x, y = [a - p for a in x], [b - q for b in y]
     a, b = _mean(share, x), _mean(share, y)
-    if not centred:
+    if not centered:
         a = b = vector(0.0, 0.0, 0.0)
     x, y = [v - a for v in x], [v - b for v in y]
     covariance = vector([0.0] * 3, [0.0] * 3, [0.0] * 3)
     for s, u, v in zip(share, x, y, strict=True):
         covariance = covariance + _outer(s * v, u)
     variance = sum((s * dot(u, u) for s, u in zip(share, x, strict=True)), 0.0) if scaled else 0.0
-    return _posed(p + a, q + b, covariance, variance, centred, scaled)
+    return _posed(p + a, q + b, covariance, variance, centered, scaled)
 
 
 @cache
-def pose(centred: bool, scaled: bool) -> Map:
+def pose(centered: bool, scaled: bool) -> Map:
     """(moments (17), pivots (6)), as in `svdrot._kernels.operations.pairs`, -> the same."""
 
     def place(m, pivots):
         centroids, covariance, variance = m[1:7] + pivots, m[7:16].reshape(3, 3), m[16]
-        return _posed(centroids[:3], centroids[3:], covariance, variance, centred, scaled)
+        return _posed(centroids[:3], centroids[3:], covariance, variance, centered, scaled)
 
-    how = f"moments{', centred' * centred}{', scaled' * scaled}"
+    how = f"moments{', centered' * centered}{', scaled' * scaled}"
     return Map(
         place,
         {"moments": (17,), "pivots": (6,)},
@@ -77,7 +77,7 @@ def pose(centred: bool, scaled: bool) -> Map:
     )
 
 
-def _posed(start, end, covariance, variance, centred: bool, scaled: bool):
+def _posed(start, end, covariance, variance, centered: bool, scaled: bool):
     """Rotation, translation, scale and covariance, from centroids and second moments about them."""
     rotation = project(covariance, DAMPING)
     scale = 1.0
@@ -85,7 +85,7 @@ def _posed(start, end, covariance, variance, centred: bool, scaled: bool):
         spread = variance != 0.0
         along = dot(rotation.ravel(), covariance.ravel())
         scale = where(spread, along / where(spread, variance, 1.0), 1.0)
-    translation = end - scale * (rotation @ start) if centred else vector(0.0, 0.0, 0.0)
+    translation = end - scale * (rotation @ start) if centered else vector(0.0, 0.0, 0.0)
     return rotation, translation, scale, covariance
 
 

@@ -123,7 +123,7 @@ def isolated_direction(a, b, c):
     mean = THIRD * (aa + bb + cc)
     aa, bb, cc = aa - mean, bb - mean, cc - mean
     p = SIXTH * (aa * aa + bb * bb + cc * cc) + THIRD * (ab * ab + ac * ac + bc * bc)
-    p = ONE / sqrt(maximum(p, TINY))  # not p + TINY, which exporters to ONNX optimise away
+    p = ONE / sqrt(maximum(p, TINY))  # not p + TINY, which exporters to ONNX optimize away
     aa, bb, cc, ab, ac, bc = aa * p, bb * p, cc * p, ab * p, ac * p, bc * p
 
     h = HALF * (aa * (bb * cc - bc * bc) + ab * (ac * bc - ab * cc) + ac * (ab * bc - ac * bb))

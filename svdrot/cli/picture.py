@@ -37,7 +37,7 @@ def draw(source: Tensor, target: Tensor, transform: Transform, title: str) -> Fi
             axes = figure.add_subplot(2, 3, 3 * row + column + 1)
             panel(axes, clouds, view)
             axes.set_title(f"{name}, along {view[2]}", fontsize=10)
-    marks = [Line2D([], [], color=colour, marker="o", linestyle="none") for colour in (SOURCE, TARGET)]
+    marks = [Line2D([], [], color=color, marker="o", linestyle="none") for color in (SOURCE, TARGET)]
     names = [f"source, {len(source):,} points", f"target, {len(target):,} points"]
     figure.legend(marks, names, loc="outside lower center", ncols=2, frameon=False)
     return figure
@@ -47,9 +47,9 @@ def panel(axes: Axes, clouds: Sequence[NDArray], view: tuple[str, str, str]) -> 
     """Source and target (N, 3), seen along the last axis of `view`, the others across and up."""
     flat = [cloud[:, ["xyz".index(axis) for axis in view[:2]]] for cloud in clouds]
     for layer in range(LAYERS):
-        for points, colour in zip(flat, (SOURCE, TARGET), strict=True):
+        for points, color in zip(flat, (SOURCE, TARGET), strict=True):
             size = min(4.0, max(0.9, 220 * len(points) ** -0.5))
-            axes.plot(*points[layer::LAYERS].T, "o", color=colour, markersize=size, markeredgewidth=0)
+            axes.plot(*points[layer::LAYERS].T, "o", color=color, markersize=size, markeredgewidth=0)
     # All but the few that lie far from the others, for whom these would have to shrink.
     low, high = np.percentile(np.concatenate(flat), [1, 99], axis=0)
     middle, half = (low + high) / 2, 0.55 * (high - low).max() or 1.0

@@ -12,11 +12,11 @@ from .loops.pairs import SCRATCH
 SEGMENT = 16384  # most pairs that one call goes over, so that threads can share a large cloud
 
 
-def moments(x: Tensor, y: Tensor, w: Tensor | None, centred: bool) -> tuple[Tensor, Tensor]:
+def moments(x: Tensor, y: Tensor, w: Tensor | None, centered: bool) -> tuple[Tensor, Tensor]:
     segments, layout = _layout(x, w)
     result = torch.empty(len(x) * segments, MOMENTS.size, dtype=torch.float64, device="cpu")
     pivots = torch.empty(len(x), 6, dtype=torch.float64, device="cpu")
-    _run("pair_moments", x, segments, x, y, _or_null(w), int(centred), pivots, result, *layout)
+    _run("pair_moments", x, segments, x, y, _or_null(w), int(centered), pivots, result, *layout)
     return merged(result.unflatten(0, (len(x), segments))) if segments > 1 else result, pivots
 
 

@@ -23,12 +23,12 @@ SOURCE, TARGET = (tl.constexpr(MOMENTS.places[name]) for name in ("source", "tar
 COVARIANCE, SPREAD = (tl.constexpr(MOMENTS.places[name]) for name in ("covariance", "spread"))
 
 
-def moments(x: Tensor, y: Tensor, w: Tensor | None, centred: bool) -> tuple[Tensor, Tensor]:
+def moments(x: Tensor, y: Tensor, w: Tensor | None, centered: bool) -> tuple[Tensor, Tensor]:
     pivots = pairs_reference.first_that_counts(x, y, w)
-    pivots = pivots if centred else torch.zeros_like(pivots)
+    pivots = pivots if centered else torch.zeros_like(pivots)
     segments = max(1, triton.cdiv(x.shape[1], BLOCK * BLOCKS))
     m = x.new_empty(len(x), segments, MOMENTS.size, dtype=torch.float64)
-    _launch(_moments, x, y, w, segments, BLOCKS, pivots, m, centred=centred)
+    _launch(_moments, x, y, w, segments, BLOCKS, pivots, m, centered=centered)
     return merged_segments(m) if segments > 1 else m[:, 0], pivots
 
 
@@ -101,7 +101,7 @@ _squared_distance = _WORDS["squared_distance"]
 @triton.jit
 def _moments(
     x, y, w, pivots, m, points, parts,
-    centred: tl.constexpr, weighted: tl.constexpr, BLOCKS: tl.constexpr, BLOCK: tl.constexpr,
+    centered: tl.constexpr, weighted: tl.constexpr, BLOCKS: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     item, part = (tl.program_id(0) // parts).to(tl.int64), tl.program_id(0) % parts
     p, q = _pivots(pivots, item)
@@ -114,7 +114,7 @@ def _moments(
         weight, u, z, _ignored = _pairs(x, y, w, item * points, place, points, p, q, weighted)
         total = tl.sum(weight)
         a, b = (zero, zero, zero), (zero, zero, zero)
-        if centred:
+        if centered:
             inverse = 1.0 / tl.where(total == 0.0, 1.0, total)
             a = (
                 tl.sum(weight * u[0]) * inverse,

@@ -1,17 +1,17 @@
 r"""Weighted moments of pairs of points in torch operations, any d; the specification of the other backends.
 
-    moments(x, y, w, centred) -> (m, pivots)                 x, y (B, N, d), w (B, N) or None
+    moments(x, y, w, centered) -> (m, pivots)                 x, y (B, N, d), w (B, N) or None
     moments_gradient(x, y, w, pivots, m, g) -> (gx, gy, gw)  m and g (B, K)
     misfit(x, y, w, pivots, m, scaled_rotation) -> sums      (B, d, d) -> (B,)
 
 A row of m, K = 2 + 2d + d², holds the total weight n, centroids a and b of x and y relative to the pivots
 (B, 2d), and about them, over n, the covariance $\sum w (y - b)(x - a)^\top$ and the variance
-$\sum w |x - a|^2$. Not centred, a and b are 0. Points and weights are float32 or float64, all else float64;
+$\sum w |x - a|^2$. Not centered, a and b are 0. Points and weights are float32 or float64, all else float64;
 the moments are as exact as the points. The pivot is the first pair that counts, or 0: nothing cancels far
 from the origin.
 
 With R the rotation nearest to the covariance C, the scale is s = <R, C> / v, or 1, and the translation t = q
-- s R p for the centroids p and q, or 0 if not centred: `placed` for any d, `svdrot._formulas.poses` for 3.
+- s R p for the centroids p and q, or 0 if not centered: `placed` for any d, `svdrot._formulas.poses` for 3.
 
 A pair of weight 0 counts for nothing, whatever its coordinates; if they are not finite, the gradient of its
 weight is 0, too. A negative weight is NaN. Without any weight the moments are 0, and so are their gradients;
@@ -24,14 +24,14 @@ import torch
 from torch import Tensor
 
 
-def moments(x: Tensor, y: Tensor, w: Tensor | None, centred: bool) -> tuple[Tensor, Tensor]:
+def moments(x: Tensor, y: Tensor, w: Tensor | None, centered: bool) -> tuple[Tensor, Tensor]:
     pivots = first_that_counts(x, y, w)
-    pivots = pivots if centred else pivots * 0
+    pivots = pivots if centered else pivots * 0
     x, y, w = _relative(x, y, w, pivots)
     n = w.sum(1)
     share = w / torch.where(n == 0, 1, n)[:, None]
     a, b = (share * x).sum(1), (share * y).sum(1)
-    if not centred:
+    if not centered:
         a, b = a * 0, b * 0
     x, y = x - a[:, None], y - b[:, None]
     covariance, variance = (share * y).mT @ x, (share * x.square()).sum((1, 2))
@@ -69,7 +69,13 @@ def moments_gradient(
 
 
 def moments_tangent(
-    x: Tensor, y: Tensor, w: Tensor | None, pivots: Tensor, m: Tensor, centred: bool, *tangents: Tensor | None
+    x: Tensor,
+    y: Tensor,
+    w: Tensor | None,
+    pivots: Tensor,
+    m: Tensor,
+    centered: bool,
+    *tangents: Tensor | None,
 ) -> Tensor:
     """The derivative of the moments along tangents of x, y and w."""
     x, y, w = _relative(x, y, w, pivots)
@@ -82,7 +88,7 @@ def moments_tangent(
     tn = tw.sum(1)
     x, y = x - a[:, None], y - b[:, None]
     ta, tb = (share * tx + tw * x).sum(1), (share * ty + tw * y).sum(1)
-    if not centred:
+    if not centered:
         ta, tb = ta * 0, tb * 0
     tc = (share * ty).mT @ x + (share * y).mT @ tx + (tw * y).mT @ x - tn[..., None] * c
     tv = (2 * share * x * tx + tw * x.square()).sum((1, 2))[:, None] - tn * v
@@ -100,12 +106,12 @@ def misfit(
 
 
 def placed(
-    m: Tensor, pivots: Tensor, nearest: Tensor, centred: bool, scaled: bool, dtype: torch.dtype
+    m: Tensor, pivots: Tensor, nearest: Tensor, centered: bool, scaled: bool, dtype: torch.dtype
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Rotation, translation and scale, any d."""
     p, q = centroids(m, pivots)
     s = _scale(m, nearest) if scaled else torch.ones_like(m[:, 0])
-    t = q - s[:, None] * (nearest * p[:, None]).sum(-1) if centred else torch.zeros_like(q)
+    t = q - s[:, None] * (nearest * p[:, None]).sum(-1) if centered else torch.zeros_like(q)
     return nearest.to(dtype), t.to(dtype), s.to(dtype)
 
 

@@ -73,12 +73,12 @@ class Clouds:
             None if self.covariances is None else flat(self.covariances, 2).double(),
         )
 
-    def centred(self) -> tuple["Clouds", Tensor]:
+    def centered(self) -> tuple["Clouds", Tensor]:
         """Move the clouds to the mean of their points; return that mean, too, a constant for autograd."""
         points = self.points.detach()
-        centre = points.sum(1) / self.valid.sum(1).clamp(min=1)[:, None]
-        moved = torch.where(self.valid[..., None], self.points - centre[:, None], 0)
-        return replace(self, points=moved), centre
+        center = points.sum(1) / self.valid.sum(1).clamp(min=1)[:, None]
+        moved = torch.where(self.valid[..., None], self.points - center[:, None], 0)
+        return replace(self, points=moved), center
 
     def at_scale(self, voxel: float | None) -> "Clouds":
         if voxel is None or not len(self.points):

@@ -109,7 +109,7 @@ def _point_to_point(pairs: Pairs) -> Step:
     """Return the exact solution; H is that of the linear problem, for the report."""
     best = kabsch(pairs.source, pairs.target, pairs.weights)
     with torch.no_grad():
-        pivot, radius, p = _centred(pairs)
+        pivot, radius, p = _centered(pairs)
         moment = (pairs.weights[..., None] * p).mT @ p
         total = pairs.weights.sum(1)[:, None, None] * torch.eye(3, dtype=p.dtype, device=p.device)
         turning = (
@@ -129,7 +129,7 @@ def _plane_distance(pairs: Pairs) -> Tensor:
 def _point_to_plane(pairs: Pairs) -> Step:
     """Minimize the residuals (p - q) n. Chen and Medioni, Image and Vision Computing 10 (1992)."""
     assert pairs.target_normals is not None
-    pivot, radius, p = _centred(pairs)
+    pivot, radius, p = _centered(pairs)
     n = pairs.target_normals
     jacobian = torch.cat((torch.linalg.cross(p, n), n), -1)
     h, g = _of_rows(jacobian, _plane_distance(pairs), pairs.weights)
@@ -149,11 +149,11 @@ def _symmetric(pairs: Pairs) -> Step:
     motion is E E (p - c_p) + E t + c_q and t = t~ cos(angle). Rusinkiewicz, "A Symmetric Objective Function
     for ICP", SIGGRAPH 2019, equations 8 to 11.
     """
-    pivot, radius, p = _centred(pairs)
+    pivot, radius, p = _centered(pairs)
     total = pairs.weights.sum(1, keepdim=True)
     weights = (pairs.weights / torch.where(total > 0, total, 1))[..., None]
-    centre = (weights * pairs.target).sum(1, keepdim=True)
-    q = (pairs.target - centre) / radius[:, None, None]
+    center = (weights * pairs.target).sum(1, keepdim=True)
+    q = (pairs.target - center) / radius[:, None, None]
     n = _sum_of_normals(pairs)
     jacobian = torch.cat((torch.linalg.cross(p + q, n), n), -1)
     residual = radius[:, None] * ((p - q) * n).sum(-1)
@@ -167,7 +167,7 @@ def _symmetric(pairs: Pairs) -> Step:
     cosine = torch.where(moving, torch.rsqrt(1 + size * size), 1)
     e = axis_angle_to_matrix(half)
     whole = e @ e
-    translation = _turn(e, cosine * delta[:, 3:]) + centre[:, 0] - _turn(whole, pivot)
+    translation = _turn(e, cosine * delta[:, 3:]) + center[:, 0] - _turn(whole, pivot)
     return Step(whole, translation, h, pivot, radius)
 
 
@@ -188,7 +188,7 @@ def _generalized(pairs: Pairs) -> Step:
     With the Jacobian $(-[p]_\times, I)$ all of H is in the sums of $M$, $p_j M$ and $p_j p_m M$: sixty
     numbers of one product of matrices.
     """
-    pivot, radius, p = _centred(pairs)
+    pivot, radius, p = _centered(pairs)
     # With e of Levi and Civita the corners of H are sum w e_ijk e_lmn p_j p_m M_kn (turning, turning) and
     # sum w e_ijk p_j M_kl (turning, moving). `FULL` unpacks the symmetric M, and likewise p_j p_m.
     x, y, z = p.mT.contiguous().unbind(1)
@@ -243,7 +243,7 @@ def _times(m: Tensor, d: Tensor) -> Tensor:
     return torch.stack((xx * x + xy * y + xz * z, xy * x + yy * y + yz * z, xz * x + yz * y + zz * z), 1)
 
 
-def _centred(pairs: Pairs) -> tuple[Tensor, Tensor, Tensor]:
+def _centered(pairs: Pairs) -> tuple[Tensor, Tensor, Tensor]:
     """Return the mean of the source, its rms distance from there, and its points in these terms."""
     w = pairs.weights
     total = w.sum(1, keepdim=True)

@@ -16,8 +16,8 @@ from svdrot._optional import optional
 from svdrot.registration.clouds.neighbors import Neighbors
 from svdrot.registration.clouds.surfaces import estimate_normals, number_cells
 
-NORMAL_RADIUS, NORMAL_NEIGHBOURS = 2, 30  # in voxels; points at most
-FEATURE_RADIUS, FEATURE_NEIGHBOURS = 5, 100
+NORMAL_RADIUS, NORMAL_NEIGHBORS = 2, 30  # in voxels; points at most
+FEATURE_RADIUS, FEATURE_NEIGHBORS = 5, 100
 SURROUNDINGS = 10  # voxels: deviation of the Gaussian weights of the surroundings
 BLOCK = 1 << 22  # distances held at a time
 
@@ -53,7 +53,7 @@ def fpfh(points: Tensor, voxel: float) -> Tensor:
     check_positive("voxel", voxel)
     open3d = optional("open3d", "FPFH")
     x = points.detach().double().cpu() / voxel
-    normals = estimate_normals(x, NORMAL_NEIGHBOURS, NORMAL_RADIUS)
+    normals = estimate_normals(x, NORMAL_NEIGHBORS, NORMAL_RADIUS)
     defined = normals.isfinite().all(-1)
     x, normals = x[defined], normals[defined]
     features = torch.full((len(points), 33), torch.nan, dtype=torch.float64, device="cpu")
@@ -61,7 +61,7 @@ def fpfh(points: Tensor, voxel: float) -> Tensor:
         inward = ((x - surroundings(x)) * normals).sum(-1, keepdim=True) < 0
         cloud = open3d.geometry.PointCloud(open3d.utility.Vector3dVector(x.numpy()))
         cloud.normals = open3d.utility.Vector3dVector(torch.where(inward, -normals, normals).numpy())
-        around = open3d.geometry.KDTreeSearchParamHybrid(FEATURE_RADIUS, FEATURE_NEIGHBOURS)
+        around = open3d.geometry.KDTreeSearchParamHybrid(FEATURE_RADIUS, FEATURE_NEIGHBORS)
         found = open3d.pipelines.registration.compute_fpfh_feature(cloud, around)
         features[defined] = torch.from_numpy(np.array(found.data.T))
     return features.to(points.device)

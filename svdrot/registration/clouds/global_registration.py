@@ -157,8 +157,8 @@ def _register(
     transform = Transform.identity(dtype=torch.float64, device=x.device)
     if voxel == 0 or min(len(x), len(y)) < FEWEST:
         return GlobalRegistration(_to(transform, dtype), 0.0, math.nan, False, 0, 0, voxel, ())
-    centre = y.median(0).values  # keeps lengths of the order of the clouds', wherever they lie
-    x, y = x - centre, y - centre
+    center = y.median(0).values  # keeps lengths of the order of the clouds', wherever they lie
+    x, y = x - center, y - center
     coarse_x, coarse_y = (voxel_downsample(cloud, voxel)[0] for cloud in (x, y))
     tree = Neighbors(coarse_y)
     stages: list[Stage] = []
@@ -167,7 +167,7 @@ def _register(
         distances = tree.query(transform.apply(coarse_x), 1, THRESHOLD * voxel)[0]
         near = distances[distances.isfinite()]
         fitness, rmse = len(near) / len(distances), near.square().mean().sqrt().item()
-        moved = centre + transform.translation - transform.rotation @ centre
+        moved = center + transform.translation - transform.rotation @ center
         there = _to(Transform(transform.rotation, moved, transform.scale), dtype)
         stages.append(Stage(name, there, fitness, rmse, seconds))
 

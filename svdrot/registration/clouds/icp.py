@@ -260,10 +260,10 @@ def icp(
     size = start.scale[:, None, None]
     from_, to = (cloud.flattened(batch) for cloud in given)
     from_ = replace(from_, points=size * from_.points)
-    from_, centre_from = from_.centred()
-    to, centre_to = to.centred()
+    from_, center_from = from_.centered()
+    to, center_to = to.centered()
 
-    state = State.of(start, centre_from, centre_to, from_.valid, to.valid)
+    state = State.of(start, center_from, center_to, from_.valid, to.valid)
     history: list[Iteration] = []
 
     def report(scale: int, number: int, *values: Tensor) -> None:
@@ -286,8 +286,8 @@ def icp(
         fitness, rmse, correspondences = fine.evaluate(state)
     rotation, translation = fine.last_step(state)
 
-    turned = (rotation @ centre_from[..., None])[..., 0]
-    transform = Transform(rotation, translation + centre_to - turned, start.scale)
+    turned = (rotation @ center_from[..., None])[..., 0]
+    transform = Transform(rotation, translation + center_to - turned, start.scale)
 
     def shaped(value: Tensor, kind: torch.dtype | None = dtype) -> Tensor:
         return value.to(kind or value.dtype).reshape((*batch, *value.shape[1:]))
@@ -300,10 +300,10 @@ def icp(
         shaped(state.status, None),
         shaped(state.iterations, None),
         history,
-        shaped((fine.source.marked() + centre_from[:, None]) / size).detach(),
-        shaped(fine.target.marked() + centre_to[:, None]).detach(),
+        shaped((fine.source.marked() + center_from[:, None]) / size).detach(),
+        shaped(fine.target.marked() + center_to[:, None]).detach(),
         shaped(state.normal_matrix, torch.float64),
-        shaped(state.pivot + centre_to),
+        shaped(state.pivot + center_to),
         shaped(state.radius),
     )
 

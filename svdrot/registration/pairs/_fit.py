@@ -28,34 +28,34 @@ class Fit(NamedTuple):
     covariance: Tensor  # (B, d, d)
 
 
-def fit(x: Tensor, y: Tensor, w: Tensor | None, centred: bool, scaled: bool, reflection: bool) -> Fit:
+def fit(x: Tensor, y: Tensor, w: Tensor | None, centered: bool, scaled: bool, reflection: bool) -> Fit:
     if x.shape[-1] == 3 and 0 < x.shape[1] <= MOST_PAIRS and not reflection:
         pairs = (x, y) if w is None else (x, y, w)
-        rotation, translation, scale, covariance = alignment(x.shape[1], w is not None, centred, scaled)(
+        rotation, translation, scale, covariance = alignment(x.shape[1], w is not None, centered, scaled)(
             *pairs
         )
         return Fit(rotation, translation, scale, covariance.double())
     transformed = torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0
     if x.shape[-1] != 3 or reflection or transformed or not _kernels.in_memory(x, y, w):
-        return composed(x, y, w, centred, scaled, reflection)
-    return Fit(*_Fit.apply(x, y, w, centred, scaled))  # type: ignore[misc]
+        return composed(x, y, w, centered, scaled, reflection)
+    return Fit(*_Fit.apply(x, y, w, centered, scaled))  # type: ignore[misc]
 
 
-def composed(x: Tensor, y: Tensor, w: Tensor | None, centred: bool, scaled: bool, reflection: bool) -> Fit:
-    m, pivots = moments(x, y, w, centred)
+def composed(x: Tensor, y: Tensor, w: Tensor | None, centered: bool, scaled: bool, reflection: bool) -> Fit:
+    m, pivots = moments(x, y, w, centered)
     covariance = pairs_reference.split(m)[3].contiguous()
     nearest = orthogonalize(covariance) if reflection else special_orthogonalize(covariance)
-    pose = pairs_reference.placed(m, pivots, nearest, centred, scaled, x.dtype)
+    pose = pairs_reference.placed(m, pivots, nearest, centered, scaled, x.dtype)
     return Fit(*pose, covariance)
 
 
 class _Fit(_autograd.Eager, torch.autograd.Function):
     @staticmethod
-    def forward(ctx, x, y, w, centred, scaled):
-        m, pivots = _kernels.select_pairs(x, y, w).moments(x, y, w, centred)
-        program = pose(centred, scaled).program
+    def forward(ctx, x, y, w, centered, scaled):
+        m, pivots = _kernels.select_pairs(x, y, w).moments(x, y, w, centered)
+        program = pose(centered, scaled).program
         found = door.run(program, (), (m, pivots))
-        ctx.program, ctx.how = program, (centred, scaled)
+        ctx.program, ctx.how = program, (centered, scaled)
         ctx.save_for_backward(x, y, w, m, pivots, *found)
         ctx.set_materialize_grads(False)
         *transform, covariance = found
@@ -73,11 +73,11 @@ class _Fit(_autograd.Eager, torch.autograd.Function):
         return *backend.moments_gradient(x, y, w, pivots, m, of_m), None, None
 
 
-def _through(g, x, y, w, centred, scaled):
+def _through(g, x, y, w, centered, scaled):
     """Do the backward of `_Fit` in operations that autograd knows."""
     needed = [z for z in (x, y, w) if z is not None and z.requires_grad]
     with torch.enable_grad():
-        outputs = zip(composed(x, y, w, centred, scaled, reflection=False), g, strict=True)
+        outputs = zip(composed(x, y, w, centered, scaled, reflection=False), g, strict=True)
         of, along = zip(*((z, h) for z, h in outputs if h is not None and z.requires_grad), strict=True)
         found = iter(torch.autograd.grad(of, needed, along, create_graph=True, allow_unused=True))
     return [next(found) if z is not None and z.requires_grad else None for z in (x, y, w)]

@@ -9,18 +9,18 @@ from svdrot import _autograd, _kernels
 from svdrot._kernels.operations import pairs as pairs_reference
 
 
-def moments(x: Tensor, y: Tensor, w: Tensor | None, centred: bool) -> tuple[Tensor, Tensor]:
+def moments(x: Tensor, y: Tensor, w: Tensor | None, centered: bool) -> tuple[Tensor, Tensor]:
     """Return the moments of pairs, about the centroids or else the origin, and the pivots.
 
     Args:
         x: source, (B, N, d).
         y: target, (B, N, d).
         w: weights, (B, N), or none.
-        centred: whether about the centroids.
+        centered: whether about the centroids.
     """
     if _autograd.is_recorded():
-        return pairs_reference.moments(x, y, w, centred)
-    return _autograd.pick(_Moments, _MomentsWithJvp).apply(x, y, w, centred)
+        return pairs_reference.moments(x, y, w, centered)
+    return _autograd.pick(_Moments, _MomentsWithJvp).apply(x, y, w, centered)
 
 
 def residual(
@@ -36,12 +36,12 @@ def residual(
 
 class _Moments(torch.autograd.Function):
     @staticmethod
-    def forward(x, y, w, centred):
-        return _kernels.select_pairs(x, y, w).moments(x, y, w, centred)
+    def forward(x, y, w, centered):
+        return _kernels.select_pairs(x, y, w).moments(x, y, w, centered)
 
     @staticmethod
     def setup_context(ctx, inputs, output):
-        x, y, w, ctx.centred = inputs
+        x, y, w, ctx.centered = inputs
         m, pivots = output
         ctx.mark_non_differentiable(pivots)  # whichever pair is the pivot, the moments are the same
         ctx.save_for_backward(x, y, w, pivots, m)
@@ -50,7 +50,7 @@ class _Moments(torch.autograd.Function):
     @staticmethod
     def backward(ctx, g, _):
         x, y, w, pivots, m = ctx.saved_tensors
-        if not ctx.centred:  # then centroids are 0, whatever the points
+        if not ctx.centered:  # then centroids are 0, whatever the points
             centroids = 2 * x.shape[-1]
             total, _, second = g.split((1, centroids, g.shape[-1] - 1 - centroids), -1)
             g = torch.cat((total, g.new_zeros(len(g), centroids), second), -1)
@@ -58,10 +58,10 @@ class _Moments(torch.autograd.Function):
         return *backend.moments_gradient(x, y, w, pivots, m, g.contiguous()), None
 
     @staticmethod
-    def vmap(info, in_dims, x, y, w, centred):
+    def vmap(info, in_dims, x, y, w, centered):
         size = info.batch_size
         x, y, w = _flattened(size, in_dims, (x, y, w))
-        m, pivots = _autograd.pick(_Moments, _MomentsWithJvp).apply(x, y, w, centred)
+        m, pivots = _autograd.pick(_Moments, _MomentsWithJvp).apply(x, y, w, centered)
         return (m.unflatten(0, (size, -1)), pivots.unflatten(0, (size, -1))), (0, 0)
 
 
@@ -78,7 +78,7 @@ class _MomentsWithJvp(_autograd.Eager, _Moments):
     @staticmethod
     def jvp(ctx, tx, ty, tw, _):
         x, y, w, pivots, m = ctx.saved_tensors
-        return pairs_reference.moments_tangent(x, y, w, pivots, m, ctx.centred, tx, ty, tw), None
+        return pairs_reference.moments_tangent(x, y, w, pivots, m, ctx.centered, tx, ty, tw), None
 
 
 class _Misfit(torch.autograd.Function):

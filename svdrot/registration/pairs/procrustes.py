@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from svdrot import _deprecated
 from svdrot._checks import check_floating, check_mask, common_batch
 from svdrot._precision import compute_dtype, result_dtype
 from svdrot.projection import projection_gap
@@ -34,7 +35,7 @@ class Alignment(Transform):
         covariance: $C$, of target by source, shape (..., d, d), float64.
         reflection: whether reflections were allowed.
         pairs: what it was fitted to, kept for `residual`: source, target and, if there are any, weights.
-        centred: whether the clouds were centered, or turned about the origin.
+        centered: whether the clouds were centered, or turned about the origin.
 
     Example:
         >>> import torch, svdrot
@@ -49,7 +50,8 @@ class Alignment(Transform):
     covariance: Tensor
     reflection: bool
     pairs: tuple[Tensor, ...]
-    centred: bool
+    centered: bool
+    centred = _deprecated.renamed_attribute("svdrot.registration.Alignment", "centred")
 
     @property
     def residual(self) -> Tensor:
@@ -63,7 +65,7 @@ class Alignment(Transform):
         if x.ndim > 3:  # of `vmap`
             x, y = x.flatten(0, -3), y.flatten(0, -3)
             w = None if w is None else w.flatten(0, -2)
-        raw, pivots = moments(x, y, w, self.centred)
+        raw, pivots = moments(x, y, w, self.centered)
         left = residual(x, y, w, raw, pivots, turned.reshape(len(x), *turned.shape[-2:]).to(raw.dtype))
         return left.to(turned.dtype).reshape(turned.shape[:-2])
 
@@ -93,7 +95,7 @@ class Alignment(Transform):
         return (s > tolerance * s[..., :1]).sum(-1)
 
 
-register_pytree(Alignment, "reflection", "centred")
+register_pytree(Alignment, "reflection", "centered")
 
 
 def procrustes(
@@ -134,7 +136,7 @@ def procrustes(
         >>> torch.rad2deg(svdrot.matrix_to_axis_angle(turn))[2].round()
         tensor(90.)
     """
-    return _aligned(source, target, weights, mask, reflection, centred=False, scaled=False)
+    return _aligned(source, target, weights, mask, reflection, centered=False, scaled=False)
 
 
 def kabsch(
@@ -181,7 +183,7 @@ def kabsch(
         >>> torch.allclose(fit.rotation, turn, atol=1e-5), fit.translation.round(decimals=4)
         (True, tensor([1., 2., 3.]))
     """
-    return _aligned(source, target, weights, mask, reflection, centred=True, scaled=False)
+    return _aligned(source, target, weights, mask, reflection, centered=True, scaled=False)
 
 
 def umeyama(
@@ -223,7 +225,7 @@ def umeyama(
         >>> round(fit.scale.item(), 3), round(fit.residual.item(), 3)
         (25.4, 0.0)
     """
-    return _aligned(source, target, weights, mask, reflection, centred=True, scaled=True)
+    return _aligned(source, target, weights, mask, reflection, centered=True, scaled=True)
 
 
 def _aligned(
@@ -232,7 +234,7 @@ def _aligned(
     weights: Points | None,
     mask: Points | None,
     reflection: bool,
-    centred: bool,
+    centered: bool,
     scaled: bool,
 ) -> Alignment:
     x, y, w = _pairs(source, target, weights, mask)
@@ -240,14 +242,14 @@ def _aligned(
     x, y = (_flat(z, precision, z.shape[-2:]) for z in (x, y))
     w = None if w is None else _flat(w, precision, w.shape[-1:])
 
-    found = fit(x, y, w, centred, scaled, reflection)
+    found = fit(x, y, w, centered, scaled, reflection)
     parts = found.rotation, found.translation, found.scale  # Dynamo of torch 2.8 cannot slice a named tuple
     pose = [z if z.dtype == dtype else z.to(dtype) for z in parts]
     pose.append(found.covariance)
     if len(batch) != 1:
         pose = [z.reshape(batch + z.shape[1:]) for z in pose]
     kept = (x, y) if w is None else (x, y, w)
-    return Alignment(*pose, reflection=reflection, pairs=kept, centred=centred)
+    return Alignment(*pose, reflection=reflection, pairs=kept, centered=centered)
 
 
 def _singular_values(c: Tensor) -> Tensor:

@@ -34,7 +34,7 @@ class RobustAlignment(Alignment):
         covariance: of the weighted fit, shape (..., 3, 3), float64.
         reflection: False.
         pairs: source, target and weights of the fit, kept for `residual`.
-        centred: True.
+        centered: True.
         weights: of the least-squares fit, shape (..., N): those given, times the method's, at most 1.
         inliers: pairs that end within the threshold, boolean, shape (..., N).
         fitness: their share of the pairs that count, shape (...), in [0, 1].
@@ -248,7 +248,7 @@ def _robust(
         covariance,
         False,
         fit.pairs,
-        fit.centred,
+        fit.centered,
         w,
         inliers,
         fitness,

@@ -32,7 +32,7 @@ def step_points(sums, segments, origins, rotations, translations, steps, scratch
         a, b, c = covariance(m, 1, p, q, share), covariance(m, 2, p, q, share), covariance(m, 3, p, q, share)
         a, b, c = nearest_rotation(a, b, c)
         r, s, t = (a[0], b[0], c[0]), (a[1], b[1], c[1]), (a[2], b[2], c[2])
-        pivot, centre = add(at(origins, item), p), add(at(origins, item), q)
+        pivot, center = add(at(origins, item), p), add(at(origins, item), q)
         factor, nothing = m[0, 0] / (radius * radius), ZERO * m[0, 0]  # not a constant: see `diagonalize`
         for i in range(3):
             for j in range(3):
@@ -42,7 +42,7 @@ def step_points(sums, segments, origins, rotations, translations, steps, scratch
         for i in range(3):
             h[i, i] -= trace
             h[3 + i, 3 + i] = m[0, 0]
-        shift = difference(centre, (dot(r, pivot), dot(s, pivot), dot(t, pivot)))
+        shift = difference(center, (dot(r, pivot), dot(s, pivot), dot(t, pivot)))
         motion = (r, s, t), shift
         write_step(result[item], counted, rotations, translations, item, motion, pivot, radius, h)
 
@@ -67,7 +67,7 @@ def step_symmetric(sums, segments, origins, rotations, translations, steps, scra
     for item in range(start, stop):
         counted = merge(sums, segments, item, scratch)
         p, q, radius, _ = means(work[0])
-        pivot, centre = add(at(origins, item), p), add(at(origins, item), q)
+        pivot, center = add(at(origins, item), p), add(at(origins, item), q)
         tangent, u = solution(work, add(p, q), difference(p, q), radius)
         square = dot(tangent, tangent)
         cosine = ONE / sqrt(ONE + square)
@@ -75,7 +75,7 @@ def step_symmetric(sums, segments, origins, rotations, translations, steps, scra
         r, s, t = turned(tangent, cosine, cosine * cosine / (ONE + cosine), square)
         u = scaled(cosine, (dot(r, u), dot(s, u), dot(t, u)))
         r, s, t = turned(tangent, TWO * cosine * cosine, TWO * cosine * cosine, square)
-        shift = difference(add(centre, u), (dot(r, pivot), dot(s, pivot), dot(t, pivot)))
+        shift = difference(add(center, u), (dot(r, pivot), dot(s, pivot), dot(t, pivot)))
         motion = (r, s, t), shift
         write_step(result[item], counted, rotations, translations, item, motion, pivot, radius, work[2])
 

@@ -3,7 +3,7 @@
 
 A row is a segment of an item of the batch: `length` of its `points` pairs. Moments are a weight, two
 centroids relative to the pivots, and second moments: 1 + 3 + 3 + 9 + 1 numbers. Within a tile all is computed
-in the type of the points, about a centre near their mean, so that nothing cancels; between tiles in float64.
+in the type of the points, about a center near their mean, so that nothing cancels; between tiles in float64.
 """
 
 from typing import Any
@@ -22,7 +22,7 @@ TRIALS = 5  # of a tile: as it is, mended, about its mean, and to scale
 # Points by address, numbers in float64 by address (wide), whether there are weights, how rows are laid out.
 LAYOUT = ("intp", "intp", "intp", "intp", "pointer", "intp", "intp")
 KERNELS = {
-    # x, y, w, centred, pivots, moments
+    # x, y, w, centered, pivots, moments
     "pair_moments": ("pointer", "pointer", "pointer", "intp", "wide", "wide", *LAYOUT),
     # x, y, w, pivots, moments, their gradient, gradients of x, y, w
     "pair_gradients": (*("pointer",) * 3, *("wide",) * 3, *("pointer",) * 3, *LAYOUT),
@@ -31,13 +31,15 @@ KERNELS = {
 }
 
 
-def pair_moments(x, y, w, centred, pivots, moments, weighted, points, segments, length, scratch, start, stop):
+def pair_moments(
+    x, y, w, centered, pivots, moments, weighted, points, segments, length, scratch, start, stop
+):
     use_widest_vectors()
     result = carray(moments, (stop, MOMENTS_SIZE))
     for row in range(start, stop):
         item = row // segments
         p, q = NOTHING, NOTHING
-        if centred:
+        if centered:
             p, q = first_that_counts(x, y, w, weighted, item * points, (item + 1) * points)
         first = (row - item * segments) * length
         last = min(first + length, points)
@@ -50,7 +52,7 @@ def pair_moments(x, y, w, centred, pivots, moments, weighted, points, segments, 
             fill(x, y, w, weighted, item * points + at, live, scratch)
             total = weight_of(scratch, padded(live))
             if total != ZERO:  # else whatever the points are
-                a2, b2, c2, d2, e2, v2 = moments_of(scratch, padded(live), total, centred, p, q, a, b)
+                a2, b2, c2, d2, e2, v2 = moments_of(scratch, padded(live), total, centered, p, q, a, b)
                 if n == ZERO:
                     n, a, b, c, d, e, v = total, a2, b2, c2, d2, e2, v2
                 else:
@@ -88,7 +90,7 @@ def weight_of(scratch, count):
     return where(negative == NONE, where(total < LEAST, ZERO, total), ZERO / ZERO)
 
 
-def moments_of(scratch, count, total, centred, p, q, a, b):
+def moments_of(scratch, count, total, centered, p, q, a, b):
     """Centroids of a tile relative to the pivots p and q, and second moments about them, over all its weight.
 
     If the centroids are not near a and b, or the squares leave the type, the tile is gone over once more.
@@ -122,7 +124,7 @@ def moments_of(scratch, count, total, centred, p, q, a, b):
             size *= wide(to_scale(scratch, 0, count, x0, x1, x2))
             extent *= wide(to_scale(scratch, 3, count, y0, y1, y2))
             x0, x1, x2, y0, y1, y2 = NONE, NONE, NONE, NONE, NONE, NONE
-        elif centred and (a0 * a0 + a1 * a1 + a2 * a2 > FAR * v or b0 * b0 + b1 * b1 + b2 * b2 > FAR * u):
+        elif centered and (a0 * a0 + a1 * a1 + a2 * a2 > FAR * v or b0 * b0 + b1 * b1 + b2 * b2 > FAR * u):
             x0, x1, x2, y0, y1, y2 = x0 + a0, x1 + a1, x2 + a2, y0 + b0, y1 + b1, y2 + b2
         else:
             break
@@ -132,7 +134,7 @@ def moments_of(scratch, count, total, centred, p, q, a, b):
     q = add(q, scaled(l, (wide(y0), wide(y1), wide(y2))))
     p = as_written(p[0]), as_written(p[1]), as_written(p[2])
     q = as_written(q[0]), as_written(q[1]), as_written(q[2])
-    if not centred:
+    if not centered:
         a, b = NOTHING, NOTHING
     c = difference((wide(c0), wide(c1), wide(c2)), scaled(a[0], b))
     d = difference((wide(d0), wide(d1), wide(d2)), scaled(a[1], b))
@@ -144,7 +146,7 @@ def moments_of(scratch, count, total, centred, p, q, a, b):
 
 
 def to_scale(scratch, first, count, x0, x1, x2):
-    """Make coordinates relative to a centre, and about 1 at most by a power of two, which is returned.
+    """Make coordinates relative to a center, and about 1 at most by a power of two, which is returned.
 
     Nothing is kept where the weight is 0: there, anything may be.
     """

@@ -54,7 +54,7 @@ def polar(m, q, residual, steps, count, rows, columns, scratch, start, stop):
         x, y = 1, 2  # places of the tiles: 0 the identity, 3 and 4 E and b E + c E²
         clear(tiles[x], height * width)
         load(m, row, stop, rows, columns, width, tiles[x])
-        normalise(tiles[x], height * width, lines)
+        normalize(tiles[x], height * width, lines)
         for s in range(count):
             a, b, c = steps_[s, 0], steps_[s, 1], steps_[s, 2]
             symmetric_product(scratch, x * area, height, width, -one, one, 0, 3 * area)
@@ -100,7 +100,7 @@ def turn(m, q, residual, place, squarings, side, scratch, start, stop):
         clear(tiles[1], area)
         gather(q, place, first, count, start, stop, side, width, tiles[0])
         gather(m, place, first, count, start, stop, side, width, tiles[1])
-        normalise(tiles[1], area, lines[1:])
+        normalize(tiles[1], area, lines[1:])
         clear(tiles[2], area)
         transposed_product(scratch, 0, area, width, 2 * area)
         h, p = tiles[2], tiles[3]
@@ -205,7 +205,7 @@ def scatter(tile, place, first, count, start, stop, side, width, m):
                 entries[row, i * side + j] = tile[i * width + j, l]
 
 
-def normalise(x, entries, lines):
+def normalize(x, entries, lines):
     """X over its Frobenius norm; over its largest entry first, whose square may not be a number."""
     scale = lines[0]
     for l in range(LANES):
@@ -323,7 +323,7 @@ HELPERS = (
     store,
     gather,
     scatter,
-    normalise,
+    normalize,
     over_trace,
     measure,
     determinant_sign,

@@ -67,7 +67,7 @@ def rotation_rows(m, r, residual, steps, count, squarings, side, scratch, start,
         copy(scratch, q, x, area)
         if has_negative_determinant(scratch, x, side, width, line):
             load(m, row, stop, side, side, width, scratch, y)
-            normalise(scratch, y, area, line)
+            normalize(scratch, y, area, line)
             product(scratch, q, 1, width, y, side, -shift, two, 0, x, side, width)
             symmetrise(scratch, x, side, width)
             if not dominant_direction(scratch, x, y, squarings, side, width, line, line + width):
@@ -100,7 +100,7 @@ def differential_rows(m, q, t, d, residual, squarings, rows, columns, scratch, s
         load(q, row, stop, rows, columns, width, scratch, q_)
         load(t, row, stop, rows, columns, width, scratch, t_)
         load(m, row, stop, rows, columns, width, scratch, x)
-        scale = normalise(scratch, x, area, line)
+        scale = normalize(scratch, x, area, line)
         product(scratch, q_, 1, width, x, rows, one, zero, 0, h, columns, width)
         symmetrise(scratch, h, columns, width)
         product(scratch, q_, 1, width, t_, rows, one, zero, 0, s, columns, width)
@@ -166,7 +166,7 @@ def iterate(scratch, at, steps, count, rows, columns, width):
     x, y, e, p, line = at, 2 * area, 3 * area, 4 * area, TILES * area
     steps_ = carray(steps, (count, 3))
     residual = zero
-    normalise(scratch, x, area, line)
+    normalize(scratch, x, area, line)
     for s in range(count):
         a, b, c = steps_[s, 0], steps_[s, 1], steps_[s, 2]
         product(scratch, x, 1, width, x, rows, -one, one, 0, e, columns, width)
@@ -223,7 +223,7 @@ def copy(scratch, at, to, entries):
         y[i] = x[i]
 
 
-def normalise(scratch, at, entries, line):
+def normalize(scratch, at, entries, line):
     """X over its Frobenius norm, in its place; over its largest entry first, whose square may be no number.
 
     Returns what it was multiplied by.
@@ -441,7 +441,7 @@ HELPERS = (
     store,
     copy,
     sum_of_squares,
-    normalise,
+    normalize,
     trace,
     symmetrise,
     antisymmetrise,
