@@ -1,10 +1,11 @@
-"""One of two processes: Muon of parameters that are replicated, or sharded, against Muon in one process.
+"""One of two processes: optimizers of parameters that are replicated, or sharded, against one process.
 
     python muon_worker.py RANK FILE
 
 The file, which must not exist yet, is where the two meet. Run by `test_optim`.
 """
 
+import functools
 import os
 import sys
 import warnings
@@ -14,12 +15,14 @@ import torch.distributed as dist
 from torch import nn
 from torch.distributed.fsdp import fully_shard
 from torch.nn.parallel import DistributedDataParallel
+from toy_optimizers import OPTIMIZERS
 
 from svdrot import optim
 
 STEPS = 3
 # Gradients of half batches, averaged, differ from those of the batch by rounding; measured 4e-7.
 TOLERANCE = 3e-6
+STATE_TOLERANCE = TOLERANCE / 0.02  # states may hold directions, which a step multiplies by the learning rate
 
 
 class Counting(optim.Muon):
@@ -27,9 +30,10 @@ class Counting(optim.Muon):
 
     seen = 0
 
-    def direction(self, update, group):
+    @optim.update_only
+    def direction(self, update, stack):
         self.seen += len(update)
-        return super().direction(update, group)
+        return super().direction(update, stack)
 
 
 def network() -> nn.Module:
@@ -47,23 +51,49 @@ def train(module: nn.Module, optimizer: torch.optim.Optimizer, part: slice) -> N
         optimizer.step()
 
 
-def alone() -> list[torch.Tensor]:
+@functools.cache
+def alone(make) -> tuple[list[torch.Tensor], list[dict[str, torch.Tensor]]]:
     module = network()
-    train(module, optim.Muon(optim.split_parameters(module), 0.02), slice(None))
-    return [p.detach() for p in module.parameters()]
+    optimizer = make(optim.split_parameters(module), 0.02)
+    train(module, optimizer, slice(None))
+    return [p.detach() for p in module.parameters()], [optimizer.state[p] for p in module.parameters()]
 
 
-def check_replicated(rank: int) -> None:
+def check(make, shared: bool, sharded: bool):
+    """Two ranks with half the batch each do as one process with all of it, and hold the same states."""
     module = network()
-    optimizer = Counting(optim.split_parameters(module), 0.02, process_group=dist.group.WORLD)
-    train(DistributedDataParallel(module), optimizer, slice(4 * rank, 4 * rank + 4))
-    for p, expected in zip(module.parameters(), alone(), strict=True):
-        torch.testing.assert_close(p.detach(), expected, rtol=0, atol=TOLERANCE)
-        here = p.detach().clone()
-        dist.broadcast(here, 0)
-        assert torch.equal(here, p), "the ranks have come apart"
+    group = dist.group.WORLD if shared else None
+    if sharded:
+        fully_shard(module, mesh=dist.device_mesh.init_device_mesh("cpu", (2,)))
+    optimizer = make(optim.split_parameters(module), 0.02, process_group=group)
+    rank = dist.get_rank()
+    trained = module if sharded else DistributedDataParallel(module)
+    train(trained, optimizer, slice(4 * rank, 4 * rank + 4))
+    for p, weight, states in zip(module.parameters(), *alone(make), strict=True):
+        check_one(p, weight, TOLERANCE)
+        assert [*optimizer.state[p]] == [*states]
+        for name, state in optimizer.state[p].items():
+            if sharded and states[name].shape == weight.shape and name != "step":
+                assert state.to_local().shape == p.to_local().shape, "states are sharded as parameters are"
+            check_one(state, states[name], STATE_TOLERANCE)
+    return optimizer
+
+
+def check_one(value, expected: torch.Tensor, tolerance: float) -> None:
+    value = value.detach()
+    if hasattr(value, "full_tensor"):
+        value = value.full_tensor()
+    torch.testing.assert_close(value, expected, rtol=0, atol=tolerance)
+    first = value.clone()
+    dist.broadcast(first, 0)
+    assert torch.equal(first, value), "the ranks have come apart"
+
+
+def check_shares(rank: int) -> None:
     # Costs 6 * 6 * 18, 24 * 24 * 54, 24 * 24 * 24 twice, 5 * 5 * 24: the second as much as all the others.
-    assert optimizer.seen == STEPS * (1, 4)[rank]
+    assert check(Counting, shared=True, sharded=False).seen == STEPS * (1, 4)[rank]
+    assert check(Counting, shared=True, sharded=True).seen < STEPS * 5
+    assert check(Counting, shared=False, sharded=True).seen == STEPS * 5
 
 
 def check_more_ranks_than_matrices(rank: int) -> None:
@@ -76,28 +106,18 @@ def check_more_ranks_than_matrices(rank: int) -> None:
     assert optimizer.seen == (1, 0)[rank]
 
 
-def check_sharded(rank: int, shared: bool) -> None:
-    module = network()
-    fully_shard(module, mesh=dist.device_mesh.init_device_mesh("cpu", (2,)))
-    group = dist.group.WORLD if shared else None
-    optimizer = Counting(optim.split_parameters(module), 0.02, process_group=group)
-    train(module, optimizer, slice(4 * rank, 4 * rank + 4))
-    for p, expected in zip(module.parameters(), alone(), strict=True):
-        torch.testing.assert_close(p.full_tensor().detach(), expected, rtol=0, atol=TOLERANCE)
-        momentum = optimizer.state[p].get("momentum_buffer", p)
-        assert momentum.to_local().shape == p.to_local().shape
-    assert (optimizer.seen < STEPS * 5) == shared
-
-
 if __name__ == "__main__":
     warnings.simplefilter("error")
     torch.set_num_threads(1)
     rank = int(sys.argv[1])
     dist.init_process_group("gloo", init_method=f"file://{sys.argv[2]}", rank=rank, world_size=2)
-    check_replicated(rank)
+    check_shares(rank)
     check_more_ranks_than_matrices(rank)
-    check_sharded(rank, shared=False)
-    check_sharded(rank, shared=True)
+    for name, make in OPTIMIZERS.items():
+        print(name, flush=True)
+        for shared in (False, True):
+            for sharded in (False, True):
+                check(make, shared, sharded)
     dist.barrier()
     dist.destroy_process_group()
     os._exit(0)  # all is checked: a thread of gloo's now and then aborts an interpreter that shuts down

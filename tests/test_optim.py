@@ -1,27 +1,34 @@
 """Muon and its relatives: what a step is, what it leaves alone, and that torch's machinery works with it."""
 
 import copy
+import inspect
 import io
 import math
+import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any, ClassVar
 
 import pytest
 import torch
 from torch import nn
 from torch._dynamo.testing import CompileCounterWithBackend
+from toy_optimizers import MVR1, OPTIMIZERS, LossScaled, NorMuon
 
 from svdrot import optim
-from svdrot.optim import ROOT, MatrixView, MiMuon, Muon, MuonEq, clip_outliers, equilibrate, singular_gap
+from svdrot.optim import (
+    ROOT,
+    MatrixView,
+    MiMuon,
+    Muon,
+    MuonEq,
+    Stack,
+    clip_outliers,
+    equilibrate,
+    singular_gap,
+)
 from svdrot.schedules import KELLER_JORDAN, POLAR_EXPRESS, SCHEDULES
-
-OPTIMIZERS = {
-    "Muon": Muon,
-    "MuonEq": MuonEq,
-    "MiMuon": lambda params, lr=1e-3, **options: MiMuon(params, lr, tau=1e-3, **options),
-    "ROOT": ROOT,
-}
 
 # Distance of the default schedule from 1, 1.1e-5, times a step size of at most 2, plus rounding in float32.
 POLAR = 5e-5
@@ -31,6 +38,9 @@ ROUNDING = 3e-6
 # evaluate them come apart by this much in an entry of an orthogonal matrix; measured 0.008.
 HALF = 0.02
 
+# MiMuon's tau has a unit, MVR1 clips norms at 1, and descent is along the gradient itself.
+KNOW_SCALES = {"MiMuon", "MVR1", "Descent"}
+
 SHAPES = {"square": (12, 12), "tall": (40, 8), "wide": (8, 40), "row": (1, 9), "column": (9, 1)}
 
 
@@ -38,12 +48,16 @@ def gaussian(*shape: int, seed: int = 0) -> torch.Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
 
 
-def weights(*shapes: tuple[int, ...], dtype: torch.dtype = torch.float32) -> list[nn.Parameter]:
-    """Parameters with gradients."""
+def weights(*shapes: tuple[int, ...], dtype: torch.dtype = torch.float32) -> list[Any]:
+    """Parameters with gradients; Any, for checkers of types take a gradient for None."""
     params = [nn.Parameter(gaussian(*shape, seed=i).to(dtype)) for i, shape in enumerate(shapes)]
     for i, p in enumerate(params):
         p.grad = gaussian(*p.shape, seed=100 + i).to(dtype)
     return params
+
+
+def stack_of(optimizer: Muon) -> Stack:
+    return Stack(gaussian(1, 8, 8), gaussian(1, 8, 8), {}, optimizer.param_groups[0])
 
 
 def polar(matrix: torch.Tensor) -> torch.Tensor:
@@ -121,7 +135,7 @@ def test_state_of_the_muon_of_torch_goes_on_here():
 
 
 @pytest.mark.parametrize("scale", [1e-30, 1e-10, 1e10, 1e30])
-@pytest.mark.parametrize("name", ["Muon", "MuonEq", "ROOT"])
+@pytest.mark.parametrize("name", [name for name in OPTIMIZERS if name not in KNOW_SCALES])
 def test_scale_of_the_gradients_changes_nothing(name, scale):
     plain, scaled = weights((12, 12), (5, 9)), weights((12, 12), (5, 9))
     for p in scaled:
@@ -221,7 +235,7 @@ def test_products_have_the_dtype_that_is_asked_for():
     (p,) = weights((8, 8))
     for dtype, exact in ((torch.bfloat16, True), (None, False)):
         optimizer = Muon([p], dtype=dtype)
-        direction = optimizer.direction(gaussian(1, 8, 8), optimizer.param_groups[0])
+        direction = optimizer.direction(gaussian(1, 8, 8), stack_of(optimizer))
         assert direction.dtype == torch.float32
         assert torch.equal(direction.bfloat16().float(), direction) == exact
 
@@ -231,7 +245,7 @@ def test_momenta_are_divided_by_the_norm_that_is_asked_for(schatten):
     """As a schedule shows that does nothing."""
     (p,) = weights((8, 8))
     optimizer = Muon([p], schatten=schatten, schedule=((1.0, 0.0),))
-    direction = optimizer.direction(gaussian(1, 8, 8), optimizer.param_groups[0])
+    direction = optimizer.direction(gaussian(1, 8, 8), stack_of(optimizer))
     close(torch.linalg.vector_norm(torch.linalg.svdvals(direction[0]), schatten), torch.tensor(1.0), 1e-5)
 
 
@@ -250,21 +264,41 @@ def test_gradients_and_momenta_are_not_written(name, maximize, nesterov, dtype):
     for _ in range(2):
         optimizer.step()
     assert torch.equal(p.grad, gradient)
-    momentum = optimizer.state[p]["momentum_buffer"]
-    assert momentum.data_ptr() != p.grad.data_ptr()
-    # Halves are exact: 1/2, then 3/4 of the gradient, up to a bit in 8.
-    torch.testing.assert_close(momentum, (-0.75 if maximize else 0.75) * gradient, rtol=2**-7, atol=0)
+    for state in optimizer.state[p].values():
+        assert state.data_ptr() != p.grad.data_ptr() and state.dtype == dtype
+    if type(optimizer).momentum is Muon.momentum:
+        # Halves are exact: 1/2, then 3/4 of the gradient, up to a bit in 8.
+        momentum = optimizer.state[p]["momentum_buffer"]
+        torch.testing.assert_close(momentum, (-0.75 if maximize else 0.75) * gradient, rtol=2**-7, atol=0)
 
 
-def test_parameters_without_gradient_are_left():
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_parameters_without_gradient_are_left(name):
     params = weights((4, 4), (4, 4), (4,), (4,))
-    before = [p.detach().clone() for p in params]
     params[0].grad = params[2].grad = None
-    optimizer = Muon([{"params": params[:2]}, {"params": params[2:], "algorithm": "adamw"}], 0.1)
-    optimizer.step()
-    changed = [not torch.equal(p, b) for p, b in zip(params, before, strict=True)]
-    assert changed == [False, True, False, True]
+    optimizer = OPTIMIZERS[name]([{"params": params[:2]}, {"params": params[2:], "algorithm": "adamw"}], 0.1)
+
+    def stepped():
+        before = [(p.detach().clone(), copy.deepcopy(optimizer.state.get(p))) for p in params]
+        optimizer.step()
+        return [
+            not (torch.equal(p, old) and same_state(optimizer.state.get(p), state))
+            for p, (old, state) in zip(params, before, strict=True)
+        ]
+
+    assert stepped() == [False, True, False, True]
     assert params[0] not in optimizer.state and params[2] not in optimizer.state
+    for step in range(3):  # and if they had one before
+        for p in params:
+            p.grad = gaussian(*p.shape, seed=step)
+        optimizer.step()
+        params[1].grad = None
+        assert stepped() == [True, False, True, True]
+
+
+def same_state(a, b) -> bool:
+    a, b = a or {}, b or {}
+    return a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
 
 
 # Views.
@@ -288,17 +322,25 @@ def test_view_and_back(view, shape, viewed):
     assert torch.equal(view.restore(matrices, shape), stack)
 
 
+@pytest.mark.parametrize("name", OPTIMIZERS)
 @pytest.mark.parametrize("adjust_lr_fn", optim.STEP_SIZES)
 @pytest.mark.parametrize(("view", "shape", "viewed"), VIEWS.values(), ids=VIEWS)
-def test_step_of_a_view_is_that_of_its_matrices(view, shape, viewed, adjust_lr_fn):
+def test_step_of_a_view_is_that_of_its_matrices(view, shape, viewed, adjust_lr_fn, name):
     """The step size too, which several optimizers take from the shape of the parameter."""
-    (p,) = weights(shape)
-    parts = [nn.Parameter(x.clone()) for x in view.matrices(p.detach()[None])]
-    for part, gradient in zip(parts, view.matrices(p.grad[None]), strict=True):
-        part.grad = gradient.clone()
-    Muon([p], 0.1, view=view, adjust_lr_fn=adjust_lr_fn).step()
-    Muon(parts, 0.1, adjust_lr_fn=adjust_lr_fn).step()
-    close(view.matrices(p.detach()[None]), torch.stack([part.detach() for part in parts]), ROUNDING)
+    whole = weights(shape, shape)
+    parts = [nn.Parameter(x.clone()) for x in view.matrices(torch.stack([p.detach() for p in whole]))]
+    optimizer = OPTIMIZERS[name](whole, 0.1, view=view, adjust_lr_fn=adjust_lr_fn)
+    by_part = OPTIMIZERS[name](parts, 0.1, adjust_lr_fn=adjust_lr_fn)
+    for step in range(3):
+        for i, p in enumerate(whole):
+            p.grad = gaussian(*shape, seed=10 * step + i)
+        gradients = view.matrices(torch.stack([p.grad for p in whole]))
+        for part, gradient in zip(parts, gradients, strict=True):
+            part.grad = gradient.clone()
+        optimizer.step()
+        by_part.step()
+    found = view.matrices(torch.stack([p.detach() for p in whole]))
+    close(found, torch.stack([part.detach() for part in parts]), ROUNDING)
 
 
 def test_entries_of_a_view():
@@ -383,11 +425,14 @@ def test_split_parameters():
         (torch.zeros(4, 3), {"mode": "cr"}, ValueError, r"`mode`.*'rc'.*'cr'"),
         (torch.zeros(4, 3), {"tau": -1.0}, ValueError, r"`tau`.*-1"),
         (torch.zeros(4, 3), {"quantile": 0.0}, ValueError, r"`quantile`.*0"),
+        (torch.zeros(4, 3), {"beta2": 1.0}, ValueError, r"`beta2`.*1.0"),
     ],
 )
 def test_bad_groups_are_refused(param, options, error, words):
     good = [("b", weights((2, 2))[0])]
-    kind = {"mode": "MuonEq", "tau": "MiMuon", "quantile": "ROOT"}.get(next(iter(options), ""), "Muon")
+    kind = {"mode": "MuonEq", "tau": "MiMuon", "quantile": "ROOT", "beta2": "NorMuon"}.get(
+        next(iter(options), ""), "Muon"
+    )
     optimizer = OPTIMIZERS[kind](good, 0.1)
     group = {"params": [("a", nn.Parameter(param, requires_grad=param.is_floating_point()))]} | options
     with pytest.raises(error, match=words):
@@ -458,9 +503,10 @@ def test_state_of_another_model_is_refused():
         Muon(weights((2, 2))).load_state_dict(state)
 
 
-def test_copies_are_independent():
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_copies_are_independent(name):
     module = network()
-    optimizer = Muon(optim.split_parameters(module), 0.02)
+    optimizer = OPTIMIZERS[name](optim.split_parameters(module), 0.02)
     train(module, optimizer, range(2))
     again, copied = copy.deepcopy((module, optimizer))
     train(again, copied, range(2, 4))
@@ -500,13 +546,15 @@ def test_learning_rate_zero_changes_nothing():
     assert all(map(torch.equal, parameters(module), before))
 
 
-def test_closure_and_accumulated_gradients():
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_closure_and_accumulated_gradients(name):
     plain, closed = network(), network()
-    optimizer = Muon(optim.split_parameters(plain), 0.02)
-    (loss(plain, 0) + loss(plain, 1)).backward()
-    optimizer.step()
+    optimizer = OPTIMIZERS[name](optim.split_parameters(plain), 0.02)
+    total = loss(plain, 0) + loss(plain, 1)
+    total.backward()
+    optimizer.step(lambda: total)
 
-    other = Muon(optim.split_parameters(closed), 0.02)
+    other = OPTIMIZERS[name](optim.split_parameters(closed), 0.02)
 
     def closure():
         losses = [loss(closed, 0), loss(closed, 1)]
@@ -533,7 +581,8 @@ def test_gradient_scaler():
         scaler.update()
     assert all(map(torch.equal, parameters(plain), parameters(scaled)))  # powers of 2 are exact
 
-    next(scaled.parameters()).grad[0] = torch.inf
+    first = next(scaled.parameters())
+    first.grad = torch.full_like(first, torch.inf)
     scaler.scale(torch.zeros(()))
     scaler.step(optimizer)
     assert all(map(torch.equal, parameters(plain), parameters(scaled)))
@@ -619,13 +668,15 @@ def test_nan_makes_no_plausible_matrix(mode):
     assert equilibrate(x, mode).isnan().all()
 
 
-@pytest.mark.parametrize("make", [Muon, MuonEq, ROOT, lambda p: MiMuon(p, tau=1e-3)])
-def test_a_gradient_that_is_not_finite_spoils_its_parameter_alone(make):
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_a_gradient_that_is_not_finite_spoils_its_parameter_alone(name):
     good, bad = (torch.nn.Parameter(gaussian(6, 4).float()) for _ in range(2))
-    optimizer = make([good, bad])
+    optimizer = OPTIMIZERS[name]([good, bad])
     good.grad, bad.grad = gaussian(6, 4, seed=1).float(), torch.full((6, 4), torch.nan)
-    optimizer.step()
+    for _ in range(2):
+        optimizer.step()
     assert good.isfinite().all() and bad.isnan().all()
+    assert all(value.isfinite().all() for value in optimizer.state[good].values())
 
 
 @pytest.mark.parametrize("size", [(6, 4), (20, 20), (64, 64)], ids=str)
@@ -807,4 +858,186 @@ def test_gaps_of_too_few_singular_values_have_a_finite_gradient():
     for matrix in (torch.zeros(2, 3), torch.ones(3, 1), torch.ones(3, 3), torch.eye(3)):
         matrix = matrix.requires_grad_()
         singular_gap(matrix).backward()
-        assert matrix.grad.isfinite().all()
+        assert matrix.grad is not None and matrix.grad.isfinite().all()
+
+
+# Hooks, by toys that use public names only.
+
+
+@pytest.mark.parametrize("nesterov", [False, True])
+@pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
+def test_normuon_is_its_rule(shape, nesterov):
+    """As in zichongli5/NorMuon, one matrix at a time, with the exact polar factor."""
+    (p,) = weights(shape)
+    m, n = shape
+    lr, decay, beta, beta2 = 0.1, 0.3, 0.9, 0.8
+    optimizer = NorMuon([p], lr, beta2=beta2, weight_decay=decay, momentum=beta, nesterov=nesterov)
+    w, momentum, v = p.detach().clone(), torch.zeros(m, n), torch.zeros(m, 1)
+    for seed in range(4):
+        p.grad = gaussian(m, n, seed=seed) + 4 * torch.eye(m, n)
+        momentum = momentum + (1 - beta) * (p.grad - momentum)
+        o = polar(p.grad + beta * (momentum - p.grad) if nesterov else momentum)
+        size = o.norm()
+        v = v + (1 - beta2) * (o.square().mean(-1, keepdim=True) - v)
+        o = o / (v.sqrt() + 1e-10)
+        o = o * size / (o.norm() + 1e-10) * max(1, m / n) ** 0.5
+        w = (1 - lr * decay) * w - lr * o
+        optimizer.step()
+    close(p.detach(), w, POLAR)
+
+
+@pytest.mark.parametrize("gamma", [0.0, 0.5])
+def test_mvr1_is_its_rule(gamma):
+    """For each head of a weight; a `momentum` that is not elementwise gets matrices."""
+    (p,) = weights((12, 9))
+    lr, mu = 0.1, 0.6
+    optimizer = MVR1([p], lr, gamma=gamma, momentum=mu, weight_decay=0, view=optim.heads(3))
+    w = p.detach().clone().view(3, 4, 9)
+    momentum, last = torch.zeros(3, 4, 9), torch.zeros(3, 4, 9)
+    for seed in range(4):
+        p.grad = (gaussian(12, 9, seed=seed) + torch.eye(4, 9).repeat(3, 1)) * torch.tensor(0.2)
+        gradient = p.grad.clone().view(3, 4, 9)
+        for i in range(3):
+            c = gradient[i] + gamma * mu / (1 - mu) * (gradient[i] - last[i])
+            c = c / max(1, c.norm())
+            momentum[i] = mu * momentum[i] + (1 - mu) * c
+            w[i] -= lr * polar(momentum[i])
+        last = gradient
+        optimizer.step()
+    close(p.detach().view(3, 4, 9), w, POLAR)
+
+
+def test_the_loss_of_a_closure_reaches_the_hooks():
+    scaled, plain = weights((6, 4)), weights((6, 4))
+    start = scaled[0].detach().clone()
+    value = torch.tensor(4.0, requires_grad=True)
+    optimizer = LossScaled(scaled, 0.1, weight_decay=0)
+    assert optimizer.step(lambda: value) is value
+    Muon(plain, 0.1, weight_decay=0).step()
+    close(scaled[0].detach() - start, 2 * (plain[0].detach() - start), ROUNDING)
+    seen: list[torch.Tensor] = []
+    keeping = hooked(momentum=lambda self, stack: seen.append(stack.loss) or stack.gradient)
+    keeping(plain).step(lambda: value)
+    assert seen == [4] and not seen[0].requires_grad  # no hook keeps a graph
+
+
+@pytest.mark.parametrize("toy", [NorMuon, MVR1])
+def test_toys_are_short_and_use_public_names(toy):
+    source = inspect.getsource(toy)
+    assert source.count("\n") < 40
+    assert not re.search(r"\b_[a-z]", source.replace("__init__", ""))
+
+
+class Seen(Muon):
+    """Muon that keeps what its hooks get."""
+
+    momentum_state: ClassVar = Muon.momentum_state | {"row": optim.per_row, "column": optim.per_column}
+    direction_state: ClassVar = {"one": optim.per_matrix, "row": optim.per_row}
+
+    def momentum(self, stack):
+        self.first = stack
+        update = super().momentum(stack)
+        stack.state["row"] = stack.state["row"] + 1
+        stack.state["column"] += 2
+        return update
+
+    def direction(self, update, stack):
+        self.second, self.update = stack, update
+        _ = stack.gradient, stack.parameter
+        stack.state["one"] = stack.state["one"] + stack.state["row"].mean((1, 2), keepdim=True)
+        return super().direction(update, stack)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("maximize", [False, True])
+@pytest.mark.parametrize(("view", "shape", "viewed"), VIEWS.values(), ids=VIEWS)
+def test_hooks_get_all_matrices_of_a_shape(view, shape, viewed, maximize, dtype):
+    params, other = weights(shape, shape, shape, dtype=dtype), weights((2, 2), dtype=dtype)
+    params[1].grad = None
+    group = {"params": params, "view": view}
+    optimizer = Seen([{"params": other}, group], 0.1, maximize=maximize)
+    k, m, n = viewed
+    gradient = view.matrices(torch.stack([params[0].grad, params[2].grad])) * (-1 if maximize else 1)
+    parameter = view.matrices(torch.stack([params[0], params[2]]).detach())
+    optimizer.step(lambda: 3.0)
+    for stack in (optimizer.first, optimizer.second):
+        assert torch.equal(stack.gradient.to(dtype), gradient)
+        assert torch.equal(optimizer.second.parameter.to(dtype), parameter)
+        assert stack.loss == 3.0 and stack.group is optimizer.param_groups[1]
+    assert optimizer.update.shape == (2 * k, m, n)
+    assert optimizer.first.gradient.dtype == dtype and optimizer.second.gradient.dtype == torch.float32
+    assert all(value.dtype == torch.float32 for value in optimizer.second.state.values())
+
+    for p in (params[0], params[2]):
+        state = optimizer.state[p]
+        assert {*state} == {"momentum_buffer", "row", "column", "one"}
+        assert state["momentum_buffer"].shape == shape and state["momentum_buffer"].stride() == p.stride()
+        assert state["row"].eq(torch.ones(k, m, 1)).all() and state["one"].eq(torch.ones(k, 1, 1)).all()
+        assert state["column"].eq(torch.full((k, 1, n), 2.0)).all()
+        assert all(value.dtype == dtype for value in state.values())
+
+
+def test_states_of_portions_come_together():
+    """Stacks beyond the cache go to `direction` in parts."""
+    params = weights(*[(256, 256)] * 5)
+    optimizer = NorMuon(params, 0.1)
+    optimizer.step()
+    for p in params:
+        (alone,) = weights((256, 256))
+        alone.grad = p.grad
+        one = NorMuon([alone], 0.1)
+        one.step()
+        close(optimizer.state[p]["row_square"], one.state[alone]["row_square"], ROUNDING)
+        assert optimizer.state[p]["row_square"].min() > 0
+
+
+def test_state_of_muon_goes_on_in_a_relative():
+    ours, theirs = weights((6, 4)), weights((6, 4))
+    muon = Muon(theirs, 0.1, momentum=0.5)
+    muon.step()
+    optimizer = NorMuon(ours, 0.1)
+    optimizer.load_state_dict(muon.state_dict())
+    assert optimizer.param_groups[0]["beta2"] == 0.95
+    optimizer.step()
+    muon.step()
+    assert torch.equal(optimizer.state[ours[0]]["momentum_buffer"], muon.state[theirs[0]]["momentum_buffer"])
+    assert optimizer.state[ours[0]]["row_square"].shape == (1, 6, 1)
+
+
+def hooked(**members) -> type[Muon]:
+    return type("Hooked", (Muon,), members)
+
+
+def undeclared(self, stack):
+    stack.state["other"] = stack.gradient
+    return stack.gradient
+
+
+def broadcast(self, stack):
+    stack.state["momentum_buffer"] = stack.gradient[:, :1]
+    return stack.gradient
+
+
+@pytest.mark.parametrize(
+    ("members", "error", "message"),
+    [
+        ({"momentum": undeclared}, ValueError, r"`momentum` of Hooked must leave the states .*'other'"),
+        ({"momentum": broadcast}, ValueError, r"`momentum_buffer` its shape \(2, 6, 4\); got \(2, 1, 4\)"),
+        ({"momentum": lambda self, stack: stack.gradient.mT}, ValueError, r"`momentum`.*\(2, 6, 4\)"),
+        ({"direction": lambda self, update, stack: update.mT}, ValueError, r"`direction`.*\(2, 6, 4\)"),
+        (
+            {"direction": optim.update_only(lambda self, update, stack: stack.parameter)},
+            RuntimeError,
+            "`direction` is marked `update_only`",
+        ),
+        (
+            {"direction_state": {"a": lambda matrices, group: matrices[0]}},
+            ValueError,
+            r"The state `a` must .*\(1, 6, 4\).*got \(6, 4\)",
+        ),
+        ({"momentum_state": {"a": optim.per_row}}, ValueError, "`a` of an `elementwise` momentum"),
+    ],
+)
+def test_mistakes_in_hooks_are_told(members, error, message):
+    with pytest.raises(error, match=message):
+        hooked(**members)(weights((6, 4), (6, 4))).step()

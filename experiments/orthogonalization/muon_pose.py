@@ -49,7 +49,7 @@ from experiments.orthogonalization import _muon_pose_report as report
 from experiments.shared import alignment
 from experiments.shared.clouds import Clouds, Data, check_families
 from experiments.shared.settings import Amount, Count, Out, Seed, Settings, Share, Threads
-from svdrot.optim import ROOT, MiMuon, Muon, MuonEq, split_parameters
+from svdrot.optim import ROOT, MiMuon, Muon, MuonEq, Stack, split_parameters, update_only
 
 Rows = list[dict[str, Any]]
 
@@ -59,8 +59,9 @@ class CountedMiMuon(MiMuon):
 
     matrices = orthogonalized = 0
 
-    def direction(self, update: Tensor, group: dict[str, Any]) -> Tensor:
-        found = super().direction(update, group)
+    @update_only
+    def direction(self, update: Tensor, stack: Stack) -> Tensor:
+        found = super().direction(update, stack)
         self.matrices += len(found)
         self.orthogonalized += int((found != update).flatten(1).any(1).sum())
         return found

@@ -5,7 +5,7 @@
 
 import math
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 import torch.distributed as dist
@@ -19,10 +19,11 @@ from svdrot._precision import compute_dtype, no_autocast
 from svdrot.polar import check_steps, newton_schulz
 from svdrot.schedules import POLAR_EXPRESS, Schedule
 
-from ._tensors import gradient, grouped, local, owners, portions, shard, whole
+from ._tensors import Alike, alike, gradient, grouped, local, owners, portions, shard, whole
+from .hooks import Stack, StateMaker, elementwise, marked, per_entry, refused, update_only
 from .views import MatrixView, viewed
 
-# Over the learning rate, of a matrix of m rows and n columns; names of torch.optim.Muon. The first is from
+# Step sizes divided by the learning rate, for an m x n matrix. Keys as in torch.optim.Muon. The first is from
 # Jordan et al.; the second, of Liu et al., "Muon is Scalable for LLM Training", arXiv 2502.16982, gives the
 # root mean square of AdamW's updates, so that learning rates and weight decays found for AdamW apply.
 STEP_SIZES: dict[str, Callable[[int, int], float]] = {
@@ -39,8 +40,10 @@ NOT_STATE = ("view", "schedule", "process_group")
 
 
 class Muon(Optimizer):
-    r"""Momentum of each matrix, replaced by its polar factor: $W \leftarrow (1 - \eta\lambda) W - \eta\, s\,
-    \mathrm{polar}(M)$ with $M \leftarrow \mu M + (1 - \mu) G$ and a step size $s$ of the shape.
+    r"""Steps each matrix along the polar factor of its momentum, and what is not a matrix by AdamW.
+
+    That is $W \leftarrow (1 - \eta\lambda) W - \eta\, s\, \mathrm{polar}(M)$ with
+    $M \leftarrow \mu M + (1 - \mu) G$ and a step size $s$ of the shape.
 
     With `schedule=KELLER_JORDAN, dtype=torch.bfloat16` it is torch.optim.Muon up to rounding, and loads its
     state dicts. All options can be set per parameter group, and all parameters of one shape in a group are
@@ -72,9 +75,21 @@ class Muon(Optimizer):
         process_group: of ranks that hold the same parameters with the same gradients, as
             DistributedDataParallel does: each computes its share of the directions, and all gather the rest.
             Without it every rank computes all.
+        extra: for relatives: options that they add, and their defaults. A group may set others.
 
     DTensors (`fully_shard`, `distribute_tensor`) are gathered, and each rank keeps its shard of the direction
     and of the momentum. Flattened shards are vectors, and refused.
+
+    Relatives override `momentum`, `direction` and `check_options`, and declare what they remember of a
+    parameter in `momentum_state` and `direction_state`: names, with `per_entry`, `per_row`, `per_column`,
+    `per_matrix` or another `StateMaker`. Each hook sees its own; a name in both is one state that both see.
+    States are made when a parameter has its first gradient, and kept in `state[p]` under their names, in the
+    dtype of the parameter: in its shape, and sharded as it is, if they have an entry for each of its own,
+    else as they are, and in full on each rank.
+
+    `momentum` runs on every rank. With `process_group`, `direction` runs on one rank for each matrix, and the
+    others get its states with its result. So all ranks hold equal states after a step, if what a `momentum`
+    reads, such as the loss, is equal; without `process_group` the same must hold for `direction`.
 
     Raises:
         ValueError: if an option is out of range, or a parameter or its gradient is not what its group's
@@ -84,7 +99,18 @@ class Muon(Optimizer):
     Source:
         Jordan et al., "Muon: An optimizer for hidden layers in neural networks" (2024),
         https://kellerjordan.github.io/posts/muon/.
+
+    Example:
+        >>> import torch
+        >>> from svdrot.optim import Muon, split_parameters
+        >>> network = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.Tanh(), torch.nn.Linear(8, 2))
+        >>> optimizer = Muon(split_parameters(network, adamw=[network[-1]]), lr=0.02)
+        >>> network(torch.ones(3, 4)).square().mean().backward()
+        >>> optimizer.step()
     """
+
+    momentum_state: ClassVar[dict[str, StateMaker]] = {"momentum_buffer": per_entry}
+    direction_state: ClassVar[dict[str, StateMaker]] = {}
 
     def __init__(
         self,
@@ -101,7 +127,7 @@ class Muon(Optimizer):
         view: MatrixView | None = None,
         maximize: bool = False,
         process_group: "dist.ProcessGroup | None" = None,  # a name that torch may be built without
-        _own: dict[str, Any] | None = None,  # options of a subclass
+        extra: dict[str, Any] | None = None,
     ):
         defaults = {
             "lr": lr,
@@ -117,26 +143,103 @@ class Muon(Optimizer):
             "process_group": process_group,
             "algorithm": "muon",
         }
-        super().__init__(params, defaults | (_own or {}))
+        super().__init__(params, defaults | (extra or {}))
 
-    def direction(self, update: Tensor, group: dict[str, Any]) -> Tensor:
-        """What a step subtracts, over the learning rate, for momenta (B, m, n) in float32 or float64.
+    @elementwise
+    def momentum(self, stack: Stack) -> Tensor:
+        r"""Gives the updates that `direction` gets, and moves the momenta on: the first hook for relatives.
 
-        The hook for other optimizers. Matrices come in any company, so each must be treated on its own.
+        Muon's is $M \leftarrow \mu M + (1 - \mu) G$, which is also the update without Nesterov's momentum.
+
+        Args:
+            stack: B matrices of one shape (m, n); here, as the hook is `elementwise`, parameters or shards.
+                Its states are those of `momentum_state`.
+
+        Returns:
+            Updates, of the shape and dtype of `stack.gradient`.
+
+        Example:
+            >>> from svdrot.optim import Muon
+            >>> class SignMomentum(Muon):
+            ...     def momentum(self, stack):
+            ...         return super().momentum(stack).sign()
+        """
+        gradient, mu = stack.gradient, stack.group["momentum"]
+        momenta = stack.state["momentum_buffer"].lerp_(gradient, 1 - mu)
+        return gradient.lerp(momenta, mu) if stack.group["nesterov"] else momenta
+
+    @update_only
+    def direction(self, update: Tensor, stack: Stack) -> Tensor:
+        """Gives what a step subtracts, divided by the learning rate: the second hook for relatives.
+
+        Matrices come in any company, so each must be treated on its own. Muon's are the polar factors times a
+        step size of `STEP_SIZES`.
+
+        Args:
+            update: shape (B, m, n), float32 or float64; the matrices may be some of those of a shape.
+            stack: the same B matrices. Its states are those of `direction_state`.
+
+        Returns:
+            Directions, shape (B, m, n).
+
+        Example:
+            >>> from svdrot.optim import Muon
+            >>> class Cautious(Muon):  # only where the gradient agrees
+            ...     def direction(self, update, stack):
+            ...         return super().direction(update, stack) * (update.sign() == stack.gradient.sign())
         """
         m, n = update.shape[-2:]
+        group = stack.group
         schedule = group["schedule"]
         if isinstance(schedule, dict):
             schedule = schedule[m, n]
         factor = newton_schulz(update, schedule, dtype=group["dtype"], schatten=group["schatten"])
         return STEP_SIZES[group["adjust_lr_fn"] or "original"](m, n) * factor
 
+    def check_options(self, group: dict[str, Any]) -> None:
+        """Raises an error if options that a relative added are out of range; Muon's own are checked before.
+
+        Args:
+            group: a parameter group as it is added, of any algorithm.
+
+        Raises:
+            ValueError: if an option is out of range. The group is then not added.
+
+        Example:
+            >>> from svdrot.optim import Muon
+            >>> class Damped(Muon):
+            ...     def check_options(self, group):
+            ...         if not group["damping"] > 0:
+            ...             raise ValueError(f"`damping` must be positive; got {group['damping']}.")
+        """
+
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
+        """Steps all parameters that have a gradient.
+
+        Args:
+            closure: a function that computes gradients and returns the loss, called once before the step.
+
+        Returns:
+            What the closure returned, or None.
+
+        Raises:
+            ValueError: if a gradient is sparse, or a hook of a relative does not give what it must.
+
+        Example:
+            >>> import torch
+            >>> p = torch.nn.Parameter(torch.zeros(2, 2))
+            >>> p.grad = torch.eye(2)
+            >>> Muon([p], lr=1.0).step()
+            >>> p.detach().round(decimals=3) + 0
+            tensor([[-1.,  0.],
+                    [ 0., -1.]])
+        """
         loss = None
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
+        seen = loss.detach() if isinstance(loss, Tensor) else loss
         for group in self.param_groups:
             for i, p in enumerate(group["params"]):
                 if p.grad is not None and p.grad.layout != torch.strided:
@@ -144,14 +247,30 @@ class Muon(Optimizer):
             params = [p for p in group["params"] if p.grad is not None]
             if params:
                 with no_autocast(params[0]):
-                    ALGORITHMS[group["algorithm"]](self, params, group)
+                    ALGORITHMS[group["algorithm"]](self, params, group, seen)
         return loss
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """Adds a parameter group and checks it, as the constructor does for the first ones.
+
+        Args:
+            param_group: "params", and options that differ from the defaults.
+
+        Raises:
+            ValueError: as the constructor. The group is then not added.
+            TypeError: as the constructor.
+
+        Example:
+            >>> import torch
+            >>> optimizer = Muon([torch.nn.Parameter(torch.zeros(2, 2))])
+            >>> bias = torch.nn.Parameter(torch.zeros(2))
+            >>> optimizer.add_param_group({"params": [bias], "algorithm": "adamw"})
+        """
         super().add_param_group(param_group)
         group = self.param_groups[-1]
         try:
             self._check_group(group)
+            self.check_options(group)
         except Exception:
             self.param_groups.pop()
             raise
@@ -189,7 +308,18 @@ class Muon(Optimizer):
             check_steps(schedule, group["schatten"])
 
     def state_dict(self) -> dict[str, Any]:
-        """As of any optimizer, without `view`, `schedule` and `process_group`: these stay as constructed."""
+        """Gives the state as that of any optimizer, without `view`, `schedule` and `process_group`.
+
+        These describe the model and the machine, and stay as constructed.
+
+        Returns:
+            "state" and "param_groups", for `load_state_dict`.
+
+        Example:
+            >>> import torch
+            >>> "view" in Muon([torch.nn.Parameter(torch.zeros(2, 2))]).state_dict()["param_groups"][0]
+            False
+        """
         state = super().state_dict()
         for group in state["param_groups"]:
             for option in NOT_STATE:
@@ -197,6 +327,23 @@ class Muon(Optimizer):
         return state
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Takes up the state of an optimizer of the same parameters, which may be a torch.optim.Muon.
+
+        Options and states that it does not have stay as they are here.
+
+        Args:
+            state_dict: what `state_dict` gave.
+
+        Raises:
+            ValueError: if the groups are of other sizes.
+
+        Example:
+            >>> import torch
+            >>> first, second = (Muon([torch.nn.Parameter(torch.zeros(2, 2))], lr) for lr in (0.1, 0.2))
+            >>> second.load_state_dict(first.state_dict())
+            >>> second.param_groups[0]["lr"]
+            0.1
+        """
         own = [dict(group) for group in self.param_groups]
         super().load_state_dict(state_dict)
         for group, before in zip(self.param_groups, own, strict=True):
@@ -204,67 +351,163 @@ class Muon(Optimizer):
                 if option in NOT_STATE or option not in group:
                     group[option] = before[option]
 
-    def _muon_step(self, params: list[Tensor], group: dict[str, Any]) -> None:
-        gradients = [local(gradient(p)) for p in params]
-        if group["maximize"]:
-            gradients = torch._foreach_neg(gradients)
-        for p in params:
-            if "momentum_buffer" not in self.state[p]:
-                self.state[p]["momentum_buffer"] = torch.zeros_like(p)
-        momenta = [local(self.state[p]["momentum_buffer"]) for p in params]
-        mu = group["momentum"]
-        torch._foreach_lerp_(momenta, gradients, 1 - mu)
-        updates = torch._foreach_lerp(gradients, momenta, mu) if group["nesterov"] else momenta
-        directions = self._directions(params, updates, group)
-
-        weights = [local(p) for p in params]
-        torch._foreach_mul_(weights, 1 - group["lr"] * group["weight_decay"])
+    def _muon_step(self, params: list[Tensor], group: dict[str, Any], loss: Any) -> None:
+        stacks = alike(params, group["view"] or MatrixView())
+        updates = [self._update(same, group, loss) for same in stacks]
+        directions = self._directions(stacks, updates, group, loss)
+        # A product for each stack, not each parameter. In place, as it rounds half precision otherwise.
         torch._foreach_mul_(directions, -group["lr"])
-        torch._foreach_add_(weights, directions)
+        steps = [x for same, found in zip(stacks, directions, strict=True) for x in same.restore(found)]
+
+        weights = [local(p) for same in stacks for p in same.params]
+        torch._foreach_mul_(weights, 1 - group["lr"] * group["weight_decay"])
+        torch._foreach_add_(weights, steps)
+
+    def _update(self, same: Alike, group: dict[str, Any], loss: Any) -> Tensor:
+        """Runs `momentum` for alike parameters, and gives the updates as matrices (B, m, n)."""
+        each = marked(self.momentum, elementwise)
+        arrange = torch.stack if each else same.gather
+        state = self._read_state(same, self.momentum_state, group, each)
+        gradient = arrange(_gradients(same, group))
+        stack = Stack(gradient, lambda: arrange([local(p) for p in same.params]), dict(state), group, loss)
+        update = self.momentum(stack)
+        self._check_result("momentum", update, gradient.shape)
+        self._check_state("momentum", stack.state, state)
+        self._write_state(same, stack.state, each)
+        return same.matrices(update) if each else update
 
     def _directions(
-        self, params: Sequence[Tensor], updates: Sequence[Tensor], group: dict[str, Any]
+        self, stacks: Sequence[Alike], updates: Sequence[Tensor], group: dict[str, Any], loss: Any
     ) -> list[Tensor]:
-        """For the local updates of parameters, the local directions, in memory of their own."""
-        view = group["view"] or MatrixView()
-        alike = grouped([(p.shape, p.dtype, p.device) for p in params])
-        stacks = [view.matrices(torch.stack([whole(updates[i], params[i]) for i in same])) for same in alike]
-        found = self._shared(stacks, group) if group["process_group"] else self._alone(stacks, group)
-        directions = list(updates)
-        for same, matrices in zip(alike, found, strict=True):
-            restored = view.restore(matrices, params[same[0]].shape)
-            for i, direction in zip(same, restored.unbind(), strict=True):
-                directions[i] = shard(direction, params[i])
-        return directions
-
-    def _alone(self, stacks: Sequence[Tensor], group: dict[str, Any]) -> list[Tensor]:
-        """For momenta (B, m, n) the directions."""
-        found = []
-        for x in stacks:
-            parts = [self.direction(part.to(compute_dtype(x)), group) for part in portions(x)]
-            found.append(torch.cat(parts).to(x.dtype) if parts else x)
+        """Runs `direction` for updates (B, m, n), and gives the directions in memory of their own."""
+        narrow = marked(self.direction, update_only)
+        whole = []
+        for same in stacks:
+            state = self._read_state(same, self.direction_state, group)
+            gradient, parameter = (refused, refused) if narrow else _readers(same, group)
+            whole.append(Stack(gradient, parameter, state, group, loss))
+        if not group["process_group"]:
+            found = [self._in_portions(x, stack) for x, stack in zip(updates, whole, strict=True)]
+        else:
+            for same, stack in zip(stacks, whole, strict=True):
+                if same.is_sharded() and not narrow:  # All ranks must gather, also those without a matrix.
+                    _ = stack.gradient, stack.parameter
+            found = self._shared(updates, whole, group["process_group"])
+        for same, stack in zip(stacks, whole, strict=True):
+            self._write_state(same, stack.state)
         return found
 
-    def _shared(self, stacks: Sequence[Tensor], group: dict[str, Any]) -> list[Tensor]:
-        """The same, each rank of the process group for its own matrices; a message for each dtype."""
-        ranks = group["process_group"]
+    def _in_portions(self, update: Tensor, stack: Stack) -> Tensor:
+        """Gives the directions of a stack, and writes on its states."""
+        dtype, found = compute_dtype(update), []
+        for rows in portions(update):
+            part = stack.select(rows, dtype)
+            before = dict(part.state)
+            x = update[rows].to(dtype)
+            found.append(self.direction(x, part))
+            self._check_result("direction", found[-1], x.shape)
+            self._check_state("direction", part.state, before)
+            for name, value in part.state.items():
+                kept = stack.state[name][rows]
+                if value is not before[name] or value.dtype != kept.dtype:  # else it is on the same memory
+                    kept.copy_(value)
+        return torch.cat(found).to(update.dtype) if found else update
+
+    def _shared(self, updates: Sequence[Tensor], stacks: Sequence[Stack], ranks: Any) -> list[Tensor]:
+        """Does the same, each rank for its own matrices, and sends directions and states to all.
+
+        That is a message for each dtype.
+        """
         rank, size = dist.get_rank(ranks), dist.get_world_size(ranks)
-        costs = [x[0].numel() * min(x.shape[1:]) for x in stacks for _ in x]
-        owner = [o.tolist() for o in torch.tensor(owners(costs, size)).split([len(x) for x in stacks])]
+        costs = [x[0].numel() * min(x.shape[1:]) for x in updates for _ in x]
+        owner = [o.tolist() for o in torch.tensor(owners(costs, size)).split([len(x) for x in updates])]
         own = [[[i for i, o in enumerate(os) if o == r] for os in owner] for r in range(size)]
-        found = [torch.empty_like(x) for x in stacks]
-        for alike in grouped([(x.dtype, x.device) for x in stacks]):
-            sizes = [[len(own[r][s]) * stacks[s].shape[1:].numel() for s in alike] for r in range(size)]
-            mine = self._alone([stacks[s][own[rank][s]] for s in alike], group)
-            sent = torch.cat([x.flatten() for x in mine])
+        found = [torch.empty_like(x) for x in updates]
+        pieces: list[tuple[int, Tensor, Tensor]] = []  # of which stack, of all ranks, of this rank
+        for s, (x, stack) in enumerate(zip(updates, stacks, strict=True)):
+            mine = stack.select(own[rank][s], x.dtype)
+            pieces.append((s, found[s], self._in_portions(x[own[rank][s]], mine)))
+            pieces.extend((s, stack.state[name], value) for name, value in mine.state.items())
+        for same in grouped([(x.dtype, x.device) for _, x, _ in pieces]):
+            some = [pieces[i] for i in same]
+            sizes = [[len(own[r][s]) * x.shape[1:].numel() for s, x, _ in some] for r in range(size)]
+            sent = torch.cat([x.flatten() for _, _, x in some])
             received = sent.new_empty(size, max(map(sum, sizes)))
             dist.all_gather([*received], pad(sent, (0, received.shape[1] - len(sent))), group=ranks)
             for r, row in enumerate(received):
-                for s, part in zip(alike, row[: sum(sizes[r])].split(sizes[r]), strict=True):
-                    found[s][own[r][s]] = part.view(-1, *stacks[s].shape[1:])
+                for (s, x, _), part in zip(some, row[: sum(sizes[r])].split(sizes[r]), strict=True):
+                    x[own[r][s]] = part.view(-1, *x.shape[1:])
         return found
 
-    def _adamw_step(self, params: list[Tensor], group: dict[str, Any]) -> None:
+    def _read_state(
+        self, same: Alike, makers: dict[str, StateMaker], group: dict[str, Any], each: bool = False
+    ) -> dict[str, Tensor]:
+        """Stacks what is kept for the parameters, and makes what is not kept yet."""
+        found = {}
+        for name, make in makers.items():
+            for p in same.params:
+                if name not in self.state[p]:
+                    self.state[p][name] = self._first_state(name, make, p, same.view, group)
+            kept = [local(self.state[p][name]) for p in same.params]
+            if self._is_like_parameter(name, same):
+                found[name] = torch.stack(kept) if each else same.gather(kept)
+            elif each:
+                raise ValueError(f"The state `{name}` of an `elementwise` momentum must be `per_entry`.")
+            else:
+                found[name] = torch.cat(kept)
+        return found
+
+    def _write_state(self, same: Alike, state: dict[str, Tensor], each: bool = False) -> None:
+        for name, value in state.items():
+            if each:
+                parts = value.unbind()
+            elif self._is_like_parameter(name, same):
+                parts = same.restore(value)
+            else:
+                parts = value.split(len(value) // len(same.params))
+            torch._foreach_copy_([local(self.state[p][name]) for p in same.params], parts)
+
+    def _is_like_parameter(self, name: str, same: Alike) -> bool:
+        return self.state[same.params[0]][name].shape == same.params[0].shape
+
+    def _first_state(
+        self, name: str, make: StateMaker, p: Tensor, view: MatrixView, group: dict[str, Any]
+    ) -> Tensor:
+        """Makes the state that is kept for a parameter: in its shape, and sharded as it is, if per entry."""
+        matrices = view.matrices(whole(local(p), p)[None])
+        first = make(matrices, group)
+        if first.shape == matrices.shape:
+            kept = torch.empty_like(p)  # also its strides
+            local(kept).copy_(shard(view.restore(first, p.shape)[0], p))
+            return kept
+        # What has the shape of the parameter is read as matrices, so nothing else may have it.
+        if first.shape[:1] != matrices.shape[:1] or first.shape == p.shape:
+            raise ValueError(
+                f"The state `{name}` must have one entry on its first axis for each of the matrices"
+                f" {tuple(matrices.shape)} of a parameter; got {tuple(first.shape)}."
+            )
+        return first.to(matrices.dtype, copy=True)
+
+    def _check_result(self, hook: str, found: Tensor, shape: torch.Size) -> None:
+        if found.shape != shape:
+            raise ValueError(
+                f"`{hook}` of {type(self).__name__} must give shape {tuple(shape)}; got {tuple(found.shape)}."
+            )
+
+    def _check_state(self, hook: str, state: dict[str, Tensor], before: dict[str, Tensor]) -> None:
+        if state.keys() != before.keys():
+            raise ValueError(
+                f"`{hook}` of {type(self).__name__} must leave the states {[*before]}; got {[*state]}."
+                f" Declare others in `{hook}_state`."
+            )
+        for name, value in state.items():
+            if value.shape != before[name].shape:
+                raise ValueError(
+                    f"`{hook}` of {type(self).__name__} must leave `{name}` its shape"
+                    f" {tuple(before[name].shape)}; got {tuple(value.shape)}."
+                )
+
+    def _adamw_step(self, params: list[Tensor], group: dict[str, Any], loss: Any) -> None:
         for p in params:
             if "step" not in self.state[p]:
                 self.state[p]["step"] = torch.tensor(0.0)
@@ -287,7 +530,21 @@ class Muon(Optimizer):
         )
 
 
+# What steps a group, by its option "algorithm".
 ALGORITHMS = {"muon": Muon._muon_step, "adamw": Muon._adamw_step}
+
+
+def _gradients(same: Alike, group: dict[str, Any]) -> list[Tensor]:
+    gradients = [local(gradient(p)) for p in same.params]
+    return [*torch._foreach_neg(gradients)] if group["maximize"] else gradients
+
+
+def _readers(same: Alike, group: dict[str, Any]) -> tuple[Callable[[], Tensor], Callable[[], Tensor]]:
+    """Functions that gather gradients and parameters as matrices; most directions read neither."""
+    return (
+        lambda: same.gather(_gradients(same, group)),
+        lambda: same.gather([local(p) for p in same.params]),
+    )
 
 
 def _name(group: dict[str, Any], index: int) -> str:

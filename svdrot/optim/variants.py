@@ -12,11 +12,12 @@ from svdrot._checks import check_matrix
 from svdrot._precision import compute_dtype
 from svdrot.schedules import Schedule, newton_schulz_schedule
 
+from .hooks import Stack, update_only
 from .muon import Muon
 
 
 class MuonEq(Muon):
-    r"""Muon of momenta whose rows, columns, or both are `equilibrate`d first.
+    r"""Steps as Muon does, with momenta whose rows, columns, or both are `equilibrate`d first.
 
     That makes them better conditioned, and another direction: it is not the polar factor of the momentum. The
     authors keep the momentum $\sum \mu^k G$ and orthogonalize $G + \mu M$; Muon's, which is kept here, is
@@ -26,30 +27,34 @@ class MuonEq(Muon):
         mode: "r" (the authors' default), "c" or "rc".
         options: of `Muon`. The step size is theirs, 0.2 sqrt(max(m, n)).
 
+    Raises:
+        ValueError: if `mode` is not one of the three; else as `Muon`.
+        TypeError: as `Muon`.
+
     Source: "MuonEq", arXiv 2603.28254.
+
+    Example:
+        >>> import torch
+        >>> MuonEq([torch.nn.Parameter(torch.zeros(4, 3))], mode="rc").param_groups[0]["mode"]
+        'rc'
     """
 
-    def __init__(
-        self,
-        params: Iterable[Any],
-        lr: float | Tensor = 1e-3,
-        *,
-        mode: str = "r",
-        adjust_lr_fn: str | None = "match_rms_adamw",
-        **options: Any,
-    ):
-        super().__init__(params, lr, adjust_lr_fn=adjust_lr_fn, _own={"mode": mode}, **options)
+    def __init__(self, params: Iterable[Any], lr: float | Tensor = 1e-3, *, mode: str = "r", **options: Any):
+        options.setdefault("adjust_lr_fn", "match_rms_adamw")
+        super().__init__(params, lr, extra={"mode": mode}, **options)
 
-    def _check_group(self, group: dict[str, Any]) -> None:
-        super()._check_group(group)
+    def check_options(self, group: dict[str, Any]) -> None:
+        """Raises a ValueError if `mode` is unknown."""
         _check_mode(group["mode"])
 
-    def direction(self, update: Tensor, group: dict[str, Any]) -> Tensor:
-        return super().direction(equilibrate(update, group["mode"]), group)
+    @update_only
+    def direction(self, update: Tensor, stack: Stack) -> Tensor:
+        """Gives Muon's direction of the equilibrated update."""
+        return super().direction(equilibrate(update, stack.group["mode"]), stack)
 
 
 class MiMuon(Muon):
-    r"""Muon where the singular values of a momentum are `tau` or more apart, momentum descent elsewhere.
+    r"""Steps as Muon where singular values of a momentum are `tau` or more apart, else along the momentum.
 
     The momentum step has no step size but the learning rate. For `tau=0` this is Muon, for infinity gradient
     descent with momentum. The authors' beta multiplies the new gradient: `momentum` is 1 - beta.
@@ -61,7 +66,16 @@ class MiMuon(Muon):
         relative: whether `tau` is in units of the largest singular value instead.
         options: of `Muon`. No Nesterov momentum unless asked for.
 
+    Raises:
+        ValueError: if `tau` is negative or NaN; else as `Muon`.
+        TypeError: as `Muon`.
+
     Source: Huang, Luo, Chen, "MiMuon", arXiv 2605.19619.
+
+    Example:
+        >>> import torch
+        >>> MiMuon([torch.nn.Parameter(torch.zeros(4, 3))], tau=1e-4).param_groups[0]["nesterov"]
+        False
     """
 
     def __init__(
@@ -71,23 +85,40 @@ class MiMuon(Muon):
         *,
         tau: float,
         relative: bool = False,
-        nesterov: bool = False,
         **options: Any,
     ):
-        super().__init__(params, lr, nesterov=nesterov, _own={"tau": tau, "relative": relative}, **options)
+        options.setdefault("nesterov", False)
+        super().__init__(params, lr, extra={"tau": tau, "relative": relative}, **options)
 
-    def _check_group(self, group: dict[str, Any]) -> None:
-        super()._check_group(group)
+    def check_options(self, group: dict[str, Any]) -> None:
+        """Raises a ValueError if `tau` is negative or NaN."""
         if not group["tau"] >= 0:
             raise ValueError(f"`tau` must not be negative; got {group['tau']}.")
 
-    def direction(self, update: Tensor, group: dict[str, Any]) -> Tensor:
-        wide = singular_gap(update, group["relative"]) >= group["tau"]
-        return torch.where(wide[:, None, None], super().direction(update, group), update)
+    @update_only
+    def direction(self, update: Tensor, stack: Stack) -> Tensor:
+        """Gives Muon's direction where the gap is wide, and the update elsewhere."""
+        wide = singular_gap(update, stack.group["relative"]) >= stack.group["tau"]
+        return torch.where(wide[:, None, None], super().direction(update, stack), update)
 
 
 def shape_schedule(rows: int, columns: int) -> Schedule:
-    """A convergent schedule for the singular values that matrices of this shape have, if random."""
+    """Generates a convergent schedule for the singular values that matrices of this shape have, if random.
+
+    Args:
+        rows: m, at least 1.
+        columns: n, at least 1.
+
+    Returns:
+        A schedule for `newton_schulz`; the further from square, the fewer steps.
+
+    Raises:
+        ValueError: if `rows` or `columns` is less than 1.
+
+    Example:
+        >>> len(shape_schedule(8, 512)) < len(shape_schedule(8, 8))
+        True
+    """
     if not (rows >= 1 and columns >= 1):
         raise ValueError(f"`rows` and `columns` must be at least 1; got {rows} and {columns}.")
     longer, shorter = max(rows, columns), min(rows, columns)
@@ -95,7 +126,7 @@ def shape_schedule(rows: int, columns: int) -> Schedule:
 
 
 class ROOT(Muon):
-    """Muon of momenta whose outliers are clipped, with a schedule for each shape.
+    """Steps as Muon does, with momenta whose outliers are clipped, and with a schedule for each shape.
 
     In place of the authors' table of four shapes, schedules are generated, by `shape_schedule`.
 
@@ -103,7 +134,16 @@ class ROOT(Muon):
         quantile: see `clip_outliers`, also for what the authors' 0.9 costs without outliers; 1 clips nothing.
         options: of `Muon`. The step size is theirs, 0.2 sqrt(max(m, n)).
 
+    Raises:
+        ValueError: if `quantile` is not in (0, 1]; else as `Muon`.
+        TypeError: as `Muon`.
+
     Source: "ROOT", arXiv 2511.20626.
+
+    Example:
+        >>> import torch
+        >>> ROOT([torch.nn.Parameter(torch.zeros(4, 3))], quantile=0.99).param_groups[0]["schatten"]
+        8
     """
 
     def __init__(
@@ -114,33 +154,30 @@ class ROOT(Muon):
         quantile: float = 0.9,
         schedule: Schedule | Callable[[int, int], Schedule] = shape_schedule,
         schatten: int = 8,
-        adjust_lr_fn: str | None = "match_rms_adamw",
         **options: Any,
     ):
-        super().__init__(
-            params,
-            lr,
-            schedule=schedule,
-            schatten=schatten,
-            adjust_lr_fn=adjust_lr_fn,
-            _own={"quantile": quantile},
-            **options,
-        )
+        options.setdefault("adjust_lr_fn", "match_rms_adamw")
+        options |= {"schedule": schedule, "schatten": schatten}
+        super().__init__(params, lr, extra={"quantile": quantile}, **options)
 
-    def _check_group(self, group: dict[str, Any]) -> None:
-        super()._check_group(group)
+    def check_options(self, group: dict[str, Any]) -> None:
+        """Raises a ValueError if `quantile` is out of range."""
         _check_quantile(group["quantile"])
 
-    def direction(self, update: Tensor, group: dict[str, Any]) -> Tensor:
-        return super().direction(clip_outliers(update, group["quantile"]), group)
+    @update_only
+    def direction(self, update: Tensor, stack: Stack) -> Tensor:
+        """Gives Muon's direction of the clipped update."""
+        return super().direction(clip_outliers(update, stack.group["quantile"]), stack)
 
 
 EQUILIBRATED = {"r": (-1,), "c": (-2,), "rc": (-1, -2)}  # axes of the sums of squares
 
 
 def equilibrate(matrix: Tensor, mode: str, eps: float = 1e-8) -> Tensor:
-    r"""$r_i^{-1/2} x_{ij}$, $x_{ij} c_j^{-1/2}$ or $r_i^{-1/2} x_{ij} c_j^{-1/2}$ for the sums r and c of the
-    squares in a row and in a column of $x$.
+    r"""Scales the rows of a matrix to norm 1, or its columns, or both by half.
+
+    That is $r_i^{-1/2} x_{ij}$, $x_{ij} c_j^{-1/2}$ or $r_i^{-1/2} x_{ij} c_j^{-1/2}$ for the sums r and c of
+    the squares in a row and in a column of $x$.
 
     Args:
         matrix: shape (..., m, n), any scale.
@@ -156,6 +193,12 @@ def equilibrate(matrix: Tensor, mode: str, eps: float = 1e-8) -> Tensor:
         TypeError: if `matrix` is not floating point.
 
     Source: "MuonEq", arXiv 2603.28254.
+
+    Example:
+        >>> import torch
+        >>> equilibrate(torch.tensor([[3.0, 4.0], [0.0, 0.0]]), "r", eps=0)
+        tensor([[0.6000, 0.8000],
+                [0.0000, 0.0000]])
     """
     check_matrix("matrix", matrix)
     _check_mode(mode)
@@ -174,7 +217,7 @@ def _check_mode(mode: str) -> None:
 
 
 def clip_outliers(matrix: Tensor, quantile: float) -> Tensor:
-    """A matrix with its entries clamped to [-q, q], q the quantile of their absolute values.
+    """Clamps the entries of a matrix to [-q, q], q the quantile of their absolute values.
 
     It pays where some entries are wrong by much, and costs where none is. Cosines of the polar factor with
     that of the clean matrix, 128x256 of rank 8 and noise, of which a part of the entries is hit:
@@ -188,11 +231,20 @@ def clip_outliers(matrix: Tensor, quantile: float) -> Tensor:
         matrix: shape (..., m, n). Each matrix has its own q.
         quantile: fraction in (0, 1] of the entries that stay as they are; the next larger count of entries.
 
+    Returns:
+        Shape (..., m, n), in the dtype of `matrix`.
+
     Raises:
         ValueError: if `matrix` is not (..., m, n), or `quantile` not in (0, 1].
         TypeError: if `matrix` is not floating point.
 
     Source: "ROOT", arXiv 2511.20626.
+
+    Example:
+        >>> import torch
+        >>> clip_outliers(torch.tensor([[1.0, -2.0], [3.0, 100.0]]), 0.75)
+        tensor([[ 1., -2.],
+                [ 3.,  3.]])
     """
     check_matrix("matrix", matrix)
     _check_quantile(quantile)
@@ -211,10 +263,10 @@ def _one_for_zero(value: Tensor) -> Tensor:
 
 
 def singular_gap(matrix: Tensor, relative: bool = False) -> Tensor:
-    r"""The smallest difference between two singular values of a matrix that are not zero.
+    r"""Computes the smallest difference between two singular values of a matrix that are not zero.
 
-    From the eigenvalues of the Gram matrix of the shorter side, in float64, which resolves differences of
-    1e-15 between large singular values, and 1e-8 between small ones, of the largest.
+    It comes from the eigenvalues of the Gram matrix of the shorter side, in float64, which resolves
+    differences of 1e-15 between large singular values, and 1e-8 between small ones, of the largest.
 
     Args:
         matrix: shape (..., m, n), any scale.
@@ -227,6 +279,11 @@ def singular_gap(matrix: Tensor, relative: bool = False) -> Tensor:
     Raises:
         ValueError: if `matrix` is not (..., m, n).
         TypeError: if `matrix` is not floating point.
+
+    Example:
+        >>> import torch
+        >>> singular_gap(torch.diag(torch.tensor([3.0, 2.5, 1.0])))
+        tensor(0.5000)
     """
     check_matrix("matrix", matrix)
     m, n = matrix.shape[-2:]

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 
 class MatrixView(NamedTuple):
-    """How a parameter is read as a batch of matrices: every axis of it counts rows, matrices, or columns.
+    """Says how a parameter is read as a batch of matrices: each axis counts rows, matrices, or columns.
 
     Args:
         rows: axes that count the rows.
@@ -17,6 +17,10 @@ class MatrixView(NamedTuple):
             of the two count columns.
         parts: number of equal parts into which the rows fall, each a matrix of its own: attention heads,
             query, key and value in one weight, the groups of a convolution.
+
+    Example:
+        >>> MatrixView(rows=(1,), batch=(0,)).shape((8, 64, 32))  # eight experts
+        (8, 64, 32)
     """
 
     rows: tuple[int, ...] = (0,)
@@ -24,7 +28,21 @@ class MatrixView(NamedTuple):
     parts: int = 1
 
     def shape(self, shape: Sequence[int]) -> tuple[int, int, int]:
-        """(matrices, rows, columns) of a parameter of this shape; ValueError if the view does not fit."""
+        """Gives the number of matrices, rows and columns of a parameter.
+
+        Args:
+            shape: of the parameter.
+
+        Returns:
+            (matrices, rows, columns).
+
+        Raises:
+            ValueError: if the view does not fit the shape.
+
+        Example:
+            >>> MatrixView(parts=3).shape((12, 5))
+            (3, 4, 5)
+        """
         named = (*self.batch, *self.rows)
         axes = range(len(shape))
         if len({*named}) < len(named) or not {*named} <= {*axes} or not self.rows or len(named) == len(shape):
@@ -38,12 +56,37 @@ class MatrixView(NamedTuple):
         return count, m // self.parts, math.prod([shape[i] for i in axes if i not in named])
 
     def matrices(self, parameters: Tensor) -> Tensor:
-        """The matrices in k parameters of one shape, (k, *shape), as (k * matrices, rows, columns)."""
+        """Reads parameters as matrices.
+
+        Args:
+            parameters: k of one shape, (k, *shape), which the view fits.
+
+        Returns:
+            Shape (k * matrices, rows, columns); a view of the argument where strides allow it.
+
+        Example:
+            >>> import torch
+            >>> MatrixView(parts=3).matrices(torch.zeros(2, 12, 5)).shape
+            torch.Size([6, 4, 5])
+        """
         _, m, n = self.shape(parameters.shape[1:])
         return parameters.permute(self._order(parameters.ndim)).reshape(-1, m, n)
 
     def restore(self, matrices: Tensor, shape: Sequence[int]) -> Tensor:
-        """The k parameters whose matrices these are, (k, *shape)."""
+        """Reads matrices as parameters, the inverse of `matrices`.
+
+        Args:
+            matrices: shape (k * matrices, rows, columns).
+            shape: of one parameter.
+
+        Returns:
+            Shape (k, *shape).
+
+        Example:
+            >>> import torch
+            >>> MatrixView(parts=3).restore(torch.zeros(6, 4, 5), (12, 5)).shape
+            torch.Size([2, 12, 5])
+        """
         order = self._order(len(shape) + 1)
         permuted = matrices.reshape(-1, *[shape[i - 1] for i in order[1:]])
         return permuted.permute([order.index(i) for i in range(len(order))])
@@ -53,16 +96,28 @@ class MatrixView(NamedTuple):
         return (*named, *(i for i in range(ndim) if i not in named))
 
 
-conv: MatrixView = MatrixView()  # (out, in, *kernel) as one matrix (out, in * kernel)
+conv: MatrixView = MatrixView()
+"""Reads (out, in, *kernel) as one matrix (out, in * kernel)."""
 
 
 def heads(number: int) -> MatrixView:
-    """(number * size, in) as `number` matrices (size, in)."""
+    """Reads a weight (number * size, in) as `number` matrices (size, in).
+
+    Args:
+        number: of heads, at least 1; it must divide the rows.
+
+    Returns:
+        The view, for the option `view` of a group.
+
+    Example:
+        >>> heads(3).shape((12, 5))
+        (3, 4, 5)
+    """
     return MatrixView(parts=number)
 
 
 def split_parameters(module: nn.Module, adamw: Iterable[nn.Module] = ()) -> list[dict[str, Any]]:
-    """Parameter groups for `Muon`: weights of linear, convolution and attention layers, AdamW for the rest.
+    """Makes parameter groups for `Muon`: weights of linear, convolution and attention layers, and the rest.
 
     Embeddings, norms and biases are the rest, and so is a weight that is in any of it too, such as that of a
     head tied to an embedding. Parameters that need no gradient are in no group.
@@ -74,6 +129,11 @@ def split_parameters(module: nn.Module, adamw: Iterable[nn.Module] = ()) -> list
 
     Returns:
         Groups with names: one for each view, and the one for AdamW at the end, whose options may be added to.
+
+    Example:
+        >>> import torch
+        >>> [[name for name, _ in group["params"]] for group in split_parameters(torch.nn.Linear(3, 2))]
+        [['weight'], ['bias']]
     """
     views: dict[Tensor, MatrixView | None] = {}
     rest = {p for other in adamw for p in other.parameters()}
