@@ -40,7 +40,7 @@ endif
 peers: $(VENV)/.peers
 
 matrix: $(VENV)/.dev
-	$(BIN)/python tests/matrix.py
+	$(BIN)/python tests/support/matrix.py
 
 # A mark for each set of packages that is installed.
 $(VENV)/.%: $(VENV)/.pip constraints.txt

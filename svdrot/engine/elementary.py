@@ -2,8 +2,7 @@
 
 Within two units of rounding over the whole range of the arguments, in float32 and float64; beyond `FAR` sin
 and cos are as exact as the C library. Derivatives are taken before these bodies go in, and so are exact.
-Polynomials are interpolants at Chebyshev points, of 60 digits (`tests/test_engine_elementary.py` makes them
-again)."""
+Polynomials are interpolants at Chebyshev points, of 60 digits (the tests of this module make them again)."""
 
 from collections.abc import Callable
 

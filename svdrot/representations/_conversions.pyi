@@ -1,4 +1,4 @@
-"""The types of every `X_to_Y`; made by `python tests/test_public_face.py`."""
+"""The types of every `X_to_Y`; made by `python tests/house/test_public_face.py`."""
 
 from torch import Tensor
 
