@@ -57,7 +57,7 @@ class BopPoses:
         return len(self.scene)
 
 
-def read_bop(path: Path, *, tolerance: float = TOLERANCE) -> BopPoses:
+def read_bop(path: str | Path, *, tolerance: float = TOLERANCE) -> BopPoses:
     r"""Read the rows of a file of the BOP benchmark, in their order.
 
     Args:

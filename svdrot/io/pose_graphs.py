@@ -130,7 +130,7 @@ class _Records:
     numbers: array = field(default_factory=lambda: array("d"))
 
 
-def read_pose_graph(path: Path) -> PoseGraph:
+def read_pose_graph(path: str | Path) -> PoseGraph:
     r"""Read the graph of a text file, g2o or TORO, or of one that gzip has packed (`.gz`).
 
     Args:
@@ -283,7 +283,7 @@ def _check_quaternions(path: Path, kind: _Kind, found: _Records, numbers: NDArra
         )
 
 
-def write_pose_graph(path: Path, graph: PoseGraph) -> None:
+def write_pose_graph(path: str | Path, graph: PoseGraph) -> None:
     """Write g2o text, packed if the name ends in `.gz`, in full precision: never half a file.
 
     Args:

@@ -25,7 +25,7 @@ from svdrot.transform import Transform
 TOLERANCE = 1e-3
 
 
-def read_tum(path: Path, *, tolerance: float = TOLERANCE) -> tuple[Tensor, Transform]:
+def read_tum(path: str | Path, *, tolerance: float = TOLERANCE) -> tuple[Tensor, Transform]:
     r"""Read timestamps and poses of a file in the form of the TUM RGB-D benchmark.
 
     Args:
@@ -63,7 +63,7 @@ def read_tum(path: Path, *, tolerance: float = TOLERANCE) -> tuple[Tensor, Trans
     return values[:, 0].contiguous(), _rigid(rotation, values[:, 1:4].contiguous())
 
 
-def read_kitti(path: Path, *, tolerance: float = TOLERANCE, project: bool = False) -> Transform:
+def read_kitti(path: str | Path, *, tolerance: float = TOLERANCE, project: bool = False) -> Transform:
     r"""Read the poses of a file in the form of the KITTI odometry benchmark.
 
     Args:
@@ -108,7 +108,7 @@ def _rigid(rotation: Tensor, translation: Tensor) -> Transform:
     return Transform(rotation, translation, torch.ones_like(translation[..., 0]))
 
 
-def write_tum(path: Path, timestamps: Tensor, poses: Transform) -> None:
+def write_tum(path: str | Path, timestamps: Tensor, poses: Transform) -> None:
     """Write timestamps and poses in the form of the TUM RGB-D benchmark; the file is replaced at once.
 
     Args:
@@ -128,17 +128,18 @@ def write_tum(path: Path, timestamps: Tensor, poses: Transform) -> None:
         tensor([[0., 0., 0.],
                 [1., 0., 0.]], dtype=torch.float64)
     """
-    quaternion = matrix_to_quaternion(poses.rotation.detach().double())
-    columns = [timestamps.double()[:, None], poses.translation, quaternion[:, [1, 2, 3, 0]]]
+    _check_rigid(poses)
     if timestamps.shape != poses.translation.shape[:1]:
         raise ValueError(
             f"`timestamps` must be as many as the {len(poses.translation)} poses; got shape "
             f"{tuple(timestamps.shape)}."
         )
-    _write(path, poses, torch.cat([column.detach().double() for column in columns], 1))
+    quaternion = matrix_to_quaternion(poses.rotation.detach().double())
+    columns = [timestamps.double()[:, None], poses.translation, quaternion[:, [1, 2, 3, 0]]]
+    _write(path, torch.cat([column.detach().double() for column in columns], 1))
 
 
-def write_kitti(path: Path, poses: Transform) -> None:
+def write_kitti(path: str | Path, poses: Transform) -> None:
     """Write poses in the form of the KITTI odometry benchmark; the file is replaced at once.
 
     Args:
@@ -158,17 +159,21 @@ def write_kitti(path: Path, poses: Transform) -> None:
         tensor([[0., 0., 0.],
                 [1., 0., 0.]], dtype=torch.float64)
     """
+    _check_rigid(poses)
     rows = torch.cat((poses.rotation, poses.translation[..., None]), -1).detach().double()
-    _write(path, poses, rows.flatten(1))
+    _write(path, rows.flatten(1))
 
 
-def _write(path: Path, poses: Transform, rows: Tensor) -> None:
-    """Check poses and rows, and write the rows."""
+def _check_rigid(poses: Transform) -> None:
     if poses.translation.ndim != 2 or poses.translation.shape[-1] != 3 or (poses.scale != 1).any():
         raise ValueError(
             f"`poses` must be rigid, translations (N, 3); got translations {tuple(poses.translation.shape)} "
             f"and scales from {poses.scale.min():g} to {poses.scale.max():g}."
         )
+
+
+def _write(path: str | Path, rows: Tensor) -> None:
+    """Write rows of finite numbers."""
     bad = (~rows.isfinite()).any(1).nonzero()[:, 0].tolist()
     if bad:
         raise ValueError(f"`poses` must be finite; got NaN or infinity in pose {bad[0]}, of {len(bad)} such.")

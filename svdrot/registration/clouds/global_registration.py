@@ -14,6 +14,7 @@ from torch import Tensor
 
 from svdrot._checks import check_choice, check_positive, check_shape
 from svdrot._precision import result_dtype
+from svdrot._robust_kernels import KERNELS
 from svdrot.registration.clouds.features import fpfh, match
 from svdrot.registration.clouds.icp import METHODS as REFINEMENTS
 from svdrot.registration.clouds.icp import icp
@@ -128,7 +129,7 @@ def register(
     _check_clouds(source, target)
     if voxel is not None:
         check_positive("voxel", voxel)
-    check_choice("method", method, METHODS)
+    check_choice("method", method, (*METHODS, *KERNELS))
     if refine is not None:
         check_choice("refine", refine, REFINEMENTS)
     with torch.no_grad():

@@ -10,7 +10,7 @@ import svdrot
 from experiments.registration import rotation_averaging as experiment
 from svdrot._robust_kernels import KERNELS
 from svdrot.averaging._cycles import best_cycles
-from svdrot.averaging._rotation_descent import Descent, absolute
+from svdrot.averaging._rotation_descent import Descent, absolute, robust
 from svdrot.averaging._rotation_graph import Graph, relaxation
 from svdrot.averaging.graphs import LOSSES, chordal_relaxation, synchronize_rotations
 from svdrot.io.pose_graphs import read_pose_graph

@@ -131,6 +131,12 @@ def test_what_no_reader_takes_is_not_written(tmp_path):
         write_kitti(file, broken)
     with pytest.raises(ValueError, match=r"`poses` must be rigid.* scales from 2 to 2"):
         write_kitti(file, Transform(poses.rotation, poses.translation, 2 * poses.scale))
+    parts = (poses.rotation, poses.translation, poses.scale)
+    for other in (Transform(*(part[0] for part in parts)), Transform(*(part[None] for part in parts))):
+        with pytest.raises(ValueError, match=r"`poses` must be rigid, translations \(N, 3\)"):
+            write_tum(file, torch.zeros(20), other)
+        with pytest.raises(ValueError, match=r"`poses` must be rigid, translations \(N, 3\)"):
+            write_kitti(file, other)
     with pytest.raises(ValueError, match="`timestamps` must be as many as the 20 poses"):
         write_tum(file, torch.zeros(19), poses)
     with pytest.raises(ValueError, match="infinity in pose 0, of 20 such"):
