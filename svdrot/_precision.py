@@ -25,7 +25,7 @@ def is_autocast(value: Tensor) -> bool:
 
 
 def device_type(value: Tensor) -> str:
-    """Of a CPU without asking for the device, which takes 0.5 us of the 17 of a small polar factor."""
+    """Device type; avoids `.device` for CPU tensors (0.5 us of the 17 us of a small polar factor)."""
     return "cpu" if value.is_cpu else value.device.type
 
 

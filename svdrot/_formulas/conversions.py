@@ -14,7 +14,7 @@ def quaternion_to_matrix(q):
 
 
 def _unscaled_to_matrix(q):
-    """Of a quaternion of any length whose square is a number."""
+    """The matrix of a quaternion of any length whose square is a number."""
     w, x, y, z = q
     s = 2.0 / dot(q, q)
     xs, ys, zs = s * x, s * y, s * z

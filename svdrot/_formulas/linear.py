@@ -22,7 +22,10 @@ def matrix_to_rotation_9d(matrix):
 
 @formula({"symmetric": (10,)}, (3, 3))
 def symmetric_10d_to_matrix(symmetric):
-    """Of A = M - tr(M) / 4 with Horn's N(M) = tr(A) / 4 - A; see `svdrot.symmetric_10d_to_matrix`."""
+    """The rotation of a symmetric form, of A = M - tr(M) / 4 with Horn's N(M) = tr(A) / 4 - A.
+
+    See `svdrot.symmetric_10d_to_matrix`.
+    """
     ww, wx, wy, wz, xx, xy, xz, yy, yz, zz = 0.25 * symmetric  # of which no sum of four overflows
     matrix = vector(
         [0.5 * (yy + zz - ww - xx), wz - xy, -wy - xz],

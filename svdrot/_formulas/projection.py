@@ -309,8 +309,10 @@ def rows(a, b, c):
 
 
 def _differential(arguments, results, along):
-    """Of the nearest rotation and of the nearest orthonormal matrix alike: where that is a reflection, -M, -R
-    and -T have the differential of M, R and T with the other sign."""
+    """The differential of the nearest rotation, and of the nearest orthonormal matrix.
+
+    Where the latter is a reflection, -M, -R and -T have the differential of M, R and T with the other sign.
+    """
     *m, damping = arguments
     d = nearest_rotation_differential(*columns(m), *columns(results), *columns(along[:9]), damping)
     return [*rows(*d), ZERO]

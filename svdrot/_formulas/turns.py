@@ -18,7 +18,7 @@ def relative_turn(a, b):
 
 
 def axial(q):
-    """Of the skew matrix q - qᵀ, whose product with a vector is a cross product."""
+    """The axial vector of the skew matrix q - qᵀ, whose product with a vector is a cross product."""
     return vector(q[2, 1] - q[1, 2], q[0, 2] - q[2, 0], q[1, 0] - q[0, 1])
 
 

@@ -225,7 +225,10 @@ def _by_blas(m: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _lower(n: int) -> float:
-    """As for `_own_steps`, but the Schatten-8 norm is smaller than Frobenius' by n^(3/8) for equal values."""
+    """Lower end of the steps by the Schatten-8 norm.
+
+    That norm is smaller than Frobenius' by n^(3/8) for equal values; see `_own_steps`.
+    """
     return 0.02 * n**-1.125
 
 

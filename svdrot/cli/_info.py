@@ -13,7 +13,7 @@ PACKAGES = ("numpy", "scipy", "numba", "llvmlite", "triton", "open3d", "trimesh"
 
 
 def versions() -> dict[str, str]:
-    """Of everything that a result may depend on."""
+    """Versions of everything that a result may depend on."""
     return {"svdrot": version("svdrot"), "python": platform.python_version(), "torch": torch.__version__} | {
         name: version(name) for name in PACKAGES
     }

@@ -252,7 +252,7 @@ def _of_gpus() -> ModuleType | None:
 
 
 def dtypes_of(program: Program, x: Sequence[Tensor]) -> tuple[torch.dtype, ...]:
-    """Of the outputs; and what to compute in.
+    """Dtype of the outputs, and the one to compute in.
 
     Half precision is a storage format here: it is computed in float32 and leaves as it came, but for
     autocast, whose rule for such functions is float32.

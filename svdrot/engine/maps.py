@@ -137,7 +137,7 @@ class Map:
         return total(self.program, scalars, x, is_mean)
 
     def _of_symbols(self, *x: Any) -> Any:
-        """As part of another formula; scalars may be symbols, too."""
+        """The formula itself, as part of another one; scalars may be symbols, too."""
         count = len(self.shapes)
         if len(x) != count + self.scalars:
             raise TypeError(

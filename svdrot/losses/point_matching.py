@@ -98,7 +98,7 @@ def add_symmetric(estimate: Pose, truth: Pose, points: Tensor, *, mask: Tensor |
 # An operator of its own, for `torch.compile` and `vmap`, which cannot look into the search.
 @torch.library.custom_op("svdrot::nearest_index", mutates_args=())
 def _nearest_index(query: Tensor, points: Tensor) -> Tensor:
-    """Of the nearest point (B, M, 3) to each query (B, N, 3), (B, N); M if there is none."""
+    """Index of the nearest point (B, M, 3) to each query (B, N, 3), (B, N); M if there is none."""
     return nearest(query, points)[1]
 
 

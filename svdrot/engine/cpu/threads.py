@@ -34,8 +34,10 @@ def share(entry: int, work: Callable[[int], None], address: int, threads: int) -
 
 @cache
 def _openmp() -> tuple[Any, Any] | None:
-    """Of the library that torch has loaded, if there is one: GOMP_parallel(function, data, threads, flags),
-    and what ends the threads."""
+    """Find the OpenMP library that torch has loaded, if there is one.
+
+    Returns its GOMP_parallel(function, data, threads, flags), and what ends the threads.
+    """
     own = Path(torch.__file__).parent / "lib"
     names = [*map(str, own.glob("libgomp*")), "libgomp.so.1", "libiomp5.so", "libomp.so"]
     for name in names if hasattr(os, "RTLD_NOLOAD") else []:

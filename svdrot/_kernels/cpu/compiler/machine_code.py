@@ -99,7 +99,7 @@ SOURCES = ("_kernels", "_formulas")  # folders whose every file loops may be mad
 
 @cache
 def _fingerprint(root: Path = ROOT) -> str:
-    """Of all that machine code depends on: the sources, the compilers, the CPU."""
+    """Digest of all that machine code depends on: the sources, the compilers, the CPU."""
     digest = hashlib.sha256()
     for source in sorted(path for folder in SOURCES for path in (root / folder).rglob("*.py")):
         digest.update(f"\0{source.relative_to(root).as_posix()}\0".encode() + source.read_bytes())

@@ -111,7 +111,7 @@ POINT = ((0, 1, 2),)
 
 
 def deal(builder, a, b, c):
-    """Of the numbers of a, b and c in a row every third: from the first, the second, the third on."""
+    """Every third of the numbers of a, b and c in a row: from the first, the second, the third on."""
     width = a.type.count
     return [_pick(builder, a, b, c, [3 * i + k for i in range(width)]) for k in range(3)]
 

@@ -24,5 +24,8 @@ def run(
 
 
 def block(kinds: Sequence[str]) -> struct.Struct:
-    """Of a kernel with arguments of these kinds, the last three of which each thread finds for itself."""
+    """What threads need to call a kernel with arguments of these kinds.
+
+    The last three each thread finds for itself.
+    """
     return struct.Struct(f"={ARGUMENTS}q" + "".join("d" if kind == "double" else "q" for kind in kinds[:-3]))

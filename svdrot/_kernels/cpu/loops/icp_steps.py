@@ -48,7 +48,7 @@ def step_points(sums, segments, origins, rotations, translations, steps, scratch
 
 
 def step_planes(sums, segments, origins, rotations, translations, steps, scratch, start, stop):
-    """Of sums over planes or covariances."""
+    """The step that the normal equations of planes or covariances give."""
     work, result = carray(scratch, (4, 7, 7)), carray(steps, (stop, STEP_SIZE))
     for item in range(start, stop):
         counted = merge(sums, segments, item, scratch)

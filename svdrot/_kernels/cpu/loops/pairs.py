@@ -80,7 +80,7 @@ def first_that_counts(x, y, w, weighted, pair, end):
 
 
 def weight_of(scratch, count):
-    """Of a tile; NaN if one is negative, 0 if it has no reciprocal."""
+    """Total weight of a tile; NaN if one is negative, 0 if it has no reciprocal."""
     use_widest_vectors()
     tile = carray(scratch, (7, TILE))
     total, negative = ZERO, NONE

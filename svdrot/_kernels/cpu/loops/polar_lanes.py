@@ -256,7 +256,10 @@ def measure(e, entries, lines):
 
 
 def determinant_sign(scratch, at, side, width, sign, spare):
-    """Of the matrix at a place, by elimination with exchange of rows. Destroys it, and two lines."""
+    """Sign of the determinant of the matrix at a place, by elimination with exchange of rows.
+
+    Destroys the matrix, and two lines.
+    """
     a = carray(scratch, (spare + 2, LANES))[at:]
     swaps, ratios = a[spare - at], a[spare - at + 1]
     for l in range(LANES):
