@@ -13,11 +13,11 @@ from torch import Tensor
 Hook = TypeVar("Hook", bound=Callable[..., Tensor])
 
 StateMaker = Callable[[Tensor, dict[str, Any]], Tensor]
-"""Makes the first state (k, ...) of a parameter from its matrices (k, m, n) and its group."""
+"""Make the first state (k, ...) of a parameter from its matrices (k, m, n) and its group."""
 
 
 class Stack:
-    """Holds what a hook gets: B matrices, of all parameters of one shape in a group that have a gradient.
+    """Hold what a hook gets: B matrices, of all parameters of one shape in a group that have a gradient.
 
     Hooks may change `state`, in place or by assignment of tensors of the same shapes; all else is to be read
     only. Tensors have the dtype of the parameters in `momentum`, and that of the update, float32 or float64,
@@ -58,20 +58,20 @@ class Stack:
 
     @property
     def gradient(self) -> Tensor:
-        """Gives the gradients, shape (B, m, n), negated under `maximize`."""
+        """Give the gradients, shape (B, m, n), negated under `maximize`."""
         if not isinstance(self._gradient, Tensor):
             self._gradient = self._gradient()
         return self._gradient
 
     @property
     def parameter(self) -> Tensor:
-        """Gives the parameters before the step, shape (B, m, n)."""
+        """Give the parameters before the step, shape (B, m, n)."""
         if not isinstance(self._parameter, Tensor):
             self._parameter = self._parameter()
         return self._parameter
 
     def select(self, rows: slice | list[int], dtype: torch.dtype) -> "Stack":
-        """Takes some of the matrices, in another dtype.
+        """Take some of the matrices, in another dtype.
 
         Args:
             rows: which of the B.
@@ -96,7 +96,7 @@ class Stack:
 
 
 def per_entry(matrices: Tensor, group: dict[str, Any]) -> Tensor:
-    """Declares a state of one number for each entry, zero at first.
+    """Declare a state of one number for each entry, zero at first.
 
     It is kept in the shape of the parameter, and sharded if the parameter is.
 
@@ -116,7 +116,7 @@ def per_entry(matrices: Tensor, group: dict[str, Any]) -> Tensor:
 
 
 def per_row(matrices: Tensor, group: dict[str, Any]) -> Tensor:
-    """Declares a state of one number for each row of each matrix, zero at first.
+    """Declare a state of one number for each row of each matrix, zero at first.
 
     Args:
         matrices: of a parameter, shape (k, m, n).
@@ -134,7 +134,7 @@ def per_row(matrices: Tensor, group: dict[str, Any]) -> Tensor:
 
 
 def per_column(matrices: Tensor, group: dict[str, Any]) -> Tensor:
-    """Declares a state of one number for each column of each matrix, zero at first.
+    """Declare a state of one number for each column of each matrix, zero at first.
 
     Args:
         matrices: of a parameter, shape (k, m, n).
@@ -152,7 +152,7 @@ def per_column(matrices: Tensor, group: dict[str, Any]) -> Tensor:
 
 
 def per_matrix(matrices: Tensor, group: dict[str, Any]) -> Tensor:
-    """Declares a state of one number for each matrix, zero at first.
+    """Declare a state of one number for each matrix, zero at first.
 
     Args:
         matrices: of a parameter, shape (k, m, n).
@@ -174,7 +174,7 @@ def per_matrix(matrices: Tensor, group: dict[str, Any]) -> Tensor:
 
 
 def elementwise(momentum: Hook) -> Hook:
-    """Marks a `momentum` that treats each entry on its own, so that each rank can do its shard.
+    """Mark a `momentum` that treats each entry on its own, so that each rank can do its shard.
 
     The marked hook gets stacks of shape (B, *shape) instead of (B, m, n): of parameters as they are and, if
     they are sharded, of the shards of this rank. All states that it declares must be `per_entry`.
@@ -199,7 +199,7 @@ def elementwise(momentum: Hook) -> Hook:
 
 
 def update_only(direction: Hook) -> Hook:
-    """Marks a `direction` that reads neither gradients nor parameters, so that their shards are not gathered.
+    """Mark a `direction` that reads neither gradients nor parameters, so that their shards are not gathered.
 
     The marked hook may read the update, its state, the group and the loss; the others are refused.
 
@@ -221,7 +221,7 @@ def update_only(direction: Hook) -> Hook:
 
 
 def marked(hook: Callable[..., Any], mark: Callable[..., Any]) -> bool:
-    """Tells if a hook has the mark."""
+    """Tell if a hook has the mark."""
     return getattr(hook, mark.__name__, False)
 
 

@@ -40,7 +40,7 @@ NOT_STATE = ("view", "schedule", "process_group")
 
 
 class Muon(Optimizer):
-    r"""Steps each matrix along the polar factor of its momentum, and what is not a matrix by AdamW.
+    r"""Step each matrix along the polar factor of its momentum, and what is not a matrix by AdamW.
 
     That is $W \leftarrow (1 - \eta\lambda) W - \eta\, s\, \mathrm{polar}(M)$ with
     $M \leftarrow \mu M + (1 - \mu) G$ and a step size $s$ of the shape.
@@ -147,7 +147,7 @@ class Muon(Optimizer):
 
     @elementwise
     def momentum(self, stack: Stack) -> Tensor:
-        r"""Gives the updates that `direction` gets, and moves the momenta on: the first hook for relatives.
+        r"""Give the updates that `direction` gets, and move the momenta on: the first hook for relatives.
 
         Muon's is $M \leftarrow \mu M + (1 - \mu) G$, which is also the update without Nesterov's momentum.
 
@@ -170,7 +170,7 @@ class Muon(Optimizer):
 
     @update_only
     def direction(self, update: Tensor, stack: Stack) -> Tensor:
-        """Gives what a step subtracts, divided by the learning rate: the second hook for relatives.
+        """Give what a step subtracts, divided by the learning rate: the second hook for relatives.
 
         Matrices come in any company, so each must be treated on its own. Muon's are the polar factors times a
         step size of `STEP_SIZES`.
@@ -197,7 +197,7 @@ class Muon(Optimizer):
         return STEP_SIZES[group["adjust_lr_fn"] or "original"](m, n) * factor
 
     def check_options(self, group: dict[str, Any]) -> None:
-        """Raises an error if options that a relative added are out of range; Muon's own are checked before.
+        """Raise an error if options that a relative added are out of range; Muon's own are checked before.
 
         Args:
             group: a parameter group as it is added, of any algorithm.
@@ -215,7 +215,7 @@ class Muon(Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
-        """Steps all parameters that have a gradient.
+        """Step all parameters that have a gradient.
 
         Args:
             closure: a function that computes gradients and returns the loss, called once before the step.
@@ -251,7 +251,7 @@ class Muon(Optimizer):
         return loss
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
-        """Adds a parameter group and checks it, as the constructor does for the first ones.
+        """Add a parameter group and check it, as the constructor does for the first ones.
 
         Args:
             param_group: "params", and options that differ from the defaults.
@@ -308,7 +308,7 @@ class Muon(Optimizer):
             check_steps(schedule, group["schatten"])
 
     def state_dict(self) -> dict[str, Any]:
-        """Gives the state as that of any optimizer, without `view`, `schedule` and `process_group`.
+        """Give the state as that of any optimizer, without `view`, `schedule` and `process_group`.
 
         These describe the model and the machine, and stay as constructed.
 
@@ -327,7 +327,7 @@ class Muon(Optimizer):
         return state
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Takes up the state of an optimizer of the same parameters, which may be a torch.optim.Muon.
+        """Take up the state of an optimizer of the same parameters, which may be a torch.optim.Muon.
 
         Options and states that it does not have stay as they are here.
 
@@ -364,7 +364,7 @@ class Muon(Optimizer):
         torch._foreach_add_(weights, steps)
 
     def _update(self, same: Alike, group: dict[str, Any], loss: Any) -> Tensor:
-        """Runs `momentum` for alike parameters, and gives the updates as matrices (B, m, n)."""
+        """Run `momentum` for alike parameters, and give the updates as matrices (B, m, n)."""
         each = marked(self.momentum, elementwise)
         arrange = torch.stack if each else same.gather
         state = self._read_state(same, self.momentum_state, group, each)
@@ -379,7 +379,7 @@ class Muon(Optimizer):
     def _directions(
         self, stacks: Sequence[Alike], updates: Sequence[Tensor], group: dict[str, Any], loss: Any
     ) -> list[Tensor]:
-        """Runs `direction` for updates (B, m, n), and gives the directions in memory of their own."""
+        """Run `direction` for updates (B, m, n), and give the directions in memory of their own."""
         narrow = marked(self.direction, update_only)
         whole = []
         for same in stacks:
@@ -398,7 +398,7 @@ class Muon(Optimizer):
         return found
 
     def _in_portions(self, update: Tensor, stack: Stack) -> Tensor:
-        """Gives the directions of a stack, and writes on its states."""
+        """Give the directions of a stack, and write on its states."""
         dtype, found = compute_dtype(update), []
         for rows in portions(update):
             part = stack.select(rows, dtype)
@@ -414,7 +414,7 @@ class Muon(Optimizer):
         return torch.cat(found).to(update.dtype) if found else update
 
     def _shared(self, updates: Sequence[Tensor], stacks: Sequence[Stack], ranks: Any) -> list[Tensor]:
-        """Does the same, each rank for its own matrices, and sends directions and states to all.
+        """Do the same, each rank for its own matrices, and send directions and states to all.
 
         That is a message for each dtype.
         """
@@ -442,7 +442,7 @@ class Muon(Optimizer):
     def _read_state(
         self, same: Alike, makers: dict[str, StateMaker], group: dict[str, Any], each: bool = False
     ) -> dict[str, Tensor]:
-        """Stacks what is kept for the parameters, and makes what is not kept yet."""
+        """Stack what is kept for the parameters, and make what is not kept yet."""
         found = {}
         for name, make in makers.items():
             for p in same.params:
@@ -473,7 +473,7 @@ class Muon(Optimizer):
     def _first_state(
         self, name: str, make: StateMaker, p: Tensor, view: MatrixView, group: dict[str, Any]
     ) -> Tensor:
-        """Makes the state that is kept for a parameter: in its shape, and sharded as it is, if per entry."""
+        """Make the state that is kept for a parameter: in its shape, and sharded as it is, if per entry."""
         matrices = view.matrices(whole(local(p), p)[None])
         first = make(matrices, group)
         if first.shape == matrices.shape:

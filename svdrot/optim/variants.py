@@ -17,7 +17,7 @@ from .muon import Muon
 
 
 class MuonEq(Muon):
-    r"""Steps as Muon does, with momenta whose rows, columns, or both are `equilibrate`d first.
+    r"""Step as Muon does, with momenta whose rows, columns, or both are `equilibrate`d first.
 
     That makes them better conditioned, and another direction: it is not the polar factor of the momentum. The
     authors keep the momentum $\sum \mu^k G$ and orthogonalize $G + \mu M$; Muon's, which is kept here, is
@@ -44,7 +44,7 @@ class MuonEq(Muon):
         super().__init__(params, lr, extra={"mode": mode}, **options)
 
     def check_options(self, group: dict[str, Any]) -> None:
-        """Raises a ValueError if `mode` is unknown."""
+        """Raise a ValueError if `mode` is unknown."""
         _check_mode(group["mode"])
 
     @update_only
@@ -54,7 +54,7 @@ class MuonEq(Muon):
 
 
 class MiMuon(Muon):
-    r"""Steps as Muon where singular values of a momentum are `tau` or more apart, else along the momentum.
+    r"""Step as Muon where singular values of a momentum are `tau` or more apart, else along the momentum.
 
     The momentum step has no step size but the learning rate. For `tau=0` this is Muon, for infinity gradient
     descent with momentum. The authors' beta multiplies the new gradient: `momentum` is 1 - beta.
@@ -91,7 +91,7 @@ class MiMuon(Muon):
         super().__init__(params, lr, extra={"tau": tau, "relative": relative}, **options)
 
     def check_options(self, group: dict[str, Any]) -> None:
-        """Raises a ValueError if `tau` is negative or NaN."""
+        """Raise a ValueError if `tau` is negative or NaN."""
         if not group["tau"] >= 0:
             raise ValueError(f"`tau` must not be negative; got {group['tau']}.")
 
@@ -126,7 +126,7 @@ def shape_schedule(rows: int, columns: int) -> Schedule:
 
 
 class ROOT(Muon):
-    """Steps as Muon does, with momenta whose outliers are clipped, and with a schedule for each shape.
+    """Step as Muon does, with momenta whose outliers are clipped, and with a schedule for each shape.
 
     In place of the authors' table of four shapes, schedules are generated, by `shape_schedule`.
 
@@ -161,7 +161,7 @@ class ROOT(Muon):
         super().__init__(params, lr, extra={"quantile": quantile}, **options)
 
     def check_options(self, group: dict[str, Any]) -> None:
-        """Raises a ValueError if `quantile` is out of range."""
+        """Raise a ValueError if `quantile` is out of range."""
         _check_quantile(group["quantile"])
 
     @update_only

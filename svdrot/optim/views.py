@@ -28,7 +28,7 @@ class MatrixView(NamedTuple):
     parts: int = 1
 
     def shape(self, shape: Sequence[int]) -> tuple[int, int, int]:
-        """Gives the number of matrices, rows and columns of a parameter.
+        """Give the number of matrices, rows and columns of a parameter.
 
         Args:
             shape: of the parameter.
@@ -56,7 +56,7 @@ class MatrixView(NamedTuple):
         return count, m // self.parts, math.prod([shape[i] for i in axes if i not in named])
 
     def matrices(self, parameters: Tensor) -> Tensor:
-        """Reads parameters as matrices.
+        """Read parameters as matrices.
 
         Args:
             parameters: k of one shape, (k, *shape), which the view fits.
@@ -73,7 +73,7 @@ class MatrixView(NamedTuple):
         return parameters.permute(self._order(parameters.ndim)).reshape(-1, m, n)
 
     def restore(self, matrices: Tensor, shape: Sequence[int]) -> Tensor:
-        """Reads matrices as parameters, the inverse of `matrices`.
+        """Read matrices as parameters, the inverse of `matrices`.
 
         Args:
             matrices: shape (k * matrices, rows, columns).
@@ -101,7 +101,7 @@ conv: MatrixView = MatrixView()
 
 
 def heads(number: int) -> MatrixView:
-    """Reads a weight (number * size, in) as `number` matrices (size, in).
+    """Read a weight (number * size, in) as `number` matrices (size, in).
 
     Args:
         number: of heads, at least 1; it must divide the rows.
@@ -117,7 +117,7 @@ def heads(number: int) -> MatrixView:
 
 
 def split_parameters(module: nn.Module, adamw: Iterable[nn.Module] = ()) -> list[dict[str, Any]]:
-    """Makes parameter groups for `Muon`: weights of linear, convolution and attention layers, and the rest.
+    """Make parameter groups for `Muon`: weights of linear, convolution and attention layers, and the rest.
 
     Embeddings, norms and biases are the rest, and so is a weight that is in any of it too, such as that of a
     head tied to an embedding. Parameters that need no gradient are in no group.
