@@ -6,7 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from svdrot import distributions, losses, nn, optim, registration, streaming
+from svdrot import distributions, losses, nn, optim, registration
+from svdrot.evaluation import streaming
 from svdrot.registration import Transform
 
 Scenarios = dict[str, Callable[..., Any]]
