@@ -1,4 +1,4 @@
-"""Laws of the distributions on SO(3): normalisers against independent truth, samples against densities."""
+"""Laws of the distributions on SO(3): normalizers against independent truth, samples against densities."""
 
 import itertools
 import math
@@ -109,7 +109,7 @@ def test_moments_are_the_derivatives_of_the_contour_integral(gaps):
 
 @pytest.mark.parametrize("gaps", [(0, 0, 0), (1e-3, 2e-3, 2e-3), (0.3, 5, 5), (5, 200, 200), (1e4, 1e4, 2e4)])
 def test_log_density_at_the_mode_and_mean_in_float32(gaps):
-    """At the mode the log density is minus the log of the scaled normaliser, of the rounded F."""
+    """At the mode the log density is minus the log of the scaled normalizer, of the rounded F."""
     f = diagonal_fisher(gaps, torch.float32)
     fisher = MatrixFisher(f)
     s = torch.linalg.svdvals(f.double()) * torch.tensor([1, 1, torch.linalg.det(f.double()).sign()])
