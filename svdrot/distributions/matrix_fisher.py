@@ -18,13 +18,13 @@ if TYPE_CHECKING:
 
 
 class MatrixFisher(MatrixDistribution):
-    r"""Distribution of rotations with density $e^{\operatorname{tr} F^\top R} / c(F)$ against the uniform one.
+    r"""Distribution of rotations with density $\exp(\operatorname{tr} F^\top R) / c(F)$.
 
-    With proper singular values $s_1 \ge s_2 \ge |s_3|$ of $F$ (the last has the sign of $\det F$) the mode is
-    the rotation nearest to $F$, and for large $s$ the rotation vector about the i-th column of $V$, $F = U S
-    V^\top$, is normal with variance $1 / (s_j + s_k)$. Zero gives the uniform distribution. Where $s_2 + s_3
-    = 0$ the mode is not unique; the distribution, its normalizer and all their gradients are regular there,
-    and at equal singular values.
+    The density is against the uniform one. With proper singular values $s_1 \ge s_2 \ge |s_3|$ of $F$ (the
+    last has the sign of $\det F$) the mode is the rotation nearest to $F$, and for large $s$ the rotation
+    vector about the i-th column of $V$, $F = U S V^\top$, is normal with variance $1 / (s_j + s_k)$. Zero
+    gives the uniform distribution. Where $s_2 + s_3 = 0$ the mode is not unique; the distribution, its
+    normalizer and all their gradients are regular there, and at equal singular values.
 
     `log_prob` is differentiable twice, `entropy` and `mean` once, with respect to `matrix`. The normalizer is
     accurate to 1e-9 (before rounding to the dtype of `matrix`) at any concentration; a log density, the
