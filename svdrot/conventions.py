@@ -41,7 +41,7 @@ def from_convention(value: Tensor, library: str, representation: str, *, degrees
         degrees: whether `value` is in degrees; for "axis_angle" and Euler angles only.
 
     Returns:
-        The same representation in our convention, in radians.
+        The same representation in our convention, in radians, of the same batch shape.
 
     Raises:
         ValueError: if `library` or `representation` is not in the table, `degrees` is asked of numbers that
@@ -69,7 +69,7 @@ def to_convention(value: Tensor, library: str, representation: str, *, degrees: 
         degrees: whether to return degrees; for "axis_angle" and Euler angles only.
 
     Returns:
-        The same representation as the functions of `library` take it.
+        The same representation as the functions of `library` take it, of the same batch shape.
 
     Raises:
         ValueError: if `library` or `representation` is not in the table, `degrees` is asked of numbers that

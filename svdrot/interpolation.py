@@ -1,4 +1,4 @@
-"""Between rotations: exponential and logarithm at a rotation, geodesics, and smooth curves through many."""
+"""Exponential and logarithm at a rotation, geodesics between two, and smooth curves through many."""
 
 from itertools import pairwise
 from numbers import Real
@@ -41,8 +41,9 @@ def exp_map(base: Tensor, vector: Tensor) -> Tensor:
 
 
 def log_map(base: Tensor, rotation: Tensor) -> Tensor:
-    r"""Return the shortest v with $R \exp([v]_\times)$ = `rotation`: the rotation vector of $R^\top$
-    `rotation`.
+    r"""Return the rotation vector from `base` to `rotation`, in the frame of `base`.
+
+    It is the shortest v with $R \exp([v]_\times)$ = `rotation`, R = `base`.
 
     Args:
         base: rotations, shape (..., 3, 3).

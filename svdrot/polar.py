@@ -52,17 +52,16 @@ def polar(matrix: Tensor, *, special: bool = False) -> Tensor:
 def newton_schulz(
     matrix: Tensor, schedule: Schedule, *, dtype: torch.dtype | None = None, schatten: int = 2
 ) -> Tensor:
-    r"""Return $U p(S) V^\top$ for a matrix $U S V^\top$ over one of its norms, $p$ the composition of a
-    schedule.
+    r"""Return $U p(S) V^\top$ for a matrix $U S V^\top$ over one of its norms.
 
-    The iteration takes only products with the Gram matrix of the shorter side. How near to orthonormal the
-    result is depends on the schedule and on the singular values. Directions of singular value 0 stay 0, so
-    the zero matrix gives the zero matrix. Differentiable as any torch operation, at the cost of keeping every
-    step.
+    $p$ is the composition of the polynomials of `schedule`. The iteration takes only products with the Gram
+    matrix of the shorter side. How near to orthonormal the result is depends on the schedule and on the
+    singular values. Directions of singular value 0 stay 0, so the zero matrix gives the zero matrix.
+    Differentiable as any torch operation, at the cost of keeping every step.
 
     Args:
         matrix: shape (..., m, n), any floating dtype, any scale. It is not changed.
-        schedule: the polynomials; `svdrot.schedules.SCHEDULES`, `newton_schulz_schedule`.
+        schedule: the polynomials: one of `svdrot.schedules.SCHEDULES`, or by `newton_schulz_schedule`.
         dtype: of the products. Default: that of `matrix`, but not less than float32. The norm is always taken
             in float32 at least, before any conversion. A CPU without tile units (AMX) computes in float32 at
             least, and rounds only the result: that is both more accurate and faster.

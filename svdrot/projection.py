@@ -148,6 +148,7 @@ def _closed_form(matrix: Tensor) -> ModuleType | None:
     return space if sides == (3, 3) else plane if sides == (2, 2) else None
 
 
+# In float32 and in float64.
 DAMPING = 4 * torch.finfo(torch.float32).eps, 4 * torch.finfo(torch.float64).eps
 
 

@@ -1,4 +1,4 @@
-"""Rotation matrices themselves: drawing them and recognizing them."""
+"""Draw rotation matrices, and recognize them."""
 
 import math
 

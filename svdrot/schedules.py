@@ -2,7 +2,7 @@ r"""Newton-Schulz schedules: odd polynomials that, one after the other, send eve
 
 A step $(a_0, a_1, a_2, \dots)$ is the polynomial $a_0 x + a_1 x^3 + a_2 x^5 + \dots$; a schedule is a tuple
 of steps, for singular values in [0, 1]. The tables are as published, with the safety factors of their authors
-in them. Few of them converge: the distance from 1 below which they do not come stands beside each.
+in them. Few of them converge: beside each stands its floor, the distance from 1 below which it does not come.
 """
 
 import math

@@ -6,14 +6,14 @@ from svdrot._formulas import linear
 
 
 def rotation_9d_to_matrix(rotation_9d: Tensor) -> Tensor:
-    """Convert nine free entries of a matrix to the nearest rotation: `special_orthogonalize`, with its
-    gradient.
+    """Convert nine free entries of a matrix to the nearest rotation, by `special_orthogonalize`.
 
     Args:
         rotation_9d: the entries row by row, shape (..., 9), of any scale.
 
     Returns:
-        Rotations, shape (..., 3, 3). Nine zeros give the identity, with zero gradient.
+        Rotations, shape (..., 3, 3), with the gradient of `special_orthogonalize`. Nine zeros give the
+        identity, with zero gradient.
 
     Raises:
         ValueError: if the last dimension is not 9.
@@ -96,10 +96,10 @@ def symmetric_10d_to_matrix(symmetric: Tensor) -> Tensor:
 
 
 def matrix_to_symmetric_10d(matrix: Tensor) -> Tensor:
-    r"""Return the symmetric matrix $I - q q^\top$ of rotations with unit quaternion $q$: linear in their
-    entries.
+    r"""Convert rotations to the symmetric matrices $I - q q^\top$ of their unit quaternions $q$.
 
-    Its eigenvalues are 0, along $q$, and 1 three times: the best separated of the matrices of that size.
+    The map is linear in the entries of the rotation. The eigenvalues are 0, along $q$, and 1 three times: the
+    best separated of the matrices of that size.
 
     Args:
         matrix: rotations, shape (..., 3, 3).
