@@ -71,7 +71,7 @@ class Object:
         box: left, top, right and bottom in the image, pixels.
         truncated: whether it goes beyond the image.
         occluded: whether something is in front of it.
-        difficult: whether it is hard to recognise.
+        difficult: whether it is hard to recognize.
         viewpoint: azimuth, elevation and theta, radians; None if there is none, or only a coarse one.
         distance: of the camera, in the unit of the CAD model; 0 without a viewpoint.
     """

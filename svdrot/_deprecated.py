@@ -61,6 +61,7 @@ POINTS_FIRST = (
 )
 
 _F = TypeVar("_F", bound=Callable[..., Any])
+_C = TypeVar("_C", bound=type)
 
 
 def renamed(module: str, name: str) -> Any:
@@ -100,14 +101,23 @@ def renamed_arguments(path: str) -> Callable[[_F], _F]:
     return decorate
 
 
-def renamed_attribute(path: str, old: str) -> property:
-    """Make the property by which instances of the class at `path` have an old attribute."""
+def renamed_attributes(path: str) -> Callable[[_C], _C]:
+    """Give the instances of the class at `path` their old attributes, of `ATTRIBUTES`."""
 
-    def read(instance: object) -> Any:
-        _warn(f"{path}.{old}", f"{path}.{ATTRIBUTES[path, old]}", 3)
-        return getattr(instance, ATTRIBUTES[path, old])
+    def reader(old: str, new: str) -> property:
+        def read(instance: object) -> Any:
+            _warn(f"{path}.{old}", f"{path}.{new}", 3)
+            return getattr(instance, new)
 
-    return property(read, doc=f"The old name of `{ATTRIBUTES[path, old]}`.")
+        return property(read, doc=f"Return `{new}`, by its old name.")
+
+    def decorate(owner: _C) -> _C:
+        for (of, old), new in ATTRIBUTES.items():
+            if of == path:
+                setattr(owner, old, reader(old, new))
+        return owner
+
+    return decorate
 
 
 def points_first(function: _F) -> _F:

@@ -32,21 +32,27 @@ if TYPE_CHECKING:
 
 
 def from_convention(value: Tensor, library: str, representation: str, *, degrees: bool = False) -> Tensor:
-    """Our numbers for the rotation that `value` means in another library.
+    """Convert the numbers of a rotation in another library to ours.
 
     Args:
         value: as the functions of `library` give it, any batch shape.
-        library: a row of the table above.
+        library: "scipy", "roma", "pytorch3d", "pytorch3d.Transform3d", "kornia" or "kornia.quaternion_log".
         representation: its name in `convert_rotation`, such as "quaternion" or "euler_XYZ".
-        degrees: whether `value` is in degrees: of "axis_angle" and Euler angles only.
+        degrees: whether `value` is in degrees; for "axis_angle" and Euler angles only.
 
     Returns:
-        The same representation in our convention, in radians.
+        The same representation in our convention, in radians, of the same batch shape.
 
     Raises:
         ValueError: if `library` or `representation` is not in the table, `degrees` is asked of numbers that
             are no angles, or `value` has not the shape that `library` gives.
         TypeError: if `value` is not floating point.
+
+    Example:
+        >>> import torch, svdrot
+        >>> xyzw = torch.tensor([0.0, 0.0, 0.6, 0.8])  # as scipy's `as_quat()`
+        >>> svdrot.conventions.from_convention(xyzw, "scipy", "quaternion")
+        tensor([0.8000, 0.0000, 0.0000, 0.6000])
     """
     pair = _find(library, representation)
     check_shape("value", value, *pair.shape)
@@ -54,21 +60,27 @@ def from_convention(value: Tensor, library: str, representation: str, *, degrees
 
 
 def to_convention(value: Tensor, library: str, representation: str, *, degrees: bool = False) -> Tensor:
-    """The numbers that mean in another library what `value` means here: the inverse of `from_convention`.
+    """Convert our numbers of a rotation to those of another library: the inverse of `from_convention`.
 
     Args:
         value: numbers of `representation` in our convention, any batch shape, in radians.
-        library: a row of the table above.
+        library: "scipy", "roma", "pytorch3d", "pytorch3d.Transform3d", "kornia" or "kornia.quaternion_log".
         representation: its name in `convert_rotation`, such as "quaternion" or "euler_XYZ".
-        degrees: whether to return degrees: of "axis_angle" and Euler angles only.
+        degrees: whether to return degrees; for "axis_angle" and Euler angles only.
 
     Returns:
-        The same representation as the functions of `library` take it.
+        The same representation as the functions of `library` take it, of the same batch shape.
 
     Raises:
         ValueError: if `library` or `representation` is not in the table, `degrees` is asked of numbers that
             are no angles, or `value` has not the shape of `representation`.
         TypeError: if `value` is not floating point.
+
+    Example:
+        >>> import torch, svdrot
+        >>> vector = torch.tensor([0.0, 0.0, torch.pi / 2])
+        >>> svdrot.conventions.to_convention(vector, "scipy", "axis_angle", degrees=True)
+        tensor([ 0.,  0., 90.])
     """
     pair = _find(library, representation)
     check_shape("value", value, *TABLE[representation].shape)
@@ -76,7 +88,26 @@ def to_convention(value: Tensor, library: str, representation: str, *, degrees: 
 
 
 def from_scipy(rotation: Rotation, dtype: torch.dtype = torch.float64) -> Tensor:
-    """Rotation matrices, shape (..., 3, 3), of a `scipy.spatial.transform.Rotation`."""
+    """Return the rotation matrices of a `scipy.spatial.transform.Rotation`.
+
+    Args:
+        rotation: one rotation, or any number of them.
+        dtype: of the result, floating point.
+
+    Returns:
+        Rotations, shape (3, 3) for a single one, otherwise (N, 3, 3), on the CPU.
+
+    Raises:
+        TypeError: if `rotation` is not a Rotation of scipy.
+
+    Example:
+        >>> import svdrot
+        >>> from scipy.spatial.transform import Rotation
+        >>> svdrot.conventions.from_scipy(Rotation.from_quat([0.0, 0.0, 0.0, 1.0]))
+        tensor([[1., 0., 0.],
+                [0., 1., 0.],
+                [0., 0., 1.]], dtype=torch.float64)
+    """
     if not hasattr(rotation, "as_matrix"):
         raise TypeError(f"`rotation` must be a Rotation of scipy; got {type(rotation).__name__}.")
     if not getattr(rotation, "single", True) and len(rotation) == 0:  # scipy 1.8 has no matrices of none
@@ -85,14 +116,23 @@ def from_scipy(rotation: Rotation, dtype: torch.dtype = torch.float64) -> Tensor
 
 
 def to_scipy(matrix: Tensor) -> Rotation:
-    """The `scipy.spatial.transform.Rotation` of rotation matrices, detached and in float64.
+    """Return the `scipy.spatial.transform.Rotation` of rotation matrices, detached and in float64.
 
     Args:
         matrix: rotations, shape (3, 3) or (N, 3, 3), and any batch shape where scipy takes it (from 1.17).
 
+    Returns:
+        The Rotation, of as many rotations as `matrix` has.
+
     Raises:
         ValueError: if the last two dimensions are not (3, 3), or a matrix is not finite.
         TypeError: if `matrix` is not floating point.
+
+    Example:
+        >>> import torch, svdrot
+        >>> matrix = svdrot.euler_to_matrix(torch.tensor([[0.1, 0.2, 0.3]], dtype=torch.float64), "XYZ")
+        >>> svdrot.conventions.to_scipy(matrix).as_euler("XYZ").round(3)
+        array([[0.1, 0.2, 0.3]])
     """
     from scipy.spatial.transform import Rotation
 
@@ -125,7 +165,7 @@ def _first_to_last(wxyz: Tensor) -> Tensor:
 
 
 def _rows_and_columns(rotation_6d: Tensor) -> Tensor:
-    """First two columns from the first two rows, or the reverse: the matrix is transposed."""
+    """Return the first two columns from the first two rows, or the reverse: the matrix is transposed."""
     matrix = rotation_6d_to_matrix(to_compute(rotation_6d, 1))
     return matrix_to_rotation_6d(matrix.mT).to(result_dtype(rotation_6d))
 

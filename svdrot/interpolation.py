@@ -1,4 +1,4 @@
-"""Between rotations: exponential and logarithm at a rotation, geodesics, and smooth curves through many."""
+"""Exponential and logarithm at a rotation, geodesics between two, and smooth curves through many."""
 
 from itertools import pairwise
 from numbers import Real
@@ -12,7 +12,7 @@ from ._precision import compute_dtype, result_dtype, to_compute
 
 
 def exp_map(base: Tensor, vector: Tensor) -> Tensor:
-    r"""The rotation $R \exp([v]_\times)$: from `base` along a rotation vector in its own (body) frame.
+    r"""Return the rotation $R \exp([v]_\times)$: from `base` along a rotation vector in its own (body) frame.
 
     Args:
         base: rotations, shape (..., 3, 3).
@@ -28,20 +28,31 @@ def exp_map(base: Tensor, vector: Tensor) -> Tensor:
     Source:
         Solà, Deray and Atchuthan, "A Micro Lie Theory for State Estimation in Robotics", arXiv 1812.01537,
         equation 25.
+
+    Example:
+        >>> import torch, svdrot
+        >>> base = svdrot.random_rotation(5, generator=torch.Generator().manual_seed(0))
+        >>> vector = torch.tensor([0.0, 0.3, 0.0], requires_grad=True)
+        >>> turned = svdrot.exp_map(base, vector)
+        >>> svdrot.geodesic_distance(base, turned).detach()
+        tensor([0.3000, 0.3000, 0.3000, 0.3000, 0.3000])
     """
     return turns.exp_map(base, vector)
 
 
 def log_map(base: Tensor, rotation: Tensor) -> Tensor:
-    r"""The shortest v with $R \exp([v]_\times)$ = `rotation`, the rotation vector of $R^\top$ `rotation`.
+    r"""Return the rotation vector from `base` to `rotation`, in the frame of `base`.
+
+    It is the shortest v with $R \exp([v]_\times)$ = `rotation`, R = `base`.
 
     Args:
         base: rotations, shape (..., 3, 3).
         rotation: rotations, shape (..., 3, 3); batch dimensions broadcast.
 
     Returns:
-        Radians, shape (..., 3), of length in [0, pi]: the geodesic distance. The gradient is finite
-        everywhere; half a turn apart both signs are right, and one is returned.
+        Rotation vectors in radians, shape (..., 3), in the frame of `base`; their length, the geodesic
+        distance, is in [0, pi]. The gradient is finite everywhere. Half a turn apart both signs are right,
+        and one is returned.
 
     Raises:
         ValueError: if the last two dimensions of an argument are not (3, 3).
@@ -50,18 +61,26 @@ def log_map(base: Tensor, rotation: Tensor) -> Tensor:
     Source:
         Solà, Deray and Atchuthan, "A Micro Lie Theory for State Estimation in Robotics", arXiv 1812.01537,
         equation 26.
+
+    Example:
+        >>> import torch, svdrot
+        >>> base = svdrot.random_rotation(generator=torch.Generator().manual_seed(0))
+        >>> vector = torch.tensor([0.1, 0.2, 0.3])
+        >>> svdrot.log_map(base, svdrot.exp_map(base, vector))
+        tensor([0.1000, 0.2000, 0.3000])
     """
     return turns.log_map(base, rotation)
 
 
 def slerp(start: Tensor, end: Tensor, share: Tensor | float) -> Tensor:
-    """The rotation a share of the way along the shortest geodesic, at constant angular velocity.
+    """Return the rotation a share of the way along the shortest geodesic, at constant angular velocity.
 
     Args:
         start: rotations, shape (..., 3, 3).
         end: rotations, shape (..., 3, 3).
-        share: 0 gives `start` and 1 `end`, beyond which it goes on; shape (...). Batch dimensions broadcast.
-            NaN and infinity give NaN, and have no part in gradients.
+        share: a number or a tensor of shape (...): 0 gives `start`, 1 gives `end`, others beyond go on along
+            the geodesic. Batch dimensions broadcast. NaN and infinity give NaN, and have no part in
+            gradients.
 
     Returns:
         Rotations, shape (..., 3, 3). Half a turn apart there are two shortest ways; one is taken.
@@ -72,6 +91,13 @@ def slerp(start: Tensor, end: Tensor, share: Tensor | float) -> Tensor:
 
     Source:
         Shoemake, "Animating Rotation with Quaternion Curves", SIGGRAPH 1985.
+
+    Example:
+        >>> import math, torch, svdrot
+        >>> start, end = torch.eye(3), svdrot.axis_angle_to_matrix(torch.tensor([0.0, 0.0, 1.0]))
+        >>> path = svdrot.slerp(start, end, torch.tensor([0.0, 0.25, 1.0]))
+        >>> svdrot.geodesic_distance(start, path)
+        tensor([0.0000, 0.2500, 1.0000])
     """
     if not isinstance(share, (Real, Tensor)):
         raise TypeError(f"`share` must be a tensor or a number; got {type(share).__name__}.")
@@ -84,13 +110,13 @@ def slerp(start: Tensor, end: Tensor, share: Tensor | float) -> Tensor:
 
 
 def interpolate_rotations(rotations: Tensor, at: Tensor, times: Tensor | None = None) -> Tensor:
-    r"""A curve of continuous angular velocity through rotations: cubic, as squad, for knots at any times.
+    r"""Return points on a curve of continuous angular velocity through rotations at any times.
 
-    The velocity at a knot is that of the parabola through it and its neighbors, in rotation vectors; at the
-    ends, of the parabola that goes on. Between knots the curve is Bézier's, with the control rotations $R_i,
-    R_i \exp(h \omega_i / 3), R_{i+1} \exp(-h \omega_{i+1} / 3), R_{i+1}$ and geodesics in place of lines. Two
-    rotations give their geodesic, and a steady turn is reproduced. Turning all of the rotations, from either
-    side, turns the curve.
+    The curve is cubic, as squad is. The velocity at a knot is that of the parabola through it and its
+    neighbors, in rotation vectors; at the ends, of the parabola that goes on. Between knots the curve is
+    Bézier's, with the control rotations $R_i, R_i \exp(h \omega_i / 3), R_{i+1} \exp(-h \omega_{i+1} / 3),
+    R_{i+1}$ and geodesics in place of lines. Two rotations give their geodesic, and a steady turn is
+    reproduced. Turning all of the rotations, from either side, turns the curve.
 
     Args:
         rotations: knots, shape (..., N, 3, 3), N >= 2, neighbors less than half a turn apart: otherwise the
@@ -109,6 +135,14 @@ def interpolate_rotations(rotations: Tensor, at: Tensor, times: Tensor | None = 
     Source:
         Shoemake, SIGGRAPH 1985 (Bézier curves by geodesics); Kim, Kim and Shin, "A General Construction
         Scheme for Unit Quaternion Curves with Simple High Order Derivatives", SIGGRAPH 1995.
+
+    Example:
+        >>> import torch, svdrot
+        >>> knots = svdrot.random_rotation(4, generator=torch.Generator().manual_seed(0))
+        >>> times = torch.tensor([0.0, 1.0, 3.0, 4.0])
+        >>> curve = svdrot.interpolate_rotations(knots, torch.linspace(0, 4, 9), times)
+        >>> torch.allclose(curve[[0, 2, 6, 8]], knots, atol=1e-5)
+        True
     """
     check_shape("rotations", rotations, 3, 3)
     check_floating("at", at)
@@ -143,7 +177,8 @@ def interpolate_rotations(rotations: Tensor, at: Tensor, times: Tensor | None = 
 
 
 def _velocities(chords: Tensor, h: Tensor) -> Tensor:
-    """At the knots (..., N, 3), from the mean velocities (..., N - 1, 3) over steps of lengths (N - 1, 1).
+    """Return velocities at the knots (..., N, 3) from mean ones (..., N - 1, 3) over steps of lengths (N - 1,
+    1).
 
     A rotation vector is the same in the frames of both its ends.
     """

@@ -19,11 +19,11 @@ from svdrot.schedules import TAYLOR, Schedule
 
 
 def polar(matrix: Tensor, *, special: bool = False) -> Tensor:
-    """The orthogonal polar factor, or with `special` the nearest rotation.
+    """Return the orthogonal polar factor, or with `special` the nearest rotation.
 
-    Two names in one: `orthogonalize(matrix)` and `special_orthogonalize(matrix)`, which see for gradients and
-    for what is returned where the factor is not unique. On a CPU, matrices of up to 112 rows (float64: 96)
-    go through Newton-Schulz, and those of them that did not converge through a decomposition.
+    One name for `orthogonalize(matrix)` and `special_orthogonalize(matrix)`: see there for gradients and for
+    what is returned where the factor is not unique. On a CPU, matrices of up to 112 rows (float64: 96) go
+    through Newton-Schulz, and those of them that did not converge through a decomposition.
 
     Args:
         matrix: shape (..., m, n), any floating dtype; square if `special`.
@@ -35,6 +35,16 @@ def polar(matrix: Tensor, *, special: bool = False) -> Tensor:
     Raises:
         ValueError: if the shape of `matrix` is none of these.
         TypeError: if `matrix` is not a floating-point tensor.
+
+    Example:
+        >>> import torch, svdrot
+        >>> weight = torch.randn(6, 4, generator=torch.Generator().manual_seed(0))
+        >>> factor = svdrot.polar.polar(weight)
+        >>> torch.allclose(factor.mT @ factor, torch.eye(4), atol=1e-5)
+        True
+        >>> h = factor.mT @ weight  # symmetric and positive
+        >>> torch.allclose(h, h.mT, atol=1e-5), bool((torch.linalg.eigvalsh(h) > 0).all())
+        (True, True)
     """
     return special_orthogonalize(matrix) if special else orthogonalize(matrix)
 
@@ -42,18 +52,19 @@ def polar(matrix: Tensor, *, special: bool = False) -> Tensor:
 def newton_schulz(
     matrix: Tensor, schedule: Schedule, *, dtype: torch.dtype | None = None, schatten: int = 2
 ) -> Tensor:
-    r"""$U p(S) V^\top$ for a matrix $U S V^\top$ over one of its norms, $p$ the composition of a schedule.
+    r"""Return $U p(S) V^\top$ for a matrix $U S V^\top$ over one of its norms.
 
-    Nothing but products with the Gram matrix of the shorter side. How near to orthonormal the result is
-    depends on the schedule and on the singular values; directions of singular value 0 stay 0, so the zero
-    matrix gives the zero matrix. Differentiable as any torch operation, at the cost of keeping every step.
+    $p$ is the composition of the polynomials of `schedule`. The iteration takes only products with the Gram
+    matrix of the shorter side. How near to orthonormal the result is depends on the schedule and on the
+    singular values. Directions of singular value 0 stay 0, so the zero matrix gives the zero matrix.
+    Differentiable as any torch operation, at the cost of keeping every step.
 
     Args:
         matrix: shape (..., m, n), any floating dtype, any scale. It is not changed.
-        schedule: the polynomials; `svdrot.schedules.SCHEDULES`, `newton_schulz_schedule`.
+        schedule: the polynomials: one of `svdrot.schedules.SCHEDULES`, or by `newton_schulz_schedule`.
         dtype: of the products. Default: that of `matrix`, but not less than float32. The norm is always taken
             in float32 at least, before any conversion. A CPU without tile units (AMX) computes in float32 at
-            least, and only the result is rounded to less: that is exacter, and faster.
+            least, and rounds only the result: that is both more accurate and faster.
         schatten: which norm: 2 (Frobenius), or 8, at most $n^{1/8}$ times the largest singular value, taken
             from products that the first step makes anyway. Both are at least the largest singular value, so
             what is divided by them fits any schedule; 8 spares about two steps at n = 2048.
@@ -65,6 +76,13 @@ def newton_schulz(
         ValueError: if `matrix` has fewer than two dimensions, `schedule` has no step or one of fewer than two
             coefficients, or `schatten` is neither 2 nor 8.
         TypeError: if `matrix` is not a floating-point tensor.
+
+    Example:
+        >>> import torch, svdrot
+        >>> gradient = torch.randn(16, 8, generator=torch.Generator().manual_seed(0))
+        >>> update = svdrot.polar.newton_schulz(gradient, svdrot.schedules.SCHEDULES["polar_express"])
+        >>> torch.allclose(update.mT @ update, torch.eye(8), atol=1e-4)
+        True
     """
     check_matrix("matrix", matrix)
     check_steps(schedule, schatten)
@@ -79,6 +97,23 @@ def newton_schulz(
 
 
 def check_steps(schedule: Schedule, schatten: int) -> None:
+    """Check the arguments `schedule` and `schatten` of `newton_schulz`.
+
+    Args:
+        schedule: a tuple or list of steps, each of at least two coefficients.
+        schatten: 2 or 8.
+
+    Raises:
+        ValueError: if `schedule` has no step or one of fewer than two coefficients, or `schatten` is neither
+            2 nor 8.
+
+    Example:
+        >>> import svdrot
+        >>> svdrot.polar.check_steps(svdrot.schedules.YOU, schatten=2)
+        >>> svdrot.polar.check_steps(((1.5,),), schatten=2)
+        Traceback (most recent call last):
+        ValueError: `schedule` must be a tuple of steps of at least two coefficients; got ((1.5,),).
+    """
     steps = [*schedule] if isinstance(schedule, (tuple, list)) else []
     if not steps or not all(isinstance(step, (tuple, list)) and len(step) >= 2 for step in steps):
         raise ValueError(
@@ -89,6 +124,7 @@ def check_steps(schedule: Schedule, schatten: int) -> None:
 
 
 def _iterated(x: Tensor, schedule: Schedule, dtype: torch.dtype, schatten: int) -> Tensor:
+    """Return the matrices (B, m, n) over their norm after all steps, in plain products in `dtype`."""
     x = iteration.over_frobenius(x).to(dtype)
     if schatten == 8:
         x, schedule = iteration.first_step(x, schedule[0]), schedule[1:]
@@ -99,13 +135,13 @@ def _iterated(x: Tensor, schedule: Schedule, dtype: torch.dtype, schatten: int) 
 
 
 def polar_refinement(matrix: Tensor, factor: Tensor) -> Tensor:
-    r"""A factor after one Newton correction: with an error of e before, it has one of the order of e³ after.
+    r"""Return a factor after one Newton correction, which takes an error of e to one of the order of e³.
 
     Iterating further makes a coarse factor orthonormal, but never the right one: the error that is left is a
-    rotation $Q^\top Q^*$, which shows in the skew part of $Q^\top M$ and nowhere else. This takes it from
-    there: a factor in bfloat16 becomes one in float32, of Gaussian matrices up to 64 columns with an error of
-    2e-6 in the median. What is left is e³ over the square of the smallest singular values, not rounding:
-    larger and ill-conditioned matrices want it twice.
+    rotation $Q^\top Q^*$, which shows in the skew part of $Q^\top M$ and nowhere else. The correction is read
+    from that part. It makes a factor in bfloat16 one in float32: for Gaussian matrices of up to 64 columns
+    the median error is 2e-6. What is left is e³ over the square of the smallest singular values, not
+    rounding, so larger and ill-conditioned matrices need the correction twice.
 
     Args:
         matrix: shape (..., m, n), any floating dtype, of full rank.
@@ -121,6 +157,15 @@ def polar_refinement(matrix: Tensor, factor: Tensor) -> Tensor:
 
     Source:
         Differentiate $Q^\top M = M^\top Q$ along Q; see `lyapunov_skew`.
+
+    Example:
+        >>> import torch, svdrot
+        >>> matrix = torch.randn(16, 8, generator=torch.Generator().manual_seed(0))
+        >>> coarse = svdrot.orthogonalize(matrix).bfloat16().float()
+        >>> fine = svdrot.polar.polar_refinement(matrix, coarse)
+        >>> error = [torch.linalg.matrix_norm(x - svdrot.orthogonalize(matrix)) for x in (coarse, fine)]
+        >>> bool(error[0] > 1e-3), bool(error[1] < 1e-5)
+        (True, True)
     """
     q = _refined(*_pair(matrix, factor))
     q = q.mT if matrix.shape[-2] < matrix.shape[-1] else q
@@ -129,10 +174,11 @@ def polar_refinement(matrix: Tensor, factor: Tensor) -> Tensor:
 
 @in_full_precision
 def _refined(m: Tensor, q: Tensor) -> Tensor:
+    """Return the corrected factor of tall matrices, after two steps that make `q` orthonormal."""
     one = iteration.eye(q.shape[-1], q)
     for _ in range(2):
         q = iteration.step(q, TAYLOR, one)
-    # With QᵀM = S + K (symmetric and skew), W = (I - QQᵀ) M and the factor Q + Q X + Y, orthonormalised, M is
+    # With QᵀM = S + K (symmetric and skew), W = (I - QQᵀ) M and the factor Q + Q X + Y, orthonormalized, M is
     # its product with a symmetric matrix up to third order if
     #     S X + X S = 2 K + (BᵀW - WᵀB) / 2,    Y = B + (B X S - W X) S⁻¹ / 2,    B = W S⁻¹.
     a = q.mT @ m
@@ -150,22 +196,23 @@ def _refined(m: Tensor, q: Tensor) -> Tensor:
 
 
 def polar_certificate(matrix: Tensor, factor: Tensor, *, special: bool = False) -> Tensor:
-    r"""A bound on the distance, in Frobenius norm, of a factor from the polar factor of the matrix.
+    r"""Return a bound on the distance, in Frobenius norm, of a factor from the polar factor of the matrix.
 
     With $Q_1$ the orthonormal matrix next to $Q$, $Q_1^\top M = S + K$ (symmetric and skew), the polar factor
     of $Q_1 S$ is $Q_1$ if $S > 0$, and on the way from $Q_1 S$ to $M$ the smallest singular values stay above
     the smallest eigenvalues of $S$ (Fan and Hoffman). So $|Q - Q^*| \le |Q - Q_1| + |K - K^\top| /
     (\lambda_n + \lambda_{n - 1})$; for m > n, the second term is $|M - Q_1 S| / \lambda_n$. Orthonormality
-    alone bounds nothing. Computed in float64, with the rounding of that added.
+    alone bounds nothing. The bound is computed in float64 and includes the rounding of that.
 
     Args:
         matrix: shape (..., m, n), any floating dtype.
         factor: shape (..., m, n), any matrix; a good one is orthonormal to within 0.3.
-        special: whether the nearest rotation is meant (square matrices): $\lambda_n$ may then be negative.
+        special: whether to bound the distance from the nearest rotation (square matrices), for which
+            $\lambda_n$ may be negative.
 
     Returns:
-        Shape (...), float64; infinite where nothing is certain: Q far from orthonormal, no nearest matrix but
-        several, numbers that are not finite. Not differentiable.
+        Bounds, shape (...), float64, at least 0. Infinite where nothing is certain: `factor` is far from
+        orthonormal, several matrices are nearest, or a number is not finite. Not differentiable.
 
     Raises:
         ValueError: if the shapes differ, have fewer than two dimensions, or are not square and `special`.
@@ -174,6 +221,15 @@ def polar_certificate(matrix: Tensor, factor: Tensor, *, special: bool = False) 
     Source:
         Derivative of the polar factor: Mathias, SIAM J. Matrix Anal. Appl. 14 (1993). Eigenvalues of the
         symmetric part: Fan and Hoffman, Proc. AMS 6 (1955).
+
+    Example:
+        >>> import torch, svdrot
+        >>> matrix = torch.randn(16, 8, generator=torch.Generator().manual_seed(0))
+        >>> svdrot.polar.polar_certificate(matrix, svdrot.orthogonalize(matrix)) < 1e-5
+        tensor(True)
+        >>> wrong = torch.eye(16, 8)  # orthonormal, but not the polar factor
+        >>> svdrot.polar.polar_certificate(matrix, wrong)
+        tensor(inf, dtype=torch.float64)
     """
     if special:
         check_square("matrix", matrix)
@@ -184,16 +240,17 @@ def polar_certificate(matrix: Tensor, factor: Tensor, *, special: bool = False) 
 
 
 def lyapunov_skew(h: Tensor, s: Tensor) -> Tensor:
-    r"""The skew X with H X + X H = S, for symmetric H and skew S.
+    r"""Return the skew X with H X + X H = S, for symmetric H and skew S.
 
-    The equation of every derivative of a polar factor, and of its correction. In eigenvectors of H, X is S
-    divided by sums $\lambda_i + \lambda_j$, i < j, and needs only these to be positive: H may have one
+    Every derivative of a polar factor solves this equation, and so does its correction. In eigenvectors of H,
+    X is S divided by sums $\lambda_i + \lambda_j$, i < j, and needs only these to be positive: H may have one
     negative eigenvalue, as it does for a nearest rotation where the determinant is negative.
 
-    For n = 3 a closed form, up to n = 8 conjugate gradients on skew matrices, which end after n (n - 1) / 2
-    products; beyond that, eigenvectors on a CPU, where they are faster, and on a GPU the sign of [[H, S],
-    [0, -H]] by Newton-Schulz, with eigenvectors where that does not converge: H is not positive, or its
-    condition is above some thousands. Differentiable any number of times, by equations of the same kind.
+    The method depends on n. For n = 3 it is a closed form; up to n = 8, conjugate gradients on skew matrices,
+    which end after n (n - 1) / 2 products. Beyond that it takes eigenvectors on a CPU, where they are faster,
+    and on a GPU the sign of [[H, S], [0, -H]] by Newton-Schulz, with eigenvectors where that does not
+    converge: H is not positive, or its condition is above some thousands. Differentiable any number of times,
+    by equations of the same kind.
 
     Args:
         h: shape (..., n, n), any floating dtype (half precision is computed in float32); its symmetric part
@@ -210,6 +267,14 @@ def lyapunov_skew(h: Tensor, s: Tensor) -> Tensor:
     Source:
         Higham, "Functions of Matrices" (2008), section 8.3; for n = 3, $X = [x]_\times$ with
         $(\operatorname{tr}(H) I - H) x = \operatorname{vee}(S)$.
+
+    Example:
+        >>> import torch, svdrot
+        >>> h = torch.tensor([[2.0, 0.0], [0.0, 1.0]])
+        >>> s = torch.tensor([[0.0, 6.0], [-6.0, 0.0]])
+        >>> x = svdrot.polar.lyapunov_skew(h, s)
+        >>> torch.allclose(h @ x + x @ h, s)
+        True
     """
     check_square("h", h)
     check_square("s", s)
@@ -225,7 +290,7 @@ def lyapunov_skew(h: Tensor, s: Tensor) -> Tensor:
 
 
 def _pair(matrix: Tensor, factor: Tensor) -> tuple[Tensor, Tensor]:
-    """Both as batches of tall matrices, (B, m, n) with m >= n, in a dtype to compute in."""
+    """Return both as batches of tall matrices, (B, m, n) with m >= n, in a dtype to compute in."""
     check_matrix("matrix", matrix)
     check_matrix("factor", factor)
     if matrix.shape != factor.shape:
@@ -236,6 +301,7 @@ def _pair(matrix: Tensor, factor: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _certificate(m: Tensor, q: Tensor, special: bool) -> Tensor:
+    """Return the bound for batches of tall matrices in float64, infinite where it does not hold."""
     rows, n = m.shape[-2:]
     ok = (m.isfinite() & q.isfinite()).all(-1).all(-1)
     m, q = (torch.where(ok[:, None, None], x, 0) for x in (m, q))
@@ -272,7 +338,10 @@ def _lyapunov_skew(h: Tensor, s: Tensor) -> Tensor:
 
 
 class _Lyapunov(torch.autograd.Function):
-    """X of (H, S), for batches: dX = L⁻¹(dS - dH X - X dH), L X = H X + X H, and L⁻¹ is its own adjoint."""
+    """Solve for X of (H, S), in batches.
+
+    dX = L⁻¹(dS - dH X - X dH), L X = H X + X H, and L⁻¹ is its own adjoint.
+    """
 
     generate_vmap_rule = True
 
@@ -313,7 +382,7 @@ def _anticommutator(a: Tensor, b: Tensor) -> Tensor:
 
 
 def _closed_form(h: Tensor, s: Tensor) -> Tensor:
-    """x = adj(K) vee(S) / det K for K = tr(H) I - H, both over their sizes: K³ may not be a number."""
+    """Return x = adj(K) vee(S) / det K for K = tr(H) I - H, both over their sizes: K³ may not be a number."""
     size = h.abs().amax((-2, -1), keepdim=True)
     h = h / torch.where(size > 0, size, 1)
     a, b, c = (h.diagonal(dim1=-2, dim2=-1).sum(-1)[:, None, None] * iteration.eye(3, h) - h).unbind(-1)
@@ -329,7 +398,7 @@ def _closed_form(h: Tensor, s: Tensor) -> Tensor:
 
 @in_full_precision
 def _conjugate_gradients(h: Tensor, s: Tensor) -> Tensor:
-    """For P skew, H P + P H is H P less its transpose: one product for each step."""
+    """Return X for small n. For P skew, H P + P H is H P less its transpose: one product for each step."""
     sizes = [x.abs().amax((-2, -1), keepdim=True) for x in (h, s)]
     of_h, of_s = (torch.where(size > 0, size, 1) for size in sizes)
     h, residual = h / of_h, s / of_s

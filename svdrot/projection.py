@@ -14,12 +14,11 @@ from svdrot._precision import compute_dtype, result_dtype
 
 
 def special_orthogonalize(matrix: Tensor, *, damping: float | None = None) -> Tensor:
-    r"""The rotation nearest to each matrix in Frobenius norm, the $R$ in SO(n) that maximises
-    $\operatorname{tr}(R^\top M)$.
+    r"""Return the rotation nearest to each matrix in Frobenius norm.
 
-    With $M = U \operatorname{diag}(s) V^\top$ this is $U \operatorname{diag}(1, \dots, 1, \det UV^\top)
-    V^\top$. It depends on neither the scale of $M$ nor the sign of its determinant, and commutes with
-    rotations from both sides.
+    It is the $R$ in SO(n) that maximizes $\operatorname{tr}(R^\top M)$. With $M = U \operatorname{diag}(s)
+    V^\top$ this is $U \operatorname{diag}(1, \dots, 1, \det UV^\top) V^\top$. It depends on neither the scale
+    of $M$ nor the sign of its determinant, and commutes with rotations from both sides.
 
     The gradient is exact for every matrix whose nearest rotation is unique, repeated singular values
     included: it divides by sums $s_i + s_j$, never by differences (the last $s$ has the sign of $\det M$).
@@ -50,6 +49,16 @@ def special_orthogonalize(matrix: Tensor, *, damping: float | None = None) -> Te
         Schönemann, "A generalized solution of the orthogonal Procrustes problem", Psychometrika 31 (1966);
         Umeyama, IEEE TPAMI 13 (1991), lemma. As a network layer: Levinson et al., "An Analysis of SVD for
         Deep Rotation Estimation", NeurIPS 2020, arXiv 2006.14616, SVDO+.
+
+    Example:
+        >>> import torch, svdrot
+        >>> raw = torch.randn(8, 3, 3, generator=torch.Generator().manual_seed(0), requires_grad=True)
+        >>> rotation = svdrot.special_orthogonalize(raw)
+        >>> svdrot.is_rotation(rotation).all()
+        tensor(True)
+        >>> svdrot.losses.geodesic(rotation, torch.eye(3)).mean().backward()
+        >>> raw.grad.isfinite().all()
+        tensor(True)
     """
     if formulas := _closed_form(matrix):
         return formulas.project(matrix, scalars=(_damping(damping, matrix),))
@@ -59,11 +68,11 @@ def special_orthogonalize(matrix: Tensor, *, damping: float | None = None) -> Te
 
 
 def orthogonalize(matrix: Tensor) -> Tensor:
-    r"""The nearest matrix with orthonormal columns (m >= n) or rows (m < n): the orthogonal polar factor $U
-    V^\top$.
+    r"""Return the nearest matrix with orthonormal columns (m >= n) or rows (m < n).
 
-    Reflections are allowed: a square matrix keeps the sign of its determinant. Gradients divide by sums $s_i
-    + s_j$ and, for m != n, by $s_i$; they are finite everywhere, and exact while the matrix has full rank.
+    It is the orthogonal polar factor $U V^\top$. Reflections are allowed: a square matrix keeps the sign of
+    its determinant. Gradients divide by sums $s_i + s_j$ and, for m != n, by $s_i$; they are finite
+    everywhere, and exact while the matrix has full rank.
 
     Args:
         matrix: shape (..., m, n), any floating dtype (half precision as in `special_orthogonalize`).
@@ -78,6 +87,15 @@ def orthogonalize(matrix: Tensor) -> Tensor:
 
     Source:
         Fan and Hoffman, Proc. AMS 6 (1955); Higham, "Functions of Matrices" (2008), theorem 8.4.
+
+    Example:
+        >>> import torch, svdrot
+        >>> frame = svdrot.orthogonalize(torch.tensor([[2.0, 0.0], [0.0, 3.0], [0.0, 0.0]]))
+        >>> torch.allclose(frame.mT @ frame, torch.eye(2))
+        True
+        >>> mirror = svdrot.orthogonalize(torch.diag(torch.tensor([2.0, 3.0, -4.0])))
+        >>> round(float(torch.linalg.det(mirror)), 3)
+        -1.0
     """
     if formulas := _closed_form(matrix):
         return formulas.project_either(matrix, scalars=(_damping(None, matrix),))
@@ -90,12 +108,12 @@ def orthogonalize(matrix: Tensor) -> Tensor:
 
 
 def projection_gap(matrix: Tensor) -> Tensor:
-    r"""How far each matrix is from having two nearest rotations: the smallest sum of two singular values.
+    """Return how far each matrix is from having two nearest rotations.
 
-    The last singular value carries the sign of the determinant; for n = 3 the gap is $s_2 + s_3$. Moving $M$
-    by less than half the gap (in spectral norm) cannot make its nearest rotation ambiguous; rounding, noise
-    and gradients are amplified by 2 / gap. So `projection_gap(m) < tolerance * torch.linalg.matrix_norm(m)`
-    marks what not to trust.
+    The gap is the smallest sum of two singular values, of which the last carries the sign of the determinant;
+    for n = 3 it is $s_2 + s_3$. Moving $M$ by less than half the gap (in spectral norm) cannot make its
+    nearest rotation ambiguous; rounding, noise and gradients are amplified by 2 / gap. So
+    `projection_gap(m) < tolerance * torch.linalg.matrix_norm(m)` marks what not to trust.
 
     Args:
         matrix: shape (..., n, n), any floating dtype.
@@ -107,6 +125,13 @@ def projection_gap(matrix: Tensor) -> Tensor:
     Raises:
         ValueError: if the last two dimensions of `matrix` are not equal.
         TypeError: if `matrix` is not a floating-point tensor.
+
+    Example:
+        >>> import torch, svdrot
+        >>> sound, doubtful = torch.eye(3), torch.diag(torch.tensor([1.0, 1.0, -1.0]))
+        >>> matrix = torch.stack((sound, doubtful))
+        >>> svdrot.projection_gap(matrix) > 1e-3 * torch.linalg.matrix_norm(matrix)
+        tensor([ True, False])
     """
     if formulas := _closed_form(matrix):
         return formulas.gap(matrix)
@@ -116,17 +141,19 @@ def projection_gap(matrix: Tensor) -> Tensor:
 
 
 def _closed_form(matrix: Tensor) -> ModuleType | None:
-    """The formulas of matrices 2 x 2 and 3 x 3, which check what they get."""
+    """Return the formulas of 2 x 2 or 3 x 3 matrices, which check what they get; None for other sizes."""
     if not isinstance(matrix, Tensor):
         return None
     sides = matrix.shape[-2:]  # of a tracer, tensors
     return space if sides == (3, 3) else plane if sides == (2, 2) else None
 
 
+# In float32 and in float64.
 DAMPING = 4 * torch.finfo(torch.float32).eps, 4 * torch.finfo(torch.float64).eps
 
 
 def _batch(matrix: Tensor) -> Tensor:
+    """Return matrices as a contiguous batch (B, m, n) in the dtype to compute in."""
     dtype = compute_dtype(matrix)
     m = matrix if matrix.dtype == dtype else matrix.to(dtype)
     if m.ndim != 3:
@@ -135,6 +162,7 @@ def _batch(matrix: Tensor) -> Tensor:
 
 
 def _unbatch(r: Tensor, matrix: Tensor) -> Tensor:
+    """Return a batch of results in the shape of `matrix` and in the dtype that is due for it."""
     if matrix.ndim != 3:
         r = r.reshape(matrix.shape)
     dtype = result_dtype(matrix)
@@ -142,6 +170,7 @@ def _unbatch(r: Tensor, matrix: Tensor) -> Tensor:
 
 
 def _damping(damping: float | None, matrix: Tensor) -> float:
+    """Return the damping to use: `damping`, checked, or the default of the dtype."""
     if damping is None:
         return DAMPING[matrix.dtype == torch.float64]
     if not (isinstance(damping, (int, float)) and 0 <= damping < math.inf):

@@ -2,7 +2,7 @@ r"""Newton-Schulz schedules: odd polynomials that, one after the other, send eve
 
 A step $(a_0, a_1, a_2, \dots)$ is the polynomial $a_0 x + a_1 x^3 + a_2 x^5 + \dots$; a schedule is a tuple
 of steps, for singular values in [0, 1]. The tables are as published, with the safety factors of their authors
-in them. Few of them converge: the distance from 1 below which they do not come stands beside each.
+in them. Few of them converge: beside each stands its floor, the distance from 1 below which it does not come.
 """
 
 import math
@@ -17,10 +17,25 @@ Schedule = tuple[Step, ...]
 
 
 def shrunk(schedule: Schedule, factor: float, tail: int = 0) -> Schedule:
-    """p(x / factor) for the first step twice, for the others once, and for the last `tail` not at all.
+    """Return a schedule with cushion: p(x / factor) in place of the polynomials p of its steps.
 
-    Singular values that rounding pushed behind the end of their interval then do no harm. The first step
-    takes the factor for the norm of the matrix, too.
+    All but the last `tail` steps are shrunk. Singular values that rounding pushed past the end of their
+    interval then do no harm. The first step is shrunk twice, because the norm of the matrix needs the factor,
+    too.
+
+    Args:
+        schedule: steps, tuples of coefficients.
+        factor: at least 1, such as 1.01 for products in bfloat16.
+        tail: how many of the last steps stay as they are.
+
+    Returns:
+        A schedule of as many steps.
+
+    Example:
+        >>> import svdrot
+        >>> cubic = svdrot.schedules.CUBIC
+        >>> svdrot.schedules.shrunk((cubic, cubic, cubic), factor=2.0, tail=1)
+        ((0.375, -0.0078125), (0.75, -0.0625), (1.5, -0.5))
     """
     last = len(schedule) - tail
     steps = [_shrunk(step, factor) if i < last else step for i, step in enumerate(schedule)]
@@ -28,7 +43,7 @@ def shrunk(schedule: Schedule, factor: float, tail: int = 0) -> Schedule:
 
 
 def _shrunk(step: Step, factor: float) -> Step:
-    """p(x / factor)."""
+    """Return the step p(x / factor)."""
     return tuple(c / factor ** (2 * i + 1) for i, c in enumerate(step))
 
 
@@ -98,12 +113,29 @@ SCHEDULES: dict[str, Schedule] = {
 
 
 def kim_oh_step(kappa: int) -> Step:
-    r"""Taylor polynomial of the polar factor: $x \sum_{s \le \kappa} c_s (1 - x^2)^s$, $c_s = (2s)! / (4^s
-    s!^2)$, degree 2 kappa + 1. A residual $\delta = 1 - x^2$ falls to at most $\delta^{\kappa + 1}$.
+    r"""Return the Taylor step of the polar factor, of degree 2 kappa + 1.
 
-    kappa = 1 is `CUBIC`, kappa = 2 is `TAYLOR`.
+    It is $x \sum_{s \le \kappa} c_s (1 - x^2)^s$ with $c_s = (2s)! / (4^s s!^2)$, and takes a residual
+    $\delta = 1 - x^2$ to at most $\delta^{\kappa + 1}$. kappa = 1 is `CUBIC`, kappa = 2 is `TAYLOR`.
 
-    Source: Kim and Oh, "Convergence of Muon with Newton-Schulz", ICLR 2026, arXiv 2601.19156.
+    Args:
+        kappa: whole number, at least 1.
+
+    Returns:
+        The kappa + 1 coefficients of $x, x^3, x^5, \dots$
+
+    Raises:
+        ValueError: if `kappa` is not a whole number or less than 1.
+
+    Source:
+        Kim and Oh, "Convergence of Muon with Newton-Schulz", ICLR 2026, arXiv 2601.19156.
+
+    Example:
+        >>> import svdrot
+        >>> svdrot.schedules.kim_oh_step(1)
+        (1.5, -0.5)
+        >>> svdrot.schedules.kim_oh_step(3)
+        (2.1875, -2.1875, 1.3125, -0.3125)
     """
     kappa = check_whole("kappa", kappa)
     total = np.polynomial.Polynomial([0.0])
@@ -127,10 +159,10 @@ def newton_schulz_schedule(
     tolerance: float = 1e-9,
     aspect: float | None = None,
 ) -> Schedule:
-    r"""A schedule that sends every singular value in [`lower`, 1] to 1 within `tolerance`.
+    r"""Return a schedule that sends every singular value in [`lower`, 1] to 1 within `tolerance`.
 
     Each step is the odd quintic that equioscillates about 1 on the upper part [`cap` U, U] of the interval
-    [L, U] where the singular values are by then, scaled so that the whole image is centred at 1. Minimax
+    [L, U] where the singular values are by then, scaled so that the whole image is centered at 1. Minimax
     polynomials, `cap` = 0, need the fewest steps, but send singular values of well-conditioned matrices
     close to 0 on the way, where rounding turns the singular vectors: their result is orthogonal and wrong.
     The cap limits by how much a step may spread the singular values of the upper part (by 1.56 for 0.2, by
@@ -139,11 +171,11 @@ def newton_schulz_schedule(
     Args:
         lower: smallest singular value to bring to 1, relative to the largest possible one, in (0, 1].
             Smaller ones grow by some powers of the first coefficients, and stay below 1.
-        cap: in [0, 1).
+        cap: in [0, 1), the part of the interval where a step does not equioscillate; see above.
         safety: factor >= 1 by which rounding may carry singular values over the end of their interval, before
             any step: 1.0005 for float32, 1.01 to 1.02 for bfloat16. The first steps send what they do not
             expect to infinity.
-        tolerance: for the distance from 1, in exact arithmetic.
+        tolerance: positive; largest distance from 1 in the end, in exact arithmetic.
         aspect: if given, longer over shorter side of a matrix with independent entries: its singular values
             are in $[\sqrt{a} - 1, \sqrt{a} + 1]$ up to a factor (Marchenko and Pastur), which raises `lower`
             where the ratio of the two, halved for a loose norm, is larger.
@@ -157,6 +189,15 @@ def newton_schulz_schedule(
     Source:
         Amsel et al., arXiv 2505.16932, theorem 3.1 (minimax composition); Chen and Chow, "A stable scaling of
         Newton-Schulz for improving the sign function computation of a Hermitian matrix" (2014), scaling.
+
+    Example:
+        >>> import torch, svdrot
+        >>> schedule = svdrot.schedules.newton_schulz_schedule(1e-2)
+        >>> x = torch.tensor([0.01, 0.3, 1.0], dtype=torch.float64)
+        >>> for a, b, c in schedule:
+        ...     x = a * x + b * x**3 + c * x**5
+        >>> torch.allclose(x, torch.ones_like(x), atol=1e-9)
+        True
     """
     if not 0 < lower <= 1:
         raise ValueError(f"`lower` must be in (0, 1]; got {lower}.")
@@ -187,7 +228,7 @@ def newton_schulz_schedule(
 
 
 def _capped(low: float, high: float, cap: float) -> tuple[Step, float, float]:
-    """A step for singular values in [low, high], and their interval after it."""
+    """Return a step for singular values in [low, high], and their interval after it."""
     a, b, c = _equioscillating(max(low, cap * high), high)
     ends = np.array([low, high, *_extrema(a, b, c, low, high)])
     values = a * ends + b * ends**3 + c * ends**5
@@ -197,7 +238,7 @@ def _capped(low: float, high: float, cap: float) -> tuple[Step, float, float]:
 
 
 def _equioscillating(low: float, high: float) -> tuple[float, float, float]:
-    """The odd quintic nearest to 1 on [low, high] in the maximum norm, by Remez' exchange."""
+    """Return the odd quintic nearest to 1 on [low, high] in the maximum norm, by Remez' exchange."""
     x = np.array([low, low + (high - low) / 3, low + 2 * (high - low) / 3, high])
     sign = np.array([1.0, -1.0, 1.0, -1.0])
     a = b = c = error = 0.0
@@ -212,7 +253,7 @@ def _equioscillating(low: float, high: float) -> tuple[float, float, float]:
 
 
 def _extrema(a: float, b: float, c: float, low: float, high: float) -> list[float]:
-    """Where the derivative a + 3 b x² + 5 c x⁴ vanishes between low and high."""
+    """Return where the derivative a + 3 b x² + 5 c x⁴ vanishes between low and high."""
     squares = np.roots([5 * c, 3 * b, a])
     found = sorted(math.sqrt(q.real) for q in squares if abs(q.imag) < 1e-12 and q.real > 0)
     return [x for x in found if low < x < high]

@@ -18,17 +18,28 @@ Z_AXIS = (0.0, 0.0, 1.0)
 
 
 def cyclic(order: int, axis: Tensor | tuple[float, float, float] = Z_AXIS) -> Tensor:
-    """The turns by multiples of 2 pi / `order` about an axis: of a pyramid, or a propeller.
+    """Return the turns by multiples of 2 pi / `order` about an axis.
+
+    They are the symmetries of a pyramid, or a propeller.
 
     Args:
-        order: of the group, at least 1.
-        axis: not zero, of any length, shape (3,).
+        order: number of turns, at least 1.
+        axis: of the turns, in the frame of the object; any vector but zero, shape (3,).
 
     Returns:
         Rotations, shape (order, 3, 3), float64 unless `axis` is a tensor.
 
     Raises:
-        ValueError: if `order` is no whole number or less than 1, or `axis` is not one nonzero vector.
+        ValueError: if `order` is no whole number or less than 1, or `axis` is not one finite nonzero vector.
+        TypeError: if `axis` is neither a floating-point tensor nor three numbers.
+
+    Example:
+        >>> import torch, svdrot
+        >>> group = svdrot.symmetries.cyclic(4)
+        >>> group.shape
+        torch.Size([4, 3, 3])
+        >>> (group[1] @ torch.tensor([1.0, 0.0, 0.0], dtype=group.dtype)).round().abs()
+        tensor([0., 1., 0.], dtype=torch.float64)
     """
     order = check_whole("order", order)
     unit = _unit("axis", axis)
@@ -41,11 +52,13 @@ def dihedral(
     axis: Tensor | tuple[float, float, float] = Z_AXIS,
     second: Tensor | tuple[float, float, float] | None = None,
 ) -> Tensor:
-    """`cyclic`, and half turns about `order` axes across: of a prism, a nut, or a box (order 2).
+    """Return `cyclic` and the half turns about `order` axes across.
+
+    They are the symmetries of a prism, a nut, or a box (order 2).
 
     Args:
-        order: of the turns about `axis`, at least 1.
-        axis: not zero, shape (3,).
+        order: number of turns about `axis`, at least 1.
+        axis: in the frame of the object; any vector but zero, shape (3,).
         second: one axis of the half turns, shape (3,); its part perpendicular to `axis` counts. Default: x,
             or z if `axis` is nearer to x than to the others.
 
@@ -53,7 +66,16 @@ def dihedral(
         Rotations, shape (2 * order, 3, 3), float64 unless `axis` is a tensor.
 
     Raises:
-        ValueError: as `cyclic`, or if `second` is parallel to `axis`.
+        ValueError: if `order` is no whole number or less than 1, `axis` or `second` is not one finite nonzero
+            vector, or the two are parallel.
+        TypeError: if `axis` or `second` is neither a floating-point tensor nor three numbers.
+
+    Example:
+        >>> import torch, svdrot
+        >>> box = svdrot.symmetries.dihedral(2).float()
+        >>> estimate, truth = torch.eye(3), torch.diag(torch.tensor([1.0, -1.0, -1.0]))  # half a turn about x
+        >>> svdrot.losses.minimum_over_symmetries(estimate, truth, box) < 1e-3
+        tensor(True)
     """
     turns = cyclic(order, axis)
     unit = _unit("axis", axis)
@@ -69,12 +91,41 @@ def dihedral(
 
 
 def tetrahedral(*, dtype: torch.dtype = torch.float64, device: torch.device | str | None = None) -> Tensor:
-    """The 12 rotations of a tetrahedron whose vertices are corners of a cube, shape (12, 3, 3)."""
+    """Return the 12 rotations of a tetrahedron whose vertices are corners of a cube along the axes.
+
+    Args:
+        dtype: of the result, floating point.
+        device: of the result; torch's default device if None.
+
+    Returns:
+        Rotations, shape (12, 3, 3), exact: their entries are 0, 1 and -1.
+
+    Example:
+        >>> import torch, svdrot
+        >>> group = svdrot.symmetries.tetrahedral(dtype=torch.float32)
+        >>> svdrot.is_rotation(group).all(), len(group)
+        (tensor(True), 12)
+    """
     return torch.tensor(_signed(EVEN, 1), dtype=dtype, device=device)
 
 
 def octahedral(*, dtype: torch.dtype = torch.float64, device: torch.device | str | None = None) -> Tensor:
-    """The 24 rotations of a cube along the axes of coordinates, or an octahedron, shape (24, 3, 3)."""
+    """Return the 24 rotations of a cube along the axes of coordinates, or of an octahedron.
+
+    Args:
+        dtype: of the result, floating point.
+        device: of the result; torch's default device if None.
+
+    Returns:
+        Rotations, shape (24, 3, 3), exact: their entries are 0, 1 and -1.
+
+    Example:
+        >>> import torch, svdrot
+        >>> cube = svdrot.symmetries.octahedral(dtype=torch.float32)
+        >>> quarter = svdrot.axis_angle_to_matrix(torch.tensor([0.0, 0.0, torch.pi / 2]))
+        >>> svdrot.losses.minimum_over_symmetries(quarter, torch.eye(3), cube) < 1e-3
+        tensor(True)
+    """
     return torch.tensor(_signed(EVEN, 1) + _signed(ODD, -1), dtype=dtype, device=device)
 
 
@@ -82,7 +133,7 @@ EVEN, ODD = ((0, 1, 2), (1, 2, 0), (2, 0, 1)), ((0, 2, 1), (2, 1, 0), (1, 0, 2))
 
 
 def _signed(orders: tuple[tuple[int, ...], ...], product: int) -> list[list[list[int]]]:
-    """Permutation matrices with signs of that product."""
+    """Return the permutation matrices of `orders` with signs of product `product`, as nested lists."""
     signs = [signs for signs in itertools.product((1, -1), repeat=3) if math.prod(signs) == product]
     return [
         [[sign * (column == at) for column in range(3)] for at, sign in zip(order, each, strict=True)]
@@ -92,10 +143,24 @@ def _signed(orders: tuple[tuple[int, ...], ...], product: int) -> list[list[list
 
 
 def icosahedral(*, dtype: torch.dtype = torch.float64, device: torch.device | str | None = None) -> Tensor:
-    """The 60 rotations of an icosahedron with the vertices (0, ±1, ±g), g the golden ratio, and so on in
-    cyclic order, or of its dodecahedron, shape (60, 3, 3).
+    """Return the 60 rotations of an icosahedron, or of its dodecahedron.
 
-    The 12 of its tetrahedron and the 5 about a vertex share the identity alone: the group is their product.
+    The vertices of the icosahedron are (0, ±1, ±g), g the golden ratio, and so on in cyclic order. The 12
+    rotations of its tetrahedron and the 5 about a vertex share the identity alone: the group is their
+        product.
+
+    Args:
+        dtype: of the result, floating point.
+        device: of the result; torch's default device if None.
+
+    Returns:
+        Rotations, shape (60, 3, 3), exact to a few units of float64 rounding.
+
+    Example:
+        >>> import torch, svdrot
+        >>> group = svdrot.symmetries.icosahedral()
+        >>> svdrot.is_rotation(group).all(), len(group)
+        (tensor(True), 60)
     """
     golden = (1 + math.sqrt(5)) / 2
     vertex = torch.tensor((0, 1, golden), dtype=torch.float64)
@@ -104,6 +169,7 @@ def icosahedral(*, dtype: torch.dtype = torch.float64, device: torch.device | st
 
 
 def _unit(name: str, value: Tensor | tuple[float, float, float]) -> Tensor:
+    """Return a checked vector over its length; float64 unless `value` is a tensor."""
     if not isinstance(value, Tensor | tuple | list):
         raise TypeError(f"`{name}` must be a tensor or three numbers; got {type(value).__name__}.")
     v = value if isinstance(value, Tensor) else torch.tensor(value, dtype=torch.float64)
@@ -116,5 +182,5 @@ def _unit(name: str, value: Tensor | tuple[float, float, float]) -> Tensor:
 
 
 def _of(unit: Tensor, vectors: Tensor) -> Tensor:
-    """Rotations of float64 rotation vectors, in the dtype of `unit`."""
+    """Return rotations from float64 rotation vectors, in the dtype of `unit`."""
     return axis_angle_to_matrix(vectors).to(unit.dtype)

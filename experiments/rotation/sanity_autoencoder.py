@@ -1,7 +1,7 @@
 """Can a network learn to put out the rotation that it is shown?
 
 The nine entries of a uniform rotation go through three layers of 128 units and a head; what comes out should
-be the same rotation. No data, no noise, nothing to generalise: what is left of the error is the head's fault.
+be the same rotation. No data, no noise, nothing to generalize: what is left of the error is the head's fault.
 
 Expected, from the paper, mean errors in degrees after 500,000 steps: 6d and 5d 0.49, quaternion 3.32, Euler
 6.98; 6d and 5d never off by more than 2, all others up to 180 somewhere, since they must break off somewhere.

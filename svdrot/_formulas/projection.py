@@ -26,7 +26,7 @@ HUGE = by_dtype(2.0**126, 2.0**1022)  # R [w]x stays finite for |w| <= HUGE in e
 
 
 def nearest_rotation(a, b, c):
-    """The rotation R that maximises tr(RᵀM), in closed form.
+    """The rotation R that maximizes tr(RᵀM), in closed form.
 
     One singular pair is split off, M v = s u; what is left between the planes orthogonal to v and to u is a
     2x2 matrix, whose nearest rotation is (x, -y; y, x) / |(x, y)|. No step divides by the gap s2 + s3, so

@@ -9,13 +9,17 @@ from svdrot.rotations import is_rotation
 
 
 def _tolerance(value: Tensor) -> float:
+    """Return the square root of rounding in the dtype of `value`, or in float32 if that is coarser."""
     check_floating("value", value)
     return max(torch.finfo(value.dtype).eps, torch.finfo(torch.float32).eps) ** 0.5
 
 
 class _Rotation(constraints.Constraint):
-    """Up to the square root of rounding in float32 or coarser: a density is asked for products of many
-    rotations, and for rotations that were float32 before they were float64."""
+    """Hold for rotations up to the square root of rounding, in float32 or coarser.
+
+    A density is asked for products of many rotations, and for rotations that were float32 before they were
+    float64.
+    """
 
     event_dim = 2
 
@@ -24,6 +28,8 @@ class _Rotation(constraints.Constraint):
 
 
 class _UnitQuaternion(constraints.Constraint):
+    """Hold for vectors of unit length, up to the same tolerance."""
+
     event_dim = 1
 
     def check(self, value: Tensor) -> Tensor:
@@ -31,7 +37,10 @@ class _UnitQuaternion(constraints.Constraint):
 
 
 class _Matrix(constraints.Constraint):
-    """Finite entries: as `independent(real, 2)`, which takes infinity and no empty batches."""
+    """Hold for matrices of finite entries.
+
+    `independent(real, 2)` would take infinity and no empty batches.
+    """
 
     event_dim = 2
 

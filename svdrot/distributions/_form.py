@@ -10,7 +10,7 @@ from torch import Tensor
 
 
 def quaternion_form(f: Tensor) -> Tensor:
-    """A(F), (..., 4, 4), from F (..., 3, 3)."""
+    """Return A(F), (..., 4, 4), from F (..., 3, 3)."""
     (xx, xy, xz), (yx, yy, yz), (zx, zy, zz) = (row.unbind(-1) for row in f.unbind(-2))
     rows = (
         (xx + yy + zz, zy - yz, xz - zx, yx - xy),
@@ -22,7 +22,10 @@ def quaternion_form(f: Tensor) -> Tensor:
 
 
 def matrix_of_form(m: Tensor) -> Tensor:
-    """The adjoint, (..., 3, 3) from (..., 4, 4): R(q) from q q^T, so E R from E q q^T; and 4 F from A(F)."""
+    """Return the adjoint, (..., 3, 3) from (..., 4, 4).
+
+    It takes q q^T to R(q), so E q q^T to E R, and A(F) to 4 F.
+    """
     (ww, wx, wy, wz), (_, xx, xy, xz), (_, _, yy, yz), (_, _, _, zz) = (
         row.unbind(-1) for row in m.unbind(-2)
     )

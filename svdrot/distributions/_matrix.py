@@ -13,7 +13,10 @@ from . import _constraints
 
 
 class MatrixDistribution(Distribution):
-    """A distribution of `event` with a square matrix of its last size, (..., n, n), for parameter."""
+    """Share what distributions have in common whose one parameter is a square matrix (..., n, n).
+
+    `event` is the shape of one draw; its last size is n.
+    """
 
     event: ClassVar[tuple[int, ...]]
     arg_constraints: ClassVar[dict[str, Any]] = {"matrix": _constraints.matrix}  # pyright: ignore
@@ -24,12 +27,21 @@ class MatrixDistribution(Distribution):
         super().__init__(matrix.shape[:-2], torch.Size(self.event), validate_args=validate_args)
 
     def _check(self, value: Tensor) -> None:
+        """Check the shape of a value and, if arguments are checked, the value itself."""
         check_shape("value", value, *self.event)
         common_batch(matrix=self.batch_shape, value=value.shape[: value.ndim - len(self.event)])
         if self._validate_args:
             self._validate_sample(value)
 
     def expand(self, batch_shape: Any, _instance: Any = None) -> Any:
+        """Return the distribution with its batch shape expanded, as every distribution of torch does.
+
+        Args:
+            batch_shape: the new batch shape.
+
+        Returns:
+            A distribution of the same class whose parameter is a view of this one.
+        """
         new = type(self)(self.matrix.expand(*batch_shape, *self.matrix.shape[-2:]), validate_args=False)
         new._validate_args = self._validate_args
         return new

@@ -1,4 +1,4 @@
-r"""The normaliser of the Bingham distribution on the unit quaternions, and its moments.
+r"""The normalizer of the Bingham distribution on the unit quaternions, and its moments.
 
 $c(A) = E \exp(q^\top A q)$ over uniform $q$ is ${}_1F_1(1/2; 2; A)$, a symmetric function of the eigenvalues
 $\lambda_1 \ge \dots \ge \lambda_4$ of $A$. In the eigenbasis write $q = (\sqrt t \cos\phi, \sqrt t \sin\phi,
@@ -25,7 +25,7 @@ from torch.autograd import Function
 
 from ._sampling import bingham, draw
 
-# Relative error of the normaliser at most 3e-10 over all combinations of the gaps 0, 1e-6, 1e-3, 0.3, 5, 200,
+# Relative error of the normalizer at most 3e-10 over all combinations of the gaps 0, 1e-6, 1e-3, 0.3, 5, 200,
 # 1e4 and 1e8, with 64 nodes 3e-7. Fourth moments need more: 1e-7 with 96 nodes.
 NODES = 128
 # The integrand in ln v falls at least as exp(ln(v) / 2): what is cut off is exp(-20) = 2e-9 of the whole.
@@ -36,20 +36,20 @@ DECAY = 45.0
 
 @torch.compiler.assume_constant_result  # which does not look into a cache
 def gauss_legendre(count: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Nodes and weights on [0, 1]."""
+    """Return nodes and weights on [0, 1]."""
     nodes, weights = _gauss_legendre(count)
     return torch.as_tensor(nodes, device=device), torch.as_tensor(weights, device=device)
 
 
 @functools.cache
 def _gauss_legendre(count: int) -> tuple[NDArray, NDArray]:
-    """Not tensors, which would be what the first call made them: fake, or of an inference."""
+    """Return nodes and weights as arrays: tensors would stay as first made, fake or of an inference."""
     nodes, weights = np.polynomial.legendre.leggauss(count)
     return (nodes + 1) / 2, weights / 2
 
 
 def _integrand(gaps: Tensor, nodes: int) -> tuple[Tensor, ...]:
-    """Weighted values at the nodes (..., nodes), t and v there, and the concentrations of both angles."""
+    """Return weighted values at the nodes (..., nodes), t and v there, and concentrations of both angles."""
     a, b, c = gaps[..., None].unbind(-2)
     x, weight = gauss_legendre(nodes, gaps.device)
     y = (DECAY / b.clamp_min(DECAY)).log() - DEPTH * (1 - x)
@@ -60,12 +60,12 @@ def _integrand(gaps: Tensor, nodes: int) -> tuple[Tensor, ...]:
 
 
 def scaled_normalizer(gaps: Tensor, nodes: int = NODES) -> Tensor:
-    """c(A) exp(-lambda_1), in (0, 1], from the gaps (..., 3) in ascending order."""
+    """Return c(A) exp(-lambda_1), in (0, 1], from the gaps (..., 3) in ascending order."""
     return _integrand(gaps, nodes)[0].sum(-1)
 
 
 def derivatives(gaps: Tensor, nodes: int) -> tuple[Tensor, Tensor]:
-    """The scaled normaliser (...) and E q_i^2 of the last three coordinates of the eigenbasis, (..., 3)."""
+    """Return the scaled normalizer (...) and E q_i^2, (..., 3), of the last three coordinates of `eigen`."""
     value, t, v, first, second = _integrand(gaps, nodes)
     c = value.sum(-1)
     f, s = _mean_one_minus_cosine(first), _mean_one_minus_cosine(second)
@@ -74,14 +74,14 @@ def derivatives(gaps: Tensor, nodes: int) -> tuple[Tensor, Tensor]:
 
 
 def _mean_one_minus_cosine(k: Tensor) -> Tensor:
-    """The first of the moments below, to 1e-10: half the cost where a thousand times as many are wanted."""
+    """Return the first of the moments below, to 1e-10, at half the cost."""
     j = 1 / k.clamp_min(1e4)
     direct = 1 - torch.special.i1e(k) / torch.special.i0e(k)
     return torch.where(k > 1e4, j / 2 * (1 + j / 4 * (1 + j)), direct)
 
 
 def _one_minus_cosine(k: Tensor) -> tuple[Tensor, Tensor]:
-    """First and second moment of 1 - cos under the density exp(k cos)."""
+    """Return the first and second moment of 1 - cos under the density exp(k cos)."""
     small = k.clamp(max=200.0)
     ratio = torch.special.i1e(small) / torch.special.i0e(small)
     first = 1 - ratio
@@ -99,7 +99,7 @@ def _one_minus_cosine(k: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def moments(gaps: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """The scaled normaliser (...), E q_i^2 (..., 4) and E q_i^2 q_j^2 (..., 4, 4) in the eigenbasis."""
+    """Return the scaled normalizer (...), E q_i^2 (..., 4) and E q_i^2 q_j^2 (..., 4, 4) by `eigen`."""
     value, t, v, first, second = _integrand(gaps, NODES)
     c = value.sum(-1)
     p = value / c[..., None]
@@ -120,7 +120,8 @@ def moments(gaps: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def eigen(a: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Largest eigenvalue (...), gaps below it (..., 3) ascending, eigenvectors as columns in that order.
+    """Return the largest eigenvalue (...), gaps below it (..., 3) ascending, eigenvectors as columns in that
+    order.
 
     A matrix that is not finite gives NaN: the decomposition itself would raise for the whole batch.
     """
@@ -132,19 +133,22 @@ def eigen(a: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def spectral(vectors: Tensor, values: Tensor) -> Tensor:
+    """Return the symmetric matrix of eigenvectors, as columns, and eigenvalues."""
     return (vectors * values[..., None, :]) @ vectors.mT
 
 
 def _covariance(second: Tensor, fourth: Tensor) -> Tensor:
-    """Of the q_i^2, (..., 4, 4). They sum to 1, so rows sum to 0: what would cancel in the first row comes
-    from the others."""
+    """Return the covariance of the q_i^2, (..., 4, 4).
+
+    They sum to 1, so rows sum to 0: what would cancel in the first row comes from the others.
+    """
     covariance = (fourth - second[..., :, None] * second[..., None, :])[..., 1:, 1:]
     covariance = torch.cat((-covariance.sum(-2, keepdim=True), covariance), -2)
     return torch.cat((-covariance.sum(-1, keepdim=True), covariance), -1)
 
 
 class _Last(Function):
-    """`value`, as a function of `inputs` without a derivative: asking for one is an error, not zero."""
+    """Return `value`, a function of `inputs` without a derivative: asking for one is an error, not zero."""
 
     generate_vmap_rule = True
 
@@ -162,7 +166,7 @@ class _Last(Function):
 
 
 def last_derivative(backward: Callable) -> Callable:
-    """A backward that cannot itself be differentiated.
+    """Return a backward that cannot itself be differentiated.
 
     torch's own `once_differentiable` looks at the incoming gradients alone, and drops the derivative without
     a word where these are constant (torch 2.13).
@@ -251,23 +255,28 @@ class _Entropy(Function):
 
 
 def log_normalizer(a: Tensor) -> Tensor:
-    """ln c(A), (...), of symmetric matrices (..., 4, 4) in float64. Differentiable twice, equal eigenvalues
-    included: the first derivative is `second_moment`."""
+    """Return ln c(A), (...), of symmetric matrices (..., 4, 4) in float64.
+
+    Differentiable twice, equal eigenvalues included: the first derivative is `second_moment`.
+    """
     return _LogNormalizer.apply(a)  # pyright: ignore[reportReturnType]
 
 
 def second_moment(a: Tensor) -> Tensor:
-    """E q q^T, (..., 4, 4), under the density exp(q^T A q) / c(A). Differentiable once."""
+    """Return E q q^T, (..., 4, 4), under the density exp(q^T A q) / c(A). Differentiable once."""
     return _SecondMoment.apply(a)  # pyright: ignore[reportReturnType]
 
 
 def entropy(a: Tensor) -> Tensor:
-    """ln c(A) - E q^T A q, (...), from the gaps, without its cancellation. Differentiable once."""
+    """Return ln c(A) - E q^T A q, (...), from the gaps, without its cancellation. Differentiable once."""
     return _Entropy.apply(a)  # pyright: ignore[reportReturnType]
 
 
 def sample(a: Tensor, count: int) -> Tensor:
-    """Unit quaternions (count, B, 4) with density exp(q^T A q) / c(A), A of shape (B, 4, 4), in float64."""
+    """Draw unit quaternions (count, B, 4) with density exp(q^T A q) / c(A), in float64.
+
+    A has shape (B, 4, 4).
+    """
     _, gaps, vectors = eigen(a)
     q = draw(bingham, gaps.expand(count, *gaps.shape).reshape(-1, 3)).reshape(count, len(gaps), 4)
     return (vectors * q[..., None, :]).sum(-1)

@@ -17,13 +17,13 @@ from svdrot._formulas.densities import SWITCH, images, log_heat_kernel
 
 
 def draw(sampler: Any, parameters: Tensor) -> Tensor:
-    """By one of the two below, from torch's global generator."""
+    """Draw by one of the two samplers below, from torch's global generator."""
     return sampler(parameters, torch.randint(torch.iinfo(torch.int64).max, (), device="cpu"))
 
 
 @custom_op("svdrot::draw_bingham", mutates_args=())
 def bingham(gaps: Tensor, seed: Tensor) -> Tensor:
-    """Unit quaternions (N, 4) in the eigenbasis, from the gaps (N, 3), NaN for NaN.
+    """Draw unit quaternions (N, 4) in the eigenbasis, from the gaps (N, 3), NaN for NaN.
 
     Rejection from the angular central Gaussian distribution: at worst about half of the proposals are taken.
 
@@ -56,9 +56,11 @@ def bingham(gaps: Tensor, seed: Tensor) -> Tensor:
 
 @custom_op("svdrot::draw_heat_angle", mutates_args=())
 def heat_angle(tau: Tensor, seed: Tensor) -> Tensor:
-    """Angles (N,) from the times (N,), by rejection: for small tau from the length of a normal vector, whose
-    density the angle's exceeds by the factor sinc(omega / 2) times `images`, at most 4 / pi; for large from
-    the uniform rotations, by f at most f(0)."""
+    """Draw angles (N,) from the times (N,), by rejection.
+
+    For small tau from the length of a normal vector, whose density the angle's exceeds by the factor
+    sinc(omega / 2) times `images`, at most 4 / pi; for large from the uniform rotations, by f at most f(0).
+    """
     small = tau < SWITCH
     generator = _generator(tau, seed)
     angle = torch.full_like(tau, torch.nan)
@@ -99,6 +101,7 @@ def _(tau, seed):
 
 
 def _batched(sampler: Any, info: Any, in_dims: tuple[int | None, ...], parameters: Tensor, seed: Tensor):
+    """Draw for all of a batch of `vmap`: with one seed the same draws for each, otherwise different ones."""
     at, seeded_at = in_dims
     batch = parameters.expand(info.batch_size, *parameters.shape) if at is None else parameters.movedim(at, 0)
     if seeded_at is None:  # the same draws for all

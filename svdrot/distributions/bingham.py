@@ -16,69 +16,103 @@ from .matrix_fisher import MatrixFisher
 
 
 class Bingham(MatrixDistribution):
-    r"""The distribution of unit quaternions, the same at q and -q, with density $\exp(q^\top A q) / c(A)$
-    against the uniform one on the sphere.
+    r"""Distribution of unit quaternions with density $\exp(q^\top A q) / c(A)$ against the uniform one.
 
-    Adding a multiple of the identity to $A$ changes nothing. As a distribution of rotations it is
-    `matrix_fisher()`, at the same density: the two families are one.
+    The density is the same at q and -q. Adding a multiple of the identity to $A$ changes nothing. As a
+    distribution of rotations it is `matrix_fisher()`, at the same density: the two families are one.
 
-    Regularity, accuracy and NaN are as in `MatrixFisher`.
+    See `MatrixFisher` for derivatives, accuracy and NaN: they are the same here.
 
     Args:
         matrix: A, symmetric, shape (..., 4, 4), for quaternions w x y z; `svdrot.symmetric_10d_to_matrix`
-            makes one from ten numbers. Only its symmetric part counts.
+            reads rotations from such a matrix, by its smallest eigenvalue. Only the symmetric part counts.
+        validate_args: whether to check parameters and values; torch's default if None.
 
     Raises:
-        ValueError: if the last two dimensions of `matrix` are not (4, 4).
+        ValueError: if the last two dimensions of `matrix` are not (4, 4), or an entry is not finite and
+            arguments are checked.
         TypeError: if `matrix` is not a floating-point tensor.
 
     Source:
         Bingham, "An Antipodally Symmetric Distribution on the Sphere", Ann. Statist. 2 (1974); Prentice,
         "Orientation Statistics without Parametric Assumptions", J. R. Statist. Soc. B 48 (1986).
+
+    Example:
+        >>> import torch, svdrot
+        >>> belief = svdrot.distributions.Bingham(torch.diag(torch.tensor([50.0, 0.0, 0.0, 0.0])))
+        >>> belief.mode
+        tensor([1., 0., 0., 0.])
+        >>> q = torch.tensor([0.8, 0.6, 0.0, 0.0])
+        >>> belief.log_prob(q) == belief.log_prob(-q), belief.log_prob(q) < belief.log_prob(belief.mode)
+        (tensor(True), tensor(True))
     """
 
     support: Any = _constraints.unit_quaternion  # pyright: ignore
     event: ClassVar[tuple[int, ...]] = (4,)
 
     def matrix_fisher(self) -> MatrixFisher:
-        """The same distribution on rotations."""
+        """Return the same distribution on rotations, a `MatrixFisher`."""
         a = (self.matrix + self.matrix.mT) / 2
         return MatrixFisher(matrix_of_form(a) / 4, validate_args=False)
 
     @property
     def mode(self) -> Tensor:
-        """The eigenvector of the largest eigenvalue, with w >= 0; its negative is as likely. Shape
-        (*batch_shape, 4). The gradient is that of `special_orthogonalize`."""
+        """Return the eigenvector of the largest eigenvalue, with w >= 0, shape (*batch_shape, 4).
+
+        Its negative is as likely. The gradient is that of `special_orthogonalize`.
+        """
         return matrix_to_quaternion(special_orthogonalize(self.matrix_fisher().matrix))
 
     @property
     def mean(self) -> Tensor:
-        """0, since q and -q are equally likely. Shape (*batch_shape, 4)."""
+        """Return 0, since q and -q are equally likely, shape (*batch_shape, 4)."""
         return torch.zeros_like(self.matrix[..., 0])
 
     @property
     def second_moment(self) -> Tensor:
-        """E q q^T, the gradient of the log normaliser. Shape (*batch_shape, 4, 4), of trace 1."""
+        """Return E q q^T, the gradient of the log normalizer, shape (*batch_shape, 4, 4), of trace 1."""
         return second_moment(self.matrix.double()).to(self.matrix.dtype)
 
     def log_normalizer(self) -> Tensor:
-        """ln c(A), shape `batch_shape`; its gradient is `second_moment`."""
+        """Return ln c(A), shape `batch_shape`; its gradient is `second_moment`."""
         return log_normalizer(self.matrix.double()).to(self.matrix.dtype)
 
     def sample(self, sample_shape: Any = ()) -> Tensor:
+        """Draw unit quaternions, without a gradient, from torch's global generator.
+
+        Args:
+            sample_shape: shape of independent draws of the whole batch.
+
+        Returns:
+            Unit quaternions w x y z of either sign, shape (*sample_shape, *batch_shape, 4).
+        """
         shape = self._extended_shape(torch.Size(sample_shape))
         with torch.no_grad():
             q = sample(self.matrix.double().reshape(-1, 4, 4), torch.Size(sample_shape).numel())
             return q.to(self.matrix.dtype).reshape(shape)
 
     def log_prob(self, value: Tensor) -> Tensor:
-        """Log density of unit quaternions (..., 4) against the uniform measure. Shape (...); the length of
-        `value` does not count."""
+        """Return the log density of unit quaternions against the uniform measure.
+
+        Args:
+            value: w x y z, shape (..., 4); batch dimensions broadcast against `batch_shape`. The length does
+                not count.
+
+        Returns:
+            Nats, shape (...).
+
+        Raises:
+            ValueError: if a shape is wrong, or `value` is not of unit length and arguments are checked.
+            TypeError: if `value` is not floating point.
+        """
         self._check(value)
         q, a = value.double(), self.matrix.double()
         exponent = (a * q[..., :, None] * q[..., None, :]).sum((-2, -1)) / (q * q).sum(-1)
         return (exponent - log_normalizer(a)).to(self.matrix.dtype)
 
     def entropy(self) -> Tensor:
-        """Differential entropy in nats against the uniform measure: at most 0, its value at A = 0."""
+        """Return the differential entropy in nats against the uniform measure, shape `batch_shape`.
+
+        It is at most 0, its value at A = 0.
+        """
         return entropy(self.matrix.double()).to(self.matrix.dtype)

@@ -13,6 +13,7 @@ from .uniform import UniformRotation
 
 
 def _between_forms(p: Tensor, q: Tensor) -> Tensor:
+    """Return the relative entropy of two Bingham distributions from their symmetric forms."""
     p, q = p.double(), q.double()
     return log_normalizer(q) - log_normalizer(p) + ((p - q) * second_moment(p)).sum((-2, -1))
 

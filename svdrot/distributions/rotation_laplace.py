@@ -6,7 +6,7 @@ The density is $e^{-\sqrt Q} / \sqrt Q$ over its integral, where $Q = \operatorn
 $$ \frac{e^{-\sqrt Q}}{\sqrt Q} = \int_0^\infty w(u) e^{-uQ} du, \qquad
    w(u) = \frac{e^{-1 / 4u}}{\sqrt{\pi u}}, $$
 
-it is a mixture of the matrix Fisher distributions of $uA$, and its normaliser the integral of theirs,
+it is a mixture of the matrix Fisher distributions of $uA$, and its normalizer the integral of theirs,
 $\int w(u) \bar c(uD) du$ with $\bar c$ of `_normalizer`: once more by the nodes of Gauss and
 Legendre, in ln u.
 """
@@ -36,7 +36,7 @@ from ._normalizer import (
 )
 from ._sampling import bingham, draw
 
-# 5e-8 and 2e-8 of the normaliser over all combinations of the gaps 0, 1e-6, 1e-3, 0.3, 5, 200, 1e4 and 1e8.
+# 5e-8 and 2e-8 of the normalizer over all combinations of the gaps 0, 1e-6, 1e-3, 0.3, 5, 200, 1e4 and 1e8.
 NODES = 128
 INNER_NODES = 80
 # So many u at a time, times the inner nodes: what fits in a cache for batches of a hundred.
@@ -48,7 +48,7 @@ Weights = Callable[[Tensor], Tensor]
 
 
 def _nodes(gaps: Tensor) -> tuple[Tensor, Tensor]:
-    """u and the weights du at the nodes, (..., NODES).
+    """Return u and the weights du at the nodes, (..., NODES).
 
     In ln u the integrand falls faster than any exponential below u = 1/4, as exp(ln(u) / 2) below u = 1 / c
     if that is larger, and above 1 as exp(-ln(u) / 2) from 1 / b on, exp(-ln u) from 1 / a on.
@@ -63,23 +63,27 @@ def _nodes(gaps: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _normalizers(u: Tensor, gaps: Tensor) -> Tensor:
+    """Return the scaled normalizers of uA at the nodes u, (..., NODES), some at a time."""
     blocks = u.split(BLOCK, -1)
     return torch.cat([scaled_normalizer(x[..., None] * gaps[..., None, :], INNER_NODES) for x in blocks], -1)
 
 
 def _density(u: Tensor) -> Tensor:
-    """w(u), of exp(-sqrt Q) / sqrt Q."""
+    """Return w(u), the weight that makes exp(-sqrt Q) / sqrt Q of exp(-uQ)."""
     return torch.exp(-0.25 / u) / (math.pi * u).sqrt()
 
 
 def _exponential(u: Tensor) -> Tensor:
-    """The same for exp(-sqrt Q)."""
+    """Return the weight that makes exp(-sqrt Q)."""
     return torch.exp(-0.25 / u) / (2 * math.sqrt(math.pi) * u**1.5)
 
 
 def _logarithmic(u: Tensor) -> Tensor:
-    r"""The same for ln(Q) exp(-sqrt Q) / sqrt Q: with $\ln Q = \int_0^\infty (e^{-t} - e^{-tQ}) dt / t$ it is
-    $-(\gamma + \ln u) w(u) - \int_0^1 (w(ux) - w(u)) / (1 - x) dx$."""
+    r"""Return the weight that makes ln(Q) exp(-sqrt Q) / sqrt Q.
+
+    With $\ln Q = \int_0^\infty (e^{-t} - e^{-tQ}) dt / t$ it is
+    $-(\gamma + \ln u) w(u) - \int_0^1 (w(ux) - w(u)) / (1 - x) dx$.
+    """
     x, weight = gauss_legendre(96, u.device)
     # x = y^4 smooths the square root at 0, where w(ux) ~ exp(-1 / 4ux) leaves nothing for small u
     y, jacobian = x**4, 4 * x**3
@@ -89,14 +93,17 @@ def _logarithmic(u: Tensor) -> Tensor:
 
 
 def _defined_gaps(a: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Gaps and eigenvectors as of `eigen`, and where they give a distribution: elsewhere the gaps are 1."""
+    """Return gaps and eigenvectors, see `eigen`, and where they give a distribution.
+
+    Elsewhere the gaps are 1.
+    """
     _, gaps, vectors = eigen(a)
     defined = gaps[..., 1] > SINGULAR * gaps[..., 2]
     return torch.where(defined[..., None], gaps, 1), vectors, defined
 
 
 def _sums(gaps: Tensor, u: Tensor, weight: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Over the nodes the sums of weight c E 1, weight c E q_i^2 (..., 4) and weight c E q_i^2 q_j^2."""
+    """Return sums over the nodes of weight c E x for x = 1, q_i^2 (..., 4) and q_i^2 q_j^2 (..., 4, 4)."""
     sums = [torch.zeros_like(gaps[..., 0]), gaps.new_zeros(()), gaps.new_zeros(())]
     for at, factor in zip(u.split(BLOCK, -1), weight.split(BLOCK, -1), strict=True):
         c, second, fourth = moments(at[..., None] * gaps[..., None, :])
@@ -108,7 +115,7 @@ def _sums(gaps: Tensor, u: Tensor, weight: Tensor) -> tuple[Tensor, Tensor, Tens
 
 
 class _Mixture(Function):
-    """Integrals of weights(u) (..., k) against the normalisers of uA: (..., k) from A (..., 4, 4)."""
+    """Integrate weights(u) (..., k) against the normalizers of uA: (..., k) from A (..., 4, 4)."""
 
     generate_vmap_rule = True
 
@@ -136,7 +143,7 @@ def _mixture(a: Tensor, *weights: Weights) -> Tensor:
 
 
 class _Slope(Function):
-    r"""The gradient of the integrals, summed with the factors `grad` (..., k): (..., 4, 4).
+    r"""Compute the gradient of the integrals, summed with the factors `grad` (..., k): (..., 4, 4).
 
     Raising eigenvalue i moves the integrand by u c E q_i^2. For the largest, from which the gaps are
     measured, that is minus the sum of the others: the integral of its own moment does not converge.
@@ -176,8 +183,8 @@ class _Slope(Function):
         u, du = _nodes(gaps)
         fourth = _sums(gaps, u, _combined(u, grad, ctx.weights) * du * u * u)[2][..., 1:, 1:]
         inner = 2 * fourth * b[..., 1:, 1:]
-        centred = diagonal[..., 1:] - diagonal[..., :1]
-        on = (fourth * centred[..., None, :]).sum(-1)
+        centered = diagonal[..., 1:] - diagonal[..., :1]
+        on = (fourth * centered[..., None, :]).sum(-1)
         inner = inner - torch.diag_embed(inner.diagonal(dim1=-2, dim2=-1)) + torch.diag_embed(on)
         slopes = _slopes(gaps, grad, ctx.weights)
         apart = gaps > SINGULAR * gaps[..., 2:]
@@ -208,7 +215,7 @@ def _slopes(gaps: Tensor, grad: Tensor, weights: tuple[Weights, ...]) -> Tensor:
 
 
 class _SecondMoment(Function):
-    """E q q^T under the density of Rotation-Laplace, (..., 4, 4)."""
+    """Compute E q q^T under the density of Rotation-Laplace, (..., 4, 4)."""
 
     generate_vmap_rule = True
 
@@ -250,53 +257,79 @@ def _second_moment(a: Tensor) -> Tensor:
 
 
 class RotationLaplace(MatrixDistribution):
-    r"""The distribution of rotations with density proportional to $e^{-\sqrt Q} / \sqrt Q$ against the
-    uniform one, $Q = \operatorname{tr}(S) - \operatorname{tr}(A^\top R)$, $S$ the proper singular values of
-    $A$.
+    r"""Distribution of rotations with density $\propto e^{-\sqrt Q} / \sqrt Q$ against the uniform one.
+
+    Here $Q = \operatorname{tr}(S) - \operatorname{tr}(A^\top R)$, with $S$ the proper singular values of $A$.
 
     Its tails are heavier than those of the matrix Fisher distribution, and at the mode, the rotation nearest
     to $A$, where $Q = 0$, the density is infinite. It integrates unless $s_1 + s_3 = 0$, that is $A = 0$ or a
     multiple of a reflection: there everything is NaN. Small $A$ does not give the uniform distribution but
     $Q^{-1/2}$, whatever the scale.
 
-    `log_prob` and `entropy` are differentiable twice with respect to `matrix`, `mean` once; the normaliser
+    `log_prob` and `entropy` are differentiable twice with respect to `matrix`, `mean` once; the normalizer
     and the entropy are accurate to 1e-7. Half precision gives float32. NaN gives NaN in its place with
     `validate_args=False`.
 
     Args:
-        matrix: A, shape (..., 3, 3).
+        matrix: A, shape (..., 3, 3), finite.
+        validate_args: whether to check parameters and values; torch's default if None.
 
     Raises:
-        ValueError: if the last two dimensions of `matrix` are not (3, 3).
+        ValueError: if the last two dimensions of `matrix` are not (3, 3), or an entry is not finite and
+            arguments are checked.
         TypeError: if `matrix` is not a floating-point tensor.
 
     Source:
         Yin et al., "A Laplace-inspired Distribution on SO(3) for Probabilistic Rotation Estimation", ICLR
         2023, definition 2.
+
+    Example:
+        >>> import torch, svdrot
+        >>> generator = torch.Generator().manual_seed(0)
+        >>> raw = torch.randn(8, 3, 3, generator=generator, requires_grad=True)
+        >>> truth = svdrot.random_rotation(8, generator=generator)
+        >>> belief = svdrot.distributions.RotationLaplace(raw)
+        >>> belief.log_prob(truth).mean().neg().backward()  # as a loss
+        >>> svdrot.is_rotation(belief.mode).all()
+        tensor(True)
     """
 
     support: Any = _constraints.rotation  # pyright: ignore
     event: ClassVar[tuple[int, ...]] = (3, 3)
 
     def _form(self) -> Tensor:
+        """Return the symmetric form of A, (..., 4, 4), in float64."""
         return quaternion_form(self.matrix.double())
 
     @property
     def mode(self) -> Tensor:
-        """The rotation nearest to A. Shape (*batch_shape, 3, 3)."""
+        """Return the rotation nearest to A, shape (*batch_shape, 3, 3)."""
         return special_orthogonalize(self.matrix)
 
     @property
     def mean(self) -> Tensor:
-        """The expected matrix E R: a rotation only in the limit, but the one nearest to it is the mode. Shape
-        (*batch_shape, 3, 3)."""
+        """Return the expected matrix E R, shape (*batch_shape, 3, 3).
+
+        It is a rotation only in the limit of large A, but the rotation nearest to it is the mode.
+        """
         return matrix_of_form(_second_moment(self._form())).to(self.matrix.dtype)
 
     def log_normalizer(self) -> Tensor:
-        """Log of the integral of exp(-sqrt Q) / sqrt Q over the uniform measure. Shape `batch_shape`."""
+        """Return the log of the integral of exp(-sqrt Q) / sqrt Q over the uniform measure.
+
+        Its shape is `batch_shape`.
+        """
         return _mixture(self._form(), _density)[..., 0].log().to(self.matrix.dtype)
 
     def sample(self, sample_shape: Any = ()) -> Tensor:
+        """Draw rotations, without a gradient, from torch's global generator.
+
+        Args:
+            sample_shape: shape of independent draws of the whole batch.
+
+        Returns:
+            Rotations, shape (*sample_shape, *batch_shape, 3, 3).
+        """
         shape = self._extended_shape(torch.Size(sample_shape))
         count = torch.Size(sample_shape).numel()
         with torch.no_grad():
@@ -313,9 +346,20 @@ class RotationLaplace(MatrixDistribution):
             return quaternion_to_matrix(q).to(self.matrix.dtype).reshape(shape)
 
     def log_prob(self, value: Tensor) -> Tensor:
-        """Log density of rotations (..., 3, 3) against the uniform measure. Shape (...).
+        """Return the log density of rotations against the uniform measure.
 
-        Nearer to the mode than the rounding of `value` it is that at this distance, with zero gradient.
+        Nearer to the mode than the rounding of `value` it is the log density at that distance, with zero
+        gradient.
+
+        Args:
+            value: rotations, shape (..., 3, 3); batch dimensions broadcast against `batch_shape`.
+
+        Returns:
+            Nats, shape (...).
+
+        Raises:
+            ValueError: if a shape is wrong, or `value` is no rotation and arguments are checked.
+            TypeError: if `value` is not floating point.
         """
         self._check(value)
         q = matrix_to_quaternion(value.double())
@@ -330,6 +374,9 @@ class RotationLaplace(MatrixDistribution):
         return (-distance.sqrt() - distance.log() / 2 - log_c).to(self.matrix.dtype)
 
     def entropy(self) -> Tensor:
-        """Differential entropy in nats against the uniform measure: ln c + E sqrt Q + E ln sqrt Q < 0."""
+        """Return the differential entropy in nats against the uniform measure, shape `batch_shape`.
+
+        It is ln c + E sqrt Q + E ln sqrt Q, below 0.
+        """
         c, root, log = _mixture(self._form(), _density, _exponential, _logarithmic).unbind(-1)
         return (c.log() + (root + log / 2) / c).to(self.matrix.dtype)

@@ -13,18 +13,31 @@ from . import _constraints
 
 
 class UniformRotation(Distribution):
-    """The uniform (Haar) distribution on SO(3): density 1, entropy 0, mean the zero matrix, and no mode.
+    """Uniform distribution of rotations (Haar measure).
+
+    Its density is 1, its entropy 0, its mean the zero matrix, and it has no mode.
 
     Args:
-        batch_shape: number of independent copies.
-        dtype: of samples; `torch.get_default_dtype()` if None.
-        device: of samples.
+        batch_shape: shape of independent copies.
+        dtype: of samples, floating point; `torch.get_default_dtype()` if None.
+        device: of samples; torch's default device if None.
+        validate_args: whether to check values; torch's default if None.
 
     Raises:
         TypeError: if `dtype` is not floating point.
 
     Source:
         Miles, "On Random Rotations in R^3", Biometrika 52 (1965).
+
+    Example:
+        >>> import torch, svdrot
+        >>> from torch.distributions import kl_divergence
+        >>> prior = svdrot.distributions.UniformRotation()
+        >>> prior.sample((5,)).shape
+        torch.Size([5, 3, 3])
+        >>> belief = svdrot.distributions.MatrixFisher(torch.diag(torch.tensor([5.0, 3.0, 2.0])))
+        >>> torch.allclose(kl_divergence(belief, prior), -belief.entropy())
+        True
     """
 
     arg_constraints: ClassVar[dict[str, Any]] = {}  # pyright: ignore
@@ -45,6 +58,14 @@ class UniformRotation(Distribution):
         super().__init__(torch.Size(batch_shape), torch.Size((3, 3)), validate_args=validate_args)
 
     def expand(self, batch_shape: Any, _instance: Any = None) -> "UniformRotation":
+        """Return the distribution with its batch shape expanded, as every distribution of torch does.
+
+        Args:
+            batch_shape: the new batch shape.
+
+        Returns:
+            A `UniformRotation` of that batch shape.
+        """
         dtype, device = self._zero.dtype, self._zero.device
         new = UniformRotation(self._zero.expand(batch_shape).shape, dtype=dtype, device=device)
         new._validate_args = self._validate_args
@@ -52,15 +73,34 @@ class UniformRotation(Distribution):
 
     @property
     def mean(self) -> Tensor:
-        """The expected matrix, 0: not a rotation."""
+        """Return the expected matrix 0, no rotation, shape (*batch_shape, 3, 3)."""
         return self._zero[..., None, None].expand(*self.batch_shape, 3, 3)
 
     def rsample(self, sample_shape: Any = ()) -> Tensor:
+        """Draw rotations from torch's global generator.
+
+        Args:
+            sample_shape: shape of independent draws of the whole batch.
+
+        Returns:
+            Rotations, shape (*sample_shape, *batch_shape, 3, 3).
+        """
         shape = self._extended_shape(torch.Size(sample_shape))[:-2]
         return random_rotation(*shape, dtype=self._zero.dtype, device=self._zero.device)
 
     def log_prob(self, value: Tensor) -> Tensor:
-        """0 where `value` is finite, NaN where it is not. Shape (...)."""
+        """Return the log density against the uniform measure: 0 where `value` is finite.
+
+        Args:
+            value: rotations, shape (..., 3, 3); batch dimensions broadcast against `batch_shape`.
+
+        Returns:
+            Zeros, shape (...); NaN where `value` is not finite.
+
+        Raises:
+            ValueError: if a shape is wrong, or `value` is no rotation and arguments are checked.
+            TypeError: if `value` is not floating point.
+        """
         check_shape("value", value, 3, 3)
         common_batch(batch_shape=self.batch_shape, value=value.shape[:-2])
         if self._validate_args:
@@ -69,4 +109,5 @@ class UniformRotation(Distribution):
         return self._zero + torch.where(finite, 0.0, torch.nan).to(self._zero.dtype)
 
     def entropy(self) -> Tensor:
+        """Return the differential entropy against the uniform measure, 0, shape `batch_shape`."""
         return self._zero

@@ -17,14 +17,15 @@ Pose = Transform | tuple[Tensor, Tensor]
 
 
 def add(estimate: Pose, truth: Pose, points: Tensor, *, mask: Tensor | None = None) -> Tensor:
-    """Mean distance between where two poses put the points of a model (ADD), as
-    `svdrot.evaluation.poses.add`.
+    """Return the mean distance between where two poses put the points of a model (ADD).
+
+    It is the metric `svdrot.evaluation.poses.add`, differentiable.
 
     Args:
-        estimate: poses of batch shape (...).
-        truth: poses of batch shape (...); batch dimensions broadcast.
-        points: of the model, shape (..., N, 3).
-        mask: boolean, shape (..., N): points that count.
+        estimate: `Transform`, or pair of rotations (..., 3, 3) and translations (..., 3).
+        truth: `Transform` or pair; batch dimensions broadcast.
+        points: of the model, in its own frame, shape (..., N, 3).
+        mask: boolean, shape (..., N): points that count. All if None.
 
     Returns:
         Shape (...), in the units of the points; NaN if no point counts. Where the two poses are equal every
@@ -36,6 +37,14 @@ def add(estimate: Pose, truth: Pose, points: Tensor, *, mask: Tensor | None = No
 
     Source:
         Hinterstoisser et al., ACCV 2012; as a loss Xiang et al., "PoseCNN", RSS 2018.
+
+    Example:
+        >>> import torch, svdrot
+        >>> points = torch.tensor([[1.0, 0.0, 0.0], [-1.0, 0.0, 0.0]])
+        >>> truth = torch.eye(3), torch.zeros(3)
+        >>> estimate = torch.eye(3), torch.tensor([0.0, 0.3, 0.4])
+        >>> svdrot.losses.add(estimate, truth, points)
+        tensor(0.5000)
     """
     a, b = _transform("estimate", estimate), _transform("truth", truth)
     apart = length(displacement(counted(points, mask, a, b), a, b))
@@ -43,6 +52,7 @@ def add(estimate: Pose, truth: Pose, points: Tensor, *, mask: Tensor | None = No
 
 
 def _transform(name: str, pose: Pose) -> Transform:
+    """Return a pose as a checked `Transform` in a dtype to compute in."""
     if isinstance(pose, Transform):
         check_transform(name, pose)
         rotation, translation, scale = pose.rotation, pose.translation, pose.scale
@@ -60,26 +70,44 @@ def _transform(name: str, pose: Pose) -> Transform:
 
 
 def _result(pose: Pose, points: Tensor) -> torch.dtype:
+    """Return the dtype of a loss of a pose and points."""
     rotation = pose.rotation if isinstance(pose, Transform) else pose[0]
     return torch.promote_types(result_dtype(rotation), result_dtype(points))
 
 
 def add_symmetric(estimate: Pose, truth: Pose, points: Tensor, *, mask: Tensor | None = None) -> Tensor:
-    """Mean distance from each point of the true model to the nearest of the estimated one (ADD-S), as
-    `svdrot.evaluation.poses.add_symmetric`.
+    """Return the mean distance from each point of the true model to the nearest of the estimated one (ADD-S).
+
+    It is the metric `svdrot.evaluation.poses.add_symmetric`, differentiable.
 
     For objects that look alike in poses one does not know; a known group is better served by
     `minimum_over_symmetries`, which does not take near misses for symmetries. No table of all pairs is made:
     memory grows with N.
 
-    Args, Raises: as for `add`.
+    Args:
+        estimate: `Transform`, or pair of rotations (..., 3, 3) and translations (..., 3).
+        truth: `Transform` or pair; batch dimensions broadcast.
+        points: of the model, in its own frame, shape (..., N, 3).
+        mask: boolean, shape (..., N): points that count. All if None.
 
     Returns:
         Shape (...), in the units of the points; NaN if no point counts or one that does is not finite. The
         choice of neighbors is a constant to derivatives, of which all are zero where a distance is.
 
+    Raises:
+        ValueError: if a shape is wrong.
+        TypeError: if `points` is not floating point, or a pose is one tensor: a rotation needs a translation.
+
     Source:
         Hinterstoisser et al., ACCV 2012; Xiang et al., "PoseCNN", RSS 2018.
+
+    Example:
+        >>> import torch, svdrot
+        >>> points = torch.tensor([[1.0, 0.0, 0.0], [-1.0, 0.0, 0.0]])
+        >>> truth = torch.eye(3), torch.zeros(3)
+        >>> half_turn = torch.diag(torch.tensor([-1.0, -1.0, 1.0])), torch.zeros(3)
+        >>> svdrot.losses.add_symmetric(half_turn, truth, points), svdrot.losses.add(half_turn, truth, points)
+        (tensor(0.), tensor(2.))
     """
     a, b = _transform("estimate", estimate), _transform("truth", truth)
     valid = counted(points, mask, a, b)
@@ -98,7 +126,7 @@ def add_symmetric(estimate: Pose, truth: Pose, points: Tensor, *, mask: Tensor |
 # An operator of its own, for `torch.compile` and `vmap`, which cannot look into the search.
 @torch.library.custom_op("svdrot::nearest_index", mutates_args=())
 def _nearest_index(query: Tensor, points: Tensor) -> Tensor:
-    """Index of the nearest point (B, M, 3) to each query (B, N, 3), (B, N); M if there is none."""
+    """Return the index of the nearest point (B, M, 3) to each query (B, N, 3), (B, N); M if there is none."""
     return nearest(query, points)[1]
 
 

@@ -23,27 +23,37 @@ def minimum_over_symmetries(
     loss: Callable[..., Tensor] = geodesic,
     **settings: Any,
 ) -> Tensor:
-    r"""The least loss against the true poses that look alike, $\min_S L(\hat R, R S)$.
+    r"""Return the least loss against the true poses that look alike, $\min_S L(\hat R, R S)$.
 
     Args:
         estimate: rotations (..., 3, 3) or poses, whatever `loss` takes.
-        truth: of the same kind; batch dimensions broadcast.
+        truth: rotations or poses as `estimate`; batch dimensions broadcast.
         symmetries: rotations that take the object to itself, in its own frame, shape (G, 3, 3): a group of
             `svdrot.symmetries`.
-        loss: any function of this package.
-        settings: further arguments of it. Tensors among them broadcast against the batch, as `points` of one
-            model (N, 3) or of each element (..., N, 3).
+        loss: any function of this package, per element.
+        settings: further arguments of the loss. Tensors among them broadcast against the batch, as `points`
+            of one model (N, 3) or of each element (..., N, 3).
 
     Returns:
         Shape (...). The gradient is that of one of the least: where several are, one is chosen, so that a
         descent does not stop between two of them. NaN where the loss of any is.
 
     Raises:
-        ValueError: if `symmetries` has not that shape or is empty.
+        ValueError: if `symmetries` is empty, or the shape of an argument is wrong.
+        TypeError: if an argument is not floating point.
 
     Source:
         Wang et al., "Normalized Object Coordinate Space for Category-Level 6D Object Pose and Size
         Estimation", CVPR 2019, the loss of symmetric categories.
+
+    Example:
+        >>> import torch, svdrot
+        >>> symmetries = svdrot.symmetries.cyclic(4)  # a square pyramid
+        >>> estimate = svdrot.axis_angle_to_matrix(torch.tensor([0.0, 0.0, torch.pi / 2 + 0.1]))
+        >>> svdrot.losses.minimum_over_symmetries(estimate, torch.eye(3), symmetries)
+        tensor(0.1000)
+        >>> svdrot.losses.geodesic(estimate, torch.eye(3))
+        tensor(1.6708)
     """
     check_shape("symmetries", symmetries, 3, 3)
     if symmetries.ndim != 3 or len(symmetries) == 0:
@@ -56,6 +66,7 @@ def minimum_over_symmetries(
 
 
 def _rotation(name: str, pose: Tensor | Pose) -> Tensor:
+    """Return the rotation of a pose, checked."""
     rotation = pose.rotation if isinstance(pose, Transform) else pose
     rotation = pose[0] if isinstance(pose, (tuple, list)) and pose else rotation
     check_shape(name, rotation, 3, 3)  # pyright: ignore
@@ -63,6 +74,7 @@ def _rotation(name: str, pose: Tensor | Pose) -> Tensor:
 
 
 def _alike(pose: Tensor | Pose, symmetry: Tensor) -> Tensor | Pose:
+    """Return the pose after a rotation of the object in its own frame, in a dtype to compute in."""
     if isinstance(pose, Transform):
         return Transform(_alike(pose.rotation, symmetry), pose.translation, pose.scale)  # pyright: ignore
     if isinstance(pose, (tuple, list)):
@@ -72,7 +84,7 @@ def _alike(pose: Tensor | Pose, symmetry: Tensor) -> Tensor | Pose:
 
 
 def axial(estimate: Tensor, truth: Tensor, axis: Tensor, *, undirected: bool = False) -> Tensor:
-    r"""Least angle between two rotations over all turns of an object about its axis of revolution.
+    r"""Return the least angle between two rotations over all turns of an object about its axis of revolution.
 
     It is the angle between the two images of the axis: with (w, u) the quaternion of $\hat R^\top R$, the
     best turn about a leaves $\cos(\beta / 2) = \sqrt{w^2 + (u \cdot a)^2}$, and $\beta$ is the angle between
@@ -81,7 +93,8 @@ def axial(estimate: Tensor, truth: Tensor, axis: Tensor, *, undirected: bool = F
     Args:
         estimate: rotations, shape (..., 3, 3).
         truth: rotations, shape (..., 3, 3).
-        axis: in the frame of the object, of any length, shape (..., 3). Batch dimensions broadcast.
+        axis: of revolution, in the frame of the object, of any length, shape (..., 3). Batch dimensions
+            broadcast.
         undirected: whether the object also looks alike upside down, as a cylinder does and a bottle does not.
 
     Returns:
@@ -95,5 +108,12 @@ def axial(estimate: Tensor, truth: Tensor, axis: Tensor, *, undirected: bool = F
     Source:
         Brégier et al., "Defining the Pose of Any 3D Rigid Object and an Associated Distance", Int. J. Comput.
         Vis. 126 (2018), objects of revolution.
+
+    Example:
+        >>> import torch, svdrot
+        >>> axis = torch.tensor([0.0, 0.0, 1.0])
+        >>> estimate = svdrot.euler_to_matrix(torch.tensor([0.5, 0.0, 2.0]), "XYZ")  # tilt, then turn about z
+        >>> svdrot.losses.axial(estimate, torch.eye(3), axis)
+        tensor(0.5000)
     """
     return (formulas.axial_undirected if undirected else formulas.axial)(estimate, truth, axis)

@@ -15,7 +15,7 @@ NEAR = 0.01
 
 
 class RotationHead(nn.Module):
-    """Rotation regressed from features: a linear layer to the raw numbers of a representation, then its map.
+    """Regress rotations from features: a linear layer to raw numbers of a representation, then its map.
 
     Args:
         in_features: size of the last dimension of the input.
@@ -39,6 +39,14 @@ class RotationHead(nn.Module):
     Source:
         Levinson et al., "An Analysis of SVD for Deep Rotation Estimation", NeurIPS 2020 ("svd"); for the
         others the function of `svdrot.representations`.
+
+    Example:
+        >>> import torch, svdrot
+        >>> head = svdrot.nn.RotationHead(16, "svd")
+        >>> rotation = head(torch.randn(8, 16))
+        >>> svdrot.is_rotation(rotation).all()
+        tensor(True)
+        >>> svdrot.losses.geodesic(rotation, svdrot.random_rotation(8)).mean().backward()
     """
 
     # The linear layer keeps torch's initial values. "svd", "6d", "2vec", "quaternion" and "10d" are singular
@@ -64,14 +72,28 @@ class RotationHead(nn.Module):
             _shrink(self.linear, REPRESENTATIONS[representation].from_matrix(eye))
 
     def forward(self, features: Tensor) -> Tensor:
+        """Return a rotation for each vector of features.
+
+        Args:
+            features: shape (..., in_features), floating point.
+
+        Returns:
+            Rotations, shape (..., 3, 3), or in training what the strategy gives in their place.
+
+        Raises:
+            ValueError: if the last dimension is not `in_features`.
+            TypeError: if `features` is not floating point.
+        """
         check_shape("features", features, self.linear.in_features)
         return self.strategy(_precise(self.linear, features), self.representation)
 
     def extra_repr(self) -> str:
+        """Return the representation, as `print` shows it."""
         return f"representation={self.representation!r}"
 
 
 def _strategy(strategy: str | Strategy, representation: str) -> Strategy:
+    """Return a strategy by its name or as it is, checked against the representation."""
     if isinstance(strategy, str) and strategy in STRATEGIES:
         strategy = STRATEGIES[strategy]()
     if not isinstance(strategy, Strategy):
@@ -88,13 +110,17 @@ def _strategy(strategy: str | Strategy, representation: str) -> Strategy:
 
 @torch.no_grad()
 def _shrink(linear: nn.Linear, bias: Tensor) -> None:
+    """Shrink the weights of a layer a hundredfold and set its bias."""
     linear.weight.mul_(NEAR)
     linear.bias.copy_(bias)
 
 
 def _precise(linear: nn.Linear, features: Tensor) -> Tensor:
-    """`linear`, not in half precision under autocast: the gradient of a map is as large as its raw numbers
-    are small, and leaves float16 (beyond 65,504) for raw numbers that training meets."""
+    """Apply `linear`, not in half precision under autocast.
+
+    The gradient of a map is as large as its raw numbers are small, and leaves float16 (beyond 65,504) for raw
+    numbers that training meets.
+    """
     if not is_autocast(features):
         return linear(features)
     with no_autocast(features):
@@ -102,12 +128,12 @@ def _precise(linear: nn.Linear, features: Tensor) -> Tensor:
 
 
 class RigidHead(nn.Module):
-    """Rigid motion regressed from features, target = R source + t: a `RotationHead` and a linear layer.
+    """Regress rigid motions from features, target = R source + t: a `RotationHead` and a linear layer.
 
     Args:
         in_features: size of the last dimension of the input.
-        representation, strategy: as for `RotationHead`.
-        near_identity: as for `RotationHead`; the translation starts near zero.
+        representation, strategy: see `RotationHead`.
+        near_identity: start with motions near the identity; see `RotationHead`.
 
     Shape:
         (..., in_features) -> rotation (..., 3, 3) and translation (..., 3). A pair, which every exporter
@@ -115,7 +141,17 @@ class RigidHead(nn.Module):
         motion itself.
 
     Raises:
-        ValueError: as `RotationHead`.
+        ValueError: if `representation` or `strategy` is not one of those of `RotationHead`, or they do not
+            fit.
+
+    Example:
+        >>> import torch, svdrot
+        >>> head = svdrot.nn.RigidHead(16, "6d")
+        >>> rotation, translation = head(torch.randn(8, 16))
+        >>> rotation.shape, translation.shape
+        (torch.Size([8, 3, 3]), torch.Size([8, 3]))
+        >>> truth, model = (svdrot.random_rotation(8), torch.randn(8, 3)), torch.randn(100, 3)
+        >>> svdrot.losses.add((rotation, translation), truth, model).mean().backward()
     """
 
     def __init__(
@@ -135,4 +171,17 @@ class RigidHead(nn.Module):
             _shrink(self.translation, torch.zeros_like(self.translation.bias))
 
     def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        """Return a rotation and a translation for each vector of features.
+
+        Args:
+            features: shape (..., in_features), floating point.
+
+        Returns:
+            Rotations (..., 3, 3), or in training what the strategy gives in their place, and translations
+            (..., 3).
+
+        Raises:
+            ValueError: if the last dimension is not `in_features`.
+            TypeError: if `features` is not floating point.
+        """
         return self.rotation(features), _precise(self.translation, features)

@@ -49,9 +49,10 @@ class RotationLoss(nn.Module):
     Example:
         >>> import torch, svdrot
         >>> loss = svdrot.nn.RotationLoss("svd", "geodesic")
-        >>> raw = torch.eye(3).flatten().repeat(4, 1).requires_grad_()
-        >>> float(loss(raw, torch.eye(3)))
-        0.0
+        >>> network, features = torch.nn.Linear(16, 9), torch.randn(8, 16)
+        >>> loss(network(features), svdrot.random_rotation(8)).backward()
+        >>> loss(2 * torch.eye(3).flatten(), torch.eye(3))
+        tensor(0.)
     """
 
     def __init__(
@@ -78,6 +79,19 @@ class RotationLoss(nn.Module):
         _composed(representation, loss)
 
     def forward(self, raw: Tensor, truth: Tensor) -> Tensor:
+        """Return the loss of raw numbers against true rotations.
+
+        Args:
+            raw: shape (..., features), the numbers of the representation.
+            truth: rotations, shape (..., 3, 3); batch dimensions broadcast.
+
+        Returns:
+            Shape (), or (...) for "none".
+
+        Raises:
+            ValueError: if a shape is wrong.
+            TypeError: if an argument is not floating point.
+        """
         whole = COMPOSED.get((self.representation, self.loss)) or _composed(self.representation, self.loss)
         scalars = () if self.threshold is None else (self.threshold,)
         if self.reduction == "none":
@@ -85,12 +99,13 @@ class RotationLoss(nn.Module):
         return (whole.mean if self.reduction == "mean" else whole.sum)(raw, truth, scalars=scalars)
 
     def extra_repr(self) -> str:
+        """Return the representation, the loss and the reduction, as `print` shows them."""
         threshold = "" if self.threshold is None else f", threshold={self.threshold}"
         return f"{self.representation!r}, {self.loss!r}, reduction={self.reduction!r}{threshold}"
 
 
 def _composed(representation: str, loss: str) -> Map:
-    """The map of a representation and a loss, which is made once."""
+    """Return the map of a representation and a loss, which is made once."""
     if (representation, loss) in COMPOSED:
         return COMPOSED[representation, loss]
     read, distance = REPRESENTATIONS[representation].formula, LOSSES[loss]

@@ -2,13 +2,13 @@ r"""The projective manifold gradient: the least change of raw numbers that turns
 
 Chen et al. turn the rotation R of the raw numbers x a step down the loss, to a goal $R_g = R \exp(-\tau
 [\omega]_\times)$, with $\omega$ the gradient in rotation vectors of $R^\top R'$. Of all raw numbers of the
-goal (its fibre) they take the nearest to x, $x_{gp}$, and hand the network $x - x_{gp} + \lambda (x_{gp} -
+goal (its fiber) they take the nearest to x, $x_{gp}$, and hand the network $x - x_{gp} + \lambda (x_{gp} -
 \hat x_g)$, where $\hat x_g$ are the standard numbers of the goal; the last term keeps x from shrinking, since
 the nearest point of a ray is shorter. As $\omega$ fixes how far the goal is, while the last term does not
 depend on it, the step needs a loss whose scale is known, which they take to be the sum over the batch.
 
 Here $\tau$ goes to zero and the gradient is per unit of it. With the Jacobian J of the map from x to
-rotation vectors the fibre of the goal runs, to first order, through $x - J^+ \tau\omega$, perpendicular to
+rotation vectors the fiber of the goal runs, to first order, through $x - J^+ \tau\omega$, perpendicular to
 that displacement, so that
 
 $$ \frac{x - x_{gp}}\tau \to J^+ \omega, $$
@@ -20,7 +20,7 @@ proportion, $\text{pull} \cdot |\omega| (x - \hat x)$: where the goal is $\alpha
 $\lambda = \text{pull} \cdot \alpha$. So the whole is of first degree in $\omega$, and any reduction, weight
 or scaling of the loss scales it alike.
 
-$J^+$ of each representation is in `svdrot._formulas.fibres`.
+$J^+$ of each representation is in `svdrot._formulas.fibers`.
 
 Source: Chen et al., "Projective Manifold Gradient Layer for Deep Rotation Regression", CVPR 2022, arXiv
 2110.11657, sections 4.2 to 4.4, whose representations these are; the limit and $J^+$ are derived here.
@@ -29,11 +29,11 @@ Source: Chen et al., "Projective Manifold Gradient Layer for Deep Rotation Regre
 import torch
 from torch import Tensor
 
-from svdrot._formulas.fibres import FIBRES
+from svdrot._formulas.fibers import FIBERS
 
 
 def attach(x: Tensor, rotation: Tensor, representation: str, pull: float) -> Tensor:
-    """`rotation`, (..., 3, 3), with the projective manifold gradient to `x`, (..., features)."""
+    """Return `rotation`, (..., 3, 3), with the projective manifold gradient to `x`, (..., features)."""
     return _ManifoldGradient.apply(x, rotation, representation, pull)  # pyright: ignore[reportReturnType]
 
 
@@ -52,4 +52,4 @@ class _ManifoldGradient(torch.autograd.Function):
     @staticmethod
     def backward(ctx, g):
         x, r = ctx.saved_tensors
-        return FIBRES[ctx.representation].gradient(x, r, g, scalars=(ctx.pull,)), None, None, None
+        return FIBERS[ctx.representation].gradient(x, r, g, scalars=(ctx.pull,)), None, None, None

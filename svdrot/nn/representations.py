@@ -13,13 +13,22 @@ from svdrot.representations import Row
 
 
 class Representation(NamedTuple):
-    """What a head can regress.
+    """Describe what a head can regress: a row of `REPRESENTATIONS`.
 
-    Args:
+    Attributes:
         features: raw numbers per rotation.
-        to_matrix: (..., features) -> rotations (..., 3, 3).
-        from_matrix: (..., 3, 3) -> (..., features), of all raw numbers of a rotation the standard ones.
-        formula: of `to_matrix`.
+        to_matrix: function from raw numbers (..., features) to rotations (..., 3, 3).
+        from_matrix: function from rotations (..., 3, 3) to raw numbers (..., features): the standard ones of
+            all that give the rotation.
+        formula: the formula of `to_matrix`, for one element.
+
+    Example:
+        >>> import torch, svdrot
+        >>> row = svdrot.nn.REPRESENTATIONS["6d"]
+        >>> row.features
+        6
+        >>> row.from_matrix(torch.eye(3))
+        tensor([1., 0., 0., 0., 1., 0.])
     """
 
     features: int
@@ -29,7 +38,7 @@ class Representation(NamedTuple):
 
 
 def _written(name: str, row: Row) -> Representation:
-    """A row of the table as a head, by its named functions."""
+    """Return a row of the table as a head, by its named functions."""
     assert row.to_matrix is not None
     there, back = (
         getattr(representations, f"{a}_to_{b}") for a, b in ((row.kind, "matrix"), ("matrix", row.kind))
@@ -46,24 +55,24 @@ REPRESENTATIONS: dict[str, Representation] = {
 
 
 def add_representation(name: str, read: Map, write: Map) -> None:
-    """Add a representation of your own: a head, in every loss and strategy, and a name for conversions.
+    """Add a representation of your own: as a head, in every loss and strategy, and as a name for conversions.
 
     Args:
-        name: of the head, and of the numbers in `svdrot.convert_rotation`.
+        name: names the head, and the numbers in `svdrot.convert_rotation`; none that is taken.
         read: formula from the numbers, shape (n,), to the rotation (3, 3); see `svdrot.engine.formula`.
-        write: formula from the rotation to the numbers, of all that give it the standard ones.
+        write: formula from the rotation to the numbers: the standard ones of all that give it.
 
     Raises:
         ValueError: if the name is taken, or the shapes are not those.
 
     Example:
-        Cayley's parameters, the axis times the tangent of half the angle:
+        The vector of Gibbs, the axis times the tangent of half the angle:
 
         >>> import torch, svdrot
         >>> from svdrot.engine import formula
-        >>> @formula({"cayley": (3,)}, (3, 3))
-        ... def cayley_to_matrix(cayley):
-        ...     x, y, z = cayley
+        >>> @formula({"gibbs": (3,)}, (3, 3))
+        ... def gibbs_to_matrix(gibbs):
+        ...     x, y, z = gibbs
         ...     s = 2 / (1 + x * x + y * y + z * z)
         ...     return (
         ...         (1 - s * (y * y + z * z), s * (x * y - z), s * (x * z + y)),
@@ -71,13 +80,14 @@ def add_representation(name: str, read: Map, write: Map) -> None:
         ...         (s * (x * z - y), s * (y * z + x), 1 - s * (x * x + y * y)),
         ...     )
         >>> @formula({"matrix": (3, 3)}, (3,))
-        ... def matrix_to_cayley(m):
+        ... def matrix_to_gibbs(m):
         ...     k = 1 + m[0, 0] + m[1, 1] + m[2, 2]
         ...     return (m[2, 1] - m[1, 2]) / k, (m[0, 2] - m[2, 0]) / k, (m[1, 0] - m[0, 1]) / k
-        >>> svdrot.nn.add_representation("cayley", cayley_to_matrix, matrix_to_cayley)
-        >>> head = svdrot.nn.RotationHead(16, "cayley")
+        >>> svdrot.nn.add_representation("gibbs", gibbs_to_matrix, matrix_to_gibbs)
+        >>> head = svdrot.nn.RotationHead(16, "gibbs")
         >>> svdrot.is_rotation(head(torch.randn(8, 16))).all()
         tensor(True)
+        >>> del svdrot.nn.REPRESENTATIONS["gibbs"], svdrot.representations.TABLE["gibbs"]
     """
     if name in REPRESENTATIONS or name in representations.TABLE:
         raise ValueError(f"`name` must be new; {name!r} is a representation already.")

@@ -20,19 +20,44 @@ COUNTS = {"step"}  # the buffers of strategies
 
 
 class Strategy(nn.Module):
-    """How a head makes matrices of the raw numbers of a representation, in training and after it.
+    """Decide which matrices a head makes of raw numbers, in training and after it.
 
     In `eval()` every strategy gives rotations, the map of the representation, and a checkpoint of a head
-    loads into a head of any other strategy.
+    loads into a head of any other strategy. A subclass defines `forward`, and `representations` if it is not
+    for all of them.
+
+    Example:
+        >>> import torch, svdrot
+        >>> class Detached(svdrot.nn.Strategy):
+        ...     "Rotations without a gradient."
+        ...     def forward(self, raw, representation):
+        ...         return svdrot.nn.REPRESENTATIONS[representation].to_matrix(raw.detach())
+        >>> head = svdrot.nn.RotationHead(16, "6d", strategy=Detached())
+        >>> head(torch.randn(8, 16)).requires_grad
+        False
     """
 
     representations: Collection[str] = REPRESENTATIONS  # it is defined for: all, added ones, too
 
     def forward(self, raw: Tensor, representation: str) -> Tensor:
+        """Return a matrix for each vector of raw numbers.
+
+        Args:
+            raw: shape (..., features).
+            representation: the name of the representation, a key of `REPRESENTATIONS`.
+
+        Returns:
+            Matrices, shape (..., 3, 3): rotations, at least in `eval()`.
+
+        Raises:
+            NotImplementedError: by this class, which leaves it to its subclasses.
+            ValueError: if the last dimension is not that of the representation.
+            TypeError: if `raw` is not floating point.
+        """
         raise NotImplementedError
 
     def _load_from_state_dict(self, state_dict, prefix, local_metadata, strict, *lists) -> None:
-        """A warm-up of other checkpoints is not missed here, and none of theirs is too much."""
+        """Load a checkpoint of any strategy: a missing count of steps is 0, a needless one is dropped."""
         for name, buffer in self.named_buffers(recurse=False):
             state_dict.setdefault(prefix + name, torch.zeros_like(buffer))
         for name in COUNTS - {name for name, _ in self.named_buffers(recurse=False)}:
@@ -41,43 +66,87 @@ class Strategy(nn.Module):
 
 
 class Always(Strategy):
-    """Rotations in training, too, with the gradient of the map (SVD-Train).
+    """Give rotations in training, too, with the gradient of the map (SVD-Train).
 
-    Source: Levinson et al., "An Analysis of SVD for Deep Rotation Estimation", NeurIPS 2020.
+    Source:
+        Levinson et al., "An Analysis of SVD for Deep Rotation Estimation", NeurIPS 2020.
+
+    Example:
+        >>> import torch, svdrot
+        >>> head = svdrot.nn.RotationHead(16, "svd", strategy="always")  # the default
+        >>> svdrot.is_rotation(head(torch.randn(8, 16))).all()
+        tensor(True)
     """
 
     def forward(self, raw: Tensor, representation: str) -> Tensor:
+        """Return the rotation of the raw numbers.
+
+        Args:
+            raw, representation: see `Strategy.forward`.
+
+        Returns:
+            Rotations, shape (..., 3, 3).
+        """
         return REPRESENTATIONS[representation].to_matrix(raw)
 
 
 class AtInference(Strategy):
-    """The raw 3 x 3 matrix in training, its nearest rotation in `eval()` (SVD-Inference, PRoM).
+    """Give the raw 3 x 3 matrix in training, its nearest rotation in `eval()` (SVD-Inference, PRoM).
 
     The loss must take any matrix: `svdrot.losses.raw_9d`.
 
-    Source: Levinson et al., NeurIPS 2020; Gu et al., "Learning Unorthogonalized Matrices for Rotation
-    Estimation", arXiv 2312.00462 (PRoM).
+    Source:
+        Levinson et al., NeurIPS 2020; Gu et al., "Learning Unorthogonalized Matrices for Rotation
+        Estimation", arXiv 2312.00462 (PRoM).
+
+    Example:
+        >>> import torch, svdrot
+        >>> head = svdrot.nn.RotationHead(16, "svd", strategy="inference")
+        >>> features, truth = torch.randn(8, 16), svdrot.random_rotation(8)
+        >>> svdrot.losses.raw_9d(head(features), truth).mean().backward()
+        >>> svdrot.is_rotation(head.eval()(features)).all()
+        tensor(True)
     """
 
     representations: Collection[str] = ("svd",)
 
     def forward(self, raw: Tensor, representation: str) -> Tensor:
+        """Return the raw matrix in training, the rotation in `eval()`.
+
+        Args:
+            raw, representation: see `Strategy.forward`.
+
+        Returns:
+            Matrices, shape (..., 3, 3).
+        """
         return _matrix(raw) if self.training else REPRESENTATIONS[representation].to_matrix(raw)
 
 
 class AfterWarmup(Strategy):
-    """The raw 3 x 3 matrix in the first steps of training, its nearest rotation from then on.
+    """Give the raw 3 x 3 matrix in the first steps of training, its nearest rotation from then on.
 
-    A step is a forward pass in training mode with gradients. Their count is a buffer: it is saved with the
-    head, goes on from there, and stands at 0 for checkpoints that have none. Gradients are much smaller in
-    the first steps than those through a projection of random matrices. Under `torch.func` transforms give
-    the buffers as arguments, with `functional_call`, as for every module that counts. Keep the head out of
-    activation checkpointing: its second forward pass would count, too.
+    A step is a forward pass in training mode with gradients. Their count is a buffer, `step`: it is saved
+    with the head, goes on from there, and is 0 for checkpoints that have none. Gradients in the first steps
+    are much smaller than those through a projection of random matrices.
+
+    Under `torch.func` transforms, give the buffers as arguments, with `functional_call`, as for every module
+    that counts. Keep the head out of activation checkpointing, whose second forward pass would count, too.
 
     Args:
-        steps: at least 0. Levinson et al. took 100,000 of 2,600,000.
+        steps: number of steps with the raw matrix, at least 0. Levinson et al. took 100,000 of 2,600,000.
 
-    Source: Levinson et al., NeurIPS 2020.
+    Raises:
+        ValueError: if `steps` is not a whole number >= 0.
+
+    Source:
+        Levinson et al., NeurIPS 2020.
+
+    Example:
+        >>> import torch, svdrot
+        >>> head = svdrot.nn.RotationHead(16, "svd", strategy=svdrot.nn.AfterWarmup(steps=1))
+        >>> features = torch.randn(8, 16)
+        >>> svdrot.is_rotation(head(features)).any(), svdrot.is_rotation(head(features)).all()
+        (tensor(False), tensor(True))
     """
 
     representations: Collection[str] = ("svd",)
@@ -92,6 +161,14 @@ class AfterWarmup(Strategy):
         self.register_buffer("step", torch.zeros((), dtype=torch.int64))
 
     def forward(self, raw: Tensor, representation: str) -> Tensor:
+        """Return the raw matrix in the first steps of training, the rotation after them; count the step.
+
+        Args:
+            raw, representation: see `Strategy.forward`.
+
+        Returns:
+            Matrices, shape (..., 3, 3).
+        """
         rotation = REPRESENTATIONS[representation].to_matrix(raw)
         if not self.training:
             return rotation
@@ -101,19 +178,22 @@ class AfterWarmup(Strategy):
         return torch.where(warming, _matrix(raw), rotation)  # both computed: no wait for a GPU, one graph
 
     def extra_repr(self) -> str:
+        """Return the number of steps, as `print` shows it."""
         return f"steps={self.steps}"
 
 
 def _matrix(raw: Tensor) -> Tensor:
+    """Return nine raw numbers as a matrix (..., 3, 3)."""
     check_shape("raw", raw, 9)
     return raw.to(result_dtype(raw)).unflatten(-1, (3, 3))
 
 
 class ManifoldGradient(Strategy):
-    """Rotations always; to the raw numbers the projective manifold gradient of Chen et al. 2022 (RPMG).
+    """Give rotations always, and the raw numbers the projective manifold gradient of Chen et al. 2022 (RPMG).
 
-    It is the smallest change of the raw numbers that turns the rotation as the loss wants, however large or
-    small or close to a singularity they are, and a pull to the standard numbers of the same rotation. Both
+    This gradient is the smallest change of the raw numbers that turns the rotation as the loss wants, however
+    large or small or close to a singularity they are, plus a pull to the standard numbers of the same
+    rotation. Both
     are proportional to the gradient of the loss with respect to the rotation: losses may be sums or means,
     weighted, scaled, or added to others. See `svdrot.nn.manifold_gradient` for what that changes.
 
@@ -124,10 +204,22 @@ class ManifoldGradient(Strategy):
         pull: how much of the distance to the standard numbers goes into the gradient per radian of the
             descent, at least 0.
 
-    Source: Chen et al., "Projective Manifold Gradient Layer for Deep Rotation Regression", CVPR 2022.
+    Raises:
+        ValueError: if `pull` is not finite and at least 0.
+
+    Source:
+        Chen et al., "Projective Manifold Gradient Layer for Deep Rotation Regression", CVPR 2022.
+
+    Example:
+        >>> import torch, svdrot
+        >>> head = svdrot.nn.RotationHead(16, "6d", strategy=svdrot.nn.ManifoldGradient(pull=0.1))
+        >>> rotation = head(torch.randn(8, 16))
+        >>> svdrot.losses.squared_geodesic(rotation, svdrot.random_rotation(8)).sum().backward()
+        >>> head.linear.weight.grad.isfinite().all()
+        tensor(True)
     """
 
-    representations: Collection[str] = tuple(manifold_gradient.FIBRES)
+    representations: Collection[str] = tuple(manifold_gradient.FIBERS)
 
     def __init__(self, pull: float = 0.05):
         super().__init__()
@@ -136,6 +228,18 @@ class ManifoldGradient(Strategy):
         self.pull = pull
 
     def forward(self, raw: Tensor, representation: str) -> Tensor:
+        """Return the rotation of the raw numbers, which get the manifold gradient in `backward()`.
+
+        Args:
+            raw, representation: see `Strategy.forward`.
+
+        Returns:
+            Rotations, shape (..., 3, 3).
+
+        Raises:
+            ValueError: if the last dimension is not that of the representation.
+            TypeError: if `raw` is not floating point.
+        """
         to_matrix = REPRESENTATIONS[representation].to_matrix
         if _autograd.is_recorded() or not torch.is_grad_enabled():
             return to_matrix(raw)
@@ -146,6 +250,7 @@ class ManifoldGradient(Strategy):
         return manifold_gradient.attach(x, rotation, representation, self.pull).to(result_dtype(raw))
 
     def extra_repr(self) -> str:
+        """Return the pull, as `print` shows it."""
         return f"pull={self.pull}"
 
 

@@ -14,12 +14,13 @@ from ._table import TABLE, Row
 
 
 def convert_rotation(value: Tensor, source: str, target: str) -> Tensor:
-    r"""The numbers of the same rotation in another representation.
+    """Convert a rotation from one representation to another.
 
     Quaternions, rotation vectors, modified Rodrigues parameters and Euler angles meet in the quaternion,
-    which keeps the sign of the axis at half turns, as a matrix cannot; all others meet in the matrix. The
-    singular spots are told by the named functions that are the two halves: "axis_angle" to "mrp" is
-    `quaternion_to_mrp(axis_angle_to_quaternion(x))`, in float32 or better all the way.
+    which keeps the sign of the axis at half turns, as a matrix cannot; all others meet in the matrix. Every
+    conversion is two halves, in float32 or better all the way: "axis_angle" to "mrp" is
+    `quaternion_to_mrp(axis_angle_to_quaternion(x))`. See the named functions of the halves for their singular
+    sets.
 
     Args:
         value: numbers of representation `source`, with any batch shape: (..., 3, 3) for "matrix", otherwise
@@ -37,6 +38,14 @@ def convert_rotation(value: Tensor, source: str, target: str) -> Tensor:
     Raises:
         ValueError: if `source` or `target` is not one of the names, or `value` has not the shape of `source`.
         TypeError: if `value` is not floating point.
+
+    Example:
+        >>> import torch, svdrot
+        >>> quaternion = torch.tensor([0.8, 0.0, 0.0, 0.6])
+        >>> svdrot.convert_rotation(quaternion, "quaternion", "euler_zyx")
+        tensor([1.2870, 0.0000, 0.0000])
+        >>> svdrot.convert_rotation(quaternion, "quaternion", "6d")
+        tensor([ 0.2800,  0.9600,  0.0000, -0.9600,  0.2800,  0.0000])
     """
     start, _ = _find("source", source), _find("target", target)
     check_shape("value", value, *start.shape)
@@ -48,7 +57,7 @@ _MAPS = SimpleNamespace()  # see `svdrot.engine.operations._WRITTEN`
 
 @unseen_by_dynamo
 def _made(source: str, target: str) -> str:
-    """The name of a conversion, which is made if need be. Dynamo need not look into that."""
+    """Return the name of a conversion, which is made if need be. Dynamo need not look into that."""
     name = f"{source} to {target}"
     if not hasattr(_MAPS, name):
         setattr(_MAPS, name, _conversion(source, target))
@@ -56,7 +65,7 @@ def _made(source: str, target: str) -> str:
 
 
 def _conversion(source: str, target: str) -> Map:
-    """One formula for the whole way, so that nothing is rounded to half precision in between."""
+    """Return one formula for the whole way, so that nothing is rounded to half precision in between."""
     start, end = _find("source", source), _find("target", target)
 
     def convert(value: Any) -> Any:
@@ -71,6 +80,7 @@ def _conversion(source: str, target: str) -> Map:
 
 
 def _find(argument: str, name: str) -> Row:
+    """Return the row of a representation by its name, the value of `argument`."""
     if name not in TABLE:
         names = ", ".join(repr(known) for known in TABLE if not known.startswith("euler_"))
         raise ValueError(

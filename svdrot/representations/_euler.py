@@ -7,17 +7,17 @@ from svdrot._formulas.euler import SEQUENCES
 
 
 def euler_to_matrix(angles: Tensor, sequence: str) -> Tensor:
-    r"""Product of three rotations about coordinate axes.
+    r"""Convert Euler angles to the product of three rotations about coordinate axes.
 
     As in scipy, "XYZ" is intrinsic, $R_x(\alpha) R_y(\beta) R_z(\gamma)$, each turn about an axis of the
     turned body, and "xyz" is extrinsic, $R_z(\gamma) R_y(\beta) R_x(\alpha)$, each turn about a fixed axis.
 
     Args:
         angles: (alpha, beta, gamma) in radians, in the order of `sequence`, shape (..., 3).
-        sequence: three axes, all upper or all lower case, neighbors different.
+        sequence: three axes, upper case for intrinsic or lower case for extrinsic, neighbors different.
 
     Returns:
-        Rotations, shape (..., 3, 3).
+        Rotations, shape (..., 3, 3). Smooth everywhere, gimbal lock included.
 
     Raises:
         ValueError: if the last dimension is not 3, or `sequence` is not one of the 24.
@@ -25,12 +25,21 @@ def euler_to_matrix(angles: Tensor, sequence: str) -> Tensor:
 
     Source:
         Shuster, "A Survey of Attitude Representations", J. Astronautical Sciences 41 (1993).
+
+    Example:
+        >>> import math, torch, svdrot
+        >>> angles = torch.tensor([0.0, 0.0, math.atan2(0.96, 0.28)])
+        >>> svdrot.euler_to_matrix(angles, "XYZ")
+        tensor([[ 0.2800, -0.9600,  0.0000],
+                [ 0.9600,  0.2800,  0.0000],
+                [ 0.0000,  0.0000,  1.0000]])
     """
     check_sequence(sequence)
     return euler.euler_to_matrix[sequence](angles)
 
 
 def check_sequence(sequence: str) -> None:
+    """Check that `sequence` is one of the 24."""
     if sequence not in SEQUENCES:
         raise ValueError(
             '`sequence` must be three axes, neighbors different, such as "XYZ" (intrinsic) '
@@ -39,7 +48,7 @@ def check_sequence(sequence: str) -> None:
 
 
 def matrix_to_euler(matrix: Tensor, sequence: str) -> Tensor:
-    r"""Angles whose `euler_to_matrix` is the rotation.
+    """Convert rotations to the angles whose `euler_to_matrix` they are.
 
     Args:
         matrix: rotations, shape (..., 3, 3).
@@ -57,13 +66,21 @@ def matrix_to_euler(matrix: Tensor, sequence: str) -> Tensor:
 
     Source:
         Shuster, "A Survey of Attitude Representations", J. Astronautical Sciences 41 (1993).
+
+    Example:
+        >>> import torch, svdrot
+        >>> angles = torch.tensor([0.1, 0.2, 0.3])
+        >>> svdrot.matrix_to_euler(svdrot.euler_to_matrix(angles, "XYZ"), "XYZ")
+        tensor([0.1000, 0.2000, 0.3000])
     """
     check_sequence(sequence)
     return euler.matrix_to_euler[sequence](matrix)
 
 
 def euler_to_quaternion(angles: Tensor, sequence: str) -> Tensor:
-    r"""Product of three quaternions about coordinate axes: one of the two of `euler_to_matrix`.
+    """Convert Euler angles to the product of three quaternions about coordinate axes.
+
+    It is one of the two quaternions of `euler_to_matrix`.
 
     Args:
         angles: (alpha, beta, gamma) in radians, in the order of `sequence`, shape (..., 3).
@@ -78,20 +95,26 @@ def euler_to_quaternion(angles: Tensor, sequence: str) -> Tensor:
 
     Source:
         Shuster, "A Survey of Attitude Representations", J. Astronautical Sciences 41 (1993).
+
+    Example:
+        >>> import torch, svdrot
+        >>> svdrot.euler_to_quaternion(torch.tensor([0.0, 0.0, 1.0]), "XYZ")
+        tensor([0.8776, 0.0000, 0.0000, 0.4794])
     """
     check_sequence(sequence)
     return euler.euler_to_quaternion[sequence](angles)
 
 
 def quaternion_to_euler(quaternion: Tensor, sequence: str) -> Tensor:
-    r"""Angles of the rotation of a quaternion of any nonzero length, with the ranges of `matrix_to_euler`.
+    """Convert quaternions of any nonzero length to Euler angles of their rotations.
 
     Args:
-        quaternion: w x y z, shape (..., 4).
+        quaternion: w x y z, shape (..., 4). `quaternion` and `-quaternion` are the same rotation.
         sequence: three axes, upper case for intrinsic or lower case for extrinsic, neighbors different.
 
     Returns:
-        Angles in radians in the order of `sequence`, shape (..., 3).
+        Angles in radians in the order of `sequence`, shape (..., 3), in the ranges of `matrix_to_euler` and
+        with its values at gimbal lock.
 
     Raises:
         ValueError: if the last dimension is not 4, or `sequence` is not one of the 24.
@@ -99,6 +122,11 @@ def quaternion_to_euler(quaternion: Tensor, sequence: str) -> Tensor:
 
     Source:
         Shuster, "A Survey of Attitude Representations", J. Astronautical Sciences 41 (1993).
+
+    Example:
+        >>> import torch, svdrot
+        >>> svdrot.quaternion_to_euler(torch.tensor([0.8, 0.0, 0.0, 0.6]), "XYZ")
+        tensor([0.0000, 0.0000, 1.2870])
     """
     check_sequence(sequence)
     return euler.quaternion_to_euler[sequence](quaternion)

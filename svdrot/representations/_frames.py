@@ -6,7 +6,7 @@ from svdrot._formulas import frames
 
 
 def rotation_6d_to_matrix(rotation_6d: Tensor) -> Tensor:
-    r"""Rotation whose first two columns are the Gram-Schmidt frame of two vectors.
+    """Convert pairs of vectors to rotations whose first two columns are their Gram-Schmidt frame.
 
     Args:
         rotation_6d: shape (..., 6): the first column, then the second, of any length.
@@ -23,12 +23,25 @@ def rotation_6d_to_matrix(rotation_6d: Tensor) -> Tensor:
 
     Source:
         Zhou et al., "On the Continuity of Rotation Representations in Neural Networks", CVPR 2019, sec. 4.2.
+
+    Example:
+        >>> import torch, svdrot
+        >>> svdrot.rotation_6d_to_matrix(torch.tensor([2.0, 0.0, 0.0, 1.0, 3.0, 0.0]))
+        tensor([[1., 0., 0.],
+                [0., 1., 0.],
+                [0., 0., 1.]])
     """
     return frames.rotation_6d_to_matrix(rotation_6d)
 
 
 def matrix_to_rotation_6d(matrix: Tensor) -> Tensor:
-    """First column, then second column, of a rotation: shape (..., 3, 3) -> (..., 6).
+    """Return the first column, then the second column, of rotations.
+
+    Args:
+        matrix: rotations, shape (..., 3, 3).
+
+    Returns:
+        Shape (..., 6), linear in `matrix`.
 
     Raises:
         ValueError: if the last two dimensions are not (3, 3).
@@ -36,15 +49,22 @@ def matrix_to_rotation_6d(matrix: Tensor) -> Tensor:
 
     Source:
         Zhou et al., "On the Continuity of Rotation Representations in Neural Networks", CVPR 2019, sec. 4.2.
+
+    Example:
+        >>> import torch, svdrot
+        >>> matrix = svdrot.quaternion_to_matrix(torch.tensor([0.8, 0.0, 0.0, 0.6]))
+        >>> svdrot.matrix_to_rotation_6d(matrix)
+        tensor([ 0.2800,  0.9600,  0.0000, -0.9600,  0.2800,  0.0000])
     """
     return frames.matrix_to_rotation_6d(matrix)
 
 
 def rotation_5d_to_matrix(rotation_5d: Tensor) -> Tensor:
-    r"""Rotation of the 6D whose last four numbers were projected stereographically to the last three.
+    """Convert five numbers, a 6D of which four were projected to three, to rotations.
 
-    With $u$ the last three numbers and $n = |u|$, the second column is along $b = u / n$ and the first along
-    $(x_1, x_2, (n - 1/n) / 2)$; both are then made orthonormal as in `rotation_6d_to_matrix`.
+    The projection of the last four numbers is stereographic. With $u$ the last three numbers and $n = |u|$,
+    the second column is along $b = u / n$ and the first along $(x_1, x_2, (n - 1/n) / 2)$; both are then made
+    orthonormal as in `rotation_6d_to_matrix`.
 
     Args:
         rotation_5d: shape (..., 5): two entries of the first column, then $u$.
@@ -61,21 +81,28 @@ def rotation_5d_to_matrix(rotation_5d: Tensor) -> Tensor:
     Source:
         Zhou et al., "On the Continuity of Rotation Representations in Neural Networks", CVPR 2019, sec. 4.2
         and its example for n = 3.
+
+    Example:
+        >>> import torch, svdrot
+        >>> matrix = svdrot.quaternion_to_matrix(torch.tensor([0.8, 0.0, 0.0, 0.6]))
+        >>> again = svdrot.rotation_5d_to_matrix(svdrot.matrix_to_rotation_5d(matrix))
+        >>> torch.allclose(again, matrix, atol=1e-6)
+        True
     """
     return frames.rotation_5d_to_matrix(rotation_5d)
 
 
 def matrix_to_rotation_5d(matrix: Tensor) -> Tensor:
-    r"""$(a_1,\ a_2,\ (a_3 + \sqrt{1 + a_3^2})\, b)$ of the first two columns $a, b$ of a rotation.
+    r"""Convert rotations to five numbers: 6D whose last four are projected to three.
 
-    The last three are the stereographic projection $(v_2, v_3, v_4) / (1 - v_1)$ of $v \propto (a_3, b)$ with
-    $|v| = 1$. Smooth.
+    They are $(a_1,\ a_2,\ (a_3 + \sqrt{1 + a_3^2})\, b)$ of the first two columns $a, b$. The last three are
+    the stereographic projection $(v_2, v_3, v_4) / (1 - v_1)$ of $v \propto (a_3, b)$ with $|v| = 1$.
 
     Args:
         matrix: rotations, shape (..., 3, 3).
 
     Returns:
-        Shape (..., 5). The length of the last three is in [sqrt 2 - 1, sqrt 2 + 1].
+        Shape (..., 5), smooth in `matrix`. The length of the last three is in [sqrt 2 - 1, sqrt 2 + 1].
 
     Raises:
         ValueError: if the last two dimensions are not (3, 3).
@@ -83,17 +110,24 @@ def matrix_to_rotation_5d(matrix: Tensor) -> Tensor:
 
     Source:
         Zhou et al., "On the Continuity of Rotation Representations in Neural Networks", CVPR 2019, sec. 4.2.
+
+    Example:
+        >>> import torch, svdrot
+        >>> matrix = svdrot.quaternion_to_matrix(torch.tensor([0.8, 0.0, 0.0, 0.6]))
+        >>> svdrot.matrix_to_rotation_5d(matrix)
+        tensor([ 0.2800,  0.9600, -0.9600,  0.2800,  0.0000])
     """
     return frames.matrix_to_rotation_5d(matrix)
 
 
 def rotation_2vec_to_matrix(rotation_2vec: Tensor) -> Tensor:
-    r"""Rotation whose first two columns are as near to two directions as a right angle between them allows.
+    r"""Convert pairs of directions to rotations whose first two columns share the error of both equally.
 
-    Of unit vectors $b_1, b_2$ the bisector and the difference are perpendicular; as unit vectors they are
-    $p \propto b_1 + b_2$ and $m \propto b_1 - b_2$, and the columns are $(p + m) / \sqrt 2$, $(p - m) / \sqrt
-    2$ and $m \times p$. Each of $b_1, b_2$ is thus turned by the same angle in their plane: neither has the
-    privilege that Gram-Schmidt gives to the first.
+    The columns are as near to the directions as a right angle between them allows. Of unit vectors $b_1, b_2$
+    the bisector and the difference are perpendicular; as unit vectors they are $p \propto b_1 + b_2$ and $m
+    \propto b_1 - b_2$, and the columns are $(p + m) / \sqrt 2$, $(p - m) / \sqrt 2$ and $m \times p$. Each of
+    $b_1, b_2$ is thus turned by the same angle in their plane: neither has the privilege that Gram-Schmidt
+    gives to the first.
 
     Args:
         rotation_2vec: shape (..., 6): two vectors of any length.
@@ -111,12 +145,24 @@ def rotation_2vec_to_matrix(rotation_2vec: Tensor) -> Tensor:
         Chandrasekhar, "Special Unitary Parameterized Estimators of Rotation", ICLR 2026, arXiv 2411.13109,
         2-vec. Here collinear vectors are defined, and the shorter of $p$ and $m$ is made perpendicular to the
         longer once more, for rounding alone separates them by eps / |m|.
+
+    Example:
+        >>> import math, torch, svdrot
+        >>> matrix = svdrot.rotation_2vec_to_matrix(torch.tensor([1.0, 0.0, 0.0, 1.0, 1.0, 0.0]))
+        >>> round(math.degrees(math.acos(matrix[0, 0])), 1)  # half of what 45 lack to 90
+        22.5
     """
     return frames.rotation_2vec_to_matrix(rotation_2vec)
 
 
 def matrix_to_rotation_2vec(matrix: Tensor) -> Tensor:
-    """First column, then second column, of a rotation: shape (..., 3, 3) -> (..., 6), the same numbers as 6D.
+    """Return the first column, then the second column, of rotations: the same numbers as 6D.
+
+    Args:
+        matrix: rotations, shape (..., 3, 3).
+
+    Returns:
+        Shape (..., 6), linear in `matrix`.
 
     Raises:
         ValueError: if the last two dimensions are not (3, 3).
@@ -124,5 +170,11 @@ def matrix_to_rotation_2vec(matrix: Tensor) -> Tensor:
 
     Source:
         Chandrasekhar, "Special Unitary Parameterized Estimators of Rotation", ICLR 2026, arXiv 2411.13109.
+
+    Example:
+        >>> import torch, svdrot
+        >>> matrix = svdrot.quaternion_to_matrix(torch.tensor([0.8, 0.0, 0.0, 0.6]))
+        >>> svdrot.matrix_to_rotation_2vec(matrix)
+        tensor([ 0.2800,  0.9600,  0.0000, -0.9600,  0.2800,  0.0000])
     """
     return matrix_to_rotation_6d(matrix)

@@ -6,13 +6,14 @@ from svdrot._formulas import linear
 
 
 def rotation_9d_to_matrix(rotation_9d: Tensor) -> Tensor:
-    r"""The rotation nearest to a matrix of nine free entries: `special_orthogonalize`, whose gradient it has.
+    """Convert nine free entries of a matrix to the nearest rotation, by `special_orthogonalize`.
 
     Args:
         rotation_9d: the entries row by row, shape (..., 9), of any scale.
 
     Returns:
-        Rotations, shape (..., 3, 3). Nine zeros give the identity, with zero gradient.
+        Rotations, shape (..., 3, 3), with the gradient of `special_orthogonalize`. Nine zeros give the
+        identity, with zero gradient.
 
     Raises:
         ValueError: if the last dimension is not 9.
@@ -20,12 +21,25 @@ def rotation_9d_to_matrix(rotation_9d: Tensor) -> Tensor:
 
     Source:
         Levinson et al., "An Analysis of SVD for Deep Rotation Estimation", NeurIPS 2020, arXiv 2006.14616.
+
+    Example:
+        >>> import torch, svdrot
+        >>> raw = torch.randn(8, 9, generator=torch.Generator().manual_seed(0))
+        >>> rotation = svdrot.rotation_9d_to_matrix(raw)
+        >>> torch.allclose(rotation, svdrot.special_orthogonalize(raw.unflatten(-1, (3, 3))))
+        True
     """
     return linear.rotation_9d_to_matrix(rotation_9d)
 
 
 def matrix_to_rotation_9d(matrix: Tensor) -> Tensor:
-    """The entries of a rotation row by row: shape (..., 3, 3) -> (..., 9).
+    """Return the entries of rotations row by row.
+
+    Args:
+        matrix: rotations, shape (..., 3, 3).
+
+    Returns:
+        Shape (..., 9), linear in `matrix`.
 
     Raises:
         ValueError: if the last two dimensions are not (3, 3).
@@ -33,15 +47,20 @@ def matrix_to_rotation_9d(matrix: Tensor) -> Tensor:
 
     Source:
         Levinson et al., "An Analysis of SVD for Deep Rotation Estimation", NeurIPS 2020, arXiv 2006.14616.
+
+    Example:
+        >>> import torch, svdrot
+        >>> svdrot.matrix_to_rotation_9d(torch.eye(3))
+        tensor([1., 0., 0., 0., 1., 0., 0., 0., 1.])
     """
     return linear.matrix_to_rotation_9d(matrix)
 
 
 def symmetric_10d_to_matrix(symmetric: Tensor) -> Tensor:
-    r"""Rotation whose quaternion is the eigenvector of the smallest eigenvalue of a symmetric 4x4 matrix.
+    r"""Convert symmetric 4x4 matrices to the rotations of their eigenvectors of the smallest eigenvalue.
 
-    No eigenvector is computed. A rotation is quadratic in its unit quaternion $q$, hence
-    $\langle M, R(q) \rangle = q^\top N(M)\, q$ for every 3x3 matrix $M$, with Horn's $N(M)$ symmetric,
+    The eigenvector is a quaternion, but none is computed. A rotation is quadratic in its unit quaternion $q$,
+    hence $\langle M, R(q) \rangle = q^\top N(M)\, q$ for every 3x3 matrix $M$, with Horn's $N(M)$ symmetric,
     traceless and linear in $M$. Both spaces have nine dimensions and $N$ is invertible, so there is one $M$
     with $N(M) = \operatorname{tr}(A)/4\, I - A$. The smallest eigenvector of $A$ is the largest of $N(M)$,
     which maximizes $\langle M, R(q) \rangle$: its rotation is `special_orthogonalize(M)`, whose gradient has
@@ -63,14 +82,24 @@ def symmetric_10d_to_matrix(symmetric: Tensor) -> Tensor:
         Peretroukhin et al., "A Smooth Representation of Belief over SO(3) for Deep Rotation Learning with
         Uncertainty", RSS 2020, arXiv 2006.01031; Horn, "Closed-form solution of absolute orientation using
         unit quaternions", J. Opt. Soc. Am. A 4 (1987), for N(M).
+
+    Example:
+        >>> import torch, svdrot
+        >>> q = torch.tensor([0.8, 0.0, 0.0, 0.6])
+        >>> row, column = torch.triu_indices(4, 4)
+        >>> a = torch.eye(4) - torch.outer(q, q)  # of smallest eigenvalue along q
+        >>> matrix = svdrot.symmetric_10d_to_matrix(a[row, column])
+        >>> torch.allclose(matrix, svdrot.quaternion_to_matrix(q), atol=1e-6)
+        True
     """
     return linear.symmetric_10d_to_matrix(symmetric)
 
 
 def matrix_to_symmetric_10d(matrix: Tensor) -> Tensor:
-    r"""The symmetric matrix $I - q q^\top$ of a rotation with unit quaternion $q$: linear in its entries.
+    r"""Convert rotations to the symmetric matrices $I - q q^\top$ of their unit quaternions $q$.
 
-    Its eigenvalues are 0, along $q$, and 1 three times: the best separated of the matrices of that size.
+    The map is linear in the entries of the rotation. The eigenvalues are 0, along $q$, and 1 three times: the
+    best separated of the matrices of that size.
 
     Args:
         matrix: rotations, shape (..., 3, 3).
@@ -85,5 +114,10 @@ def matrix_to_symmetric_10d(matrix: Tensor) -> Tensor:
     Source:
         Peretroukhin et al., "A Smooth Representation of Belief over SO(3) for Deep Rotation Learning with
         Uncertainty", RSS 2020, arXiv 2006.01031.
+
+    Example:
+        >>> import torch, svdrot
+        >>> svdrot.matrix_to_symmetric_10d(torch.eye(3))
+        tensor([0., 0., 0., 0., 1., 0., 0., 1., 0., 1.])
     """
     return linear.matrix_to_symmetric_10d(matrix)

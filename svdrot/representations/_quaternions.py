@@ -9,7 +9,7 @@ from svdrot._formulas import conversions
 
 
 def quaternion_to_matrix(quaternion: Tensor) -> Tensor:
-    r"""Rotation $v \mapsto q v q^{-1}$ of a quaternion of any nonzero length.
+    r"""Convert quaternions of any nonzero length to their rotations $v \mapsto q v q^{-1}$.
 
     Args:
         quaternion: w x y z, shape (..., 4). `quaternion` and `-quaternion` are the same rotation.
@@ -24,12 +24,19 @@ def quaternion_to_matrix(quaternion: Tensor) -> Tensor:
     Source:
         Horn, "Closed-form solution of absolute orientation using unit quaternions", J. Opt. Soc. Am. A 4
         (1987).
+
+    Example:
+        >>> import torch, svdrot
+        >>> svdrot.quaternion_to_matrix(torch.tensor([0.8, 0.0, 0.0, 0.6]))
+        tensor([[ 0.2800, -0.9600,  0.0000],
+                [ 0.9600,  0.2800,  0.0000],
+                [ 0.0000,  0.0000,  1.0000]])
     """
     return conversions.quaternion_to_matrix(quaternion)
 
 
 def matrix_to_quaternion(matrix: Tensor) -> Tensor:
-    r"""Unit quaternion of a rotation, with w >= 0.
+    r"""Convert rotations to unit quaternions with w >= 0.
 
     The entries of $4 q q^\top$ are linear in those of the rotation, and each column is a multiple of $q$; the
     one with the largest diagonal entry, which is at least 1, is normalized. No rotation divides by less.
@@ -48,12 +55,20 @@ def matrix_to_quaternion(matrix: Tensor) -> Tensor:
 
     Source:
         Markley, "Unit Quaternion from Rotation Matrix", J. Guidance, Control, and Dynamics 31 (2008).
+
+    Example:
+        >>> import torch, svdrot
+        >>> turn = torch.tensor([[0.28, -0.96, 0.0], [0.96, 0.28, 0.0], [0.0, 0.0, 1.0]])
+        >>> svdrot.matrix_to_quaternion(turn)
+        tensor([0.8000, 0.0000, 0.0000, 0.6000])
     """
     return conversions.matrix_to_quaternion(matrix)
 
 
 def axis_angle_to_matrix(axis_angle: Tensor) -> Tensor:
-    r"""Exponential map: the rotation about the direction of a vector by its length in radians.
+    """Convert rotation vectors to rotations: the exponential map.
+
+    The rotation is about the direction of the vector, by its length in radians.
 
     Args:
         axis_angle: rotation vectors in radians, shape (..., 3).
@@ -68,12 +83,21 @@ def axis_angle_to_matrix(axis_angle: Tensor) -> Tensor:
 
     Source:
         Grassia, "Practical Parameterization of Rotations Using the Exponential Map", JGT 3 (1998).
+
+    Example:
+        >>> import torch, svdrot
+        >>> svdrot.axis_angle_to_matrix(torch.tensor([0.0, 0.0, 1.0]))
+        tensor([[ 0.5403, -0.8415,  0.0000],
+                [ 0.8415,  0.5403,  0.0000],
+                [ 0.0000,  0.0000,  1.0000]])
     """
     return conversions.axis_angle_to_matrix(axis_angle)
 
 
 def matrix_to_axis_angle(matrix: Tensor) -> Tensor:
-    r"""Logarithm: the vector $2 \operatorname{atan2}(|u|, w)\, u / |u|$ of the unit quaternion $(w, u)$.
+    r"""Convert rotations to rotation vectors: the logarithm.
+
+    It is $2 \operatorname{atan2}(|u|, w)\, u / |u|$ of the unit quaternion $(w, u)$.
 
     Args:
         matrix: rotations, shape (..., 3, 3).
@@ -88,12 +112,20 @@ def matrix_to_axis_angle(matrix: Tensor) -> Tensor:
 
     Source:
         Grassia, "Practical Parameterization of Rotations Using the Exponential Map", JGT 3 (1998).
+
+    Example:
+        >>> import torch, svdrot
+        >>> turn = torch.tensor([[0.28, -0.96, 0.0], [0.96, 0.28, 0.0], [0.0, 0.0, 1.0]])
+        >>> svdrot.matrix_to_axis_angle(turn)
+        tensor([0.0000, 0.0000, 1.2870])
     """
     return conversions.matrix_to_axis_angle(matrix)
 
 
 def axis_angle_to_quaternion(axis_angle: Tensor) -> Tensor:
-    r"""Unit quaternion $(\cos \theta/2,\ \sin \theta/2\; v / \theta)$ of a rotation vector, $\theta = |v|$.
+    r"""Convert rotation vectors to unit quaternions.
+
+    It is $(\cos \theta/2,\ \sin \theta/2\; v / \theta)$ with $\theta = |v|$, regular at zero.
 
     Args:
         axis_angle: rotation vectors in radians, shape (..., 3).
@@ -108,12 +140,17 @@ def axis_angle_to_quaternion(axis_angle: Tensor) -> Tensor:
 
     Source:
         Grassia, "Practical Parameterization of Rotations Using the Exponential Map", JGT 3 (1998).
+
+    Example:
+        >>> import torch, svdrot
+        >>> svdrot.axis_angle_to_quaternion(torch.tensor([0.0, 0.0, 1.0]))
+        tensor([0.8776, 0.0000, 0.0000, 0.4794])
     """
     return conversions.axis_angle_to_quaternion(axis_angle)
 
 
 def quaternion_to_axis_angle(quaternion: Tensor) -> Tensor:
-    r"""Rotation vector of a quaternion of any nonzero length: the logarithm of its rotation.
+    """Convert quaternions of any nonzero length to rotation vectors: the logarithm of their rotations.
 
     Args:
         quaternion: w x y z, shape (..., 4). `quaternion` and `-quaternion` are the same rotation.
@@ -128,12 +165,17 @@ def quaternion_to_axis_angle(quaternion: Tensor) -> Tensor:
 
     Source:
         Grassia, "Practical Parameterization of Rotations Using the Exponential Map", JGT 3 (1998).
+
+    Example:
+        >>> import torch, svdrot
+        >>> svdrot.quaternion_to_axis_angle(torch.tensor([0.8, 0.0, 0.0, 0.6]))
+        tensor([0.0000, 0.0000, 1.2870])
     """
     return conversions.quaternion_to_axis_angle(quaternion)
 
 
 def mrp_to_quaternion(mrp: Tensor) -> Tensor:
-    r"""Unit quaternion of modified Rodrigues parameters $p$: $(1 - |p|^2,\ 2 p) / (1 + |p|^2)$.
+    r"""Convert modified Rodrigues parameters $p$ to unit quaternions $(1 - |p|^2,\ 2 p) / (1 + |p|^2)$.
 
     Args:
         mrp: $\tan(\theta / 4)$ times the axis, shape (..., 3).
@@ -148,12 +190,19 @@ def mrp_to_quaternion(mrp: Tensor) -> Tensor:
 
     Source:
         Shuster, "A Survey of Attitude Representations", J. Astronautical Sciences 41 (1993).
+
+    Example:
+        >>> import torch, svdrot
+        >>> svdrot.mrp_to_quaternion(torch.tensor([0.0, 0.0, 0.5]))
+        tensor([0.6000, 0.0000, 0.0000, 0.8000])
     """
     return conversions.mrp_to_quaternion(mrp)
 
 
 def quaternion_to_mrp(quaternion: Tensor) -> Tensor:
-    r"""Modified Rodrigues parameters $u / (1 + w)$ of the unit quaternion $(w, u)$ with $w \ge 0$.
+    r"""Convert quaternions to modified Rodrigues parameters.
+
+    It is $u / (1 + w)$ of the unit quaternion $(w, u)$ with $w \ge 0$.
 
     Args:
         quaternion: w x y z of any nonzero length, shape (..., 4).
@@ -170,12 +219,17 @@ def quaternion_to_mrp(quaternion: Tensor) -> Tensor:
 
     Source:
         Shuster, "A Survey of Attitude Representations", J. Astronautical Sciences 41 (1993).
+
+    Example:
+        >>> import torch, svdrot
+        >>> svdrot.quaternion_to_mrp(torch.tensor([0.6, 0.0, 0.0, 0.8]))
+        tensor([0.0000, 0.0000, 0.5000])
     """
     return conversions.quaternion_to_mrp(quaternion)
 
 
 def mrp_to_matrix(mrp: Tensor) -> Tensor:
-    r"""Rotation of modified Rodrigues parameters.
+    r"""Convert modified Rodrigues parameters to rotations.
 
     Args:
         mrp: $\tan(\theta / 4)$ times the axis, shape (..., 3), of any length.
@@ -189,12 +243,19 @@ def mrp_to_matrix(mrp: Tensor) -> Tensor:
 
     Source:
         Shuster, "A Survey of Attitude Representations", J. Astronautical Sciences 41 (1993).
+
+    Example:
+        >>> import torch, svdrot
+        >>> svdrot.mrp_to_matrix(torch.tensor([0.0, 0.0, 0.5]))
+        tensor([[-0.2800, -0.9600,  0.0000],
+                [ 0.9600, -0.2800,  0.0000],
+                [ 0.0000,  0.0000,  1.0000]])
     """
     return conversions.mrp_to_matrix(mrp)
 
 
 def matrix_to_mrp(matrix: Tensor) -> Tensor:
-    r"""Modified Rodrigues parameters of a rotation: `quaternion_to_mrp` of its quaternion.
+    r"""Convert rotations to modified Rodrigues parameters: `quaternion_to_mrp` of their quaternions.
 
     Args:
         matrix: rotations, shape (..., 3, 3).
@@ -209,5 +270,11 @@ def matrix_to_mrp(matrix: Tensor) -> Tensor:
 
     Source:
         Shuster, "A Survey of Attitude Representations", J. Astronautical Sciences 41 (1993).
+
+    Example:
+        >>> import torch, svdrot
+        >>> turn = torch.tensor([[0.28, -0.96, 0.0], [0.96, 0.28, 0.0], [0.0, 0.0, 1.0]])
+        >>> svdrot.matrix_to_mrp(turn)
+        tensor([0.0000, 0.0000, 0.3333])
     """
     return conversions.matrix_to_mrp(matrix)

@@ -12,17 +12,23 @@ HEAD_SEQUENCE = "XYZ"  # of the Euler angles that a head regresses
 
 
 class Row(NamedTuple):
-    """A representation.
+    """Describe a representation: a row of `TABLE`.
 
-    Args:
-        shape: of one element.
-        hub: where it meets the others: what `read` gives and `write` takes.
-        read: formula to the hub.
-        write: formula from the hub.
-        to_matrix: formula to the matrix, None for itself.
-        kind: its name in functions, of `svdrot._names.KINDS`.
-        words: what its numbers are.
-        head: its name as the head of a network, None if it is none.
+    Attributes:
+        shape: of the numbers of one rotation.
+        hub: where it meets the others, "matrix" or "quaternion": what `read` gives and `write` takes.
+        read: formula from the numbers to the hub.
+        write: formula from the hub to the numbers.
+        to_matrix: formula from the numbers to the matrix; None for the matrix itself.
+        kind: its name in functions, one of `svdrot._names.KINDS`.
+        words: what its numbers are, for docstrings.
+        head: its name as the head of a network; None if it is none.
+
+    Example:
+        >>> import svdrot
+        >>> row = svdrot.representations.TABLE["6d"]
+        >>> row.shape, row.hub, row.kind
+        ((6,), 'matrix', 'rotation_6d')
     """
 
     shape: tuple[int, ...]
@@ -36,7 +42,7 @@ class Row(NamedTuple):
 
 
 def _by_quaternion(name: str, words: str) -> Row:
-    """Three numbers, written from and to the quaternion in `conversions`."""
+    """Return the row of three numbers, written from and to the quaternion in `conversions`."""
     read, write, to_matrix = (
         getattr(conversions, f"{a}_to_{b}")
         for a, b in ((name, "quaternion"), ("quaternion", name), (name, "matrix"))
@@ -45,10 +51,12 @@ def _by_quaternion(name: str, words: str) -> Row:
 
 
 def _by_matrix(features: int, read: Map, write: Map, kind: str, words: str, head: str) -> Row:
+    """Return the row of numbers that are written from and to the matrix."""
     return Row((features,), "matrix", read, write, read, kind, words, head)
 
 
 def _of_euler(sequence: str) -> Row:
+    """Return the row of Euler angles about the axes of a sequence."""
     read, write = euler.euler_to_quaternion[sequence], euler.quaternion_to_euler[sequence]
     head = "euler" if sequence == HEAD_SEQUENCE else None
     words = "Euler angles in radians (..., 3) about the axes of `sequence`"
@@ -60,6 +68,7 @@ def _unchanged(value: Any) -> Any:
 
 
 def _unit(quaternion: Any) -> Any:
+    """Return a quaternion over its length; zero gives the identity."""
     return normalized(rescaled_or_first_axis(quaternion))
 
 
@@ -79,7 +88,7 @@ TABLE: dict[str, Row] = {
         linear.rotation_9d_to_matrix,
         linear.matrix_to_rotation_9d,
         "rotation_9d",
-        "the nine entries (..., 9)",
+        "nine entries of a matrix, row by row (..., 9)",
         "svd",
     ),
     "6d": _by_matrix(
@@ -87,7 +96,7 @@ TABLE: dict[str, Row] = {
         frames.rotation_6d_to_matrix,
         frames.matrix_to_rotation_6d,
         "rotation_6d",
-        "the first two columns (..., 6)",
+        "two columns of any length (..., 6)",
         "6d",
     ),
     "quaternion": Row(
@@ -107,7 +116,7 @@ TABLE: dict[str, Row] = {
         linear.symmetric_10d_to_matrix,
         linear.matrix_to_symmetric_10d,
         "symmetric_10d",
-        "symmetric forms (..., 10)",
+        "upper triangles of symmetric 4x4 matrices (..., 10)",
         "10d",
     ),
     "5d": _by_matrix(
@@ -115,7 +124,7 @@ TABLE: dict[str, Row] = {
         frames.rotation_5d_to_matrix,
         frames.matrix_to_rotation_5d,
         "rotation_5d",
-        "projected columns (..., 5)",
+        "two columns, projected (..., 5)",
         "5d",
     ),
     "2vec": _by_matrix(

@@ -129,7 +129,7 @@ def test_signs_not_yet_taken_count(name, n):
     assert_same(f(torch._neg_view(m)), f(-m))
 
 
-class Labelled(torch.Tensor):
+class Labeled(torch.Tensor):
     """A subclass that only has a name."""
 
 
@@ -137,6 +137,6 @@ class Labelled(torch.Tensor):
 @each_size
 def test_subclasses_stay_what_they_are(name, n):
     f, m = FUNCTIONS[name], matrices(n, 1)
-    value = f(m.as_subclass(Labelled))
+    value = f(m.as_subclass(Labeled))
     assert_same(value.as_subclass(torch.Tensor), f(m))
-    assert isinstance(value, Labelled)
+    assert isinstance(value, Labeled)

@@ -1,5 +1,5 @@
 """The writer for CPUs: a graph as a loop over vectors, in LLVM's own language, with nothing left to
-recognise.
+recognize.
 
 A block of W rows, one in each lane, is loaded as it lies, dealt out so that entry k of every row is one
 vector, computed, collected and stored. What does not lie there row after row goes through a copy of its

@@ -22,6 +22,7 @@ from svdrot.registration.pairs._moments import moments, residual
 from svdrot.transform import Transform, register_pytree
 
 
+@_deprecated.renamed_attributes("svdrot.registration.Alignment")
 @dataclass(frozen=True)
 class Alignment(Transform):
     """Describe the transform that fits pairs of points best, and how well it does.
@@ -51,7 +52,6 @@ class Alignment(Transform):
     reflection: bool
     pairs: tuple[Tensor, ...]
     centered: bool
-    centred = _deprecated.renamed_attribute("svdrot.registration.Alignment", "centred")
 
     @property
     def residual(self) -> Tensor:

@@ -191,7 +191,7 @@ def test_scaling_by_powers_of_two_changes_nothing(backend, dtype):
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
-def test_damping_divides_by_the_regularised_pair_sums(backend, dtype):
+def test_damping_divides_by_the_regularized_pair_sums(backend, dtype):
     s = torch.tensor([2.0, 1.0, -0.9])
     m = torch.diag(s).to(dtype)[None]
     damping = 0.05

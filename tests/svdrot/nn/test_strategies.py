@@ -16,7 +16,7 @@ from svdrot.rotations import is_rotation, random_rotation
 HEADS = [(name, strategy) for strategy, row in nn.STRATEGIES.items() for name in row.representations]
 HEADS.append(("svd", "warmup"))
 each_head = pytest.mark.parametrize(("representation", "strategy"), HEADS)
-each_fibre = pytest.mark.parametrize("representation", manifold_gradient.FIBRES)
+each_fiber = pytest.mark.parametrize("representation", manifold_gradient.FIBERS)
 
 
 def seeded(seed=0):
@@ -239,7 +239,7 @@ def raw_numbers(representation, dtype=torch.float64, count=40):
 
 def lifted(representation, x, omega):
     rotation = nn.REPRESENTATIONS[representation].to_matrix(x)
-    return manifold_gradient.FIBRES[representation].lift(x, rotation, omega)
+    return manifold_gradient.FIBERS[representation].lift(x, rotation, omega)
 
 
 def jacobian(representation, x):
@@ -261,7 +261,7 @@ def metric(representation):
     return weight
 
 
-@each_fibre
+@each_fiber
 def test_the_lift_is_the_pseudo_inverse_of_the_jacobian(representation):
     x, scale = raw_numbers(representation), metric(representation)
     omega = torch.randn(40, 3, dtype=torch.float64, generator=seeded(1))
@@ -271,7 +271,7 @@ def test_the_lift_is_the_pseudo_inverse_of_the_jacobian(representation):
     )
 
 
-def fibre(representation, goal):
+def fiber(representation, goal):
     """A basis of the linear space of raw numbers whose rotation is `goal`, (features, k), and its metric."""
     u, v, _ = goal.unbind(-1)
     zero = torch.zeros(3, dtype=goal.dtype)
@@ -294,7 +294,7 @@ def fibre(representation, goal):
     }[representation]
 
 
-@each_fibre
+@each_fiber
 def test_it_is_the_limit_of_the_nearest_raw_numbers_of_a_goal(representation):
     """The construction of Chen et al., with their step tau to the goal and without the pull."""
     scale = metric(representation)
@@ -303,14 +303,14 @@ def test_it_is_the_limit_of_the_nearest_raw_numbers_of_a_goal(representation):
         omega = torch.randn(3, dtype=torch.float64, generator=seeded(2))
         errors = []
         for tau in (1e-2, 1e-4):
-            basis = fibre(representation, rotation @ axis_angle_to_matrix(-tau * omega))
+            basis = fiber(representation, rotation @ axis_angle_to_matrix(-tau * omega))
             nearest = torch.linalg.pinv(basis * scale[:, None]) @ (x * scale)
             published = (x - basis @ nearest) / tau
             errors.append((published - lifted(representation, x, omega)).norm() / x.norm())
         assert errors[1] < 1e-3 and errors[1] < errors[0] / 50  # first order in tau
 
 
-@each_fibre
+@each_fiber
 def test_a_step_turns_the_rotation_down_the_gradient_at_any_size_of_the_raw_numbers(representation):
     """The rotation of x - eta g turns by -eta omega; by backpropagation it would be by 1 / |x|^2 of that."""
     row = nn.REPRESENTATIONS[representation]
@@ -327,7 +327,7 @@ def test_a_step_turns_the_rotation_down_the_gradient_at_any_size_of_the_raw_numb
         torch.testing.assert_close(turn, -omega, rtol=1e-3, atol=1e-3)
 
 
-@each_fibre
+@each_fiber
 @pytest.mark.parametrize("pull", [0.0, 0.3])
 def test_any_reduction_gives_the_same_up_to_its_factor(representation, pull):
     x = raw_numbers(representation).requires_grad_()
@@ -344,18 +344,18 @@ def test_any_reduction_gives_the_same_up_to_its_factor(representation, pull):
     torch.testing.assert_close(gradient(lambda loss: (weight * loss).sum()), weight[:, None] * total)
 
 
-@each_fibre
+@each_fiber
 def test_the_pull_goes_to_the_standard_numbers_and_turns_nothing(representation):
     row = nn.REPRESENTATIONS[representation]
     x = raw_numbers(representation)
-    standard = manifold_gradient.FIBRES[representation].standard(x, row.to_matrix(x))
+    standard = manifold_gradient.FIBERS[representation].standard(x, row.to_matrix(x))
     turn = (jacobian(representation, x) @ (x - standard)[..., None])[..., 0]
     torch.testing.assert_close(turn, torch.zeros_like(turn), rtol=0, atol=1e-8)
     torch.testing.assert_close(row.to_matrix(standard), row.to_matrix(x))
     assert (standard.norm(dim=-1) > 0.9).all()
 
 
-@each_fibre
+@each_fiber
 @pytest.mark.parametrize("reduce", [torch.mean, torch.sum])
 def test_a_head_learns_by_it(representation, reduce):
     head, features = made(representation, "manifold_gradient")

@@ -94,7 +94,7 @@ def merge(sums, segments, item, scratch):
 
 
 def means(m):
-    """Of source and target about the origin, the mean distance of the source from its own, and 1 / weight."""
+    """Means of source and target about the origin, the radius of the source about its own, and 1 / weight."""
     share = ONE / where(m[0, 0] > ZERO, m[0, 0], ONE)
     p = share * m[0, 1], share * m[0, 2], share * m[0, 3]
     q = share * m[0, 4], share * m[0, 5], share * m[0, 6]

@@ -281,7 +281,7 @@ def determinant_sign(scratch, at, side, width, sign, spare):
 
 
 def symmetric_product(scratch, a, height, width, alpha, beta, d, c):
-    """Of A with itself, AᵀA; D is symmetric, too."""
+    """Product of A with itself, AᵀA; D is symmetric, too."""
     for i in range(0, width, BLOCK):
         for j in range(0, i + 1, BLOCK):
             at = i * width + j

@@ -18,7 +18,7 @@ from .vectors import cross, dot, length, normalized, rescaled_or_first_axis, vec
 
 
 def _lift_9d(x, r, omega):
-    r"""The fibre of R is R P, P symmetric. With $\delta = (\operatorname{tr} P\, I - P)^{-1}
+    r"""The fiber of R is R P, P symmetric. With $\delta = (\operatorname{tr} P\, I - P)^{-1}
     (R^\top dM - dM^\top R)^\vee$, $J^\top$ multiplies by that inverse and $J J^\top$ is twice its square, so
     $J^+ \omega = \frac12 R\, [(\operatorname{tr} P\, I - P)\, \omega]_\times$: nothing is divided by.
     """
@@ -32,8 +32,8 @@ def _standard_9d(x, r):
 
 
 def _lift_6d(x, r, omega):
-    """The fibre of (u, v, w) is (a u, b u + c v) with any a, b, c; turned by omega, u moves by omega_3 v -
-    omega_2 w, and v in the direction of w by omega_1. What moves the vectors along the fibre is left out."""
+    """The fiber of (u, v, w) is (a u, b u + c v) with any a, b, c; turned by omega, u moves by omega_3 v -
+    omega_2 w, and v in the direction of w by omega_1. What moves the vectors along the fiber is left out."""
     u, v, w = r.T
     one, two, three = omega
     a, b, c = dot(x[:3], u), dot(x[3:], u), dot(x[3:], v)
@@ -45,7 +45,7 @@ def _standard_6d(x, r):
 
 
 def _lift_quaternion(x, r, omega):
-    """The fibre is the line through x, perpendicular to half the product of x and (0, omega)."""
+    """The fiber is the line through x, perpendicular to half the product of x and (0, omega)."""
     return 0.5 * _times_imaginary(x, omega)
 
 
@@ -60,7 +60,7 @@ def _standard_quaternion(x, r):
 
 
 def _lift_10d(x, r, omega):
-    r"""The fibre of q are the symmetric A with A q = $\lambda$ q. To first order A + dA has the eigenvector
+    r"""The fiber of q are the symmetric A with A q = $\lambda$ q. To first order A + dA has the eigenvector
     q + d if dA q = $-(A - \lambda) d = -y$ up to multiples of q; least in Frobenius norm is $-(q y^\top + y
     q^\top)$, as y is perpendicular to q. (In the norm of the ten numbers, each off-diagonal entry counted
     once, it would depend on the frame.)
@@ -79,7 +79,7 @@ def _standard_10d(x, r):
     return matrix_to_symmetric_10d(r)
 
 
-class Fibre(NamedTuple):
+class Fiber(NamedTuple):
     """What is known of the raw numbers with one rotation."""
 
     lift: Map  # (x, r, omega) -> J⁺ omega, of the shape of x
@@ -87,7 +87,7 @@ class Fibre(NamedTuple):
     gradient: Map  # (x, r, gradient of r; pull) -> that of x
 
 
-def _fibre(features: int, lift: Callable, standard: Callable) -> Fibre:
+def _fiber(features: int, lift: Callable, standard: Callable) -> Fiber:
     name = lift.__name__.removeprefix("_")
     numbers = {"x": (features,), "r": (3, 3)}
 
@@ -98,16 +98,16 @@ def _fibre(features: int, lift: Callable, standard: Callable) -> Fibre:
         parts = zip(np.ravel(lift(x, r, omega)), x, np.ravel(standard(x, r)), strict=True)
         return [along + strength * (number - goal) for along, number, goal in parts]
 
-    return Fibre(
+    return Fiber(
         Map(lift, {**numbers, "omega": (3,)}, (features,), name=f"{__name__}.{name}"),
         Map(standard, numbers, (features,), name=f"{__name__}.{name}.standard"),
         Map(gradient, {**numbers, "g": (3, 3)}, (features,), scalars=1, name=f"{__name__}.{name}.gradient"),
     )
 
 
-FIBRES = {
-    "svd": _fibre(9, _lift_9d, _standard_9d),
-    "6d": _fibre(6, _lift_6d, _standard_6d),
-    "quaternion": _fibre(4, _lift_quaternion, _standard_quaternion),
-    "10d": _fibre(10, _lift_10d, _standard_10d),
+FIBERS = {
+    "svd": _fiber(9, _lift_9d, _standard_9d),
+    "6d": _fiber(6, _lift_6d, _standard_6d),
+    "quaternion": _fiber(4, _lift_quaternion, _standard_quaternion),
+    "10d": _fiber(10, _lift_10d, _standard_10d),
 }
