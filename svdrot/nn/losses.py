@@ -21,6 +21,7 @@ LOSSES: dict[str, Map] = {
 }
 REDUCTIONS = ("mean", "sum", "none")
 COMPOSED: dict[tuple[str, str], Map] = {}  # by representation and loss
+READ: dict[tuple[str, str], Map] = {}  # the maps that these begin with: those of a user may be replaced
 
 
 class RotationLoss(nn.Module):
@@ -106,15 +107,16 @@ class RotationLoss(nn.Module):
 
 def _composed(representation: str, loss: str) -> Map:
     """Return the map of a representation and a loss, which is made once."""
-    if (representation, loss) in COMPOSED:
-        return COMPOSED[representation, loss]
     read, distance = REPRESENTATIONS[representation].formula, LOSSES[loss]
+    if READ.get((representation, loss)) is read:
+        return COMPOSED[representation, loss]
 
     def whole(raw: Any, truth: Any, *scalars: Any) -> Any:
         return distance(read(raw), truth, *scalars)
 
     inputs = {"raw": read.shapes[0], "truth": (3, 3)}
     name = f"{__name__}.{representation} {loss}"
+    READ[representation, loss] = read
     COMPOSED[representation, loss] = Map(whole, inputs, (), scalars=distance.scalars, name=name)
     return COMPOSED[representation, loss]
 

@@ -53,14 +53,17 @@ def convert_rotation(value: Tensor, source: str, target: str) -> Tensor:
 
 
 _MAPS = SimpleNamespace()  # see `svdrot.engine.operations._WRITTEN`
+_ROWS: dict[str, tuple[Row, Row]] = {}  # that the maps were made of: rows of a user may be replaced
 
 
 @unseen_by_dynamo
 def _made(source: str, target: str) -> str:
     """Return the name of a conversion, which is made if need be. Dynamo need not look into that."""
     name = f"{source} to {target}"
-    if not hasattr(_MAPS, name):
+    rows = TABLE[source], TABLE[target]
+    if _ROWS.get(name) != rows:
         setattr(_MAPS, name, _conversion(source, target))
+        _ROWS[name] = rows
     return name
 
 

@@ -6,10 +6,17 @@ import pickle
 import pytest
 import torch
 
+from svdrot.engine import formula
 from svdrot.metrics import chordal_distance
-from svdrot.nn import REPRESENTATIONS, RotationHead, SpecialOrthogonalize
+from svdrot.nn import (
+    REPRESENTATIONS,
+    RotationHead,
+    RotationLoss,
+    SpecialOrthogonalize,
+    add_representation,
+)
 from svdrot.projection import special_orthogonalize
-from svdrot.representations import rotation_9d_to_matrix
+from svdrot.representations import TABLE, convert_rotation, quaternion_to_matrix, rotation_9d_to_matrix
 from svdrot.rotations import is_rotation, random_rotation
 
 # torch.func and forward-mode AD import torch's own decompositions, which still call torch.jit.script (2.13).
@@ -132,3 +139,47 @@ def test_the_svd_head_is_the_9d_representation_and_keeps_nan_in_its_place():
     rotation = REPRESENTATIONS["svd"].to_matrix(raw)
     torch.testing.assert_close(rotation, rotation_9d_to_matrix(raw), rtol=0, atol=0, equal_nan=True)
     assert rotation.isnan().all((-2, -1)).tolist() == [False, False, True, False, False, True, False]
+
+
+def test_representations_of_a_user_are_checked_and_may_be_replaced():
+    def made(sign):
+        @formula({"numbers": (3,)}, (3, 3), name=f"test_heads.made {sign}")
+        def read(numbers):
+            x, y, z = sign * numbers
+            n = 1 + x * x + y * y + z * z
+            return (
+                (1 - 2 * (y * y + z * z) / n, 2 * (x * y - z) / n, 2 * (x * z + y) / n),
+                (2 * (x * y + z) / n, 1 - 2 * (x * x + z * z) / n, 2 * (y * z - x) / n),
+                (2 * (x * z - y) / n, 2 * (y * z + x) / n, 1 - 2 * (x * x + y * y) / n),
+            )
+
+        return read
+
+    @formula({"matrix": (3, 3)}, (3,), name="test_heads.write")
+    def write(m):
+        k = 1 + m[0, 0] + m[1, 1] + m[2, 2]
+        return (m[2, 1] - m[1, 2]) / k, (m[0, 2] - m[2, 0]) / k, (m[1, 0] - m[0, 1]) / k
+
+    truth = random_rotation(5, generator=torch.Generator().manual_seed(0))
+    numbers = write(truth)
+    try:
+        for sign in (1.0, -1.0):
+            add_representation("signed", made(sign), write)
+            turned = truth if sign > 0 else truth.mT
+            for found in (
+                convert_rotation(numbers, "signed", "matrix"),
+                quaternion_to_matrix(convert_rotation(numbers, "signed", "quaternion")),
+                REPRESENTATIONS["signed"].to_matrix(numbers),
+            ):
+                torch.testing.assert_close(found, turned, rtol=0, atol=1e-5)
+            assert RotationLoss("signed")(numbers, turned) < 1e-3
+            with pytest.raises(ValueError, match="`name` must be new; 'signed' is a representation already"):
+                add_representation("signed", made(sign), write)
+            del REPRESENTATIONS["signed"], TABLE["signed"]
+    finally:
+        REPRESENTATIONS.pop("signed", None), TABLE.pop("signed", None)
+    with pytest.raises(ValueError, match=r"`read` must be a formula from \(n,\) to \(3, 3\)"):
+        add_representation("signed", write, write)
+    with pytest.raises(ValueError, match=r"`write` must be a formula from \(3, 3\) to \(3,\)"):
+        add_representation("signed", made(1.0), made(1.0))
+    assert "signed" not in REPRESENTATIONS and "signed" not in TABLE
