@@ -99,6 +99,8 @@ def slerp(start: Tensor, end: Tensor, share: Tensor | float) -> Tensor:
         >>> svdrot.geodesic_distance(start, path)
         tensor([0.0000, 0.2500, 1.0000])
     """
+    check_floating("start", start)
+    check_floating("end", end)
     if not isinstance(share, (Real, Tensor)):
         raise TypeError(f"`share` must be a tensor or a number; got {type(share).__name__}.")
     if isinstance(share, Tensor):
