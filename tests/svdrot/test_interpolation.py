@@ -213,6 +213,9 @@ def test_wrong_arguments_are_named():
         exp_map(eye, at)
     with pytest.raises(ValueError, match="`end` must have shape"):
         slerp(eye, at, 0.5)
+    for bad in ((None, eye), (eye, [1.0])):
+        with pytest.raises(TypeError, match="`(start|end)` must be a tensor"):
+            slerp(*bad, 0.5)
     with pytest.raises(TypeError, match="`share` must be floating point"):
         slerp(eye, eye, torch.tensor(1))
     with pytest.raises(TypeError, match="`share` must be a tensor or a number; got list"):

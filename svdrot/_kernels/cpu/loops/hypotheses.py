@@ -11,7 +11,7 @@ import torch
 AGREEING = 512  # pairs that agree with a seed, at most, among which its set is looked for
 GENERATIONS = 30  # steps of the replicator dynamics
 
-# What the kernels take, as in `_tiles`.
+# What the kernels take; see `loops`.
 KERNELS = {
     # hypotheses, costs, pairs, their number, square of the threshold, scratch, from, to
     "truncated_costs": ("pointer", "pointer", "pointer", "intp", "double", "pointer", "intp", "intp"),

@@ -1,7 +1,7 @@
 # pyright: reportUndefinedVariable=false, reportPrivateImportUsage=false
-"""The steps of ICP from the sums of `_sum_tiles`, an item at a time, for numba. Float64.
+"""The steps of ICP from the sums of `icp_sums`, an item at a time, for numba. Float64.
 
-They are those of `svdrot.registration._steps`, where their symbols are defined.
+They are those of `svdrot.registration.clouds._steps`, where their symbols are defined.
 """
 
 from typing import Any

@@ -7,7 +7,7 @@ The sums of products of the first are the moments of the pairs, those of the oth
 
 A row of the batch is a segment of an item: `length` of its n points. Its sums are the two matrices of 7 x 7,
 how many points have a neighbor, the squares of their distances, and how many count for the step. The sizes
-of the residuals, for robust weights, are written on the way. The steps from the sums are in `_step_tiles`.
+of the residuals, for robust weights, are written on the way. The steps from the sums are in `icp_steps`.
 """
 
 import math

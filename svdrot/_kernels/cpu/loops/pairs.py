@@ -1,5 +1,5 @@
 # pyright: reportUndefinedVariable=false
-"""The loops of the CPU backend over pairs of points, for numba; see `_tiles`. Moments are float64.
+"""The loops of the CPU backend over pairs of points, for numba; see `loops`. Moments are float64.
 
 A row is a segment of an item of the batch: `length` of its `points` pairs. Moments are a weight, two
 centroids relative to the pivots, and second moments: 1 + 3 + 3 + 9 + 1 numbers. Within a tile all is computed

@@ -14,7 +14,7 @@ import torch
 
 BLOCK = 4  # rows and columns that a product keeps in registers
 
-# What the kernels take, as in `_tiles`.
+# What the kernels take; see `loops`.
 KERNELS = {
     # matrices, factors, residuals, steps, their number, rows and columns of a matrix, scratch, from, to
     "polar": ("pointer", "pointer", "pointer", "pointer", "intp", "intp", "intp", "pointer", "intp", "intp"),

@@ -16,7 +16,7 @@ import torch
 PANEL = 8  # rows that a product keeps in registers
 TILES = 8  # matrices in the scratch
 
-# What the kernels take, as in `_tiles`.
+# What the kernels take; see `loops`.
 KERNELS = {
     # matrices, factors, residuals, steps, their number, rows and columns of a matrix, scratch, from, to
     "polar_rows": ("pointer",) * 4 + ("intp",) * 3 + ("pointer", "intp", "intp"),
@@ -51,7 +51,7 @@ def rotation_rows(m, r, residual, steps, count, squarings, side, scratch, start,
 
     Where det Q < 0, the smallest direction v of QᵀM is reversed. It is the dominant one of P = 1 - c QᵀM /
     |QᵀM|, found by squaring P until its trace says that it is nearly of rank one; two products with v do the
-    rest. Where it does not get there, the residual becomes infinite. As for `turn` in `_polar_tiles`, c may
+    rest. Where it does not get there, the residual becomes infinite. As for `turn` in `polar_lanes`, c may
     be nearly 2 sqrt(1 - 1 / n).
     """
     use_widest_vectors()
