@@ -214,7 +214,7 @@ def test_wrong_arguments_are_named():
     with pytest.raises(ValueError, match="`end` must have shape"):
         slerp(eye, at, 0.5)
     for bad in ((None, eye), (eye, [1.0])):
-        with pytest.raises(TypeError, match="`(start|end)` must be a tensor"):
+        with pytest.raises(TypeError, match=r"`(start|end)` must be a tensor"):
             slerp(*bad, 0.5)
     with pytest.raises(TypeError, match="`share` must be floating point"):
         slerp(eye, eye, torch.tensor(1))
