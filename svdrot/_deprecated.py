@@ -5,6 +5,7 @@ import warnings
 from collections.abc import Callable
 from functools import wraps
 from importlib import import_module
+from importlib.machinery import ModuleSpec
 from types import ModuleType
 from typing import Any, TypeVar, cast
 
@@ -28,6 +29,9 @@ NAMES = {
 # Old module: the modules that have its names now, asked in this order.
 MODULES = {
     "svdrot.streaming": ("svdrot.evaluation.streaming",),
+    "svdrot.registration._iterations": (
+        "svdrot.registration.clouds._iterations",
+    ),  # where pickles look for `Status`
     "svdrot.registration.averaging": ("svdrot.averaging.rotations",),
     "svdrot.registration.consistency": ("svdrot.registration.pairs.consistency",),
     "svdrot.registration.features": ("svdrot.registration.clouds.features",),
@@ -45,7 +49,8 @@ MODULES = {
     "svdrot.registration.trajectories": ("svdrot.evaluation.trajectories",),
     "svdrot.registration.transform": ("svdrot.transform",),
 }
-_RENAMED = {"Neighbours": "Neighbors"}  # within a module that moved
+_RENAMED = {"Neighbours": "Neighbors", "SUFFIXES": "FORMATS"}  # within modules that moved
+ROOMS = tuple(f"svdrot.{room}" for room in ("registration", "averaging", "evaluation", "io", "transform"))
 
 # (function, old argument): its name now.
 ARGUMENTS = {("svdrot.registration.icp", "neighbours"): "neighbors"}
@@ -70,6 +75,8 @@ def renamed(module: str, name: str) -> Any:
     Raises:
         AttributeError: if it is not an old name.
     """
+    if (module, name) not in NAMES and f"{module}.{name}" in MODULES:
+        return sys.modules[f"{module}.{name}"]  # whose own names warn
     if (module, name) not in NAMES:
         raise AttributeError(f"module {module!r} has no attribute {name!r}")
     where, new = NAMES[module, name]
@@ -102,7 +109,7 @@ def renamed_arguments(path: str) -> Callable[[_F], _F]:
 
 
 def renamed_attributes(path: str) -> Callable[[_C], _C]:
-    """Give the instances of the class at `path` their old attributes, of `ATTRIBUTES`."""
+    """Give a class, and its pickles, the old attributes that `ATTRIBUTES` has for `path`."""
 
     def reader(old: str, new: str) -> property:
         def read(instance: object) -> Any:
@@ -112,9 +119,14 @@ def renamed_attributes(path: str) -> Callable[[_C], _C]:
         return property(read, doc=f"Return `{new}`, by its old name.")
 
     def decorate(owner: _C) -> _C:
-        for (of, old), new in ATTRIBUTES.items():
-            if of == path:
-                setattr(owner, old, reader(old, new))
+        names = {old: new for (of, old), new in ATTRIBUTES.items() if of == path}
+
+        def load(instance: Any, state: dict[str, Any]) -> None:
+            instance.__dict__.update({names.get(name, name): value for name, value in state.items()})
+
+        for old, new in names.items():
+            setattr(owner, old, reader(old, new))
+        owner.__setstate__ = load  # of pickles that have the old names
         return owner
 
     return decorate
@@ -150,11 +162,39 @@ def alias_modules(package: str) -> None:
 class _Moved(ModuleType):
     """A module whose names are elsewhere. It loads nothing before one is asked for."""
 
+    def __init__(self, name: str):
+        super().__init__(name, f"The old name of {' and '.join(MODULES[name])}.")
+        self.__spec__ = ModuleSpec(name, None)
+
+    def _own(self) -> dict[str, str]:
+        """The names that had their home here, and the modules where that is now."""
+        old = {new: name for name, new in _RENAMED.items()}
+        found = {}
+        for where in MODULES[self.__name__]:
+            for name, value in vars(import_module(where)).items():
+                home = str(getattr(value, "__module__", where))
+                if name.startswith("_") or not home.startswith(ROOMS) or isinstance(value, ModuleType):
+                    continue
+                for known in (name, old.get(name, name)):
+                    if home == where or known not in found:
+                        found[known] = where
+        return found
+
+    def __dir__(self) -> list[str]:
+        return sorted(self._own())
+
     def __getattr__(self, name: str) -> Any:
-        if not name.startswith("__"):
-            for where in MODULES[self.__name__]:
-                new, found = _RENAMED.get(name, name), import_module(where)
-                if hasattr(found, new):
-                    _warn(f"{self.__name__}.{name}", f"{where}.{new}")
-                    return getattr(found, new)
-        raise AttributeError(f"module {self.__name__!r} has no attribute {name!r}")
+        missing = AttributeError(f"module {self.__name__!r} has no attribute {name!r}")
+        if name.startswith("__") and name != "__all__":
+            raise missing
+        try:
+            own = self._own()
+        except ImportError as error:  # of an optional package
+            raise missing from error
+        if name == "__all__":
+            return sorted(own)
+        if name not in own:
+            raise missing
+        new = _RENAMED.get(name, name)
+        _warn(f"{self.__name__}.{name}", f"{own[name]}.{new}", 3)
+        return getattr(import_module(own[name]), new)

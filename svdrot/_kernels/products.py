@@ -85,7 +85,7 @@ def _holding(residual: Tensor) -> Tensor | None:
     count, limit = residual.numel(), LIMIT[residual.dtype]
     if count == 0:
         return None
-    # On a GPU the one synchronisation, where a decomposition makes several. NaN wins every maximum.
+    # On a GPU the one synchronization, where a decomposition makes several. NaN wins every maximum.
     worst = residual.item() if count == 1 else residual.max().item()
     return None if worst <= limit else residual <= limit
 

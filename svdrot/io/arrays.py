@@ -5,6 +5,7 @@ import zipfile
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 from svdrot.io.text import COLUMNS, WANTED
 
 
-def npy(path: Path, data: bytes) -> NDArray:
+def npy(path: Path, data: bytes) -> NDArray[Any]:
     """Read one array."""
     array = load_numpy(path, data)
     if not isinstance(array, np.ndarray):
@@ -20,7 +21,7 @@ def npy(path: Path, data: bytes) -> NDArray:
     return _xyz_columns(path, array)
 
 
-def npz(path: Path, data: bytes) -> NDArray:
+def npz(path: Path, data: bytes) -> NDArray[Any]:
     """Read the array `points`, or the only one, or that named by the path, as `FILE.npz:NAME`."""
     arrays = load_numpy(path, data)
     if isinstance(arrays, np.ndarray):
@@ -38,7 +39,7 @@ def npz(path: Path, data: bytes) -> NDArray:
 _BROKEN = (zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError)
 
 
-def load_numpy(path: Path, data: bytes) -> NDArray | Mapping[str, NDArray]:
+def load_numpy(path: Path, data: bytes) -> NDArray[Any] | Mapping[str, NDArray[Any]]:
     """Read what `numpy.save` or `numpy.savez` wrote."""
     # A pickle would run code of the file; without one, that is an error like any other.
     try:
@@ -48,7 +49,7 @@ def load_numpy(path: Path, data: bytes) -> NDArray | Mapping[str, NDArray]:
         raise ValueError(f"{path} cannot be read as a file of numpy: {error}") from error
 
 
-def _xyz_columns(path: Path, array: NDArray) -> NDArray:
+def _xyz_columns(path: Path, array: NDArray[Any]) -> NDArray[Any]:
     """Check an array of points and return its first three columns in float64."""
     if array.ndim != 2 or array.shape[1] not in COLUMNS:
         raise ValueError(f"{path}: wanted shape (N, 3), or {WANTED}; got {array.shape}.")
@@ -57,18 +58,18 @@ def _xyz_columns(path: Path, array: NDArray) -> NDArray:
     return array[:, :3].astype(np.float64)
 
 
-def kitti(path: Path, data: bytes) -> NDArray:
+def kitti(path: Path, data: bytes) -> NDArray[Any]:
     """Read records of four float32, little endian: x y z and the intensity."""
     if len(data) % 16:
         raise ValueError(f"{path}: wanted 16 bytes a point; has {len(data)}, {len(data) % 16} too many.")
     return np.frombuffer(data, "<f4").reshape(-1, 4)[:, :3].astype(np.float64)
 
 
-def write_npz(path: Path, points: NDArray) -> None:
+def write_npz(path: Path, points: NDArray[Any]) -> None:
     """Write the array `points`."""
     np.savez(path, points=points)
 
 
-def write_kitti(path: Path, points: NDArray) -> None:
+def write_kitti(path: Path, points: NDArray[Any]) -> None:
     """Write intensities of 0, and coordinates rounded to float32."""
     path.write_bytes(np.pad(points, ((0, 0), (0, 1))).astype("<f4").tobytes())

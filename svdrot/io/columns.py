@@ -1,6 +1,7 @@
 """Points as columns of numbers: xyz, txt, csv and pts."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -8,7 +9,7 @@ from numpy.typing import NDArray
 from svdrot.io.text import COLUMNS, is_number, rows_of, shown, table
 
 
-def xyz(path: Path, data: bytes) -> NDArray:
+def xyz(path: Path, data: bytes) -> NDArray[Any]:
     """Read numbers between spaces, commas or semicolons; a csv may name its columns in the first line."""
     rows = rows_of(data)
     if not rows:
@@ -23,7 +24,7 @@ def xyz(path: Path, data: bytes) -> NDArray:
     return table(path, rows[1:], [len(names)], delimiter)[:, [names.index(axis) for axis in "xyz"]]
 
 
-def pts(path: Path, data: bytes) -> NDArray:
+def pts(path: Path, data: bytes) -> NDArray[Any]:
     """Read as `xyz` does, but for the number of points that scanners put before them."""
     rows = rows_of(data)
     if not rows or not rows[0][1].isdecimal():
@@ -34,9 +35,9 @@ def pts(path: Path, data: bytes) -> NDArray:
     return table(path, rows, COLUMNS)[:, :3]
 
 
-def write_xyz(path: Path, points: NDArray) -> None:
+def write_xyz(path: Path, points: NDArray[Any]) -> None:
     np.savetxt(path, points, "%.17g")
 
 
-def write_csv(path: Path, points: NDArray) -> None:
+def write_csv(path: Path, points: NDArray[Any]) -> None:
     np.savetxt(path, points, "%.17g", ",", header="x,y,z", comments="")

@@ -2,6 +2,7 @@
 
 import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,7 +10,7 @@ from numpy.typing import NDArray
 from svdrot.io.text import COLUMNS, Rows, check_count, check_lists, rows_of, shown, table
 
 
-def obj(path: Path, data: bytes) -> NDArray:
+def obj(path: Path, data: bytes) -> NDArray[Any]:
     """Read the lines `v`, once each, faces or not; the faces are checked."""
     rows = rows_of(data)
     vertices = [(n, line[1:].strip()) for n, line in rows if line.split(None, 1)[0] == "v"]
@@ -26,7 +27,7 @@ def obj(path: Path, data: bytes) -> NDArray:
     return points
 
 
-def off(path: Path, data: bytes) -> NDArray:
+def off(path: Path, data: bytes) -> NDArray[Any]:
     """Read the vertices of an OFF, with or without colors and normals."""
     rows = list(rows_of(data))
     keyword = re.match(r"(?:ST)?C?N?OFF\b|OFF(?=\d)", rows[0][1]) if rows else None
@@ -52,7 +53,7 @@ def off(path: Path, data: bytes) -> NDArray:
 _STL_TRIANGLE = np.dtype([("normal", "<f4", 3), ("corners", "<f4", (3, 3)), ("attribute", "<u2")])
 
 
-def stl(path: Path, data: bytes) -> NDArray:
+def stl(path: Path, data: bytes) -> NDArray[Any]:
     """Read the corners of the triangles, each point once, where it occurs first."""
     if len(data) >= 84 and len(data) == 84 + 50 * int.from_bytes(data[80:84], "little"):
         corners = np.frombuffer(data, _STL_TRIANGLE, offset=84)["corners"].reshape(-1, 3)
@@ -67,7 +68,7 @@ def stl(path: Path, data: bytes) -> NDArray:
     return corners[np.sort(first)].astype(np.float64)
 
 
-def _stl_text(path: Path, rows: Rows) -> NDArray:
+def _stl_text(path: Path, rows: Rows) -> NDArray[Any]:
     vertices = [(n, line[6:].strip()) for n, line in rows if line.lower().startswith("vertex")]
     corners = table(path, vertices, [3])
     facets = sum(line.lower().startswith("facet") for _, line in rows)
@@ -79,9 +80,9 @@ def _stl_text(path: Path, rows: Rows) -> NDArray:
     return corners
 
 
-def write_obj(path: Path, points: NDArray) -> None:
+def write_obj(path: Path, points: NDArray[Any]) -> None:
     np.savetxt(path, points, "v %.17g %.17g %.17g")
 
 
-def write_off(path: Path, points: NDArray) -> None:
+def write_off(path: Path, points: NDArray[Any]) -> None:
     np.savetxt(path, points, "%.17g", header=f"OFF\n{len(points)} 0 0", comments="")

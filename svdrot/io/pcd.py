@@ -3,6 +3,7 @@
 import re
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,7 +12,7 @@ from svdrot._optional import optional
 from svdrot.io.text import check_count, rows_of, table
 
 
-def pcd(path: Path, data: bytes) -> NDArray:
+def pcd(path: Path, data: bytes) -> NDArray[Any]:
     """Read the fields x y z, as they are: the viewpoint is not applied."""
     end = re.search(rb"(?:^|\n)DATA (\w+)[ \t]*\r?\n", data)
     if end is None:
@@ -36,7 +37,7 @@ def pcd(path: Path, data: bytes) -> NDArray:
     return found
 
 
-def _pcd_by_open3d(path: Path, data: bytes) -> NDArray:
+def _pcd_by_open3d(path: Path, data: bytes) -> NDArray[Any]:
     open3d = optional("open3d", "a binary PCD")
     # A copy, since open3d 0.20 knows the format by the suffix, in small letters alone.
     with (
@@ -51,7 +52,7 @@ def _pcd_by_open3d(path: Path, data: bytes) -> NDArray:
     return cloud.point.positions.numpy().astype(np.float64)
 
 
-def write_pcd(path: Path, points: NDArray) -> None:
+def write_pcd(path: Path, points: NDArray[Any]) -> None:
     open3d = optional("open3d", "a PCD")
     cloud = open3d.t.geometry.PointCloud(open3d.core.Tensor(points.astype(np.float32)))
     if not open3d.t.io.write_point_cloud(str(path), cloud):

@@ -4,6 +4,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -49,7 +50,7 @@ _PLY_TYPES = {
 _PLY_ORDERS = {"ascii": "", "binary_little_endian": "<", "binary_big_endian": ">"}
 
 
-def ply(path: Path, data: bytes) -> NDArray:
+def ply(path: Path, data: bytes) -> NDArray[Any]:
     """Read the vertices."""
     end = re.search(rb"(?:^|\n)end_header[ \t]*\r?\n", data)
     if not data.startswith(b"ply") or end is None:
@@ -97,7 +98,7 @@ def _ply_header(path: Path, header: bytes) -> tuple[str, list[_Element]]:
     return order, elements
 
 
-def _ply_text(path: Path, rows: Rows, elements: list[_Element], vertex: _Element) -> NDArray:
+def _ply_text(path: Path, rows: Rows, elements: list[_Element], vertex: _Element) -> NDArray[Any]:
     announced = sum(element.count for element in elements if element.properties)
     check_count(path, len(rows), announced, "lines after the header")
     found, start = np.empty((0, 3)), 0
@@ -161,7 +162,7 @@ def _ply_row(body: bytes, offset: int, element: _Element, order: str) -> tuple[l
     return lengths, offset
 
 
-def write_ply(path: Path, points: NDArray) -> None:
+def write_ply(path: Path, points: NDArray[Any]) -> None:
     properties = "".join(f"property double {axis}\n" for axis in "xyz")
     header = f"ply\nformat binary_little_endian 1.0\nelement vertex {len(points)}\n{properties}end_header\n"
     path.write_bytes(header.encode() + points.astype("<f8").tobytes())

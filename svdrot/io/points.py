@@ -11,6 +11,7 @@ import re
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -44,12 +45,12 @@ class Format:
         >>> del svdrot.io.FORMATS[".raw"]
     """
 
-    read: Callable[[Path, bytes], NDArray]
-    write: Callable[[Path, NDArray], object] | None = None
+    read: Callable[[Path, bytes], NDArray[Any]]
+    write: Callable[[Path, NDArray[Any]], object] | None = None
     surface: bool = False
 
 
-# By suffix, in small letters. A format of your own is one more row.
+# By suffix; how it is written does not matter. A format of your own is one more row.
 FORMATS = {
     ".ply": Format(ply.ply, ply.write_ply, surface=True),
     ".pcd": Format(pcd.pcd, pcd.write_pcd),
@@ -121,18 +122,23 @@ def read_points(
 
 
 def suffix_of(file: Path, known: Collection[str]) -> str:
-    """Return the suffix of a file in small letters, or raise ValueError if it is not known."""
-    suffix = file.suffix.lower()
-    if suffix not in known:
-        raise ValueError(f"{file}: the suffix must be one of {' '.join(known)}; got {suffix!r}.")
-    return suffix
+    """Return which of the known suffixes a file has, in whatever letters: the longest, of several.
+
+    Raises:
+        ValueError: if it has none of them.
+    """
+    ends = [suffix for suffix in known if file.name.lower().endswith(suffix.lower())]
+    if not ends:
+        got = file.suffix.lower()
+        raise ValueError(f"{file}: the suffix must be one of {' '.join(known)}; got {got!r}.")
+    return max(ends, key=len)
 
 
-def _sampled(file: Path, samples: int, seed: int) -> NDArray:
+def _sampled(file: Path, samples: int, seed: int) -> NDArray[Any]:
     """Draw points from the surface of a mesh."""
     if samples < 1:
         raise ValueError(f"`samples` must be positive; got {samples}.")
-    if not FORMATS[file.suffix.lower()].surface:
+    if not FORMATS[suffix_of(file, FORMATS)].surface:
         raise ValueError(f"{file} is a cloud without a surface to draw `samples` from.")
     trimesh = optional("trimesh", "a sample of a surface")
     surface = trimesh.load(file, force="mesh", process=False)

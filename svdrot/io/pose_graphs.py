@@ -25,6 +25,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -75,15 +76,15 @@ class PoseGraph:
     skipped: dict[str, int] = field(default_factory=dict)
 
 
-def _from_quaternions(numbers: NDArray) -> tuple[NDArray, Tensor]:
+def _from_quaternions(numbers: NDArray[Any]) -> tuple[NDArray[Any], Tensor]:
     return numbers[:, :3], quaternion_to_matrix(torch.from_numpy(numbers[:, [6, 3, 4, 5]]))
 
 
-def _from_euler(numbers: NDArray) -> tuple[NDArray, Tensor]:
+def _from_euler(numbers: NDArray[Any]) -> tuple[NDArray[Any], Tensor]:
     return numbers[:, :3], euler_to_matrix(torch.from_numpy(numbers[:, 3:6].copy()), "xyz")
 
 
-def _from_plane(numbers: NDArray) -> tuple[NDArray, Tensor]:
+def _from_plane(numbers: NDArray[Any]) -> tuple[NDArray[Any], Tensor]:
     x, y, theta = numbers[:, :3].T
     zero = np.zeros_like(x)
     return np.stack((x, y, zero), 1), euler_to_matrix(
@@ -98,7 +99,7 @@ class _Kind:
     wanted: str
     indices: int  # ids before the numbers
     pose: int  # numbers of the pose
-    decode: Callable[[NDArray], tuple[NDArray, Tensor]]
+    decode: Callable[[NDArray[Any]], tuple[NDArray[Any], Tensor]]
     axes: tuple[int, ...] = ()  # rows of the 6 x 6 information that the record has
 
     numbers: int = field(init=False)
@@ -211,8 +212,8 @@ def _shown(text: str) -> str:
 class _Table:
     """Hold vertices, or edges, of every kind in the order of the file."""
 
-    lines: NDArray
-    ids: NDArray
+    lines: NDArray[Any]
+    ids: NDArray[Any]
     poses: Transform
     information: Tensor
 
@@ -273,7 +274,7 @@ def _table(path: Path, records: dict[str, _Records], indices: int) -> _Table:
     )
 
 
-def _check_quaternions(path: Path, kind: _Kind, found: _Records, numbers: NDArray) -> None:
+def _check_quaternions(path: Path, kind: _Kind, found: _Records, numbers: NDArray[Any]) -> None:
     if kind.decode is not _from_quaternions:
         return
     length = np.linalg.norm(numbers[:, 3:7], axis=1)

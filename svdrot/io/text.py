@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from math import isfinite
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -74,7 +75,7 @@ def rows_of(data: bytes, comment: str = "#", first: int = 1) -> Rows:
     return [(n, line) for n, line in stripped if line]
 
 
-def table(path: Path, rows: Rows, widths: Sequence[int] = (), delimiter: str | None = None) -> NDArray:
+def table(path: Path, rows: Rows, widths: Sequence[int] = (), delimiter: str | None = None) -> NDArray[Any]:
     """Read rows of numbers, all as long as the first, whose length is one of `widths` if there are any.
 
     Raises:

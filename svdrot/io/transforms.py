@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -67,7 +68,7 @@ def read_transform(path: str | Path, *, tolerance: float = 1e-3) -> Transform:
     return Transform(rotation, matrix[:3, 3].clone(), scale)
 
 
-def _json_matrix(path: Path, data: bytes) -> NDArray:
+def _json_matrix(path: Path, data: bytes) -> NDArray[Any]:
     try:
         content = json.loads(data)
         return np.array(content["transform"] if isinstance(content, dict) else content)
@@ -75,16 +76,16 @@ def _json_matrix(path: Path, data: bytes) -> NDArray:
         raise ValueError(f"{path}: wanted rows, or them as `transform` of an object: {error!r}") from error
 
 
-def _text_matrix(path: Path, data: bytes) -> NDArray:
+def _text_matrix(path: Path, data: bytes) -> NDArray[Any]:
     return table(path, rows_of(data), [4])
 
 
-def _npy_matrix(path: Path, data: bytes) -> NDArray:
+def _npy_matrix(path: Path, data: bytes) -> NDArray[Any]:
     array = load_numpy(path, data)
     return array if isinstance(array, np.ndarray) else np.empty(0)
 
 
-_MATRIX_READERS: dict[str, Callable[[Path, bytes], NDArray]] = {
+_MATRIX_READERS: dict[str, Callable[[Path, bytes], NDArray[Any]]] = {
     ".txt": _text_matrix,
     ".npy": _npy_matrix,
     ".json": _json_matrix,

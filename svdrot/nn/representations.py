@@ -64,6 +64,7 @@ def add_representation(name: str, read: Map, write: Map) -> None:
 
     Raises:
         ValueError: if the name is taken, or the shapes are not those.
+        TypeError: if `read` or `write` is not a formula.
 
     Example:
         The vector of Gibbs, the axis times the tangent of half the angle:
@@ -91,6 +92,10 @@ def add_representation(name: str, read: Map, write: Map) -> None:
     """
     if name in REPRESENTATIONS or name in representations.TABLE:
         raise ValueError(f"`name` must be new; {name!r} is a representation already.")
+    for argument, given in (("read", read), ("write", write)):
+        if not isinstance(given, Map):
+            got = type(given).__name__
+            raise TypeError(f"`{argument}` must be a formula, made by `svdrot.engine.formula`; got {got}.")
     numbers = read.shapes[0]
     if len(numbers) != 1 or (*read.shapes, *read.results) != (numbers, (3, 3)) or read.scalars:
         raise ValueError(

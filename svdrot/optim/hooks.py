@@ -82,6 +82,7 @@ class Stack:
 
         Example:
             >>> import torch
+            >>> from svdrot.optim import Stack
             >>> stack = Stack(torch.zeros(3, 2, 2), torch.zeros(3, 2, 2), {"a": torch.zeros(3, 1, 1)}, {})
             >>> stack.select(slice(0, 2), torch.float64).state["a"].shape
             torch.Size([2, 1, 1])
@@ -109,6 +110,7 @@ def per_entry(matrices: Tensor, group: dict[str, Any]) -> Tensor:
 
     Example:
         >>> import torch
+        >>> from svdrot.optim import per_entry
         >>> per_entry(torch.ones(2, 3, 4), {}).shape
         torch.Size([2, 3, 4])
     """
@@ -127,6 +129,7 @@ def per_row(matrices: Tensor, group: dict[str, Any]) -> Tensor:
 
     Example:
         >>> import torch
+        >>> from svdrot.optim import per_row
         >>> per_row(torch.ones(2, 3, 4), {}).shape
         torch.Size([2, 3, 1])
     """
@@ -145,6 +148,7 @@ def per_column(matrices: Tensor, group: dict[str, Any]) -> Tensor:
 
     Example:
         >>> import torch
+        >>> from svdrot.optim import per_column
         >>> per_column(torch.ones(2, 3, 4), {}).shape
         torch.Size([2, 1, 4])
     """
@@ -163,6 +167,7 @@ def per_matrix(matrices: Tensor, group: dict[str, Any]) -> Tensor:
 
     Example:
         >>> import torch
+        >>> from svdrot.optim import per_matrix
         >>> per_matrix(torch.ones(2, 3, 4), {}).shape
         torch.Size([2, 1, 1])
     """

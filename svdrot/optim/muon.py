@@ -228,6 +228,7 @@ class Muon(Optimizer):
 
         Example:
             >>> import torch
+            >>> from svdrot.optim import Muon
             >>> p = torch.nn.Parameter(torch.zeros(2, 2))
             >>> p.grad = torch.eye(2)
             >>> Muon([p], lr=1.0).step()
@@ -262,6 +263,7 @@ class Muon(Optimizer):
 
         Example:
             >>> import torch
+            >>> from svdrot.optim import Muon
             >>> optimizer = Muon([torch.nn.Parameter(torch.zeros(2, 2))])
             >>> bias = torch.nn.Parameter(torch.zeros(2))
             >>> optimizer.add_param_group({"params": [bias], "algorithm": "adamw"})
@@ -317,6 +319,7 @@ class Muon(Optimizer):
 
         Example:
             >>> import torch
+            >>> from svdrot.optim import Muon
             >>> "view" in Muon([torch.nn.Parameter(torch.zeros(2, 2))]).state_dict()["param_groups"][0]
             False
         """
@@ -339,6 +342,7 @@ class Muon(Optimizer):
 
         Example:
             >>> import torch
+            >>> from svdrot.optim import Muon
             >>> first, second = (Muon([torch.nn.Parameter(torch.zeros(2, 2))], lr) for lr in (0.1, 0.2))
             >>> second.load_state_dict(first.state_dict())
             >>> second.param_groups[0]["lr"]
@@ -476,6 +480,8 @@ class Muon(Optimizer):
         """Make the state that is kept for a parameter: in its shape, and sharded as it is, if per entry."""
         matrices = view.matrices(whole(local(p), p)[None])
         first = make(matrices, group)
+        if not isinstance(first, Tensor):
+            raise ValueError(f"The state `{name}` must begin as a tensor; got {type(first).__name__}.")
         if first.shape == matrices.shape:
             kept = torch.empty_like(p)  # also its strides
             local(kept).copy_(shard(view.restore(first, p.shape)[0], p))
@@ -488,10 +494,11 @@ class Muon(Optimizer):
             )
         return first.to(matrices.dtype, copy=True)
 
-    def _check_result(self, hook: str, found: Tensor, shape: torch.Size) -> None:
-        if found.shape != shape:
+    def _check_result(self, hook: str, found: object, shape: torch.Size) -> None:
+        if not isinstance(found, Tensor) or found.shape != shape:
+            got = tuple(found.shape) if isinstance(found, Tensor) else type(found).__name__
             raise ValueError(
-                f"`{hook}` of {type(self).__name__} must give shape {tuple(shape)}; got {tuple(found.shape)}."
+                f"`{hook}` of {type(self).__name__} must give a tensor of shape {tuple(shape)}; got {got}."
             )
 
     def _check_state(self, hook: str, state: dict[str, Tensor], before: dict[str, Tensor]) -> None:
@@ -501,10 +508,11 @@ class Muon(Optimizer):
                 f" Declare others in `{hook}_state`."
             )
         for name, value in state.items():
-            if value.shape != before[name].shape:
+            if not isinstance(value, Tensor) or value.shape != before[name].shape:
+                got = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
                 raise ValueError(
-                    f"`{hook}` of {type(self).__name__} must leave `{name}` its shape"
-                    f" {tuple(before[name].shape)}; got {tuple(value.shape)}."
+                    f"`{hook}` of {type(self).__name__} must leave `{name}` a tensor of its shape"
+                    f" {tuple(before[name].shape)}; got {got}."
                 )
 
     def _adamw_step(self, params: list[Tensor], group: dict[str, Any], loss: Any) -> None:

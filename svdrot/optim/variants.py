@@ -24,6 +24,7 @@ class MuonEq(Muon):
     that times $1 - \mu$, which the normalization takes away again.
 
     Args:
+        params: parameters or groups of them, as for `Muon`.
         mode: "r" (the authors' default), "c" or "rc".
         options: of `Muon`. The step size is theirs, 0.2 sqrt(max(m, n)).
 
@@ -35,6 +36,7 @@ class MuonEq(Muon):
 
     Example:
         >>> import torch
+        >>> from svdrot.optim import MuonEq
         >>> MuonEq([torch.nn.Parameter(torch.zeros(4, 3))], mode="rc").param_groups[0]["mode"]
         'rc'
     """
@@ -60,6 +62,7 @@ class MiMuon(Muon):
     descent with momentum. The authors' beta multiplies the new gradient: `momentum` is 1 - beta.
 
     Args:
+        params: parameters or groups of them, as for `Muon`.
         tau: smallest `singular_gap` of a momentum to orthogonalize. No default, for it has the unit of the
             gradients, and gaps shrink with the size: of Gaussian matrices of norm 1, the median is 3e-2 for
             8x8 and 1e-4 for 128x128.
@@ -74,6 +77,7 @@ class MiMuon(Muon):
 
     Example:
         >>> import torch
+        >>> from svdrot.optim import MiMuon
         >>> MiMuon([torch.nn.Parameter(torch.zeros(4, 3))], tau=1e-4).param_groups[0]["nesterov"]
         False
     """
@@ -116,6 +120,7 @@ def shape_schedule(rows: int, columns: int) -> Schedule:
         ValueError: if `rows` or `columns` is less than 1.
 
     Example:
+        >>> from svdrot.optim import shape_schedule
         >>> len(shape_schedule(8, 512)) < len(shape_schedule(8, 8))
         True
     """
@@ -131,6 +136,7 @@ class ROOT(Muon):
     In place of the authors' table of four shapes, schedules are generated, by `shape_schedule`.
 
     Args:
+        params: parameters or groups of them, as for `Muon`.
         quantile: see `clip_outliers`, also for what the authors' 0.9 costs without outliers; 1 clips nothing.
         options: of `Muon`. The step size is theirs, 0.2 sqrt(max(m, n)).
 
@@ -142,6 +148,7 @@ class ROOT(Muon):
 
     Example:
         >>> import torch
+        >>> from svdrot.optim import ROOT
         >>> ROOT([torch.nn.Parameter(torch.zeros(4, 3))], quantile=0.99).param_groups[0]["schatten"]
         8
     """
@@ -196,6 +203,7 @@ def equilibrate(matrix: Tensor, mode: str, eps: float = 1e-8) -> Tensor:
 
     Example:
         >>> import torch
+        >>> from svdrot.optim import equilibrate
         >>> equilibrate(torch.tensor([[3.0, 4.0], [0.0, 0.0]]), "r", eps=0)
         tensor([[0.6000, 0.8000],
                 [0.0000, 0.0000]])
@@ -242,6 +250,7 @@ def clip_outliers(matrix: Tensor, quantile: float) -> Tensor:
 
     Example:
         >>> import torch
+        >>> from svdrot.optim import clip_outliers
         >>> clip_outliers(torch.tensor([[1.0, -2.0], [3.0, 100.0]]), 0.75)
         tensor([[ 1., -2.],
                 [ 3.,  3.]])
@@ -282,6 +291,7 @@ def singular_gap(matrix: Tensor, relative: bool = False) -> Tensor:
 
     Example:
         >>> import torch
+        >>> from svdrot.optim import singular_gap
         >>> singular_gap(torch.diag(torch.tensor([3.0, 2.5, 1.0])))
         tensor(0.5000)
     """

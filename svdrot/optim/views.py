@@ -19,6 +19,7 @@ class MatrixView(NamedTuple):
             query, key and value in one weight, the groups of a convolution.
 
     Example:
+        >>> from svdrot.optim import MatrixView
         >>> MatrixView(rows=(1,), batch=(0,)).shape((8, 64, 32))  # eight experts
         (8, 64, 32)
     """
@@ -40,6 +41,7 @@ class MatrixView(NamedTuple):
             ValueError: if the view does not fit the shape.
 
         Example:
+            >>> from svdrot.optim import MatrixView
             >>> MatrixView(parts=3).shape((12, 5))
             (3, 4, 5)
         """
@@ -66,6 +68,7 @@ class MatrixView(NamedTuple):
 
         Example:
             >>> import torch
+            >>> from svdrot.optim import MatrixView
             >>> MatrixView(parts=3).matrices(torch.zeros(2, 12, 5)).shape
             torch.Size([6, 4, 5])
         """
@@ -84,6 +87,7 @@ class MatrixView(NamedTuple):
 
         Example:
             >>> import torch
+            >>> from svdrot.optim import MatrixView
             >>> MatrixView(parts=3).restore(torch.zeros(6, 4, 5), (12, 5)).shape
             torch.Size([2, 12, 5])
         """
@@ -110,6 +114,7 @@ def heads(number: int) -> MatrixView:
         The view, for the option `view` of a group.
 
     Example:
+        >>> from svdrot.optim import heads
         >>> heads(3).shape((12, 5))
         (3, 4, 5)
     """
@@ -132,6 +137,7 @@ def split_parameters(module: nn.Module, adamw: Iterable[nn.Module] = ()) -> list
 
     Example:
         >>> import torch
+        >>> from svdrot.optim import split_parameters
         >>> [[name for name, _ in group["params"]] for group in split_parameters(torch.nn.Linear(3, 2))]
         [['weight'], ['bias']]
     """

@@ -9,9 +9,6 @@ import pytest
 from robustness.subjects import public_functions
 
 PUBLIC = public_functions()
-# `X_to_Y` of two representations that are not written out: the sentences are made, the example is that of
-# `convert_rotation`.
-WRITTEN = {name: value for name, value in PUBLIC.items() if not getattr(value, "is_made", False)}
 
 
 def members(value) -> dict[str, str]:
@@ -28,16 +25,16 @@ def members(value) -> dict[str, str]:
 
 MEMBERS = {f"{name}.{own}": text for name, value in PUBLIC.items() for own, text in members(value).items()}
 TEXTS = {name: inspect.getdoc(value) or "" for name, value in PUBLIC.items()} | MEMBERS
-EXAMPLES = [*WRITTEN, *(name for name, text in MEMBERS.items() if ">>>" in text)]
+EXAMPLES = [*PUBLIC, *(name for name, text in MEMBERS.items() if ">>>" in text)]
 
 
 def parameters(value) -> list[str]:
     """Arguments by which a function or a class is called."""
     if isinstance(value, enum.EnumMeta):  # nobody calls it to make another enumeration
         return []
-    return [
-        name for name in inspect.signature(value).parameters if not name.startswith("_") and name != "self"
-    ]
+    inherited = ("self", "args", "kwargs")  # by `nn.Module`, of a class that is made without arguments
+    names = inspect.signature(value).parameters
+    return [name for name in names if not name.startswith("_") and name not in inherited]
 
 
 def section(text: str, *titles: str) -> str:
@@ -55,9 +52,9 @@ def test_the_first_sentence_stands_alone(name):
     )
 
 
-@pytest.mark.parametrize("name", WRITTEN)
+@pytest.mark.parametrize("name", PUBLIC)
 def test_arguments_and_results_are_told(name):
-    value, text = WRITTEN[name], inspect.getdoc(WRITTEN[name]) or ""
+    value, text = PUBLIC[name], inspect.getdoc(PUBLIC[name]) or ""
     told = (
         section(text, "Args", "Attributes", "Shape")
         + section(text, "Attributes")

@@ -41,6 +41,7 @@ BRITISH = {
     "recognis": "recogniz",
     "serialis": "serializ",
     "parametris": "parametriz",
+    "synchronis": "synchroniz",
     "analyse": "analyze",
     "modelling": "modeling",
     "labelled": "labeled",

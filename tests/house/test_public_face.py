@@ -4,9 +4,11 @@ python tests/house/test_public_face.py    writes the stub of the conversions ane
 """
 
 import importlib
+import importlib.util
 import inspect
 import json
 import os
+import pickle
 import re
 import shutil
 import subprocess
@@ -101,6 +103,38 @@ def test_old_modules_are_found_and_tell_the_new(old):
                 assert getattr(module, name) is getattr(there, name)
     with pytest.raises(AttributeError, match=f"'{old}' has no attribute 'nothing'"):
         _ = module.nothing
+
+
+def test_old_modules_are_modules_to_those_who_look():
+    module = importlib.import_module("svdrot.registration.files")
+    assert (
+        svdrot.registration.files is module and svdrot.registration.averaging
+    )  # as attributes, without import
+    assert {"read_points", "write_transform", "SUFFIXES"} <= set(dir(module)) == set(module.__all__)
+    assert importlib.util.find_spec("svdrot.registration.files") is module.__spec__
+    assert not any(hasattr(module, name) for name in ("torch", "Tensor", "np", "check_shape", "__file__"))
+
+
+def test_old_modules_warn_where_they_are_used(tmp_path):
+    """At the line of the user, so that the default filters show it."""
+    file = tmp_path / "user.py"
+    file.write_text("from svdrot.registration.files import read_points\nimport svdrot\nsvdrot.streaming\n")
+    done = subprocess.run([sys.executable, str(file)], capture_output=True, text=True, check=True)
+    for line, old in ((1, "svdrot.registration.files.read_points"), (3, "svdrot.streaming")):
+        assert re.search(rf"user\.py:{line}: DeprecationWarning: `{re.escape(old)}` is now", done.stderr)
+
+
+def test_old_pickles_are_read():
+    with pytest.warns(DeprecationWarning, match=r"_iterations.Status` is now"):
+        status = pickle.loads(b"csvdrot.registration._iterations\nStatus\n(I1\ntR.")
+    assert status is svdrot.registration.Status(1)
+    x = svdrot.random_rotation(5)[..., 0]
+    fit = svdrot.registration.kabsch(x, x)
+    state = {("centred" if name == "centered" else name): value for name, value in vars(fit).items()}
+    old = object.__new__(type(fit))
+    old.__setstate__(state)
+    assert old.centered is fit.centered and torch.equal(old.residual, fit.residual)
+    assert torch.equal(pickle.loads(pickle.dumps(fit)).residual, fit.residual)
 
 
 def test_an_old_module_hides_no_function_of_its_name():

@@ -8,11 +8,14 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from svdrot import _deprecated
 from svdrot.registration import Transform
 
 from .draws import Draw
 from .spoiling import OF_TORCH, spoil
 from .subjects import Subject, subjects
+
+OLD = {attribute for _, attribute in _deprecated.ATTRIBUTES}  # each warns
 
 
 @dataclasses.dataclass
@@ -91,5 +94,6 @@ def tensors_in(value: Any) -> Iterator[Tensor]:
         yield from (tensor for part in value for tensor in tensors_in(part))
     elif dataclasses.is_dataclass(value):
         fields = [field.name for field in dataclasses.fields(value)]
-        properties = [name for name, part in inspect.getmembers(type(value)) if isinstance(part, property)]
+        members = inspect.getmembers(type(value), lambda part: isinstance(part, property))
+        properties = [name for name, _ in members if name not in OLD]
         yield from (tensor for name in fields + properties for tensor in tensors_in(getattr(value, name)))

@@ -204,6 +204,8 @@ def _alike(call: Call, a: Tensor, b: Tensor) -> bool:
     if not a.is_floating_point():
         return torch.equal(a, b)
     # Of arguments of several dtypes a part of the work is in the least of them, whatever the result has.
+    if call.subject.name.endswith("_to_euler") and a.shape[-1:] == (3,):  # pi is -pi
+        a, b = (torch.cat((x.sin(), x.cos()), -1) for x in (a, b))
     eps = torch.finfo(torch.float32 if call.draw.mixed and a.dtype.itemsize > 4 else a.dtype).eps
     return torch.allclose(a, b, rtol=1e4 * eps, atol=1e4 * eps, equal_nan=True)
 

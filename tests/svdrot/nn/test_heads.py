@@ -178,6 +178,8 @@ def test_representations_of_a_user_are_checked_and_may_be_replaced():
             del REPRESENTATIONS["signed"], TABLE["signed"]
     finally:
         REPRESENTATIONS.pop("signed", None), TABLE.pop("signed", None)
+    with pytest.raises(TypeError, match=r"`write` must be a formula, made by `svdrot.engine.formula`"):
+        add_representation("signed", made(1.0), lambda m: m)  # pyright: ignore[reportArgumentType]
     with pytest.raises(ValueError, match=r"`read` must be a formula from \(n,\) to \(3, 3\)"):
         add_representation("signed", write, write)
     with pytest.raises(ValueError, match=r"`write` must be a formula from \(3, 3\) to \(3,\)"):
