@@ -180,7 +180,7 @@ def test_large_symmetric_products_of_the_gpu(gpu, dtype):
         torch.testing.assert_close(gram.gram(x, -1.0, one, 1.0).double(), exact, rtol=0, atol=bound)
 
 
-def test_one_kernel_each_way_and_no_synchronisation(gpu):
+def test_one_kernel_each_way_and_no_synchronization(gpu):
     m = torch.randn(1000, 3, 3, device=gpu, requires_grad=True)
     w = torch.randn_like(m)
     torch.autograd.grad(svdrot.special_orthogonalize(m), m, w)  # compiles

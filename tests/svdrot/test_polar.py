@@ -548,7 +548,7 @@ def test_products_serve_what_is_hard(special):
         test_a_direction_to_reverse_that_is_not_told_apart_is_reported(n)
 
 
-class Synchronisations(TorchDispatchMode):
+class Synchronizations(TorchDispatchMode):
     """Operations for which the host would wait for a GPU."""
 
     def __init__(self):
@@ -572,9 +572,9 @@ def test_the_host_waits_once_each_way(special):
     m = with_values(torch.linspace(1, 2, 12).double().expand(20, 12), 12)
     m[::2] = m[::2] * torch.cat((-torch.ones(1), torch.ones(11)))[:, None]
     m = m.float().requires_grad_()
-    with Synchronisations() as forward:
+    with Synchronizations() as forward:
         q = polar(m, special=special)
-    with Synchronisations() as backward:
+    with Synchronizations() as backward:
         q.backward(torch.ones_like(q))
     assert forward.found == ["_local_scalar_dense"]
     assert special or backward.found == ["_local_scalar_dense"]  # reflected ones go through eigenvectors
