@@ -25,6 +25,7 @@ class MuonEq(Muon):
 
     Args:
         params: parameters or groups of them, as for `Muon`.
+        lr: learning rate.
         mode: "r" (the authors' default), "c" or "rc".
         options: of `Muon`. The step size is theirs, 0.2 sqrt(max(m, n)).
 
@@ -63,6 +64,7 @@ class MiMuon(Muon):
 
     Args:
         params: parameters or groups of them, as for `Muon`.
+        lr: learning rate.
         tau: smallest `singular_gap` of a momentum to orthogonalize. No default, for it has the unit of the
             gradients, and gaps shrink with the size: of Gaussian matrices of norm 1, the median is 3e-2 for
             8x8 and 1e-4 for 128x128.
@@ -137,6 +139,7 @@ class ROOT(Muon):
 
     Args:
         params: parameters or groups of them, as for `Muon`.
+        lr: learning rate.
         quantile: see `clip_outliers`, also for what the authors' 0.9 costs without outliers; 1 clips nothing.
         options: of `Muon`. The step size is theirs, 0.2 sqrt(max(m, n)).
 

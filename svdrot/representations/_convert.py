@@ -61,7 +61,7 @@ def _made(source: str, target: str) -> str:
     """Return the name of a conversion, which is made if need be. Dynamo need not look into that."""
     name = f"{source} to {target}"
     rows = TABLE[source], TABLE[target]
-    if _ROWS.get(name) != rows:
+    if _ROWS.get(name) != rows or not hasattr(_MAPS, name):
         setattr(_MAPS, name, _conversion(source, target))
         _ROWS[name] = rows
     return name

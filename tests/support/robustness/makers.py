@@ -198,8 +198,12 @@ MAKERS: dict[str, Callable[[Draw], Any]] = {
     "method": number("least_squares", "huber", "geman_mcclure", "gnc_tls", "gnc_geman_mcclure", "ransac"),
     "svdrot.registration.robust_kabsch.method": number(*robust.METHODS, *registration.KERNELS),
     **{
-        f"svdrot.registration.{f}.{p}": points
-        for f in ("robust_kabsch", "robust_umeyama", "pose_metrics.inlier_ratio")
+        f"svdrot.{f}.{p}": points
+        for f in (
+            "registration.robust_kabsch",
+            "registration.robust_umeyama",
+            "evaluation.poses.inlier_ratio",
+        )
         for p in ("source", "target")
     },
     "svdrot.evaluation.poses.chamfer_distance.source": points,

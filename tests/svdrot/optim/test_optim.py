@@ -1023,7 +1023,11 @@ def broadcast(self, stack):
     ("members", "error", "message"),
     [
         ({"momentum": undeclared}, ValueError, r"`momentum` of Hooked must leave the states .*'other'"),
-        ({"momentum": broadcast}, ValueError, r"`momentum_buffer` its shape \(2, 6, 4\); got \(2, 1, 4\)"),
+        (
+            {"momentum": broadcast},
+            ValueError,
+            r"`momentum_buffer` a tensor of its shape \(2, 6, 4\); got \(2, 1, 4\)",
+        ),
         ({"momentum": lambda self, stack: stack.gradient.mT}, ValueError, r"`momentum`.*\(2, 6, 4\)"),
         ({"direction": lambda self, update, stack: update.mT}, ValueError, r"`direction`.*\(2, 6, 4\)"),
         (
