@@ -141,6 +141,7 @@ class ROOT(Muon):
         params: parameters or groups of them, as for `Muon`.
         lr: learning rate.
         quantile: see `clip_outliers`, also for what the authors' 0.9 costs without outliers; 1 clips nothing.
+        schedule, schatten: as for `Muon`; a schedule for each shape, and the tighter norm, by default.
         options: of `Muon`. The step size is theirs, 0.2 sqrt(max(m, n)).
 
     Raises:
