@@ -75,9 +75,9 @@ def renamed(module: str, name: str) -> Any:
     Raises:
         AttributeError: if it is not an old name.
     """
-    if (module, name) not in NAMES and f"{module}.{name}" in MODULES:
-        return sys.modules[f"{module}.{name}"]  # whose own names warn
     if (module, name) not in NAMES:
+        if f"{module}.{name}" in MODULES:
+            return sys.modules[f"{module}.{name}"]  # whose own names warn
         raise AttributeError(f"module {module!r} has no attribute {name!r}")
     where, new = NAMES[module, name]
     _warn(f"{module}.{name}", f"{where}.{new}")
