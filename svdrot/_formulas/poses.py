@@ -6,7 +6,10 @@ taken relative to the first pair that counts, so that nothing cancels far from t
 
 from functools import cache
 
+import torch
+
 from svdrot.engine.maps import Map
+from svdrot.engine.program import COMPUTED, Program, program
 from svdrot.engine.words import absolute, detached, where
 
 from .linear import DAMPING
@@ -60,21 +63,19 @@ def _aligned(x, y, w, centered: bool, scaled: bool):
 
 
 @cache
-def pose(centered: bool, scaled: bool) -> Map:
-    """(moments (17), pivots (6)), as in `svdrot._kernels.operations.pairs`, -> the same."""
+def pose(centered: bool, scaled: bool, dtype: torch.dtype) -> Program:
+    """(moments (17), pivots (6)), as in `svdrot._kernels.operations.pairs`, -> rotation, translation and
+    scale in a dtype; covariance and again the rotation in that of the moments."""
 
     def place(m, pivots):
         centroids, covariance, variance = m[1:7] + pivots, m[7:16].reshape(3, 3), m[16]
-        return _posed(centroids[:3], centroids[3:], covariance, variance, centered, scaled)
+        found = _posed(centroids[:3], centroids[3:], covariance, variance, centered, scaled)
+        return *found, found[0]
 
-    how = f"moments{', centered' * centered}{', scaled' * scaled}"
-    return Map(
-        place,
-        {"moments": (17,), "pivots": (6,)},
-        [(3, 3), (3,), (), (3, 3)],
-        guarded=False,
-        name=f"{__name__}.pose of {how}",
-    )
+    how = f"moments{', centered' * centered}{', scaled' * scaled}, in {dtype}"
+    results = [(3, 3), (3,), (), (3, 3), (3, 3)]
+    follows = [dtype] * 3 + [COMPUTED] * 2
+    return program(place, [(17,), (6,)], results, name=f"{__name__}.pose of {how}", follows=follows)
 
 
 def _posed(start, end, covariance, variance, centered: bool, scaled: bool):

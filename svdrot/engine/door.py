@@ -23,7 +23,7 @@ from torch.autograd import forward_ad
 from svdrot._precision import is_autocast
 
 from . import memory, operations
-from .program import COMPUTED, Program
+from .program import COMPUTED, Follows, Program
 
 ONE = (True,)
 MOST_ORDERS = 2  # of kernels: the graph of each order is some three times as large as the one before
@@ -176,7 +176,7 @@ class _Transformed(torch.autograd.Function):
 def _remember(ctx: Any, program: Program, scalars: Sequence[float], x: Sequence[Tensor], found: list[Tensor]):
     with_results = keeps_results(program, found)
     ctx.made = program, scalars, with_results
-    saved = (*x, *found) if with_results else x
+    saved = (*x, *[found[i] for i in program.kept]) if with_results else x
     ctx.save_for_backward(*saved)
     if len(found) > 1:
         ctx.set_materialize_grads(False)
@@ -258,11 +258,17 @@ def dtypes_of(program: Program, x: Sequence[Tensor]) -> tuple[torch.dtype, ...]:
     autocast, whose rule for such functions is float32.
     """
     common, compute = _dtypes_of_values(x, program.primals)
-    followed = [common if i is None else compute if i == COMPUTED else x[i].dtype for i in program.follows]
+    followed = [_followed(i, common, compute, x) for i in program.follows]
     if program.sums:
         summed = program.graph.summed
         followed = [torch.float64 if total else d for d, total in zip(followed, summed, strict=True)]
     return *followed, compute
+
+
+def _followed(what: Follows, common: torch.dtype, compute: torch.dtype, x: Sequence[Tensor]) -> torch.dtype:
+    if isinstance(what, int):
+        return compute if what == COMPUTED else x[what].dtype
+    return common if what is None else what
 
 
 def _dtypes_of_values(x: Sequence[Tensor], primals: int) -> tuple[torch.dtype, torch.dtype]:

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 from weakref import WeakValueDictionary
 
 import numpy as np
+import torch
 
 from .derivatives import jvp, vjp
 from .graph import CONDITIONS, Node, as_node, constant, rebuilt, symbol, tracing
@@ -16,6 +17,7 @@ Shape = tuple[int, ...]
 
 
 COMPUTED = -1  # in place of an input: the dtype of the computation
+Follows = int | torch.dtype | None  # what the dtype of an output is: see `Program`
 
 
 class Graph(NamedTuple):
@@ -37,17 +39,19 @@ class Program:
         graph: on the inputs of a formula, and for a derivative on what comes after them.
         name: by which `find` finds it.
         order: of the derivative.
-        follows: for each output the input whose dtype it has, None for the common one of the formula's
-            inputs, or `COMPUTED`.
+        follows: for each output its dtype, or the input whose dtype it has, None for the common one of the
+            formula's inputs, or `COMPUTED`.
         primals: how many of the inputs are the formula's own.
     """
 
-    def __init__(self, graph: Graph, name: str, order: int, follows: Sequence[int | None], primals: int):
+    def __init__(self, graph: Graph, name: str, order: int, follows: Sequence[Follows], primals: int):
         self.graph: Graph = graph
         self.name: str = name
         self.order: int = order
-        self.follows: tuple[int | None, ...] = tuple(follows)
+        self.follows: tuple[Follows, ...] = tuple(follows)
         self.primals: int = primals
+        # Results that derivatives take: not what is stored in a dtype of its own, perhaps rounded.
+        self.kept: list[int] = [i for i, f in enumerate(self.follows) if not isinstance(f, torch.dtype)]
         self.sums: bool = any(graph.summed)
         # Derivatives take the results, too, instead of doing an operation of many steps again.
         self.keeps_results: bool = any(n.op == "item" for group in graph.outputs for n in group)
@@ -60,7 +64,7 @@ class Program:
         return find, (self.name,)
 
     def vjp(self, wanted: tuple[bool, ...], given: tuple[bool, ...], with_results: bool) -> "Program":
-        """(inputs, results if wanted, given cotangents) -> adjoints of the wanted inputs."""
+        """(inputs, results `kept` if wanted, given cotangents) -> adjoints of the wanted inputs."""
         found = self.derivatives.get((wanted, given, with_results))
         if found is None:
             name = f"{self.name}|vjp:{_bits(wanted)}:{_bits(given)}:{with_results:d}"
@@ -77,12 +81,12 @@ class Program:
             targets = [n for i in places for n in self._entries_of(i)]
             flat = iter(self._finished(vjp(self._nodes, targets, cotangents), with_results))
         groups = tuple(tuple(next(flat) for _ in range(math.prod(graph.inputs[i]))) for i in places)
-        inputs = (*graph.inputs, *(graph.shapes if with_results else ()), *shapes)
+        inputs = (*graph.inputs, *self._results(with_results), *shapes)
         shapes = tuple(graph.inputs[i] for i in places)
         return self._derived(inputs, groups, shapes, name, places, (False,) * len(places))
 
     def jvp(self, given: tuple[bool, ...], with_results: bool) -> "Program":
-        """(inputs, results if wanted, given tangents) -> tangents of the outputs."""
+        """(inputs, results `kept` if wanted, given tangents) -> tangents of the outputs."""
         found = self.derivatives.get((given, with_results))
         if found is None:
             name = f"{self.name}|jvp:{_bits(given)}:{with_results:d}"
@@ -96,7 +100,7 @@ class Program:
             sources = [n for i in range(len(graph.inputs)) for n in self._entries_of(i)]
             flat = iter(self._finished(jvp(self._nodes, sources, tangents), with_results))
         groups = tuple(tuple(next(flat) for _ in group) for group in graph.outputs)
-        inputs = (*graph.inputs, *(graph.shapes if with_results else ()), *shapes)
+        inputs = (*graph.inputs, *self._results(with_results), *shapes)
         return self._derived(inputs, groups, graph.shapes, name, self.follows, graph.summed)
 
     def total(self, wanted: tuple[bool, ...]) -> "Program":
@@ -130,7 +134,10 @@ class Program:
 
     def _first(self, with_results: bool) -> int:
         """Where the inputs of a derivative begin that the formula has not."""
-        return len(self.graph.inputs) + (len(self.graph.shapes) if with_results else 0)
+        return len(self.graph.inputs) + len(self._results(with_results))
+
+    def _results(self, wanted: bool) -> list[Shape]:
+        return [self.graph.shapes[i] for i in self.kept] if wanted else []
 
     def _along(
         self, shapes: Sequence[Shape], given: tuple[bool, ...], first: int
@@ -148,11 +155,12 @@ class Program:
         """A derivative with the results of the formula in place of what they would be computed from."""
         if not with_results:
             return nodes
+        graph = self.graph
         names = {
-            id(n): (len(self.graph.inputs) + i, k)
-            for i, (group, total) in enumerate(zip(self.graph.outputs, self.graph.summed, strict=True))
-            for k, n in enumerate(group)
-            if n.args and not total  # of a sum the result of a row is not known
+            id(n): (len(graph.inputs) + place, k)
+            for place, i in enumerate(self.kept)
+            for k, n in enumerate(graph.outputs[i])
+            if n.args and not graph.summed[i]  # of a sum the result of a row is not known
         }
         return rebuilt(nodes, lambda n, _: symbol(names[id(n)]) if id(n) in names else None)
 
@@ -208,6 +216,7 @@ def program(
     scalars: int = 0,
     guarded: Sequence[int] = (),
     summed: Sequence[bool] = (),
+    follows: Sequence[Follows] = (),
 ) -> Program:
     """The program of a formula: a function of arrays of symbols, a symbol for a shape of (), and scalars."""
     for shape in (*inputs, *results):  # results are inputs of derivatives
@@ -231,7 +240,7 @@ def program(
         )
     totals = tuple(summed) or (False,) * len(results)
     graph = Graph(tuple(inputs), scalars, groups, tuple(results), totals, tuple(guarded))
-    return Program(graph, name, 0, [None] * len(results), len(inputs))
+    return Program(graph, name, 0, follows or [None] * len(results), len(inputs))
 
 
 def _symbols(i: int, shape: Shape) -> Any:

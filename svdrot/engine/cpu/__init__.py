@@ -19,6 +19,7 @@ FIELDS = ADDRESS, LIES, OUTER, INNER_STRIDE, ROW, COLUMN = range(6)  # words of 
 DENSE, STRIDED, SAME = range(3)  # how an input lies: row after row, with other strides, the same for all rows
 WORTH_A_THREAD = 40_000  # nanoseconds
 BLOCK, MOST_ROWS = 64, 2048  # a chunk has a multiple of so many rows, and at most so many
+MOST_TO_COPY = 16384  # numbers: to copy them takes less than to find out how they lie
 ONE_PART = 16384  # numbers that torch adds in one thread
 MOST_PLANS = 4096  # shapes to remember
 
@@ -27,8 +28,11 @@ def run(program: Program, scalars: Sequence[float], x: Sequence[Tensor]) -> list
     plan = _plan(program, x)
     if plan.kernel is None:
         return operations.run(program.name, scalars, x, door.dtypes_of(program, x))
-    if plan.is_dense and _are_contiguous(x):
-        batch, rows = plan.batch, plan.rows
+    batch, rows = plan.batch, plan.rows
+    dense = plan.is_dense and _are_contiguous(x)
+    if not dense and rows <= plan.most_to_copy:
+        x, dense = _copied(plan, x), True
+    if dense:
         words = [*plan.head, *scalars, *plan.arrays]
         place = len(plan.head) + len(scalars)
         for t in x:
@@ -36,7 +40,6 @@ def run(program: Program, scalars: Sequence[float], x: Sequence[Tensor]) -> list
             place += len(FIELDS)
     else:
         batch, inner, x, arrays = _strided(program.graph.inputs, x)
-        rows = math.prod(batch)
         words = [0, 0, rows, inner, *scalars, *arrays]
     kernel = plan.kernel
     results = []
@@ -73,9 +76,11 @@ class _Plan(NamedTuple):
     head: tuple[int, ...]  # the first words of a call, when inputs lie row after row
     arrays: tuple[int, ...]  # the words of the inputs, but for their addresses
     nanoseconds: float  # of a row
-    batch: torch.Size
+    batch: torch.Size  # that of all inputs, or what they broadcast to
     rows: int
     is_dense: bool  # whether all inputs have the same batch shape
+    shapes: tuple[Shape, ...]  # of the inputs, with the whole batch
+    most_to_copy: int  # rows that are copied rather than taken from where they lie
 
 
 def _plan(program: Program, x: Sequence[Tensor]) -> _Plan:
@@ -113,9 +118,13 @@ def _planned(program: Program, x: Sequence[Tensor]) -> _Plan:
     nanoseconds = compute.itemsize * max(kernel.operations / 360, numbers / 20) if kernel else 0.0
     batches = [t.shape[: t.ndim - len(s)] for t, s in zip(x, graph.inputs, strict=True)]
     is_dense = all(batch == batches[0] for batch in batches)
-    outputs = tuple(zip(graph.shapes, dtypes, graph.summed, strict=True))
-    rows = math.prod(batches[0])
-    return _Plan(kernel, outputs, (0, 0, rows, rows), tuple(arrays), nanoseconds, batches[0], rows, is_dense)
+    batch = batches[0] if is_dense else torch.broadcast_shapes(*batches)
+    rows, outputs = math.prod(batch), tuple(zip(graph.shapes, dtypes, graph.summed, strict=True))
+    shapes, most_to_copy = tuple((*batch, *s) for s in graph.inputs), MOST_TO_COPY // max(1, sum(counts))
+    head = 0, 0, rows, rows
+    return _Plan(
+        kernel, outputs, head, tuple(arrays), nanoseconds, batch, rows, is_dense, shapes, most_to_copy
+    )
 
 
 def _are_contiguous(x: Sequence[Tensor]) -> bool:
@@ -123,6 +132,12 @@ def _are_contiguous(x: Sequence[Tensor]) -> bool:
         if not t.is_contiguous():
             return False
     return True
+
+
+def _copied(plan: _Plan, x: Sequence[Tensor]) -> list[Tensor]:
+    if not plan.is_dense:
+        x = [t.expand(shape) for t, shape in zip(x, plan.shapes, strict=True)]
+    return [t.contiguous() for t in x]
 
 
 def _strided(shapes: Sequence[Shape], x: Sequence[Tensor]) -> tuple[torch.Size, int, list[Tensor], list[int]]:

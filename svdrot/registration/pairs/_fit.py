@@ -53,13 +53,12 @@ class _Fit(_autograd.Eager, torch.autograd.Function):
     @staticmethod
     def forward(ctx, x, y, w, centered, scaled):
         m, pivots = _kernels.select_pairs(x, y, w).moments(x, y, w, centered)
-        program = pose(centered, scaled).program
-        found = door.run(program, (), (m, pivots))
+        program = pose(centered, scaled, x.dtype)
+        *transform, covariance, nearest = door.run(program, (), (m, pivots))
         ctx.program, ctx.how = program, (centered, scaled)
-        ctx.save_for_backward(x, y, w, m, pivots, *found)
+        ctx.save_for_backward(x, y, w, m, pivots, covariance, nearest)
         ctx.set_materialize_grads(False)
-        *transform, covariance = found
-        return *[z.to(x.dtype) for z in transform], covariance
+        return *transform, covariance
 
     @staticmethod
     def backward(ctx, *g):
@@ -67,7 +66,7 @@ class _Fit(_autograd.Eager, torch.autograd.Function):
         given = [z for z in g if z is not None]
         if any(map(_autograd.is_seen_through, given)):
             return *_through(g, x, y, w, *ctx.how), None, None
-        gradient = ctx.program.vjp((True, False), tuple(z is not None for z in g), with_results=True)
+        gradient = ctx.program.vjp((True, False), (*[z is not None for z in g], False), with_results=True)
         (of_m,) = door.run(gradient, (), (m, pivots, *found, *given))
         backend = _kernels.select_pairs(x, y, w, *given)
         return *backend.moments_gradient(x, y, w, pivots, m, of_m), None, None

@@ -10,6 +10,7 @@ import torch
 from svdrot import _kernels, random_rotation, special_orthogonalize
 from svdrot._formulas.poses import pose
 from svdrot._kernels.operations import pairs as pairs_reference
+from svdrot.engine import door
 
 CONTRACT = ["moments", "moments_gradient", "misfit"]
 SEGMENTS = {"cpu.pairs": ("SEGMENT", 512), "gpu.pairs": ("BLOCKS", 2)}  # small, to have several
@@ -107,7 +108,8 @@ def test_poses_of_moments_and_their_gradients(given, scaled, centered):
     covariance = pairs_reference.split(m)[3]
     nearest = special_orthogonalize(covariance)
     expected = *pairs_reference.placed(m, pivots, nearest, centered, scaled, torch.float64), covariance
-    found = pose(centered, scaled)(m, pivots)
+    *found, again = door.apply(pose(centered, scaled, torch.float64), (), (m, pivots))
+    assert torch.equal(again, found[0])
     assert_close(found, expected, torch.float64)
     pairs = [(a, b) for name, a, b in zip("rtsc", found, expected, strict=True) if name in given]
     pairs = [(a, b) for a, b in pairs if b.requires_grad]
