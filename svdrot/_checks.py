@@ -60,6 +60,12 @@ def common_batch(**batches: torch.Size) -> torch.Size:
         raise ValueError(f"Batch dimensions must broadcast; got {shapes}.") from error
 
 
+def same_shape(a: torch.Size, b: torch.Size) -> bool:
+    """Whether two shapes are one. `a == b` compares sizes before lengths, and to an exporter a comparison of
+    sizes that it does not know is a condition on them."""
+    return len(a) == len(b) and a == b
+
+
 def check_choice(name: str, value: str, known: Iterable[str]) -> None:
     known = list(known)
     if value not in known:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree
 
-from svdrot._checks import check_floating, check_square, check_whole, common_batch
+from svdrot._checks import check_floating, check_square, check_whole, common_batch, same_shape
 from svdrot._precision import compute_dtype
 from svdrot._vectors import image, product
 
@@ -58,7 +58,7 @@ class Transform:
         d = self.rotation.shape[-1]
         if points.ndim < 2 or points.shape[-1] != d:
             raise ValueError(f"`points` must have shape (..., N, {d}); got {tuple(points.shape)}.")
-        if points.shape[:-2] != self.scale.shape:
+        if not same_shape(points.shape[:-2], self.scale.shape):
             common_batch(transform=self.scale.shape, points=points.shape[:-2])
         turned = image(self.rotation[..., None, :, :], points)
         return self.scale[..., None, None] * turned + self.translation[..., None, :]
@@ -84,7 +84,7 @@ class Transform:
             (tensor([0., 0., 2.]), tensor([0., 0., 1.]))
         """
         check_transform("first", first, self.rotation.shape[-1])
-        if self.scale.shape != first.scale.shape:
+        if not same_shape(self.scale.shape, first.scale.shape):
             common_batch(transform=self.scale.shape, first=first.scale.shape)
         moved = self.scale[..., None] * image(self.rotation, first.translation)
         rotation = product(self.rotation, first.rotation)

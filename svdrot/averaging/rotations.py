@@ -271,7 +271,7 @@ def _median_step(average: Tensor, r: Tensor, w: Tensor) -> Tensor:
     pull, held, near = _pull(v, w)
     length = _angles(pull)
 
-    rows = torch.arange(len(r), device=r.device)
+    rows = torch.arange(r.shape[0], device=r.device)
     nearest = _angles(v).masked_fill(w == 0, math.inf).argmin(1)
     there = _vectors(r[rows, nearest], r)
     pull_there, held_there, _ = _pull(there, w)

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from svdrot._checks import check_shape, common_batch
+from svdrot._checks import check_shape, common_batch, same_shape
 
 from . import door
 from .program import MAPS, Program, Shape, array_of, free_name, is_symbolic, program
@@ -174,7 +174,7 @@ class Map:
 
     def _check_batches(self, x: tuple[Tensor, ...]) -> None:
         batches = [t.shape[: t.ndim - len(shape)] for t, shape in zip(x, self.shapes, strict=True)]
-        if any(batch != batches[0] for batch in batches):
+        if not all(same_shape(batch, batches[0]) for batch in batches):
             common_batch(**dict(zip(self.names, batches, strict=True)))
 
 

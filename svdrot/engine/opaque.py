@@ -35,7 +35,7 @@ def _remember(ctx, inputs, output):
     ctx.name, x, ctx.scalars = inputs
     ctx.count = len(x)
     found = find(ctx.name)
-    results = output if door.keeps_results(found, output) else ()
+    results = [output[i] for i in found.kept] if door.keeps_results(found, output) else ()
     ctx.with_results = bool(results)
     ctx.save_for_backward(*x, *results)
 

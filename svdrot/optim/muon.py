@@ -19,24 +19,24 @@ from svdrot._precision import compute_dtype, no_autocast
 from svdrot.polar import check_steps, newton_schulz
 from svdrot.schedules import POLAR_EXPRESS, Schedule
 
+from ._loading import NOT_STATE, check_spelling, check_states, translated
 from ._tensors import Alike, alike, gradient, grouped, local, owners, portions, shard, whole
 from .hooks import Stack, StateMaker, elementwise, marked, per_entry, refused, update_only
 from .views import MatrixView, viewed
 
 # Step sizes divided by the learning rate, for an m x n matrix. Keys as in torch.optim.Muon. The first is from
 # Jordan et al.; the second, of Liu et al., "Muon is Scalable for LLM Training", arXiv 2502.16982, gives the
-# root mean square of AdamW's updates, so that learning rates and weight decays found for AdamW apply.
+# root mean square of AdamW's updates, so that learning rates and weight decays found for AdamW apply. The
+# third goes on with the first where matrices are wide.
 STEP_SIZES: dict[str, Callable[[int, int], float]] = {
     "original": lambda m, n: math.sqrt(max(1, m / n)),
     "match_rms_adamw": lambda m, n: 0.2 * math.sqrt(max(m, n)),
+    "spectral_unclamped": lambda m, n: math.sqrt(m / n),
 }
 
 ADAMW = {"betas": (0.9, 0.999), "eps": 1e-8}  # of torch.optim.AdamW
 
 SEVEN_STEPS = POLAR_EXPRESS[:7]  # 1e-5 from 1; the eighth is for machine precision
-
-# Options that describe the model and the machine, not the training: they stay out of state dicts.
-NOT_STATE = ("view", "schedule", "process_group")
 
 
 class Muon(Optimizer):
@@ -268,6 +268,7 @@ class Muon(Optimizer):
             >>> bias = torch.nn.Parameter(torch.zeros(2))
             >>> optimizer.add_param_group({"params": [bias], "algorithm": "adamw"})
         """
+        check_spelling(param_group, {*self.defaults, *ADAMW})
         super().add_param_group(param_group)
         group = self.param_groups[-1]
         try:
@@ -310,7 +311,7 @@ class Muon(Optimizer):
             check_steps(schedule, group["schatten"])
 
     def state_dict(self) -> dict[str, Any]:
-        """Give the state as that of any optimizer, without `view`, `schedule` and `process_group`.
+        """Give the state as that of any optimizer, with None for `view`, `schedule` and `process_group`.
 
         These describe the model and the machine, and stay as constructed.
 
@@ -320,25 +321,25 @@ class Muon(Optimizer):
         Example:
             >>> import torch
             >>> from svdrot.optim import Muon
-            >>> "view" in Muon([torch.nn.Parameter(torch.zeros(2, 2))]).state_dict()["param_groups"][0]
-            False
+            >>> Muon([torch.nn.Parameter(torch.zeros(2, 2))]).state_dict()["param_groups"][0]["schedule"]
         """
         state = super().state_dict()
         for group in state["param_groups"]:
-            for option in NOT_STATE:
-                group.pop(option, None)
+            group |= dict.fromkeys(NOT_STATE)
         return state
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take up the state of an optimizer of the same parameters, which may be a torch.optim.Muon.
 
-        Options and states that it does not have stay as they are here.
+        The `ns_steps` and `ns_coefficients` of the latter become the schedule. Options and states that it
+        does not have stay as they are here.
 
         Args:
             state_dict: what `state_dict` gave.
 
         Raises:
-            ValueError: if the groups are of other sizes.
+            ValueError: if the groups are of other sizes, or an option or state has no counterpart here, or is
+                out of range. Nothing is then loaded.
 
         Example:
             >>> import torch
@@ -349,11 +350,26 @@ class Muon(Optimizer):
             0.1
         """
         own = [dict(group) for group in self.param_groups]
-        super().load_state_dict(state_dict)
+        groups = state_dict["param_groups"]
+        if [len(group["params"]) for group in groups] == [len(group["params"]) for group in own]:
+            groups = [translated(*pair) for pair in zip(groups, own, strict=True)]
+            for group, before in zip(groups, own, strict=True):
+                merged = before | group | {"params": before["params"]}
+                self._check_group(merged)
+                self.check_options(merged)
+                for i, (key, p) in enumerate(zip(group["params"], before["params"], strict=True)):
+                    self._check_states(state_dict["state"].get(key, {}), before, p, _name(before, i))
+        super().load_state_dict(state_dict | {"param_groups": groups})
         for group, before in zip(self.param_groups, own, strict=True):
-            for option in before.keys() - {"params"}:
-                if option in NOT_STATE or option not in group:
-                    group[option] = before[option]
+            for option in before.keys() - group.keys():
+                group[option] = before[option]
+
+    def _check_states(self, loaded: dict[str, Any], group: dict[str, Any], p: Tensor, name: str) -> None:
+        if group["algorithm"] == "adamw":
+            check_states(loaded, ("step", "exp_avg", "exp_avg_sq"), ("exp_avg", "exp_avg_sq"), p, name)
+        else:
+            makers = self.momentum_state | self.direction_state
+            check_states(loaded, makers, [n for n, make in makers.items() if make is per_entry], p, name)
 
     def _muon_step(self, params: list[Tensor], group: dict[str, Any], loss: Any) -> None:
         stacks = alike(params, group["view"] or MatrixView())

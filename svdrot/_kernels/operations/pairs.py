@@ -40,11 +40,11 @@ def moments(x: Tensor, y: Tensor, w: Tensor | None, centered: bool) -> tuple[Ten
 
 def first_that_counts(x: Tensor, y: Tensor, w: Tensor | None) -> Tensor:
     if x.shape[1] == 0:
-        return x.new_zeros(len(x), 2 * x.shape[-1], dtype=torch.float64)
+        return x.new_zeros(x.shape[0], 2 * x.shape[-1], dtype=torch.float64)
     if w is None:
         return torch.cat((x[:, 0], y[:, 0]), -1).double()
     counts = w != 0
-    rows, first = torch.arange(len(w), device=w.device), counts.to(torch.int8).argmax(1)
+    rows, first = torch.arange(w.shape[0], device=w.device), counts.to(torch.int8).argmax(1)
     pairs = torch.cat((x[rows, first], y[rows, first]), -1).double()
     return torch.where(counts[rows, first, None], pairs, 0)
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from svdrot import _deprecated
-from svdrot._checks import check_floating, check_mask, common_batch
+from svdrot._checks import check_floating, check_mask, common_batch, same_shape
 from svdrot._precision import compute_dtype, result_dtype
 from svdrot.projection import projection_gap
 from svdrot.registration._points import Points, as_tensor, padded
@@ -66,7 +66,7 @@ class Alignment(Transform):
             x, y = x.flatten(0, -3), y.flatten(0, -3)
             w = None if w is None else w.flatten(0, -2)
         raw, pivots = moments(x, y, w, self.centered)
-        left = residual(x, y, w, raw, pivots, turned.reshape(len(x), *turned.shape[-2:]).to(raw.dtype))
+        left = residual(x, y, w, raw, pivots, turned.reshape(x.shape[0], *turned.shape[-2:]).to(raw.dtype))
         return left.to(turned.dtype).reshape(turned.shape[:-2])
 
     @property
@@ -293,7 +293,8 @@ def _pairs(
     batches = {"source": source.shape[:-2], "target": target.shape[:-2]}
     if weights is not None:
         batches["weights or mask"] = weights.shape[:-1]
-    if len(set(batches.values())) == 1:
+    first, *others = batches.values()
+    if all(same_shape(first, other) for other in others):
         return source, target, weights
     batch = common_batch(**batches)
     weights = None if weights is None else weights.expand(*batch, n)

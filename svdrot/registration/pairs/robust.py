@@ -298,7 +298,7 @@ def _log_false_alarms(y: Tensor, live: Tensor, count: Tensor, threshold: float) 
     in their box: on surfaces the former is likelier.
     """
     if y.shape[1] == 0:
-        return y.new_full((len(y),), math.inf)
+        return y.new_full((y.shape[0],), math.inf)
     low = torch.where(live[..., None], y, math.inf).amin(1)
     high = torch.where(live[..., None], y, -math.inf).amax(1)
     extent = (high - low).clamp_min(0) / threshold + 2

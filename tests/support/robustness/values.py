@@ -31,13 +31,39 @@ def rotation_list(draw: Draw) -> Tensor:
 
 
 def knots(draw: Draw) -> Tensor:
-    draw.memo["knots"] = max(2, draw.count)
-    return draw.tensor(rotations(draw, *draw.lead(), draw.memo["knots"]), 3, scaled=False)
+    """Anywhere, or a path of turns by half a radian or so."""
+    draw.memo["knots"] = n = max(2, draw.count)
+    lead = draw.lead()
+    if draw.chance(0.5):
+        return draw.tensor(rotations(draw, *lead, n), 3, scaled=False)
+    turns = _small_turns(draw, *lead, n)
+    for k in range(1, n):
+        turns[..., k, :, :] = turns[..., k - 1, :, :] @ turns[..., k, :, :]
+    return draw.tensor(turns, 3, scaled=False)
+
+
+def _small_turns(draw: Draw, *shape: int) -> np.ndarray:
+    """By Cayley's map."""
+    x, y, z = np.moveaxis(0.15 * draw.normal(*shape, 3), -1, 0)
+    zero, one = np.zeros_like(x), np.eye(3)
+    rows = (zero, -z, y), (z, zero, -x), (-y, x, zero)
+    skew = np.stack([np.stack(row, -1) for row in rows], -2)
+    return np.linalg.solve(one - skew, one + skew)
 
 
 def times(draw: Draw) -> Tensor | None:
-    ascending = np.cumsum(draw.numpy.random(draw.memo["knots"]) + 0.1)
-    return None if draw.chance(0.3) else draw.tensor(ascending, 1, scaled=False)
+    """Of the knots: none, in any steps, or in equal ones."""
+    if draw.chance(0.3):
+        return None
+    n = draw.memo["knots"]
+    steps = draw.numpy.random(n) + 0.1 if draw.chance(0.7) else np.ones(n)
+    return draw.tensor(np.cumsum(steps), 1, scaled=False)
+
+
+def instants(draw: Draw) -> Tensor:
+    """Anywhere, or in the middle of a step of many equal ones."""
+    anywhere = draw.chance(0.5)
+    return draw.tensor(draw.normal(draw.count) if anywhere else 2.3 + 0.4 * draw.numpy.random(draw.count), 1)
 
 
 def matrix(m: int | None = None, n: int | None = None, same: bool = False) -> Callable[[Draw], Tensor]:

@@ -135,6 +135,107 @@ def test_state_of_the_muon_of_torch_goes_on_here():
     )
 
 
+def state_of_torch(**options) -> dict[str, Any]:
+    """As of a torch.optim.Muon of any version, which is not asked: its newest options are of newer ones."""
+    group = {"lr": 0.1, "weight_decay": 0.1, "momentum": 0.8, "nesterov": True, "eps": 1e-7, "params": [0]}
+    group |= {"ns_coefficients": (3.4445, -4.775, 2.0315), "ns_steps": 5, "adjust_lr_fn": None}
+    return {"state": {0: {"momentum_buffer": gaussian(6, 4)}}, "param_groups": [group | options]}
+
+
+def test_what_the_muon_of_torch_iterates_becomes_the_schedule():
+    (p,) = weights((6, 4))
+    optimizer = Muon([p], 0.5)
+    optimizer.load_state_dict(state_of_torch())
+    assert optimizer.param_groups[0]["schedule"] == KELLER_JORDAN
+    optimizer.load_state_dict(state_of_torch(ns_coefficients=(1.5, -0.5, 0.0), ns_steps=2))
+    assert optimizer.param_groups[0]["schedule"] == ((1.5, -0.5, 0.0),) * 2
+    assert not optimizer.param_groups[0].keys() & {"ns_steps", "ns_coefficients", "eps"}
+    p.grad = gaussian(6, 4)
+    optimizer.step()
+
+
+@pytest.mark.parametrize("shape", [(6, 4), (4, 6)])
+def test_step_sizes_of_newer_torch(shape):
+    (p,) = weights(shape)
+    optimizer = Muon([p], 1.0, weight_decay=0.0)
+    state = state_of_torch(adjust_lr_fn="spectral_unclamped", weight_decay=0.0, lr=1.0)
+    optimizer.load_state_dict(state | {"state": {}})
+    p.grad = gaussian(*shape)
+    before = p.detach().clone()
+    optimizer.step()
+    steps = torch.linalg.svdvals(before - p.detach())
+    assert ((steps / math.sqrt(shape[0] / shape[1]) - 1).abs() < 0.4).all()  # as near as Jordan's steps come
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"adjust_lr_fn": "of_tomorrow"}, "`adjust_lr_fn` must be one of"),
+        ({"eps": 1e-3}, "`eps` of a loaded group has no counterpart and must be 1e-07; got 0.001"),
+        ({"amsgrad": True}, "`amsgrad` of a loaded group"),
+        ({"damped": 1}, "`damped` of a loaded group is no option here; got 1"),
+        ({"ns_steps": 0}, "`schedule` must be a tuple of steps"),
+        ({"momentum": 1.5}, "`momentum` must be in"),
+    ],
+)
+def test_what_cannot_be_loaded_is_refused_by_name(change, words):
+    (p,) = weights((6, 4))
+    optimizer = Muon([p], 0.5)
+    with pytest.raises(ValueError, match=re.escape(words)):
+        optimizer.load_state_dict(state_of_torch(**change))
+    assert optimizer.param_groups[0]["lr"] == 0.5 and not optimizer.state
+
+
+@pytest.mark.parametrize(
+    ("state", "words"),
+    [
+        ({"exp_avg": gaussian(6, 4)}, "The state `exp_avg` of parameter 0 of its group is none"),
+        ({"momentum_buffer": gaussian(4, 6)}, "must have shape (6, 4); got (4, 6)"),
+        ({"momentum_buffer": None}, "must have shape (6, 4); got NoneType"),
+    ],
+)
+def test_states_that_cannot_be_loaded_are_refused_by_name(state, words):
+    optimizer = Muon(weights((6, 4)), 0.5)
+    with pytest.raises(ValueError, match=re.escape(words)):
+        optimizer.load_state_dict(state_of_torch() | {"state": {0: state}})
+    assert optimizer.param_groups[0]["lr"] == 0.5 and not optimizer.state
+
+
+@pytest.mark.parametrize("name", ["nestrov", "weight_dcay", "adjust_lr", "scheduler", "beta"])
+def test_misspelt_options_of_a_group_are_refused(name):
+    (p,) = weights((6, 4))
+    with pytest.raises(ValueError, match=f"`{name}` is no option of a parameter group; did you mean"):
+        Muon([{"params": [p], name: 1}])
+    assert Muon([{"params": [p], "label": "encoder", "lr_scale": 0.5}]).param_groups[0]["lr_scale"] == 0.5
+
+
+@pytest.mark.filterwarnings("ignore")  # of torch.distributed.checkpoint about itself
+@pytest.mark.parametrize("flat", [False, True])
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_checkpoints_of_torch_distributed(name, flat, tmp_path):
+    from torch.distributed import checkpoint
+    from torch.distributed.checkpoint.state_dict import StateDictOptions, get_state_dict, set_state_dict
+
+    stateless = name == "Descent"  # to be strict is to ask for a state of every parameter
+    options = StateDictOptions(flatten_optimizer_state_dict=flat, strict=not stateless)
+    straight, resumed = network(), network()
+    first = OPTIMIZERS[name](optim.split_parameters(straight), 0.02, momentum=0.8)
+    train(straight, first, range(3))
+    model, state = get_state_dict(straight, first, options=options)
+    checkpoint.save({"model": model, "optimizer": state}, checkpoint_id=tmp_path)
+
+    second = OPTIMIZERS[name](optim.split_parameters(resumed), 0.5)
+    model, state = get_state_dict(resumed, second, options=options)
+    found = {"model": model, "optimizer": state}
+    checkpoint.load(found, checkpoint_id=tmp_path)
+    set_state_dict(
+        resumed, second, model_state_dict=model, optim_state_dict=found["optimizer"], options=options
+    )
+    train(straight, first, range(3, 5))
+    train(resumed, second, range(3, 5))
+    assert all(map(torch.equal, parameters(straight), parameters(resumed)))
+
+
 @pytest.mark.parametrize("scale", [1e-30, 1e-10, 1e10, 1e30])
 @pytest.mark.parametrize("name", [name for name in OPTIMIZERS if name not in KNOW_SCALES])
 def test_scale_of_the_gradients_changes_nothing(name, scale):

@@ -1,0 +1,123 @@
+"""Exports with a dynamic batch: every public function by `torch.export`, and by ONNX where it can say it.
+
+    python tests/support/exports.py RESULT.csv [part of a name ...]  # goes on where it stopped
+
+What was exported at one batch size must give at three others what the function itself gives.
+"""
+
+import csv
+import sys
+import tempfile
+import warnings
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch.export import Dim
+
+if __name__ == "__main__":
+    sys.path.insert(0, str(Path(__file__).parents[2]))
+from typical import Typical, found
+
+EXAMPLE, OTHERS = 4, (2, 7, 12)  # 12 is also the number of points
+ROADS = ("not strict", "strict", "onnx")
+
+
+class _Module(torch.nn.Module):
+    def __init__(self, function):
+        super().__init__()
+        self.function = function
+
+    def forward(self, *x: Tensor):
+        return self.function(*x)
+
+
+def takes_part(name: str) -> bool:
+    """Whether a function has a batch and tensors for a result."""
+    call = Typical(name, EXAMPLE)
+    return any(call.batched) and bool(call(*call.tensors))
+
+
+def verdict(name: str, road: str) -> str:
+    """`right`, what is wrong, or the error."""
+    torch._dynamo.reset()
+    dtype = torch.float32 if road == "onnx" else torch.float64
+    call = Typical(name, EXAMPLE, dtype)
+    batch = Dim("batch")
+    dynamic = tuple({0: batch} if b else None for b in call.batched)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            if road == "onnx":
+                run = _onnx(call, dynamic)
+            else:
+                module = _Module(call if road == "strict" else call.__call__)
+                program = torch.export.export(
+                    module, tuple(call.tensors), dynamic_shapes=(dynamic,), strict=road == "strict"
+                )
+                run = program.module()
+            return _compared(name, run, dtype)
+    except Exception as error:
+        first = next((line for line in str(error).splitlines() if line.strip()), "")
+        return f"{type(error).__name__}: {first[:160]}"
+
+
+def _onnx(call: Typical, dynamic: tuple):
+    import onnxruntime
+
+    module = _Module(call.__call__)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "model.onnx"
+        torch.onnx.export(
+            module, tuple(call.tensors), path, dynamo=True, dynamic_shapes=(dynamic,), verbose=False
+        )
+        session = onnxruntime.InferenceSession(path)
+    names = [given.name for given in session.get_inputs()]
+
+    def run(*x: Tensor) -> list[Tensor]:
+        given = {name: x[int(name.split("_")[1])].numpy() for name in names}  # x_0, or x_0_orig
+        return [torch.from_numpy(r) for r in session.run(None, given)]
+
+    return run
+
+
+def _compared(name: str, run, dtype: torch.dtype) -> str:
+    rounding = torch.finfo(dtype).eps
+    for seed, size in enumerate(OTHERS, 1):
+        call = Typical(name, size, dtype, seed)
+        expected, values = call(*call.tensors), run(*call.tensors)
+        for a, b in zip(values, expected, strict=True):
+            if a.shape != b.shape:
+                return f"WRONG: shape {tuple(a.shape)} instead of {tuple(b.shape)} for a batch of {size}"
+            if not b.is_floating_point():
+                same = torch.equal(a, b)
+            else:
+                tolerance = 1e4 * rounding * max(1, b.nan_to_num().abs().max().item())
+                same = torch.allclose(a.to(b.dtype), b, rtol=0, atol=tolerance, equal_nan=True)
+            if not same:
+                return f"WRONG: {(a - b).abs().max().item()} off for a batch of {size}"
+    return "right"
+
+
+def main(path: str, *only: str) -> None:
+    torch._logging.set_logs(all=50)
+    result, done = Path(path), set()
+    if result.exists():
+        with result.open(newline="") as file:
+            done = {tuple(row[:2]) for row in csv.reader(file)}
+    with result.open("a", newline="") as file:
+        writer = csv.writer(file)
+        for name in found():
+            if (only and not any(part in name for part in only)) or not takes_part(name):
+                continue
+            for road in ROADS:
+                if (name, road) not in done:
+                    value = verdict(name, road)
+                    writer.writerow((name, road, value))
+                    file.flush()
+                    if value != "right":
+                        print(name, road, value, flush=True)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
