@@ -24,6 +24,7 @@ from torch import Tensor
 
 from svdrot._checks import check_choice, check_mask, check_shape, common_batch
 from svdrot._precision import result_dtype
+from svdrot.engine.door import is_constant
 from svdrot.projection import special_orthogonalize
 from svdrot.representations import axis_angle_to_matrix, matrix_to_axis_angle
 
@@ -41,7 +42,7 @@ def average_rotations(
     of entry-wise medians; less than half of the weight, however far off, moves it little.
 
     Differentiable in rotations and weights: the chordal mean any number of times with the damping of
-    `special_orthogonalize`, the others once, by the implicit function theorem. A median that lies at one of
+    `special_orthogonalize`, the others twice, by the implicit function theorem. A median that lies at one of
     the rotations moves with it, and with no other. Along an axis in which the cost is flat the gradient is
     zero; `average_curvature` tells of that.
 
@@ -186,8 +187,10 @@ def _karcher_mean(r: Tensor, w: Tensor) -> Tensor:
         average = _descend(
             _chordal_mean(r, w), lambda average: (w[..., None] * _vectors(average, r)).sum(1), 200
         )
-    slope = (w[..., None] * _vectors(average, r)).sum(1)
-    return _with_derivative(average, _karcher_hessian(average, r, w), slope)
+    if is_constant((r, w)):
+        return average
+    hessian = _karcher_hessian(average, r, w)
+    return _with_derivatives(average, hessian, lambda at: (w[..., None] * _vectors(at, r)).sum(1))
 
 
 def _descend(average: Tensor, step: Callable[[Tensor], Tensor], limit: int) -> Tensor:
@@ -227,11 +230,18 @@ def _angles(v: Tensor) -> Tensor:
     return torch.where(zero, 0, torch.where(zero, 1, squared).sqrt())
 
 
-def _with_derivative(average: Tensor, hessian: Tensor, slope: Tensor) -> Tensor:
-    """Return `average`, moving by H^-1 d slope: by nothing along axes in which the cost does not bend."""
+def _with_derivatives(average: Tensor, hessian: Tensor, slope: Callable[[Tensor], Tensor]) -> Tensor:
+    """Return `average`, a constant, with its first and second derivatives: two steps H^-1 d slope.
+
+    Each step, which changes no number, makes right one order more of how the average moves with what the
+    slope depends on. Along axes in which the cost does not bend it does not move.
+    """
     inverse, _ = _inverse(hessian.detach())
-    turn = (inverse @ (slope - slope.detach())[..., None])[..., 0]
-    return average @ axis_angle_to_matrix(turn)
+    for _ in range(2):
+        s = slope(average)
+        turn = (inverse @ (s - s.detach())[..., None])[..., 0]
+        average = average @ axis_angle_to_matrix(turn)
+    return average
 
 
 def _inverse(hessian: Tensor) -> tuple[Tensor, Tensor]:
@@ -253,12 +263,18 @@ def _median(r: Tensor, w: Tensor) -> Tensor:
         pull, held, _ = _pull(v, w)
         kept = (held > 0) & (_angles(pull) <= held)
         here = (_angles(v) <= COINCIDENT) & kept[:, None]
-    v = _vectors(average, r)
-    angles = _angles(v)[..., None]
-    units = torch.where(angles > COINCIDENT, v / torch.where(angles > COINCIDENT, angles, 1), 0)
-    between = _with_derivative(average, _bend(v.detach(), w), (w[..., None] * units).sum(1))
-    at_one = special_orthogonalize((torch.where(here, w.detach(), 0)[..., None, None] * r).sum(1))
-    return torch.where(kept[:, None, None], at_one, between)
+    if is_constant((r, w)):
+        return torch.where(kept[:, None, None], _nearest(here, r, w), average)
+
+    def slope(at: Tensor) -> Tensor:
+        return _pull(_vectors(at, r), w)[0]
+
+    between = _with_derivatives(average, _bend(v.detach(), w), slope)
+    return torch.where(kept[:, None, None], _nearest(here, r, w), between)
+
+
+def _nearest(here: Tensor, r: Tensor, w: Tensor) -> Tensor:
+    return special_orthogonalize((torch.where(here, w.detach(), 0)[..., None, None] * r).sum(1))
 
 
 def _median_step(average: Tensor, r: Tensor, w: Tensor) -> Tensor:

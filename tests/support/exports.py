@@ -1,6 +1,6 @@
 """Exports with a dynamic batch: every public function by `torch.export`, and by ONNX where it can say it.
 
-    python tests/support/exports.py RESULT.csv [part of a name ...]  # goes on where it stopped
+    PYTHONPATH=. python tests/support/exports.py RESULT.csv [part of a name ...]  # goes on where it stopped
 
 What was exported at one batch size must give at three others what the function itself gives.
 """
@@ -14,9 +14,6 @@ from pathlib import Path
 import torch
 from torch import Tensor
 from torch.export import Dim
-
-if __name__ == "__main__":
-    sys.path.insert(0, str(Path(__file__).parents[2]))
 from typical import Typical, found
 
 EXAMPLE, OTHERS = 4, (2, 7, 12)  # 12 is also the number of points

@@ -1,6 +1,6 @@
 """Derivatives in derivatives: every public function under every two of torch's transforms.
 
-    python tests/support/nesting.py RESULT.csv [part of a name ...]  # goes on where it stopped
+    PYTHONPATH=. python tests/support/nesting.py RESULT.csv [part of a name ...]  # goes on where it stopped
 
 A function is taken along two random directions about a typical argument: of two numbers, cheap to transform.
 What comes out is compared with differences of the function itself, which know nothing of torch's transforms.
@@ -16,18 +16,12 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.func import grad, hessian, jacfwd, jacrev, jvp, vjp, vmap
-
-if __name__ == "__main__":
-    sys.path.insert(0, str(Path(__file__).parents[2]))
 from typical import Typical, found
 
 Function = Callable[[Tensor], Tensor]  # of two numbers, to any shape
 ALONG = torch.tensor([0.8, -0.6], dtype=torch.float64)
 NEAR = torch.tensor([[0.0, 0.0], [0.02, 0.01], [-0.01, 0.03]], dtype=torch.float64)
 STEP = 2e-3
-import os
-
-NO_COMPILE = "NO_COMPILE" in os.environ
 
 
 def flat(f: Function) -> Function:
@@ -128,7 +122,7 @@ class Ray:
             raise LookupError("no argument of floating point")
         self.start = call.tensors
         self.sides = [
-            0.1 * torch.randn(2, *t.shape, generator=generator, dtype=torch.float64) if m else None
+            0.1 * torch.randn(2, *t.shape, generator=generator, dtype=torch.float64) * (t != 0) if m else None
             for t, m in zip(call.tensors, moved, strict=True)
         ]
         results = [r for r in call(*call.tensors) if r.is_floating_point()]
@@ -136,6 +130,8 @@ class Ray:
             raise LookupError("no result of floating point")
         self.weights = [torch.randn(2, *r.shape, generator=generator, dtype=torch.float64) for r in results]
         self.call = call
+        if not self(torch.zeros(2, dtype=torch.float64, requires_grad=True)).requires_grad:
+            raise LookupError("no derivative")
 
     def __call__(self, s: Tensor) -> Tensor:
         at = [

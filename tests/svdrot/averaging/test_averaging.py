@@ -286,3 +286,28 @@ def test_rotations_half_a_turn_apart_are_finite_everywhere():
 def test_bad_arguments_are_named(arguments, error, named):
     with pytest.raises(error, match=named):
         average_rotations(**{"rotations": torch.eye(3).expand(4, 3, 3), **arguments})
+
+
+@pytest.mark.parametrize("norm", NORMS)
+def test_second_derivatives_are_those_of_differences(norm):
+    rotations, weights = near(0.5, 6), random_weights(6)
+    torch.manual_seed(0)
+    turns, shares, cotangent = (
+        0.3 * torch.randn(shape, dtype=torch.float64) for shape in ((6, 3), 6, (3, 3))
+    )
+
+    def along(s):
+        moved = svdrot.exp_map(rotations, s * turns)
+        return (average_rotations(moved, weights * (1 + s * shares), norm=norm) * cotangent).sum()
+
+    s = torch.zeros((), dtype=torch.float64, requires_grad=True)
+    (first,) = torch.autograd.grad(along(s), s, create_graph=True)
+    (second,) = torch.autograd.grad(first, s)
+    one = torch.ones_like(s)
+    forward = torch.func.jvp(lambda z: torch.func.jvp(along, (z,), (one,))[1], (s.detach(),), (one,))[1]
+    h = 1e-3
+    with torch.no_grad():
+        a, b, c, d, e = (along(k * h * one) for k in (-2, -1, 0, 1, 2))
+    difference = (-a + 16 * b - 30 * c + 16 * d - e) / (12 * h * h)
+    for value in (second, forward):  # differences are off by rounding over h², some 1e-9
+        torch.testing.assert_close(value, difference, rtol=1e-6, atol=1e-7)
