@@ -10,6 +10,13 @@ from svdrot import _kernels
 
 from .views import MatrixView
 
+STACKED = 2**22  # bytes of parameters that are stepped at once
+
+
+def stacked(tensors: list[Tensor]) -> Tensor:
+    """Stack tensors as torch does, but leave a single one where it is."""
+    return torch.stack(tensors) if len(tensors) > 1 else tensors[0][None]
+
 
 class Alike(NamedTuple):
     """Hold parameters that are stepped together: of one shape, dtype, device and, if sharded, layout.
@@ -20,6 +27,12 @@ class Alike(NamedTuple):
     params: list[Tensor]
     view: MatrixView
 
+    def portions(self) -> list["Alike"]:
+        """Cut into so many that a step stays small beside the parameters, as far as one of them is small."""
+        length = max(1, STACKED // max(1, self.params[0].numel() * self.params[0].itemsize))
+        some = [self.params[i : i + length] for i in range(0, len(self.params), length)]
+        return [Alike(params, self.view) for params in some]
+
     def matrices(self, stack: Tensor) -> Tensor:
         if self.is_sharded():
             stack = torch.stack([whole(x, p) for x, p in zip(stack.unbind(), self.params, strict=True)])
@@ -27,7 +40,7 @@ class Alike(NamedTuple):
 
     def gather(self, tensors: list[Tensor]) -> Tensor:
         """The matrices of what is held for each parameter."""
-        return self.matrices(torch.stack(tensors))
+        return self.matrices(stacked(tensors))
 
     def restore(self, matrices: Tensor) -> list[Tensor]:
         """What this rank holds of the parameters with these matrices."""

@@ -20,7 +20,7 @@ from svdrot.polar import check_steps, newton_schulz
 from svdrot.schedules import POLAR_EXPRESS, Schedule
 
 from ._loading import NOT_STATE, check_spelling, check_states, translated
-from ._tensors import Alike, alike, gradient, grouped, local, owners, portions, shard, whole
+from ._tensors import Alike, alike, gradient, grouped, local, owners, portions, shard, stacked, whole
 from .hooks import Stack, StateMaker, elementwise, marked, per_entry, refused, update_only
 from .views import MatrixView, viewed
 
@@ -373,6 +373,14 @@ class Muon(Optimizer):
 
     def _muon_step(self, params: list[Tensor], group: dict[str, Any], loss: Any) -> None:
         stacks = alike(params, group["view"] or MatrixView())
+        if group["process_group"]:  # which gathers all at once
+            self._step_alike(stacks, group, loss)
+        else:
+            for same in stacks:
+                for portion in same.portions():
+                    self._step_alike([portion], group, loss)
+
+    def _step_alike(self, stacks: list[Alike], group: dict[str, Any], loss: Any) -> None:
         updates = [self._update(same, group, loss) for same in stacks]
         directions = self._directions(stacks, updates, group, loss)
         # A product for each stack, not each parameter. In place, as it rounds half precision otherwise.
@@ -386,7 +394,7 @@ class Muon(Optimizer):
     def _update(self, same: Alike, group: dict[str, Any], loss: Any) -> Tensor:
         """Run `momentum` for alike parameters, and give the updates as matrices (B, m, n)."""
         each = marked(self.momentum, elementwise)
-        arrange = torch.stack if each else same.gather
+        arrange = stacked if each else same.gather
         state = self._read_state(same, self.momentum_state, group, each)
         gradient = arrange(_gradients(same, group))
         stack = Stack(gradient, lambda: arrange([local(p) for p in same.params]), dict(state), group, loss)
@@ -470,7 +478,7 @@ class Muon(Optimizer):
                     self.state[p][name] = self._first_state(name, make, p, same.view, group)
             kept = [local(self.state[p][name]) for p in same.params]
             if self._is_like_parameter(name, same):
-                found[name] = torch.stack(kept) if each else same.gather(kept)
+                found[name] = stacked(kept) if each else same.gather(kept)
             elif each:
                 raise ValueError(f"The state `{name}` of an `elementwise` momentum must be `per_entry`.")
             else:
