@@ -10,6 +10,7 @@ from torch.autograd import forward_ad
 
 from svdrot._kernels.operations import any_size
 from svdrot.engine.door import is_recorded as is_recorded
+from svdrot.engine.rules import backward_rule, forward_rule, is_legacy_batch, joined, parted
 
 
 def special_orthogonalize(m: Tensor, damping: float) -> Tensor:
@@ -58,14 +59,13 @@ def is_seen_through(t: Tensor) -> bool:
 
 def _is_wrapped(t: Tensor) -> bool:
     """Whether `t` may be a batch in disguise (`vmap`, `is_grads_batched`), without memory of its own."""
-    functorch = torch._C._functorch  # pyright: ignore
-    return torch._C._are_functorch_transforms_active() or functorch.is_legacy_batchedtensor(t)
+    return torch._C._are_functorch_transforms_active() or is_legacy_batch(t)
 
 
 def _batched(function, in_dims, m, *arguments):
     """One more batch dimension is one more batch."""
     m = m.movedim(in_dims[0], 0)
-    return function(m.flatten(0, 1).contiguous(), *arguments).unflatten(0, m.shape[:2]), 0
+    return parted(function(joined(m).contiguous(), *arguments), *m.shape[:2]), 0
 
 
 class Eager:
@@ -90,6 +90,7 @@ class _SpecialOrthogonalize(torch.autograd.Function):
         ctx.save_for_forward(m, output)
 
     @staticmethod
+    @backward_rule
     def backward(ctx, g):
         m, r = ctx.saved_tensors
         return any_size.special_orthogonalize_differential(m, r, g, ctx.damping), None
@@ -101,8 +102,9 @@ class _SpecialOrthogonalize(torch.autograd.Function):
 
 class _SpecialOrthogonalizeWithJvp(Eager, _SpecialOrthogonalize):
     @staticmethod
-    def jvp(ctx, t, _):
-        m, r = ctx.saved_tensors
+    @forward_rule
+    def jvp(ctx, saved, t, _):
+        m, r = saved
         return any_size.special_orthogonalize_differential(m, r, t, ctx.damping)
 
 
@@ -118,6 +120,7 @@ class _Orthogonalize(torch.autograd.Function):
         ctx.save_for_forward(m, output)
 
     @staticmethod
+    @backward_rule
     def backward(ctx, g):
         m, q = ctx.saved_tensors
         return any_size.orthogonalize_differential(m, q, g, ctx.damping), None
@@ -129,8 +132,9 @@ class _Orthogonalize(torch.autograd.Function):
 
 class _OrthogonalizeWithJvp(Eager, _Orthogonalize):
     @staticmethod
-    def jvp(ctx, t, _):
-        m, q = ctx.saved_tensors
+    @forward_rule
+    def jvp(ctx, saved, t, _):
+        m, q = saved
         return any_size.orthogonalize_differential(m, q, t, ctx.damping)
 
 
@@ -147,6 +151,7 @@ class _ProjectionGap(torch.autograd.Function):
         ctx.save_for_forward(*inputs, gradient)
 
     @staticmethod
+    @backward_rule
     def backward(ctx, g, _):
         m, gradient = ctx.saved_tensors
         if torch.is_grad_enabled():
@@ -156,14 +161,15 @@ class _ProjectionGap(torch.autograd.Function):
     @staticmethod
     def vmap(info, in_dims, m):
         m = m.movedim(in_dims[0], 0)
-        gap, gradient = pick(_ProjectionGap, _ProjectionGapWithJvp).apply(m.flatten(0, 1).contiguous())
-        return (gap.unflatten(0, m.shape[:2]), gradient.unflatten(0, m.shape[:2])), (0, 0)
+        gap, gradient = pick(_ProjectionGap, _ProjectionGapWithJvp).apply(joined(m).contiguous())
+        return (parted(gap, *m.shape[:2]), parted(gradient, *m.shape[:2])), (0, 0)
 
 
 class _ProjectionGapWithJvp(Eager, _ProjectionGap):
     @staticmethod
-    def jvp(ctx, t):
-        m, gradient = ctx.saved_tensors
+    @forward_rule
+    def jvp(ctx, saved, t):
+        m, gradient = saved
         return (_Once.apply(gradient, m) * t).sum((-2, -1)), None
 
 
@@ -181,6 +187,7 @@ class _Once(torch.autograd.Function):
         pass
 
     @staticmethod
+    @backward_rule
     def backward(ctx, g):
         raise NotImplementedError("projection_gap is differentiable once")
 

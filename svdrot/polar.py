@@ -14,6 +14,7 @@ from svdrot._kernels import products
 from svdrot._kernels.operations import any_size, iteration
 from svdrot._precision import compute_dtype, in_full_precision, no_autocast, result_dtype
 from svdrot._vectors import image
+from svdrot.engine.rules import backward_rule, forward_rule, joined, parted
 from svdrot.projection import orthogonalize, special_orthogonalize
 from svdrot.schedules import TAYLOR, Schedule
 
@@ -343,8 +344,6 @@ class _Lyapunov(torch.autograd.Function):
     dX = L⁻¹(dS - dH X - X dH), L X = H X + X H, and L⁻¹ is its own adjoint.
     """
 
-    generate_vmap_rule = True
-
     @staticmethod
     def forward(h, s):
         n = h.shape[-1]
@@ -361,18 +360,28 @@ class _Lyapunov(torch.autograd.Function):
         ctx.save_for_forward(inputs[0], output)
 
     @staticmethod
+    @backward_rule
     def backward(ctx, g):
         h, x = ctx.saved_tensors
         y = _lyapunov_skew(h, (g - g.mT) / 2)
         return _anticommutator(y, x), y
 
+    @staticmethod
+    def vmap(info, in_dims, h, s):
+        """One more batch dimension is one more batch."""
+        size = info.batch_size
+        h, s = (
+            t.expand(size, *t.shape) if dim is None else t.movedim(dim, 0)
+            for t, dim in zip((h, s), in_dims, strict=True)
+        )
+        return parted(_lyapunov_skew(joined(h), joined(s)), *h.shape[:2]), 0
+
 
 class _LyapunovWithJvp(_Lyapunov):
-    generate_vmap_rule = True
-
     @staticmethod
-    def jvp(ctx, th, ts):
-        h, x = ctx.saved_tensors
+    @forward_rule
+    def jvp(ctx, saved, th, ts):
+        h, x = saved
         return _lyapunov_skew(h, ts - _anticommutator(th, x))
 
 

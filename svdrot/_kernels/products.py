@@ -14,6 +14,7 @@ from torch import Tensor
 
 from svdrot._precision import compute_dtype, device_type
 from svdrot.engine.memory import in_memory
+from svdrot.engine.rules import is_legacy_batch
 from svdrot.schedules import Schedule, newton_schulz_schedule
 
 from . import cpu
@@ -115,8 +116,9 @@ def solves(p: Tensor, c: Tensor, damping: float) -> bool:
     n = p.shape[-1]
     if not _always(p) or p.dtype not in LARGE or n == 1 or not in_memory(p, c):
         return False
-    wrapped = torch._C._functorch.is_legacy_batchedtensor  # pyright: ignore
-    return damping**2 <= 2 * _lower(n) * torch.finfo(p.dtype).eps and not (wrapped(p) or wrapped(c))
+    if is_legacy_batch(p) or is_legacy_batch(c):
+        return False
+    return damping**2 <= 2 * _lower(n) * torch.finfo(p.dtype).eps
 
 
 def solve(p: Tensor, c: Tensor) -> tuple[Tensor, Tensor | None]:

@@ -15,13 +15,17 @@ von Mises, which gives the moments from the same nodes.
 """
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.autograd import Function
+
+from svdrot._autograd import pick
+from svdrot.engine.rules import backward_rule, forward_rule
 
 from ._sampling import bingham, draw
 
@@ -162,7 +166,28 @@ class _Last(Function):
 
     @staticmethod
     def backward(ctx, grad):  # pyright: ignore[reportIncompatibleMethodOverride]
-        raise NotImplementedError("this function of svdrot.distributions has no further derivative")
+        raise NotImplementedError(NO_FURTHER)
+
+    @staticmethod
+    def jvp(ctx, *tangents):
+        raise NotImplementedError(NO_FURTHER)
+
+
+NO_FURTHER = "this function of svdrot.distributions has no further derivative"
+
+
+def last_tangent(value: Tensor, *inputs: Tensor) -> Tensor:
+    """Return a tangent, as a function of what it comes from without a derivative."""
+    return _Last.apply(value.detach(), *inputs)  # pyright: ignore[reportReturnType]
+
+
+def one_more(info: Any, dims: Sequence[int | None], *tensors: Tensor) -> list[Tensor]:
+    """Return arguments of a function of any batch shape with the dimension of `vmap` in front."""
+    size = info.batch_size
+    return [
+        t.expand(size, *t.shape) if dim is None else t.movedim(dim, 0)
+        for t, dim in zip(tensors, dims, strict=False)
+    ]
 
 
 def last_derivative(backward: Callable) -> Callable:
@@ -187,8 +212,6 @@ def last_derivative(backward: Callable) -> Callable:
 
 
 class _LogNormalizer(Function):
-    generate_vmap_rule = True
-
     @staticmethod
     def forward(a: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
         top, gaps, _ = eigen(a)
@@ -197,16 +220,27 @@ class _LogNormalizer(Function):
     @staticmethod
     def setup_context(ctx, inputs, output) -> None:
         ctx.save_for_backward(*inputs)
+        ctx.save_for_forward(*inputs)
 
     @staticmethod
+    @backward_rule
     def backward(ctx, grad: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
         (a,) = ctx.saved_tensors
         return grad[..., None, None] * second_moment(a)
 
+    @staticmethod
+    def vmap(info, in_dims, a: Tensor) -> tuple[Tensor, int]:
+        return log_normalizer(*one_more(info, in_dims, a)), 0
+
+
+class _LogNormalizerWithJvp(_LogNormalizer):
+    @staticmethod
+    @forward_rule
+    def jvp(ctx, saved, t: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
+        return (second_moment(saved[0]) * t).sum((-2, -1))
+
 
 class _SecondMoment(Function):
-    generate_vmap_rule = True
-
     @staticmethod
     def forward(a: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
         _, gaps, vectors = eigen(a)
@@ -215,25 +249,43 @@ class _SecondMoment(Function):
     @staticmethod
     def setup_context(ctx, inputs, output) -> None:
         ctx.save_for_backward(*inputs)
+        ctx.save_for_forward(*inputs)
 
     @staticmethod
+    @backward_rule
     @last_derivative
     def backward(ctx, grad: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
-        # The derivative along B is the covariance of q q^T with q^T B q: in the eigenbasis all that is odd in
-        # some q_i vanishes, and no eigenvalues are subtracted.
         (a,) = ctx.saved_tensors
-        _, gaps, vectors = eigen(a)
-        _, second, fourth = moments(gaps)
-        b = vectors.mT @ ((grad + grad.mT) / 2) @ vectors
-        diagonal = (_covariance(second, fourth) * b.diagonal(dim1=-2, dim2=-1)[..., None, :]).sum(-1)
-        off = 2 * fourth * b
-        off = off - torch.diag_embed(off.diagonal(dim1=-2, dim2=-1))
-        return vectors @ (off + torch.diag_embed(diagonal)) @ vectors.mT
+        return _second_moment_along(a, grad)
+
+    @staticmethod
+    def vmap(info, in_dims, a: Tensor) -> tuple[Tensor, int]:
+        return second_moment(*one_more(info, in_dims, a)), 0
+
+
+class _SecondMomentWithJvp(_SecondMoment):
+    @staticmethod
+    @forward_rule
+    def jvp(ctx, saved, t: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
+        (a,) = saved
+        return last_tangent(_second_moment_along(a, t), a, t)
+
+
+def _second_moment_along(a: Tensor, b: Tensor) -> Tensor:
+    """Return the derivative of E q q^T along B: its covariance with q^T B q, a symmetric map of B.
+
+    In the eigenbasis all that is odd in some q_i vanishes, and no eigenvalues are subtracted.
+    """
+    _, gaps, vectors = eigen(a)
+    _, second, fourth = moments(gaps)
+    b = vectors.mT @ ((b + b.mT) / 2) @ vectors
+    diagonal = (_covariance(second, fourth) * b.diagonal(dim1=-2, dim2=-1)[..., None, :]).sum(-1)
+    off = 2 * fourth * b
+    off = off - torch.diag_embed(off.diagonal(dim1=-2, dim2=-1))
+    return vectors @ (off + torch.diag_embed(diagonal)) @ vectors.mT
 
 
 class _Entropy(Function):
-    generate_vmap_rule = True
-
     @staticmethod
     def forward(a: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
         _, gaps, _ = eigen(a)
@@ -243,15 +295,33 @@ class _Entropy(Function):
     @staticmethod
     def setup_context(ctx, inputs, output) -> None:
         ctx.save_for_backward(*inputs)
+        ctx.save_for_forward(*inputs)
 
     @staticmethod
+    @backward_rule
     @last_derivative
     def backward(ctx, grad: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
         (a,) = ctx.saved_tensors
-        _, gaps, vectors = eigen(a)
-        _, second, fourth = moments(gaps)
-        slopes = (_covariance(second, fourth)[..., 1:] * gaps[..., None, :]).sum(-1)
-        return spectral(vectors, grad[..., None] * slopes)
+        return grad[..., None, None] * _entropy_slope(a)
+
+    @staticmethod
+    def vmap(info, in_dims, a: Tensor) -> tuple[Tensor, int]:
+        return entropy(*one_more(info, in_dims, a)), 0
+
+
+class _EntropyWithJvp(_Entropy):
+    @staticmethod
+    @forward_rule
+    def jvp(ctx, saved, t: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
+        (a,) = saved
+        return last_tangent((_entropy_slope(a) * t).sum((-2, -1)), a, t)
+
+
+def _entropy_slope(a: Tensor) -> Tensor:
+    _, gaps, vectors = eigen(a)
+    _, second, fourth = moments(gaps)
+    slopes = (_covariance(second, fourth)[..., 1:] * gaps[..., None, :]).sum(-1)
+    return spectral(vectors, slopes)
 
 
 def log_normalizer(a: Tensor) -> Tensor:
@@ -259,17 +329,17 @@ def log_normalizer(a: Tensor) -> Tensor:
 
     Differentiable twice, equal eigenvalues included: the first derivative is `second_moment`.
     """
-    return _LogNormalizer.apply(a)  # pyright: ignore[reportReturnType]
+    return pick(_LogNormalizer, _LogNormalizerWithJvp).apply(a)  # pyright: ignore[reportReturnType]
 
 
 def second_moment(a: Tensor) -> Tensor:
     """Return E q q^T, (..., 4, 4), under the density exp(q^T A q) / c(A). Differentiable once."""
-    return _SecondMoment.apply(a)  # pyright: ignore[reportReturnType]
+    return pick(_SecondMoment, _SecondMomentWithJvp).apply(a)  # pyright: ignore[reportReturnType]
 
 
 def entropy(a: Tensor) -> Tensor:
     """Return ln c(A) - E q^T A q, (...), from the gaps, without its cancellation. Differentiable once."""
-    return _Entropy.apply(a)  # pyright: ignore[reportReturnType]
+    return pick(_Entropy, _EntropyWithJvp).apply(a)  # pyright: ignore[reportReturnType]
 
 
 def sample(a: Tensor, count: int) -> Tensor:

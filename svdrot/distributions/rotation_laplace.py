@@ -19,6 +19,8 @@ import torch
 from torch import Tensor
 from torch.autograd import Function
 
+from svdrot._autograd import pick
+from svdrot.engine.rules import backward_rule, forward_rule
 from svdrot.projection import special_orthogonalize
 from svdrot.representations import matrix_to_quaternion, quaternion_to_matrix
 
@@ -30,7 +32,9 @@ from ._normalizer import (
     eigen,
     gauss_legendre,
     last_derivative,
+    last_tangent,
     moments,
+    one_more,
     scaled_normalizer,
     spectral,
 )
@@ -117,8 +121,6 @@ def _sums(gaps: Tensor, u: Tensor, weight: Tensor) -> tuple[Tensor, Tensor, Tens
 class _Mixture(Function):
     """Integrate weights(u) (..., k) against the normalizers of uA: (..., k) from A (..., 4, 4)."""
 
-    generate_vmap_rule = True
-
     @staticmethod
     def forward(a: Tensor, weights: tuple[Weights, ...]) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
         gaps, _, defined = _defined_gaps(a)
@@ -131,15 +133,30 @@ class _Mixture(Function):
     def setup_context(ctx, inputs, output) -> None:
         a, ctx.weights = inputs
         ctx.save_for_backward(a)
+        ctx.save_for_forward(a)
 
     @staticmethod
+    @backward_rule
     def backward(ctx, grad: Tensor):  # pyright: ignore[reportIncompatibleMethodOverride]
         (a,) = ctx.saved_tensors
-        return _Slope.apply(a, grad, ctx.weights), None
+        return _slope(a, grad, ctx.weights), None
+
+    @staticmethod
+    def vmap(info, in_dims, a: Tensor, weights: tuple[Weights, ...]) -> tuple[Tensor, int]:
+        return _mixture(one_more(info, in_dims, a)[0], *weights), 0
+
+
+class _MixtureWithJvp(_Mixture):
+    @staticmethod
+    @forward_rule
+    def jvp(ctx, saved, t: Tensor, _):  # pyright: ignore[reportIncompatibleMethodOverride]
+        (a,) = saved
+        one = torch.ones_like(a[..., 0, :1])
+        return torch.stack([(_slope(a, one, (w,)) * t).sum((-2, -1)) for w in ctx.weights], -1)
 
 
 def _mixture(a: Tensor, *weights: Weights) -> Tensor:
-    return _Mixture.apply(a, weights)  # pyright: ignore[reportReturnType]
+    return pick(_Mixture, _MixtureWithJvp).apply(a, weights)  # pyright: ignore[reportReturnType]
 
 
 class _Slope(Function):
@@ -154,8 +171,6 @@ class _Slope(Function):
     eigenvalues.
     """
 
-    generate_vmap_rule = True
-
     @staticmethod
     def forward(a: Tensor, grad: Tensor, weights: tuple[Weights, ...]) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
         gaps, vectors, defined = _defined_gaps(a)
@@ -166,33 +181,53 @@ class _Slope(Function):
     def setup_context(ctx, inputs, output) -> None:
         a, grad, ctx.weights = inputs
         ctx.save_for_backward(a, grad)
+        ctx.save_for_forward(a, grad)
 
     @staticmethod
+    @backward_rule
     @last_derivative
     def backward(ctx, b: Tensor):  # pyright: ignore[reportIncompatibleMethodOverride]
         a, grad = ctx.saved_tensors
-        gaps, vectors, defined = _defined_gaps(a)
-        b = vectors.mT @ ((b + b.mT) / 2) @ vectors
-        diagonal = b.diagonal(dim1=-2, dim2=-1)
-        each = [
-            (_slopes(gaps, torch.ones_like(grad[..., :1]), (weight,)) * diagonal).sum(-1)
-            for weight in ctx.weights
-        ]
-        along = torch.where(defined[..., None], torch.stack(each, -1), torch.nan)
+        one = torch.ones_like(grad[..., :1])
+        each = [(_slope(a, one, (weight,)) * b).sum((-2, -1)) for weight in ctx.weights]
+        return _bent(a, grad, b, ctx.weights), torch.stack(each, -1), None
 
-        u, du = _nodes(gaps)
-        fourth = _sums(gaps, u, _combined(u, grad, ctx.weights) * du * u * u)[2][..., 1:, 1:]
-        inner = 2 * fourth * b[..., 1:, 1:]
-        centered = diagonal[..., 1:] - diagonal[..., :1]
-        on = (fourth * centered[..., None, :]).sum(-1)
-        inner = inner - torch.diag_embed(inner.diagonal(dim1=-2, dim2=-1)) + torch.diag_embed(on)
-        slopes = _slopes(gaps, grad, ctx.weights)
-        apart = gaps > SINGULAR * gaps[..., 2:]
-        first = (slopes[..., :1] - slopes[..., 1:]) / torch.where(apart, gaps, torch.inf) * b[..., 0, 1:]
-        top = torch.cat((-on.sum(-1, keepdim=True), first), -1)
-        bent = torch.cat((top[..., None, :], torch.cat((first[..., None], inner), -1)), -2)
-        bent = torch.where(defined[..., None, None], bent, torch.nan)
-        return vectors @ bent @ vectors.mT, along, None
+    @staticmethod
+    def vmap(info, in_dims, a: Tensor, grad: Tensor, weights: tuple[Weights, ...]) -> tuple[Tensor, int]:
+        a, grad = one_more(info, in_dims, a, grad)
+        return _slope(a, grad, weights), 0
+
+
+class _SlopeWithJvp(_Slope):
+    @staticmethod
+    @forward_rule
+    def jvp(ctx, saved, ta: Tensor, tg: Tensor, _):  # pyright: ignore[reportIncompatibleMethodOverride]
+        a, grad = saved
+        return last_tangent(_bent(a, grad, ta, ctx.weights), a, grad, ta) + _slope(a, tg, ctx.weights)
+
+
+def _slope(a: Tensor, grad: Tensor, weights: tuple[Weights, ...]) -> Tensor:
+    return pick(_Slope, _SlopeWithJvp).apply(a, grad, weights)  # pyright: ignore[reportReturnType]
+
+
+def _bent(a: Tensor, grad: Tensor, b: Tensor, weights: tuple[Weights, ...]) -> Tensor:
+    """Return the derivative of the slope along B, a symmetric map of B."""
+    gaps, vectors, defined = _defined_gaps(a)
+    b = vectors.mT @ ((b + b.mT) / 2) @ vectors
+    diagonal = b.diagonal(dim1=-2, dim2=-1)
+    u, du = _nodes(gaps)
+    fourth = _sums(gaps, u, _combined(u, grad, weights) * du * u * u)[2][..., 1:, 1:]
+    inner = 2 * fourth * b[..., 1:, 1:]
+    centered = diagonal[..., 1:] - diagonal[..., :1]
+    on = (fourth * centered[..., None, :]).sum(-1)
+    inner = inner - torch.diag_embed(inner.diagonal(dim1=-2, dim2=-1)) + torch.diag_embed(on)
+    slopes = _slopes(gaps, grad, weights)
+    apart = gaps > SINGULAR * gaps[..., 2:]
+    first = (slopes[..., :1] - slopes[..., 1:]) / torch.where(apart, gaps, torch.inf) * b[..., 0, 1:]
+    top = torch.cat((-on.sum(-1, keepdim=True), first), -1)
+    bent = torch.cat((top[..., None, :], torch.cat((first[..., None], inner), -1)), -2)
+    bent = torch.where(defined[..., None, None], bent, torch.nan)
+    return vectors @ bent @ vectors.mT
 
 
 def _combined(u: Tensor, grad: Tensor, weights: tuple[Weights, ...]) -> Tensor:
@@ -217,8 +252,6 @@ def _slopes(gaps: Tensor, grad: Tensor, weights: tuple[Weights, ...]) -> Tensor:
 class _SecondMoment(Function):
     """Compute E q q^T under the density of Rotation-Laplace, (..., 4, 4)."""
 
-    generate_vmap_rule = True
-
     @staticmethod
     def forward(a: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
         gaps, vectors, defined = _defined_gaps(a)
@@ -229,31 +262,53 @@ class _SecondMoment(Function):
     @staticmethod
     def setup_context(ctx, inputs, output) -> None:
         ctx.save_for_backward(*inputs)
+        ctx.save_for_forward(*inputs)
 
     @staticmethod
+    @backward_rule
     @last_derivative
     def backward(ctx, b: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
-        # As of `_Slope`, of a quotient, and of one power of u less: here the first row converges.
         (a,) = ctx.saved_tensors
-        gaps, vectors, defined = _defined_gaps(a)
-        u, du = _nodes(gaps)
-        total, second, _ = _sums(gaps, u, _density(u) * du)
-        _, first, fourth = _sums(gaps, u, _density(u) * du * u)
-        second, first = second / total[..., None], first / total[..., None]
-        fourth = fourth / total[..., None, None]
-        b = vectors.mT @ ((b + b.mT) / 2) @ vectors
-        diagonal = b.diagonal(dim1=-2, dim2=-1)
-        # E q_i^2 along eigenvalue j; not symmetric, and the largest is moved by minus the others.
-        covariance = (fourth - second[..., :, None] * first[..., None, :])[..., 1:, 1:]
-        on = (covariance.mT * (diagonal[..., 1:] - diagonal[..., :1])[..., None, :]).sum(-1)
-        on = torch.cat((-on.sum(-1, keepdim=True), on), -1)
-        off = 2 * fourth * b
-        bent = off - torch.diag_embed(off.diagonal(dim1=-2, dim2=-1)) + torch.diag_embed(on)
-        return vectors @ torch.where(defined[..., None, None], bent, torch.nan) @ vectors.mT
+        return _second_moment_along(a, b, adjoint=True)
+
+    @staticmethod
+    def vmap(info, in_dims, a: Tensor) -> tuple[Tensor, int]:
+        return _second_moment(*one_more(info, in_dims, a)), 0
+
+
+class _SecondMomentWithJvp(_SecondMoment):
+    @staticmethod
+    @forward_rule
+    def jvp(ctx, saved, t: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
+        (a,) = saved
+        return last_tangent(_second_moment_along(a, t, adjoint=False), a, t)
+
+
+def _second_moment_along(a: Tensor, b: Tensor, adjoint: bool) -> Tensor:
+    """Return the derivative of E q q^T along B, or its adjoint on B.
+
+    It is as that of `_Slope`, of a quotient, and of one power of u less: here the first row converges.
+    """
+    gaps, vectors, defined = _defined_gaps(a)
+    u, du = _nodes(gaps)
+    total, second, _ = _sums(gaps, u, _density(u) * du)
+    _, first, fourth = _sums(gaps, u, _density(u) * du * u)
+    second, first = second / total[..., None], first / total[..., None]
+    fourth = fourth / total[..., None, None]
+    b = vectors.mT @ ((b + b.mT) / 2) @ vectors
+    diagonal = b.diagonal(dim1=-2, dim2=-1)
+    # E q_i^2 along eigenvalue j; not symmetric, and the largest is moved by minus the others.
+    covariance = (fourth - second[..., :, None] * first[..., None, :])[..., 1:, 1:]
+    covariance = covariance.mT if adjoint else covariance
+    on = (covariance * (diagonal[..., 1:] - diagonal[..., :1])[..., None, :]).sum(-1)
+    on = torch.cat((-on.sum(-1, keepdim=True), on), -1)
+    off = 2 * fourth * b
+    bent = off - torch.diag_embed(off.diagonal(dim1=-2, dim2=-1)) + torch.diag_embed(on)
+    return vectors @ torch.where(defined[..., None, None], bent, torch.nan) @ vectors.mT
 
 
 def _second_moment(a: Tensor) -> Tensor:
-    return _SecondMoment.apply(a)  # pyright: ignore[reportReturnType]
+    return pick(_SecondMoment, _SecondMomentWithJvp).apply(a)  # pyright: ignore[reportReturnType]
 
 
 class RotationLaplace(MatrixDistribution):

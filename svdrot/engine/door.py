@@ -24,6 +24,7 @@ from svdrot._precision import is_autocast
 
 from . import memory, operations
 from .program import COMPUTED, Follows, Program
+from .rules import is_legacy_batch, unwrapped
 
 ONE = (True,)
 MOST_ORDERS = 2  # of kernels: the graph of each order is some three times as large as the one before
@@ -49,11 +50,13 @@ def written_down(name: str, scalars: Sequence[float], x: Sequence[Tensor], resul
     *dtypes, compute = _dtypes_of_values(x, len(x))
     if memory.is_exporting():
         return operations.run(name, scalars, x, (*dtypes * results, compute))
-    if torch._C._are_functorch_transforms_active():
+    # The operator below has no forward mode, and its tangents would be zero without a word.
+    if torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0:
         if operations.has_own_derivatives(name):
             # Dynamo inlines a Function there and drops its derivative without a word (pytorch#192985).
             raise NotImplementedError(
-                "torch.func transforms of svdrot functions inside torch.compile: compile without them."
+                "torch.func transforms and forward mode of svdrot functions inside torch.compile: compile "
+                "without them."
             )
         return operations.run(name, scalars, x, (*dtypes * results, compute))
     from . import opaque
@@ -80,11 +83,6 @@ def is_constant(x: Sequence[Tensor]) -> bool:
         if is_legacy_batch(t):
             return False
     return True
-
-
-def is_legacy_batch(t: Tensor) -> bool:
-    """Whether `t` is a batch in disguise, as of `is_grads_batched`, without memory of its own."""
-    return torch._C._functorch.is_legacy_batchedtensor(t)  # pyright: ignore
 
 
 class _Map(torch.autograd.Function):
@@ -196,10 +194,7 @@ def _saved(ctx: Any) -> tuple[Tensor, ...]:
     """Without the wrappers of transforms that are over, as of `torch.func.vjp` when its function is
     called.
     """
-    return tuple(map(_UNWRAPPED, ctx.saved_tensors))
-
-
-_UNWRAPPED = torch._C._functorch.unwrap_if_dead  # pyright: ignore
+    return tuple(map(unwrapped, ctx.saved_tensors))
 
 
 def keeps_results(program: Program, results: Sequence[Tensor]) -> bool:

@@ -30,6 +30,7 @@ import torch
 from torch import Tensor
 
 from svdrot._formulas.fibers import FIBERS
+from svdrot.engine.rules import backward_rule
 
 
 def attach(x: Tensor, rotation: Tensor, representation: str, pull: float) -> Tensor:
@@ -50,6 +51,7 @@ class _ManifoldGradient(torch.autograd.Function):
         ctx.save_for_backward(x, rotation)
 
     @staticmethod
+    @backward_rule
     def backward(ctx, g):
         x, r = ctx.saved_tensors
         return FIBERS[ctx.representation].gradient(x, r, g, scalars=(ctx.pull,)), None, None, None

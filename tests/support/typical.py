@@ -30,10 +30,10 @@ class _Last(random.Random):
 class Plain(Draw):
     """The choices of a typical call: the usual option, and tensors row after row."""
 
-    def __init__(self, batch: tuple[int, ...], dtype: torch.dtype, seed: int):
+    def __init__(self, batch: tuple[int, ...], dtype: torch.dtype, seed: int, size: int):
         super().__init__(seed, 0)
         self.random = _Last()
-        self.batch, self.dtype, self.count, self.dim = batch, dtype, POINTS, 3
+        self.batch, self.dtype, self.count, self.dim = batch, dtype, POINTS, size
         self.mixed = self.grad = self.odd = False
         self.scale = 1.0
 
@@ -41,7 +41,8 @@ class Plain(Draw):
         return False
 
     def pick(self, *values: Any) -> Any:
-        return statistics.mode(values)  # the first of those that are named most often
+        sizes = {type(value) for value in values} == {int} and self.dim in values
+        return self.dim if sizes else statistics.mode(values)  # the first of those that are named most often
 
     def lead(self) -> tuple[int, ...]:
         return self.batch
@@ -56,11 +57,26 @@ def found() -> dict[str, Subject]:
     return subjects()
 
 
-class Typical:
-    """A public function as one of tensors: those among its arguments, with what else it takes bound."""
+@cache
+def of_any_size() -> list[str]:
+    """Functions whose arguments change with the size that they are asked for."""
 
-    def __init__(self, name: str, batch: int = 4, dtype: torch.dtype = torch.float64, seed: int = 0):
-        self.draw = draw = Plain((batch,), dtype, seed)
+    def shapes(name: str, size: int) -> list[torch.Size]:
+        return [t.shape for t in Typical(name, size=size).tensors]
+
+    return [name for name in found() if shapes(name, 3) != shapes(name, 4)]
+
+
+class Typical:
+    """A public function as one of tensors: those among its arguments, with what else it takes bound.
+
+    Where matrices or points may have any size it is `size`.
+    """
+
+    def __init__(
+        self, name: str, batch: int = 4, dtype: torch.dtype = torch.float64, seed: int = 0, size: int = 3
+    ):
+        self.draw = draw = Plain((batch,), dtype, seed, size)
         subject = found()[name]
         arguments = {key: make(draw) for key, make in subject.makers.items()}
         leaves, self._spec = pytree.tree_flatten(arguments)

@@ -17,6 +17,7 @@ from torch import Tensor
 from svdrot._kernels import products
 from svdrot._precision import in_full_precision
 from svdrot.engine.memory import in_memory
+from svdrot.engine.rules import backward_rule, forward_rule, joined, parted
 
 
 @in_full_precision
@@ -159,6 +160,7 @@ class _Solve(torch.autograd.Function):
         ctx.save_for_forward(p, output)
 
     @staticmethod
+    @backward_rule
     def backward(ctx, g):
         p, x = ctx.saved_tensors
         top, bottom = g[:, : p.shape[-1]], g[:, p.shape[-1] :]
@@ -166,8 +168,9 @@ class _Solve(torch.autograd.Function):
         return -(_top(y) @ _top(x).mT + x.mT @ y), y, None
 
     @staticmethod
-    def jvp(ctx, tp, tc, _):
-        p, x = ctx.saved_tensors
+    @forward_rule
+    def jvp(ctx, saved, tp, tc, _):
+        p, x = saved
         px = tp @ _top(x)
         rows = torch.cat((px, px.new_zeros(px.shape[0], x.shape[-2] - px.shape[-2], px.shape[-1])), -2)
         return solve(p, tc - rows - x @ tp, ctx.damping)
@@ -179,7 +182,7 @@ class _Solve(torch.autograd.Function):
             x.movedim(dim, 0) if dim is not None else x.expand(info.batch_size, *x.shape)
             for x, dim in zip((p, c), in_dims[:2], strict=True)
         )
-        return solve(p.flatten(0, 1), c.flatten(0, 1), damping).unflatten(0, p.shape[:2]), 0
+        return parted(solve(joined(p), joined(c), damping), *p.shape[:2]), 0
 
 
 def _top(x: Tensor) -> Tensor:

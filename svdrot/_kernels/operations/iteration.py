@@ -12,6 +12,7 @@ from torch.autograd import forward_ad
 
 from svdrot._precision import compute_dtype
 from svdrot.engine.memory import in_memory
+from svdrot.engine.rules import is_legacy_batch
 from svdrot.schedules import Schedule, Step
 
 
@@ -77,7 +78,7 @@ def is_opaque(*tensors: Tensor) -> bool:
         return False
     if forward_ad._current_level >= 0:
         return False
-    if any(torch._C._functorch.is_legacy_batchedtensor(x) for x in tensors):  # pyright: ignore
+    if any(map(is_legacy_batch, tensors)):
         return False
     return not (torch.is_grad_enabled() and any(x.requires_grad for x in tensors))
 

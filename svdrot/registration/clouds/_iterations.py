@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from svdrot import _kernels
+from svdrot.engine.door import is_constant
 from svdrot.registration.clouds import _steps
 from svdrot.registration.clouds._clouds import Clouds
 from svdrot.registration.clouds.neighbors import Followed, Neighbors
@@ -95,7 +96,7 @@ class Aligner:
     def __post_init__(self) -> None:
         self.marked, self.points = self.source.marked(), self.source.valid.sum(1)
         given = (self.source.points, self.target.points, self.source.weights)
-        self.differentiable = torch.is_grad_enabled() and any(x.requires_grad for x in given)
+        self.differentiable = not is_constant(given)
         self.nearest = [Followed(Neighbors(cloud), self.limit) for cloud in self.target.marked()]
 
     def run(

@@ -215,6 +215,7 @@ def icp(
     Raises:
         ValueError: if a name is unknown, shapes do not fit or a number is out of range.
         TypeError: if an argument is not a tensor of the right kind.
+        NotImplementedError: under transforms of torch.func; those of torch.autograd may go through it.
 
     Source:
         Besl and McKay, IEEE TPAMI 14 (1992); Chen and Medioni (1992); Segal et al., "Generalized-ICP", RSS
@@ -229,6 +230,8 @@ def icp(
         >>> bool(found.converged), torch.allclose(found.transform.apply(source), target, atol=1e-4)
         (True, True)
     """
+    if torch._C._are_functorch_transforms_active():
+        raise NotImplementedError("icp has no transforms of torch.func; those of torch.autograd it has.")
     check_choice("method", method, METHODS)
     check_choice("kernel", kernel, ("none", "trimmed", *KERNELS))
     if kernel_parameter is not None:

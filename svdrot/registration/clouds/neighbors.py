@@ -10,6 +10,8 @@ from svdrot import _kernels
 from svdrot._checks import check_floating, check_mask, check_whole, common_batch
 from svdrot._kernels import cpu
 from svdrot._kernels.cpu.loops.neighbors import LEAF, SCRATCH
+from svdrot.engine.door import is_constant
+from svdrot.engine.rules import joined, parted
 
 
 def nearest(
@@ -63,10 +65,10 @@ def nearest(
     size, (n, d), m = math.prod(batch), query.shape[-2:], points.shape[-2]
     x = query.to(dtype).expand(*batch, n, d).reshape(size, n, d)
     y = points.to(dtype).expand(*batch, m, d).reshape(size, m, d)
-    with torch.no_grad():
-        found = _search_batch(x, y, *_checked(k, max_distance))
-    distances, indices = found
-    if torch.is_grad_enabled() and (x.requires_grad or y.requires_grad):
+    constant = is_constant((x, y))
+    search = _search_batch if constant else _Search.apply
+    distances, indices = search(x, y, *_checked(k, max_distance))
+    if not constant:
         distances = _differentiable(x, y, distances, indices)
     shape = (*batch, n) if k == 1 else (*batch, n, k)
     return distances.reshape(shape), indices.reshape(shape)
@@ -150,6 +152,37 @@ def _checked(k: int, max_distance: float | None) -> tuple[int, float]:
     if not limit >= 0:
         raise ValueError(f"`max_distance` must be at least 0; got {max_distance}.")
     return k, float(limit)
+
+
+class _Search(torch.autograd.Function):
+    """Search, without a derivative: a Function for the sake of transforms, whose wrappers have no memory."""
+
+    @staticmethod
+    def forward(x, y, k, limit):
+        return _search_batch(x, y, k, limit)
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        ctx.mark_non_differentiable(*output)
+
+    @staticmethod
+    def backward(ctx, *_):
+        return None, None, None, None
+
+    @staticmethod
+    def jvp(ctx, *_):
+        return None, None
+
+    @staticmethod
+    def vmap(info, in_dims, x, y, k, limit):
+        size = info.batch_size
+        x, y = (
+            t.expand(size, *t.shape) if dim is None else t.movedim(dim, 0)
+            for t, dim in zip((x, y), in_dims, strict=False)
+        )
+        each = x.shape[1]
+        found = _Search.apply(joined(x), joined(y), k, limit)
+        return tuple(parted(t, size, each) for t in found), (0, 0)
 
 
 def _search_batch(x: Tensor, y: Tensor, k: int, limit: float) -> tuple[Tensor, Tensor]:

@@ -15,6 +15,7 @@ from svdrot import _autograd, _kernels
 from svdrot._formulas.poses import MOST_PAIRS, alignment, pose
 from svdrot._kernels.operations import pairs as pairs_reference
 from svdrot.engine import door
+from svdrot.engine.rules import backward_rule
 from svdrot.projection import orthogonalize, special_orthogonalize
 from svdrot.registration.pairs._moments import moments
 
@@ -61,6 +62,7 @@ class _Fit(_autograd.Eager, torch.autograd.Function):
         return *transform, covariance
 
     @staticmethod
+    @backward_rule
     def backward(ctx, *g):
         x, y, w, m, pivots, *found = ctx.saved_tensors
         given = [z for z in g if z is not None]

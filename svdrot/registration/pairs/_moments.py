@@ -7,6 +7,7 @@ from torch import Tensor
 
 from svdrot import _autograd, _kernels
 from svdrot._kernels.operations import pairs as pairs_reference
+from svdrot.engine.rules import backward_rule, forward_rule, joined, parted
 
 
 def moments(x: Tensor, y: Tensor, w: Tensor | None, centered: bool) -> tuple[Tensor, Tensor]:
@@ -48,6 +49,7 @@ class _Moments(torch.autograd.Function):
         ctx.save_for_forward(x, y, w, pivots, m)
 
     @staticmethod
+    @backward_rule
     def backward(ctx, g, _):
         x, y, w, pivots, m = ctx.saved_tensors
         if not ctx.centered:  # then centroids are 0, whatever the points
@@ -62,22 +64,27 @@ class _Moments(torch.autograd.Function):
         size = info.batch_size
         x, y, w = _flattened(size, in_dims, (x, y, w))
         m, pivots = _autograd.pick(_Moments, _MomentsWithJvp).apply(x, y, w, centered)
-        return (m.unflatten(0, (size, -1)), pivots.unflatten(0, (size, -1))), (0, 0)
+        return (_of_each(m, size), _of_each(pivots, size)), (0, 0)
+
+
+def _of_each(t: Tensor, size: int) -> Tensor:
+    return parted(t, size, t.shape[0] // max(1, size))
 
 
 def _flattened(size: int, in_dims, tensors) -> Any:
     """Merge the dimension of `vmap` into the batch of each tensor; one without it is repeated."""
 
     def flat(t, dim):
-        return (t.expand(size, *t.shape) if dim is None else t.movedim(dim, 0)).flatten(0, 1).contiguous()
+        return joined(t.expand(size, *t.shape) if dim is None else t.movedim(dim, 0)).contiguous()
 
     return [None if t is None else flat(t, dim) for t, dim in zip(tensors, in_dims, strict=False)]
 
 
 class _MomentsWithJvp(_autograd.Eager, _Moments):
     @staticmethod
-    def jvp(ctx, tx, ty, tw, _):
-        x, y, w, pivots, m = ctx.saved_tensors
+    @forward_rule
+    def jvp(ctx, saved, tx, ty, tw, _):
+        x, y, w, pivots, m = saved
         return pairs_reference.moments_tangent(x, y, w, pivots, m, ctx.centered, tx, ty, tw), None
 
 
@@ -100,7 +107,7 @@ class _Misfit(torch.autograd.Function):
     @staticmethod
     def vmap(info, in_dims, *tensors):
         found = _Misfit.apply(*_flattened(info.batch_size, in_dims, tensors))
-        return found.unflatten(0, (info.batch_size, -1)), 0
+        return _of_each(found, info.batch_size), 0
 
 
 class _EagerMisfit(_autograd.Eager, _Misfit):

@@ -1,0 +1,104 @@
+"""Laws of every public function, found from the public tables: derivatives in derivatives, exports.
+
+Here each function has one transform, and each kind of derivative that the library writes by hand a share of
+the pairs. The scripts `nesting` and `exports` of tests/support go over all of them.
+"""
+
+import zlib
+
+import pytest
+import torch
+from exports import verdict
+from nesting import REFUSALS, TRANSFORMS, Ray, judged, pairs
+from typical import found
+
+# Inductor and the exporters import what torch itself deprecates; torch batches some of its operations slowly.
+pytestmark = pytest.mark.filterwarnings("ignore")
+
+NO_DERIVATIVES = {
+    "svdrot.nn.ManifoldGradient.forward": "gives another direction, by its purpose",
+    "svdrot.registration.icp": "chooses pairs; see test_icp.py",
+    "svdrot.registration.robust_kabsch": "chooses pairs, and is differentiable in its last fit",
+    "svdrot.registration.robust_umeyama": "chooses pairs, and is differentiable in its last fit",
+    "svdrot.nn.RotationHead.forward": "draws its weights",
+    "svdrot.nn.RigidHead.forward": "draws its weights",
+    "svdrot.distributions.IsotropicGaussian.rsample": "draws",
+    **{
+        f"svdrot.distributions.{name}.validated": "looks at the numbers"
+        for name in ("Bingham", "MatrixFisher", "RotationLaplace")
+    },
+}
+EAGER = [name for name in TRANSFORMS if name != "compile"]
+# A pair of (function, size) for each autograd Function of the library.
+KINDS = [
+    ("svdrot.matrix_to_quaternion", 3),
+    ("svdrot.special_orthogonalize", 3),
+    ("svdrot.special_orthogonalize", 4),
+    ("svdrot.orthogonalize", 4),
+    ("svdrot.registration.kabsch", 3),
+    ("svdrot.registration.kabsch", 4),
+    ("svdrot.polar.polar_refinement", 4),
+    ("svdrot.distributions.Bingham.log_prob", 3),
+    ("svdrot.distributions.MatrixFisher.log_prob", 3),
+    ("svdrot.distributions.RotationLaplace.log_prob", 3),
+    ("svdrot.averaging.average_rotations", 3),
+    ("svdrot.losses.geodesic", 3),
+]
+
+
+def share(name: str, many: list) -> int:
+    """A place in a list that depends on the name alone, so that all places are taken by some name."""
+    return zlib.crc32(name.encode()) % len(many)
+
+
+@pytest.mark.parametrize("name", [name for name in found() if name not in NO_DERIVATIVES])
+def test_a_derivative_of_every_function_is_that_of_differences(name):
+    try:
+        ray = Ray(name)
+    except LookupError as reason:
+        pytest.skip(str(reason))
+    said = judged(ray, EAGER[share(name, EAGER)])
+    assert said == "right" or any(words in said for words in REFUSALS)
+
+
+@pytest.mark.parametrize(("name", "size"), KINDS)
+def test_derivatives_of_derivatives_are_those_of_differences(name, size):
+    ray, eager = Ray(name, size), [pair for pair in pairs() if "compile" not in pair]
+    first = share(name, eager[:6])
+    for pair in [("jvp", "jvp"), *eager[first::6]]:
+        said = judged(ray, *pair)
+        assert said == "right" or any(words in said for words in REFUSALS), pair
+
+
+def test_a_compiled_map_keeps_its_tangents():
+    """Compiled first without forward mode, in which the operator that stands for a map has no derivative."""
+    ray = Ray("svdrot.special_orthogonalize")
+    compiled = torch.compile(ray, backend="aot_eager")
+    compiled(torch.zeros(2, dtype=torch.float64))
+    assert judged(compiled, "dual") == "right"
+
+
+def test_what_is_differentiable_once_says_so():
+    ray = Ray("svdrot.projection_gap")
+    assert "projection_gap is differentiable once" in judged(ray, "jvp", "jvp")
+
+
+@pytest.mark.parametrize(
+    ("name", "road"),
+    [
+        ("svdrot.matrix_to_quaternion", "strict"),
+        ("svdrot.matrix_to_axis_angle", "onnx"),
+        ("svdrot.matrix_to_euler", "onnx"),
+        ("svdrot.log_map", "not strict"),
+        ("svdrot.slerp", "not strict"),
+        ("svdrot.Transform.compose", "not strict"),
+        ("svdrot.registration.kabsch", "not strict"),
+        ("svdrot.registration.umeyama", "strict"),
+        ("svdrot.losses.laplace_geodesic", "not strict"),
+    ],
+)
+def test_exports_keep_a_dynamic_batch(name, road):
+    if road == "onnx":
+        pytest.importorskip("onnxscript", reason="torch exports to ONNX by onnxscript")
+        pytest.importorskip("onnxruntime", reason="what is exported runs in onnxruntime")
+    assert verdict(name, road) == "right"
