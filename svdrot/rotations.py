@@ -1,6 +1,8 @@
 """Draw rotation matrices, and recognize them."""
 
 import math
+from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -12,7 +14,7 @@ from .representations import axis_angle_to_matrix, quaternion_to_matrix
 
 
 def random_rotation(
-    *shape: int,
+    *shape: int | Sequence[int],
     dtype: torch.dtype | None = None,
     device: torch.device | str | None = None,
     generator: torch.Generator | None = None,
@@ -20,7 +22,8 @@ def random_rotation(
     """Draw rotations uniformly (Haar measure), by unit quaternions in the direction of Gaussian vectors.
 
     Args:
-        shape: batch shape, one whole number for each dimension; none for a single rotation.
+        shape: batch shape, one whole number for each dimension, or all in one tuple; none for a single
+            rotation.
         dtype: floating point; `torch.get_default_dtype()` if None. Half precision is rounded from float32.
         device: where to draw; torch's default device if None.
         generator: source of every random number drawn, on `device`; torch's global one if None.
@@ -29,7 +32,7 @@ def random_rotation(
         Rotations, shape (*shape, 3, 3).
 
     Raises:
-        TypeError: if `dtype` is not floating point.
+        TypeError: if `dtype` is not floating point, or `shape` no whole numbers.
 
     Source:
         Shoemake, "Uniform Random Rotations", Graphics Gems III (1992).
@@ -43,8 +46,17 @@ def random_rotation(
         tensor(True)
     """
     dtype, drawn = _dtypes(dtype)
-    quaternion = torch.randn(*shape, 4, dtype=drawn, device=device, generator=generator)
+    quaternion = torch.randn(*_whole(shape), 4, dtype=drawn, device=device, generator=generator)
     return quaternion_to_matrix(quaternion).to(dtype)
+
+
+def _whole(shape: tuple[int | Sequence[int], ...]) -> torch.Size:
+    """Return a shape that was given number by number, or in one piece."""
+    numbers: Any = shape[0] if len(shape) == 1 and isinstance(shape[0], (tuple, list)) else shape
+    try:
+        return torch.Size(numbers)
+    except TypeError as error:
+        raise TypeError(f"`shape` must be whole numbers, or one tuple of them; got {shape}.") from error
 
 
 def _dtypes(dtype: torch.dtype | None) -> tuple[torch.dtype, torch.dtype]:
@@ -56,7 +68,7 @@ def _dtypes(dtype: torch.dtype | None) -> tuple[torch.dtype, torch.dtype]:
 
 
 def random_small_rotation(
-    *shape: int,
+    *shape: int | Sequence[int],
     scale: float | Tensor,
     dtype: torch.dtype | None = None,
     device: torch.device | str | None = None,
@@ -68,7 +80,7 @@ def random_small_rotation(
     $\sqrt{8 / \pi}$ `scale`. Samples are differentiable in `scale`.
 
     Args:
-        shape: batch shape, one whole number for each dimension.
+        shape: batch shape, see `random_rotation`.
         scale: standard deviation in radians, a number or a tensor that broadcasts to `shape`.
         dtype, device, generator: see `random_rotation`.
 
@@ -77,7 +89,7 @@ def random_small_rotation(
 
     Raises:
         ValueError: if `scale` does not broadcast to `shape`.
-        TypeError: if `dtype` is not floating point.
+        TypeError: if `dtype` is not floating point, or `shape` no whole numbers.
 
     Source:
         Barfoot and Furgale, "Associating Uncertainty With Three-Dimensional Poses for Use in Estimation
@@ -92,15 +104,16 @@ def random_small_rotation(
         0.016
     """
     dtype, drawn = _dtypes(dtype)
-    if isinstance(scale, Tensor) and common_batch(shape=torch.Size(shape), scale=scale.shape) != shape:
-        raise ValueError(f"`scale` must broadcast to {shape}; got {tuple(scale.shape)}.")
-    vector = torch.randn(*shape, 3, dtype=drawn, device=device, generator=generator)
+    batch = _whole(shape)
+    if isinstance(scale, Tensor) and common_batch(shape=batch, scale=scale.shape) != batch:
+        raise ValueError(f"`scale` must broadcast to {tuple(batch)}; got {tuple(scale.shape)}.")
+    vector = torch.randn(*batch, 3, dtype=drawn, device=device, generator=generator)
     size = scale.to(vector)[..., None] if isinstance(scale, Tensor) else scale
     return axis_angle_to_matrix(size * vector).to(dtype)
 
 
 def random_rotation_within(
-    *shape: int,
+    *shape: int | Sequence[int],
     angle: float,
     dtype: torch.dtype | None = None,
     device: torch.device | str | None = None,
@@ -112,7 +125,7 @@ def random_rotation_within(
     uniform u and the largest angle $\alpha$. For small ones it is uniform in a ball of rotation vectors.
 
     Args:
-        shape: batch shape, one whole number for each dimension.
+        shape: batch shape, see `random_rotation`.
         angle: the largest angle, radians, in [0, pi].
         dtype, device, generator: see `random_rotation`.
 
@@ -121,7 +134,7 @@ def random_rotation_within(
 
     Raises:
         ValueError: if `angle` is not in [0, pi].
-        TypeError: if `dtype` is not floating point.
+        TypeError: if `dtype` is not floating point, or `shape` no whole numbers.
 
     Source:
         Miles, "On Random Rotations in R^3", Biometrika 52 (1965), the law of the angle.
@@ -135,9 +148,10 @@ def random_rotation_within(
     if not 0 <= angle <= math.pi:
         raise ValueError(f"`angle` must be in [0, pi]; got {angle}.")
     dtype, drawn = _dtypes(dtype)
-    axis = torch.randn(*shape, 3, dtype=drawn, device=device, generator=generator)
+    batch = _whole(shape)
+    axis = torch.randn(*batch, 3, dtype=drawn, device=device, generator=generator)
     axis = axis / torch.linalg.vector_norm(axis, dim=-1, keepdim=True)
-    u = torch.rand(*shape, 1, dtype=drawn, device=device, generator=generator)
+    u = torch.rand(*batch, 1, dtype=drawn, device=device, generator=generator)
     # x - sin x is convex, and over x^3 it falls: the start is right of the root, and Newton goes down to it.
     theta = angle * u ** (1 / 3)
     target = u * _minus_sine(torch.tensor(angle, dtype=drawn, device=device))

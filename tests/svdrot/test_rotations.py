@@ -58,6 +58,7 @@ def test_draws_are_rotations_of_the_asked_shape_and_dtype(dtype):
         assert rotation.shape == (*shape, 3, 3)
         assert rotation.dtype == dtype
         assert is_rotation(rotation).all()
+        assert torch.equal(rotation, random_rotation(shape, dtype=dtype, generator=seeded(5)))
 
 
 def test_the_default_dtype_is_torchs():
@@ -102,6 +103,9 @@ def test_wrong_arguments_are_named():
         is_rotation(torch.zeros(3))
     with pytest.raises(TypeError, match="`matrix` must be floating point"):
         is_rotation(torch.eye(3, dtype=torch.long))
+    for shape in ((2.0,), ("a",), ((2, 3), 4)):
+        with pytest.raises(TypeError, match="`shape` must be whole numbers, or one tuple of them; got"):
+            random_rotation(*shape)
 
 
 @pytest.mark.parametrize("angle", [1e-6, 1e-2, 1.0, 3.0, torch.pi])
