@@ -9,8 +9,8 @@ from torch import Tensor
 from torch.autograd import forward_ad
 
 from svdrot._kernels.operations import any_size
+from svdrot._rules import backward_rule, forward_rule, is_legacy_batch, joined, parted
 from svdrot.engine.door import is_recorded as is_recorded
-from svdrot.engine.rules import backward_rule, forward_rule, is_legacy_batch, joined, parted
 
 
 def special_orthogonalize(m: Tensor, damping: float) -> Tensor:

@@ -13,8 +13,8 @@ from svdrot._checks import check_floating, check_matrix, check_square, common_ba
 from svdrot._kernels import products
 from svdrot._kernels.operations import any_size, iteration
 from svdrot._precision import compute_dtype, in_full_precision, no_autocast, result_dtype
+from svdrot._rules import backward_rule, forward_rule, joined, parted
 from svdrot._vectors import image
-from svdrot.engine.rules import backward_rule, forward_rule, joined, parted
 from svdrot.projection import orthogonalize, special_orthogonalize
 from svdrot.schedules import TAYLOR, Schedule
 

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from svdrot._precision import compute_dtype, device_type
+from svdrot._rules import is_legacy_batch
 from svdrot.engine.memory import in_memory
-from svdrot.engine.rules import is_legacy_batch
 from svdrot.schedules import Schedule, newton_schulz_schedule
 
 from . import cpu

@@ -25,7 +25,7 @@ from torch import Tensor
 from torch.autograd import Function
 
 from svdrot._autograd import pick
-from svdrot.engine.rules import backward_rule, forward_rule
+from svdrot._rules import backward_rule, forward_rule
 
 from ._sampling import bingham, draw
 

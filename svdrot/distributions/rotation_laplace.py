@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.autograd import Function
 
 from svdrot._autograd import pick
-from svdrot.engine.rules import backward_rule, forward_rule
+from svdrot._rules import backward_rule, forward_rule
 from svdrot.projection import special_orthogonalize
 from svdrot.representations import matrix_to_quaternion, quaternion_to_matrix
 

@@ -11,7 +11,6 @@ gpu          the writer for GPUs: Triton, and how its kernels are called
 layout       how arrays lie, for both
 operations   the writer for everything else: torch operations
 door         from tensors to kernels and back, in every mode of torch
-rules        what derivatives of autograd Functions must see through
 totals       sums and means with their gradients in one pass
 maps         formulas as differentiable functions of tensors
 """

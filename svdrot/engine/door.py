@@ -21,10 +21,10 @@ from torch import Tensor
 from torch.autograd import forward_ad
 
 from svdrot._precision import is_autocast
+from svdrot._rules import is_legacy_batch, unwrapped
 
 from . import memory, operations
 from .program import COMPUTED, Follows, Program
-from .rules import is_legacy_batch, unwrapped
 
 ONE = (True,)
 MOST_ORDERS = 2  # of kernels: the graph of each order is some three times as large as the one before

@@ -30,7 +30,7 @@ import torch
 from torch import Tensor
 
 from svdrot._formulas.fibers import FIBERS
-from svdrot.engine.rules import backward_rule
+from svdrot._rules import backward_rule
 
 
 def attach(x: Tensor, rotation: Tensor, representation: str, pull: float) -> Tensor:

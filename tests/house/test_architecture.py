@@ -21,6 +21,7 @@ FLOORS = {
     "_deprecated": 0,
     "_names": 0,
     "_precision": 0,
+    "_rules": 0,
     "engine": 0,
     "_formulas": 0,
     "_vectors": 0,

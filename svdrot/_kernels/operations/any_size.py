@@ -16,8 +16,8 @@ from torch import Tensor
 
 from svdrot._kernels import products
 from svdrot._precision import in_full_precision
+from svdrot._rules import backward_rule, forward_rule, joined, parted
 from svdrot.engine.memory import in_memory
-from svdrot.engine.rules import backward_rule, forward_rule, joined, parted
 
 
 @in_full_precision

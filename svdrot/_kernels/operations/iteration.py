@@ -11,8 +11,8 @@ from torch import Tensor
 from torch.autograd import forward_ad
 
 from svdrot._precision import compute_dtype
+from svdrot._rules import is_legacy_batch
 from svdrot.engine.memory import in_memory
-from svdrot.engine.rules import is_legacy_batch
 from svdrot.schedules import Schedule, Step
 
 

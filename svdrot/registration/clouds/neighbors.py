@@ -10,8 +10,8 @@ from svdrot import _kernels
 from svdrot._checks import check_floating, check_mask, check_whole, common_batch
 from svdrot._kernels import cpu
 from svdrot._kernels.cpu.loops.neighbors import LEAF, SCRATCH
+from svdrot._rules import joined, parted
 from svdrot.engine.door import is_constant
-from svdrot.engine.rules import joined, parted
 
 
 def nearest(

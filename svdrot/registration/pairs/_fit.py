@@ -14,8 +14,8 @@ from torch.autograd import forward_ad
 from svdrot import _autograd, _kernels
 from svdrot._formulas.poses import MOST_PAIRS, alignment, pose
 from svdrot._kernels.operations import pairs as pairs_reference
+from svdrot._rules import backward_rule
 from svdrot.engine import door
-from svdrot.engine.rules import backward_rule
 from svdrot.projection import orthogonalize, special_orthogonalize
 from svdrot.registration.pairs._moments import moments
 

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from svdrot import _autograd, _kernels
 from svdrot._kernels.operations import pairs as pairs_reference
-from svdrot.engine.rules import backward_rule, forward_rule, joined, parted
+from svdrot._rules import backward_rule, forward_rule, joined, parted
 
 
 def moments(x: Tensor, y: Tensor, w: Tensor | None, centered: bool) -> tuple[Tensor, Tensor]:
