@@ -31,6 +31,14 @@ def parted(t: Tensor, first: int, second: int) -> Tensor:
     return t.reshape(first, second, *t.shape[1:])
 
 
+def batch_first(info: Any, dims: Sequence[int | None], *tensors: Tensor) -> list[Tensor]:
+    """Put the dimension of `vmap` in front of each tensor; one without it is repeated."""
+    return [
+        t.expand(info.batch_size, *t.shape) if dim is None else t.movedim(dim, 0)
+        for t, dim in zip(tensors, dims, strict=False)
+    ]
+
+
 def forward_rule(jvp: Rule) -> Rule:
     """Let other levels of forward mode see through `jvp(ctx, saved tensors, *tangents)`.
 

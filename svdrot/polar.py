@@ -13,7 +13,7 @@ from svdrot._checks import check_floating, check_matrix, check_square, common_ba
 from svdrot._kernels import products
 from svdrot._kernels.operations import any_size, iteration
 from svdrot._precision import compute_dtype, in_full_precision, no_autocast, result_dtype
-from svdrot._rules import backward_rule, forward_rule, joined, parted
+from svdrot._rules import backward_rule, batch_first, forward_rule, joined, parted
 from svdrot._vectors import image
 from svdrot.projection import orthogonalize, special_orthogonalize
 from svdrot.schedules import TAYLOR, Schedule
@@ -369,11 +369,7 @@ class _Lyapunov(torch.autograd.Function):
     @staticmethod
     def vmap(info, in_dims, h, s):
         """One more batch dimension is one more batch."""
-        size = info.batch_size
-        h, s = (
-            t.expand(size, *t.shape) if dim is None else t.movedim(dim, 0)
-            for t, dim in zip((h, s), in_dims, strict=True)
-        )
+        h, s = batch_first(info, in_dims, h, s)
         return parted(_lyapunov_skew(joined(h), joined(s)), *h.shape[:2]), 0
 
 

@@ -15,8 +15,7 @@ von Mises, which gives the moments from the same nodes.
 """
 
 import functools
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -25,7 +24,7 @@ from torch import Tensor
 from torch.autograd import Function
 
 from svdrot._autograd import pick
-from svdrot._rules import backward_rule, forward_rule
+from svdrot._rules import backward_rule, batch_first, forward_rule
 
 from ._sampling import bingham, draw
 
@@ -181,15 +180,6 @@ def last_tangent(value: Tensor, *inputs: Tensor) -> Tensor:
     return _Last.apply(value.detach(), *inputs)  # pyright: ignore[reportReturnType]
 
 
-def one_more(info: Any, dims: Sequence[int | None], *tensors: Tensor) -> list[Tensor]:
-    """Return arguments of a function of any batch shape with the dimension of `vmap` in front."""
-    size = info.batch_size
-    return [
-        t.expand(size, *t.shape) if dim is None else t.movedim(dim, 0)
-        for t, dim in zip(tensors, dims, strict=False)
-    ]
-
-
 def last_derivative(backward: Callable) -> Callable:
     """Return a backward that cannot itself be differentiated.
 
@@ -230,7 +220,7 @@ class _LogNormalizer(Function):
 
     @staticmethod
     def vmap(info, in_dims, a: Tensor) -> tuple[Tensor, int]:
-        return log_normalizer(*one_more(info, in_dims, a)), 0
+        return log_normalizer(*batch_first(info, in_dims, a)), 0
 
 
 class _LogNormalizerWithJvp(_LogNormalizer):
@@ -260,7 +250,7 @@ class _SecondMoment(Function):
 
     @staticmethod
     def vmap(info, in_dims, a: Tensor) -> tuple[Tensor, int]:
-        return second_moment(*one_more(info, in_dims, a)), 0
+        return second_moment(*batch_first(info, in_dims, a)), 0
 
 
 class _SecondMomentWithJvp(_SecondMoment):
@@ -306,7 +296,7 @@ class _Entropy(Function):
 
     @staticmethod
     def vmap(info, in_dims, a: Tensor) -> tuple[Tensor, int]:
-        return entropy(*one_more(info, in_dims, a)), 0
+        return entropy(*batch_first(info, in_dims, a)), 0
 
 
 class _EntropyWithJvp(_Entropy):

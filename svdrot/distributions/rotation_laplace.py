@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.autograd import Function
 
 from svdrot._autograd import pick
-from svdrot._rules import backward_rule, forward_rule
+from svdrot._rules import backward_rule, batch_first, forward_rule
 from svdrot.projection import special_orthogonalize
 from svdrot.representations import matrix_to_quaternion, quaternion_to_matrix
 
@@ -34,7 +34,6 @@ from ._normalizer import (
     last_derivative,
     last_tangent,
     moments,
-    one_more,
     scaled_normalizer,
     spectral,
 )
@@ -143,7 +142,7 @@ class _Mixture(Function):
 
     @staticmethod
     def vmap(info, in_dims, a: Tensor, weights: tuple[Weights, ...]) -> tuple[Tensor, int]:
-        return _mixture(one_more(info, in_dims, a)[0], *weights), 0
+        return _mixture(batch_first(info, in_dims, a)[0], *weights), 0
 
 
 class _MixtureWithJvp(_Mixture):
@@ -194,7 +193,7 @@ class _Slope(Function):
 
     @staticmethod
     def vmap(info, in_dims, a: Tensor, grad: Tensor, weights: tuple[Weights, ...]) -> tuple[Tensor, int]:
-        a, grad = one_more(info, in_dims, a, grad)
+        a, grad = batch_first(info, in_dims, a, grad)
         return _slope(a, grad, weights), 0
 
 
@@ -273,7 +272,7 @@ class _SecondMoment(Function):
 
     @staticmethod
     def vmap(info, in_dims, a: Tensor) -> tuple[Tensor, int]:
-        return _second_moment(*one_more(info, in_dims, a)), 0
+        return _second_moment(*batch_first(info, in_dims, a)), 0
 
 
 class _SecondMomentWithJvp(_SecondMoment):

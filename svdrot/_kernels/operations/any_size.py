@@ -16,7 +16,7 @@ from torch import Tensor
 
 from svdrot._kernels import products
 from svdrot._precision import in_full_precision
-from svdrot._rules import backward_rule, forward_rule, joined, parted
+from svdrot._rules import backward_rule, batch_first, forward_rule, joined, parted
 from svdrot.engine.memory import in_memory
 
 
@@ -178,10 +178,7 @@ class _Solve(torch.autograd.Function):
     @staticmethod
     def vmap(info, in_dims, p, c, damping):
         """One more batch dimension is one more batch."""
-        p, c = (
-            x.movedim(dim, 0) if dim is not None else x.expand(info.batch_size, *x.shape)
-            for x, dim in zip((p, c), in_dims[:2], strict=True)
-        )
+        p, c = batch_first(info, in_dims, p, c)
         return parted(solve(joined(p), joined(c), damping), *p.shape[:2]), 0
 
 

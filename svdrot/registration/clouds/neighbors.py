@@ -10,7 +10,7 @@ from svdrot import _kernels
 from svdrot._checks import check_floating, check_mask, check_whole, common_batch
 from svdrot._kernels import cpu
 from svdrot._kernels.cpu.loops.neighbors import LEAF, SCRATCH
-from svdrot._rules import joined, parted
+from svdrot._rules import batch_first, joined, parted
 from svdrot.engine.door import is_constant
 
 
@@ -175,14 +175,9 @@ class _Search(torch.autograd.Function):
 
     @staticmethod
     def vmap(info, in_dims, x, y, k, limit):
-        size = info.batch_size
-        x, y = (
-            t.expand(size, *t.shape) if dim is None else t.movedim(dim, 0)
-            for t, dim in zip((x, y), in_dims, strict=False)
-        )
-        each = x.shape[1]
+        x, y = batch_first(info, in_dims, x, y)
         found = _Search.apply(joined(x), joined(y), k, limit)
-        return tuple(parted(t, size, each) for t in found), (0, 0)
+        return tuple(parted(t, *x.shape[:2]) for t in found), (0, 0)
 
 
 def _search_batch(x: Tensor, y: Tensor, k: int, limit: float) -> tuple[Tensor, Tensor]:
