@@ -34,6 +34,17 @@ def image(matrix: Tensor, vector: Tensor) -> Tensor:
     return found.to(result)
 
 
+def one_batch(x: Tensor, kept: int = 2) -> Tensor:
+    """Make the dimensions before the last `kept` one, (B, ...); B is counted, for of none -1 says nothing."""
+    lead, rest = x.shape[:-kept], x.shape[-kept:]
+    if len(lead) == 1:
+        return x
+    count = 1
+    for size in lead:
+        count = count * size
+    return x.reshape(count, *rest)
+
+
 def _promoted(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor, torch.dtype]:
     """Both in the dtype to compute in, and that of the result."""
     common = torch.promote_types(a.dtype, b.dtype)

@@ -14,7 +14,7 @@ from svdrot._kernels import products
 from svdrot._kernels.operations import any_size, iteration
 from svdrot._precision import compute_dtype, in_full_precision, no_autocast, result_dtype
 from svdrot._rules import backward_rule, batch_first, forward_rule, joined, parted
-from svdrot._vectors import image
+from svdrot._vectors import image, one_batch
 from svdrot.projection import orthogonalize, special_orthogonalize
 from svdrot.schedules import TAYLOR, Schedule
 
@@ -87,7 +87,7 @@ def newton_schulz(
     """
     check_matrix("matrix", matrix)
     check_steps(schedule, schatten)
-    x = matrix.reshape(-1, *matrix.shape[-2:]).to(compute_dtype(matrix))
+    x = one_batch(matrix).to(compute_dtype(matrix))
     asked = dtype or x.dtype
     if schatten == 2 and asked != torch.float64 and products.iterates(x, schedule):
         x = products.iterate(x, schedule)
@@ -286,7 +286,7 @@ def lyapunov_skew(h: Tensor, s: Tensor) -> Tensor:
         batch = common_batch(h=h.shape[:-2], s=s.shape[:-2])
         h, s = h.expand(*batch, n, n), s.expand(*batch, n, n)
     shape = h.shape
-    h, s = (x.to(compute_dtype(x.to(dtype))).reshape(-1, n, n) for x in (h, s))
+    h, s = (one_batch(x.to(compute_dtype(x.to(dtype)))) for x in (h, s))
     return _lyapunov_skew((h + h.mT) / 2, (s - s.mT) / 2).reshape(shape).to(dtype)
 
 
@@ -297,7 +297,7 @@ def _pair(matrix: Tensor, factor: Tensor) -> tuple[Tensor, Tensor]:
     if matrix.shape != factor.shape:
         shapes = f"{tuple(matrix.shape)} and {tuple(factor.shape)}"
         raise ValueError(f"`factor` must have the shape of `matrix`; got {shapes}.")
-    m, q = (x.to(compute_dtype(matrix)).reshape(-1, *x.shape[-2:]) for x in (matrix, factor))
+    m, q = (one_batch(x.to(compute_dtype(matrix))) for x in (matrix, factor))
     return (m.mT, q.mT) if m.shape[-2] < m.shape[-1] else (m, q)
 
 

@@ -11,6 +11,7 @@ from svdrot._checks import check_matrix, check_square
 from svdrot._formulas import plane
 from svdrot._formulas import projection as space
 from svdrot._precision import compute_dtype, result_dtype
+from svdrot._vectors import one_batch
 
 
 def special_orthogonalize(matrix: Tensor, *, damping: float | None = None) -> Tensor:
@@ -156,9 +157,7 @@ def _batch(matrix: Tensor) -> Tensor:
     """Return matrices as a contiguous batch (B, m, n) in the dtype to compute in."""
     dtype = compute_dtype(matrix)
     m = matrix if matrix.dtype == dtype else matrix.to(dtype)
-    if m.ndim != 3:
-        m = m.reshape(-1, *m.shape[-2:])
-    return m.contiguous()
+    return one_batch(m).contiguous()
 
 
 def _unbatch(r: Tensor, matrix: Tensor) -> Tensor:

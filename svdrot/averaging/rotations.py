@@ -24,6 +24,7 @@ from torch import Tensor
 
 from svdrot._checks import check_choice, check_mask, check_shape, common_batch
 from svdrot._precision import result_dtype
+from svdrot._vectors import one_batch
 from svdrot.engine.door import is_constant
 from svdrot.projection import special_orthogonalize
 from svdrot.representations import axis_angle_to_matrix, matrix_to_axis_angle
@@ -123,7 +124,7 @@ def average_curvature(
     if common_batch(average=average.shape[:-2], rotations=items.batch) != items.batch:
         raise ValueError(f"`average` must have shape {(*items.batch, 3, 3)}; got {tuple(average.shape)}.")
     with torch.no_grad():
-        r = average.double().expand(*items.batch, 3, 3).reshape(-1, 3, 3)
+        r = one_batch(average.double().expand(*items.batch, 3, 3))
         hessian = NORMS[norm].hessian(r, items.rotations, items.weights)
         sound = hessian.isfinite().all(-1).all(-1)
         smallest = torch.linalg.eigvalsh(torch.where(sound[:, None, None], hessian, 0))[:, 0]

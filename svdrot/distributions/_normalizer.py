@@ -25,6 +25,7 @@ from torch.autograd import Function
 
 from svdrot._autograd import pick
 from svdrot._rules import backward_rule, batch_first, forward_rule
+from svdrot._vectors import one_batch
 
 from ._sampling import bingham, draw
 
@@ -338,5 +339,5 @@ def sample(a: Tensor, count: int) -> Tensor:
     A has shape (B, 4, 4).
     """
     _, gaps, vectors = eigen(a)
-    q = draw(bingham, gaps.expand(count, *gaps.shape).reshape(-1, 3)).reshape(count, len(gaps), 4)
+    q = draw(bingham, one_batch(gaps.expand(count, *gaps.shape), 1)).reshape(count, len(gaps), 4)
     return (vectors * q[..., None, :]).sum(-1)

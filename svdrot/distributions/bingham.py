@@ -5,6 +5,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from svdrot._vectors import one_batch
 from svdrot.projection import special_orthogonalize
 from svdrot.representations import matrix_to_quaternion
 
@@ -88,7 +89,7 @@ class Bingham(MatrixDistribution):
         """
         shape = self._extended_shape(torch.Size(sample_shape))
         with torch.no_grad():
-            q = sample(self.matrix.double().reshape(-1, 4, 4), torch.Size(sample_shape).numel())
+            q = sample(one_batch(self.matrix.double()), torch.Size(sample_shape).numel())
             return q.to(self.matrix.dtype).reshape(shape)
 
     def log_prob(self, value: Tensor) -> Tensor:

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 from torch import Tensor
 
+from svdrot._vectors import one_batch
 from svdrot.projection import special_orthogonalize
 from svdrot.representations import matrix_to_quaternion, quaternion_to_matrix
 
@@ -96,7 +97,7 @@ class MatrixFisher(MatrixDistribution):
         """
         shape = self._extended_shape(torch.Size(sample_shape))
         with torch.no_grad():
-            q = sample(self._form().reshape(-1, 4, 4), torch.Size(sample_shape).numel())
+            q = sample(one_batch(self._form()), torch.Size(sample_shape).numel())
             return quaternion_to_matrix(q).to(self.matrix.dtype).reshape(shape)
 
     def log_prob(self, value: Tensor) -> Tensor:

@@ -21,6 +21,7 @@ from torch.autograd import Function
 
 from svdrot._autograd import pick
 from svdrot._rules import backward_rule, batch_first, forward_rule
+from svdrot._vectors import one_batch
 from svdrot.projection import special_orthogonalize
 from svdrot.representations import matrix_to_quaternion, quaternion_to_matrix
 
@@ -387,7 +388,7 @@ class RotationLaplace(MatrixDistribution):
         shape = self._extended_shape(torch.Size(sample_shape))
         count = torch.Size(sample_shape).numel()
         with torch.no_grad():
-            gaps, vectors, defined = _defined_gaps(self._form().reshape(-1, 4, 4))
+            gaps, vectors, defined = _defined_gaps(one_batch(self._form()))
             # The quadrature, exact to 1e-7, is itself a mixture: of the distributions of its nodes.
             u, du = _nodes(gaps)
             p = _density(u) * du * _normalizers(u, gaps)
@@ -395,7 +396,7 @@ class RotationLaplace(MatrixDistribution):
             chosen = torch.searchsorted(below, below[:, -1:] * torch.rand_like(p[:, :1].expand(-1, count)))
             drawn = u.gather(-1, chosen.clamp(max=NODES - 1))
             scaled = torch.where(defined[:, None], gaps, torch.nan) * drawn.mT[..., None]
-            q = draw(bingham, scaled.reshape(-1, 3)).reshape(count, len(gaps), 4)
+            q = draw(bingham, one_batch(scaled, 1)).reshape(count, len(gaps), 4)
             q = (vectors * q[..., None, :]).sum(-1)
             return quaternion_to_matrix(q).to(self.matrix.dtype).reshape(shape)
 

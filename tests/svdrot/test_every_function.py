@@ -10,7 +10,7 @@ import pytest
 import torch
 from exports import verdict
 from nesting import REFUSALS, TRANSFORMS, Ray, judged, pairs
-from typical import found
+from typical import Typical, found, of_any_size
 
 # Inductor and the exporters import what torch itself deprecates; torch batches some of its operations slowly.
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -29,6 +29,12 @@ NO_DERIVATIVES = {
     },
 }
 EAGER = [name for name in TRANSFORMS if name != "compile"]
+NO_EMPTY_VMAP = (
+    "select(): index 0 out of range",  # torch's own batching of `2 * x` for numbers x
+    "randomness error mode",
+    "data-dependent control flow",
+    "has no transforms of torch.func",
+)
 # A pair of (function, size) for each autograd Function of the library.
 KINDS = [
     ("svdrot.matrix_to_quaternion", 3),
@@ -76,6 +82,28 @@ def test_a_compiled_map_keeps_its_tangents():
     compiled = torch.compile(ray, backend="aot_eager")
     compiled(torch.zeros(2, dtype=torch.float64))
     assert judged(compiled, "dual") == "right"
+
+
+@pytest.mark.parametrize("name", [name for name in of_any_size() if any(Typical(name).batched)])
+def test_an_empty_batch_has_empty_results_and_gradients(name):
+    full = Typical(name, 4, size=4)
+    tensors = [t[:0] if batched else t for t, batched in zip(full.tensors, full.batched, strict=True)]
+    tensors = [t.requires_grad_() if t.is_floating_point() else t for t in tensors]
+    results = full(*tensors)
+    assert [r.shape for r in results] == [(0,)[: r.ndim] + r.shape[1:] for r in full(*full.tensors)]
+    roots = [r.sum() for r in results if r.requires_grad]
+    if roots:
+        moved = [t for t in tensors if t.requires_grad]
+        gradients = torch.autograd.grad(roots, moved, allow_unused=True)
+        assert all(g is None or g.shape == t.shape for g, t in zip(gradients, moved, strict=True))
+    dims = tuple(0 if batched else None for batched in full.batched)
+    try:
+        mapped = torch.vmap(lambda *t: tuple(full(*t)), dims)(*[t.detach() for t in tensors])
+    except (RuntimeError, IndexError, NotImplementedError) as error:
+        if not any(words in str(error) for words in NO_EMPTY_VMAP):
+            raise
+    else:
+        assert all(len(r) == 0 for r in mapped)
 
 
 def test_what_is_differentiable_once_says_so():

@@ -35,7 +35,7 @@ def moments(x: Tensor, y: Tensor, w: Tensor | None, centered: bool) -> tuple[Ten
         a, b = a * 0, b * 0
     x, y = x - a[:, None], y - b[:, None]
     covariance, variance = (share * y).mT @ x, (share * x.square()).sum((1, 2))
-    return torch.cat((n, a, b, covariance.reshape(covariance.shape[0], -1), variance[:, None]), -1), pivots
+    return torch.cat((n, a, b, covariance.flatten(1), variance[:, None]), -1), pivots
 
 
 def first_that_counts(x: Tensor, y: Tensor, w: Tensor | None) -> Tensor:
@@ -92,7 +92,7 @@ def moments_tangent(
         ta, tb = ta * 0, tb * 0
     tc = (share * ty).mT @ x + (share * y).mT @ tx + (tw * y).mT @ x - tn[..., None] * c
     tv = (2 * share * x * tx + tw * x.square()).sum((1, 2))[:, None] - tn * v
-    return torch.cat((tn * n, ta, tb, tc.reshape(tc.shape[0], -1), tv), -1)
+    return torch.cat((tn * n, ta, tb, tc.flatten(1), tv), -1)
 
 
 def misfit(

@@ -12,6 +12,7 @@ from svdrot import _deprecated
 from svdrot._checks import check_choice, check_positive, check_shape, common_batch
 from svdrot._precision import result_dtype
 from svdrot._robust_kernels import KERNELS
+from svdrot._vectors import one_batch
 from svdrot.registration._points import Points
 from svdrot.registration.clouds import _steps
 from svdrot.registration.clouds._clouds import Clouds
@@ -131,7 +132,7 @@ class Registration:
 
         All 0 without a step.
         """
-        values = _steps.eigen(self.normal_matrix.reshape(-1, 6, 6))[0].reshape(self.normal_matrix.shape[:-1])
+        values = _steps.eigen(one_batch(self.normal_matrix))[0].reshape(self.normal_matrix.shape[:-1])
         top = values[..., -1:]
         return values.clamp(min=0) / torch.where(top > 0, top, 1)
 
@@ -139,7 +140,7 @@ class Registration:
     def directions(self) -> Tensor:
         """Return the eigenvectors of `normal_matrix`, columns of (..., 6, 6), in the order of `stiffness`."""
         shape = self.normal_matrix.shape
-        return _steps.eigen(self.normal_matrix.reshape(-1, 6, 6))[1].reshape(shape)
+        return _steps.eigen(one_batch(self.normal_matrix))[1].reshape(shape)
 
     @property
     def unobservable(self) -> Tensor:
