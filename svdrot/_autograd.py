@@ -13,16 +13,16 @@ from svdrot._rules import backward_rule, forward_rule, is_legacy_batch, joined, 
 from svdrot.engine.door import is_recorded as is_recorded
 
 
-def special_orthogonalize(m: Tensor, damping: float) -> Tensor:
+def special_orthogonalize(m: Tensor, damping: float | None) -> Tensor:
     if is_constant(m) or is_recorded():
         return any_size.special_orthogonalize(m)
     return pick(_SpecialOrthogonalize, _SpecialOrthogonalizeWithJvp).apply(m, damping)
 
 
-def orthogonalize(m: Tensor, damping: float) -> Tensor:
+def orthogonalize(m: Tensor) -> Tensor:
     if is_constant(m) or is_recorded():
         return any_size.orthogonalize(m)
-    return pick(_Orthogonalize, _OrthogonalizeWithJvp).apply(m, damping)
+    return pick(_Orthogonalize, _OrthogonalizeWithJvp).apply(m)
 
 
 def projection_gap(m: Tensor) -> Tensor:
@@ -110,12 +110,12 @@ class _SpecialOrthogonalizeWithJvp(Eager, _SpecialOrthogonalize):
 
 class _Orthogonalize(torch.autograd.Function):
     @staticmethod
-    def forward(m, damping):
+    def forward(m):
         return any_size.orthogonalize(m)
 
     @staticmethod
     def setup_context(ctx, inputs, output):
-        m, ctx.damping = inputs
+        (m,) = inputs
         ctx.save_for_backward(m, output)
         ctx.save_for_forward(m, output)
 
@@ -123,19 +123,19 @@ class _Orthogonalize(torch.autograd.Function):
     @backward_rule
     def backward(ctx, g):
         m, q = ctx.saved_tensors
-        return any_size.orthogonalize_differential(m, q, g, ctx.damping), None
+        return any_size.orthogonalize_differential(m, q, g)
 
     @staticmethod
-    def vmap(info, in_dims, m, damping):
-        return _batched(orthogonalize, in_dims, m, damping)
+    def vmap(info, in_dims, m):
+        return _batched(orthogonalize, in_dims, m)
 
 
 class _OrthogonalizeWithJvp(Eager, _Orthogonalize):
     @staticmethod
     @forward_rule
-    def jvp(ctx, saved, t, _):
+    def jvp(ctx, saved, t):
         m, q = saved
-        return any_size.orthogonalize_differential(m, q, t, ctx.damping)
+        return any_size.orthogonalize_differential(m, q, t)
 
 
 class _ProjectionGap(torch.autograd.Function):

@@ -51,7 +51,7 @@ def forward_rule(jvp: Rule) -> Rule:
         with forward_ad._set_fwd_grad_enabled(True):
             kept = [None if t is None else unwrapped(t) for t in ctx.saved_tensors]
             saved = [None if t is None else forward_ad.unpack_dual(t).primal for t in kept]
-            return _by_vmap(lambda *given: jvp(ctx, saved, *given), tangents)
+            return by_vmap(lambda *given: jvp(ctx, saved, *given), tangents)
 
     return rule
 
@@ -61,12 +61,12 @@ def backward_rule(backward: Rule) -> Rule:
 
     @wraps(backward)
     def rule(ctx, *gradients):
-        return _by_vmap(lambda *given: backward(ctx, *given), gradients)
+        return by_vmap(lambda *given: backward(ctx, *given), gradients)
 
     return rule
 
 
-def _by_vmap(function: Rule, arguments: Sequence[Any]) -> Any:
+def by_vmap(function: Rule, arguments: Sequence[Any]) -> Any:
     """Call a function; what `is_grads_batched` and `vectorize` batch goes through `torch.func.vmap`.
 
     The batches of the former have no rules for autograd Functions, and lose derivatives there without a word.

@@ -3,7 +3,6 @@
 import math
 from types import ModuleType
 
-import torch
 from torch import Tensor
 
 from svdrot import _autograd
@@ -25,8 +24,11 @@ def special_orthogonalize(matrix: Tensor, *, damping: float | None = None) -> Te
     included: it divides by sums $s_i + s_j$, never by differences (the last $s$ has the sign of $\det M$).
     The smallest sum is the gap (`projection_gap`); where it vanishes (rank n - 2, or $\det M < 0$ with equal
     smallest singular values) several rotations are nearest, one of them is returned, on a CPU the same one
-    whatever else is in the batch, and the gradient is finite, zero along what is undefined. The zero matrix
-    gives the identity and a zero gradient. NaN or infinity in a matrix gives NaN for that matrix only.
+    whatever else is in the batch, and the gradient is finite, zero along what is undefined. A sum counts as
+    zero while it is rounding: up to 32 units of rounding of the largest entry, fully from 64 on and smoothly
+    between ($8 \sqrt n$ and $16 \sqrt n$ units of $s_1$ for n > 3); not one digit of its reciprocal is right
+    there. The zero matrix gives the identity and a zero gradient. NaN or infinity in a matrix gives NaN for
+    that matrix only.
     Programs of `torch.jit.trace` are made of plain operations: their gradient is the same, but NaN where the
     gap vanishes.
 
@@ -35,8 +37,8 @@ def special_orthogonalize(matrix: Tensor, *, damping: float | None = None) -> Te
             it came; under autocast it is returned in float32.
         damping: pair sums $g$ enter the gradient as $g / (g^2 + d^2)$, with $d$ = `damping` times the size of
             the matrix ($s_1 + s_2 + s_3$ for n = 3, otherwise within a factor $\sqrt 2$ of $s_1$). It bounds
-            the gradient by $1 / 2d$ and bends it where the gap is not large against $d$. Default: 4 units of
-            rounding.
+            the gradient by $1 / 2d$ and bends it where the gap is not large against $d$. Default: none, but
+            for sums that are rounding, as above.
 
     Returns:
         Rotations, shape (..., n, n), orthonormal to a few units of rounding.
@@ -61,10 +63,14 @@ def special_orthogonalize(matrix: Tensor, *, damping: float | None = None) -> Te
         >>> raw.grad.isfinite().all()
         tensor(True)
     """
+    damping = _checked(damping)
     if formulas := _closed_form(matrix):
-        return formulas.project(matrix, scalars=(_damping(damping, matrix),))
+        return (
+            formulas.project(matrix)
+            if damping is None
+            else formulas.project_damped(matrix, scalars=(damping,))
+        )
     check_square("matrix", matrix)
-    damping = _damping(damping, matrix)
     return _unbatch(_autograd.special_orthogonalize(_batch(matrix), damping), matrix)
 
 
@@ -99,12 +105,11 @@ def orthogonalize(matrix: Tensor) -> Tensor:
         -1.0
     """
     if formulas := _closed_form(matrix):
-        return formulas.project_either(matrix, scalars=(_damping(None, matrix),))
+        return formulas.project_either(matrix)
     check_matrix("matrix", matrix)
     rows, columns = matrix.shape[-2:]
-    damping = _damping(None, matrix)
     m = _batch(matrix)
-    q = _autograd.orthogonalize(m.mT, damping).mT if rows < columns else _autograd.orthogonalize(m, damping)
+    q = _autograd.orthogonalize(m.mT).mT if rows < columns else _autograd.orthogonalize(m)
     return _unbatch(q, matrix)
 
 
@@ -149,10 +154,6 @@ def _closed_form(matrix: Tensor) -> ModuleType | None:
     return space if sides == (3, 3) else plane if sides == (2, 2) else None
 
 
-# In float32 and in float64.
-DAMPING = 4 * torch.finfo(torch.float32).eps, 4 * torch.finfo(torch.float64).eps
-
-
 def _batch(matrix: Tensor) -> Tensor:
     """Return matrices as a contiguous batch (B, m, n) in the dtype to compute in."""
     dtype = compute_dtype(matrix)
@@ -168,10 +169,9 @@ def _unbatch(r: Tensor, matrix: Tensor) -> Tensor:
     return r if r.dtype == dtype else r.to(dtype)
 
 
-def _damping(damping: float | None, matrix: Tensor) -> float:
-    """Return the damping to use: `damping`, checked, or the default of the dtype."""
+def _checked(damping: float | None) -> float | None:
     if damping is None:
-        return DAMPING[matrix.dtype == torch.float64]
+        return None
     if not (isinstance(damping, (int, float)) and 0 <= damping < math.inf):
         raise ValueError(f"`damping` must be a finite number >= 0; got {damping!r}.")
     return float(damping)

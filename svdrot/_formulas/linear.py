@@ -1,18 +1,15 @@
 """Representations linear in the rotation and read by its projection: 9D and 10D."""
 
-from svdrot.engine.graph import by_dtype
 from svdrot.engine.maps import formula
 
 from .conversions import four_outer_product
 from .projection import project
 from .vectors import vector
 
-DAMPING = by_dtype(4 * 2.0**-23, 4 * 2.0**-52)
-
 
 @formula({"rotation_9d": (9,)}, (3, 3), guarded=False)
 def rotation_9d_to_matrix(rotation_9d):
-    return project(rotation_9d, DAMPING)
+    return project(rotation_9d)
 
 
 @formula({"matrix": (3, 3)}, (9,))
@@ -32,7 +29,7 @@ def symmetric_10d_to_matrix(symmetric):
         [-wz - xy, 0.5 * (xx + zz - ww - yy), wx - yz],
         [wy - xz, -wx - yz, 0.5 * (xx + yy - ww - zz)],
     )  # of M / 2: a positive factor does not move the nearest rotation
-    return project(matrix, DAMPING)
+    return project(matrix)
 
 
 @formula({"matrix": (3, 3)}, (10,))

@@ -8,6 +8,7 @@ from svdrot.engine.graph import Operation
 from svdrot.engine.maps import formula
 from svdrot.engine.words import maximum, once, root, sqrt, where
 
+from .projection import share
 from .vectors import TINY, dot, largest
 
 
@@ -31,7 +32,7 @@ def _nearest(a, b, c, d, damping=None):
     return x, -y, y, x
 
 
-def _nearest_either(a, b, c, d, damping):
+def _nearest_either(a, b, c, d):
     (a, b, c, d), _, _ = _scaled((a, b, c, d))
     mirror = where(a * d < b * c, -1.0, 1.0)
     x, y = _direction(a + mirror * d, c - mirror * b)
@@ -39,37 +40,49 @@ def _nearest_either(a, b, c, d, damping):
 
 
 def _differential(arguments, results, along):
-    """R [w]x with (s1 + s2) w = (RᵀT - TᵀR)_10, inverted as g / (g² + (damping |M|)²)."""
-    *m, damping = arguments
+    """R [w]x with (s1 + s2) w = (RᵀT - TᵀR)_10, where `share` says that s1 + s2 counts.
+
+    With `damping` as g / (g² + (damping |M|)²).
+    """
+    m, damping = arguments[:4], arguments[4:]
     m, _, k = _scaled(m)
     gap = dot(results, m)
     r00, r01, r10, r11 = results
     t00, t01, t10, t11 = along[:4]
     turn = (r01 * t00 + r11 * t10) - (r00 * t01 + r10 * t11)
-    w = k * (gap * turn / (gap * gap + damping * damping * dot(m, m) + TINY))
-    return [r01 * w, -r00 * w, r11 * w, -r10 * w, 0.0]
+    if damping:
+        w = k * (gap * turn / (gap * gap + damping[0] * damping[0] * dot(m, m) + TINY))
+    else:
+        w = k * (share(gap) * turn / maximum(gap, TINY))
+    return [r01 * w, -r00 * w, r11 * w, -r10 * w, *[0.0] * len(damping)]
 
 
-def _operation(name, body):
+def _operation(name, body, damped=False):
     def jvp(arguments, results, tangents):
         return _differential(arguments, results, tangents)[:4]
 
-    return Operation(name, 5, 4, body, _differential, jvp)
+    return Operation(name, 4 + damped, 4, body, _differential, jvp)
 
 
 _NEAREST = _operation("nearest_in_plane", _nearest)
 _NEAREST_EITHER = _operation("nearest_either_in_plane", _nearest_either)
+_DAMPED = _operation("nearest_in_plane_damped", _nearest, damped=True)
+
+
+@formula({"matrix": (2, 2)}, (2, 2))
+def project(matrix):
+    return _NEAREST(*matrix.ravel())
 
 
 @formula({"matrix": (2, 2)}, (2, 2), scalars=1)
-def project(matrix, damping):
-    return _NEAREST(*matrix.ravel(), damping)
+def project_damped(matrix, damping):
+    return _DAMPED(*matrix.ravel(), damping)
 
 
-@formula({"matrix": (2, 2)}, (2, 2), scalars=1)
-def project_either(matrix, damping):
+@formula({"matrix": (2, 2)}, (2, 2))
+def project_either(matrix):
     """Reflections allowed."""
-    return _NEAREST_EITHER(*matrix.ravel(), damping)
+    return _NEAREST_EITHER(*matrix.ravel())
 
 
 @formula({"matrix": (2, 2)}, ())

@@ -12,7 +12,6 @@ from svdrot.engine.maps import Map
 from svdrot.engine.program import COMPUTED, Program, program
 from svdrot.engine.words import absolute, detached, where
 
-from .linear import DAMPING
 from .projection import project
 from .vectors import choose, dot, vector
 
@@ -80,7 +79,7 @@ def pose(centered: bool, scaled: bool, dtype: torch.dtype) -> Program:
 
 def _posed(start, end, covariance, variance, centered: bool, scaled: bool):
     """Rotation, translation, scale and covariance, from centroids and second moments about them."""
-    rotation = project(covariance, DAMPING)
+    rotation = project(covariance)
     scale = 1.0
     if scaled:
         spread = variance != 0.0

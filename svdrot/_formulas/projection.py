@@ -17,11 +17,13 @@ from svdrot.engine.graph import Operation, by_dtype
 from svdrot.engine.maps import formula
 from svdrot.engine.words import absolute, once, sqrt, where
 
-ZERO, SIXTH, THIRD, HALF, TWO_THIRDS, ONE = 0.0, 1 / 6, 1 / 3, 1 / 2, 2 / 3, 1.0
+ZERO, SIXTH, THIRD, HALF, TWO_THIRDS, ONE, TWO, THREE = 0.0, 1 / 6, 1 / 3, 1 / 2, 2 / 3, 1.0, 2.0, 3.0
 # The cubic through the Chebyshev points of 2 cos(acos(h) / 3) on [0, 1], within 8.2e-5 of it.
 ROOT0, ROOT1, ROOT2, ROOT3 = 1.73213266, 0.3306607, -0.08138239, 0.01863937
 SMALL = by_dtype(2.0**-26, 2.0**-55)  # |w|², of which the polishing step may add eps / 8 to RᵀR - I
 TINY = by_dtype(2.0**-126, 2.0**-1022)  # the least normal number
+LEAST = by_dtype(2.0**-20, 2.0**-49)  # 8 units of rounding
+UNIT = by_dtype(2.0**18, 2.0**47)  # over 32 units of rounding
 HUGE = by_dtype(2.0**126, 2.0**1022)  # R [w]x stays finite for |w| <= HUGE in each component
 
 
@@ -47,12 +49,13 @@ def nearest_orthonormal(a, b, c):
     return scaled(sign, a), scaled(sign, b), scaled(sign, c)
 
 
-def nearest_rotation_differential(a, b, c, r, s, t, da, db, dc, damping):
+def nearest_rotation_differential(a, b, c, r, s, t, da, db, dc, damping=None):
     """Derivative of R(M) along dM, for R = (r, s, t); the VJP too, because the Jacobian is symmetric.
 
     P = RᵀM is symmetric, and dR = R [w]x must keep it so: K w = vee(RᵀdM - dMᵀR) with K = tr(P) I - P, whose
-    eigenvalues are the pair sums s1 + s2, s1 + s3, s2 + s3. Each pair sum g is inverted as g / (g² + d²),
-    with d = damping (s1 + s2 + s3): w is the real part of the solution of (K + i d I) w = vee(RᵀdM - dMᵀR).
+    eigenvalues are the pair sums s1 + s2, s1 + s3, s2 + s3. `solve` leaves out what rounding makes of those
+    that vanish. With `damping` each pair sum g is inverted as g / (g² + d²) instead, with d = damping (s1 +
+    s2 + s3): w is the real part of the solution of (K + i d I) w = vee(RᵀdM - dMᵀR).
     """
     inverse = inverse_scale(a, b, c)
     a, b, c = scaled(inverse, a), scaled(inverse, b), scaled(inverse, c)
@@ -60,10 +63,10 @@ def nearest_rotation_differential(a, b, c, r, s, t, da, db, dc, damping):
     kxy = -HALF * (dot(r, b) + dot(s, a))
     kxz = -HALF * (dot(r, c) + dot(t, a))
     kyz = -HALF * (dot(s, c) + dot(t, b))
-    d = damping * (pxx + pyy + pzz)
+    k = pyy + pzz, pxx + pzz, pxx + pyy, kxy, kxz, kyz
     skew = (dot(t, db) - dot(s, dc), dot(r, dc) - dot(t, da), dot(s, da) - dot(r, db))
 
-    w = damped_solve(pyy + pzz, pxx + pzz, pxx + pyy, kxy, kxz, kyz, d, skew)
+    w = SOLVE(*k, *skew) if damping is None else damped_solve(*k, damping * (pxx + pyy + pzz), skew)
     x, y, z = finite(inverse * w[0]), finite(inverse * w[1]), finite(inverse * w[2])
     return combine(z, s, -y, t), combine(x, t, -z, r), combine(y, r, -x, s)
 
@@ -76,11 +79,14 @@ def gap_and_derivative(a, b, c):
     # Between (e, f) and (p, q) M is symmetric, with eigenvalues (total ± spread) / 2.
     total = dot(e, mp) + dot(f, mq)
     x, y = dot(e, mp) - dot(f, mq), dot(e, mq) + dot(f, mp)
-    spread = sqrt(x * x + y * y)
-    gap = where(is_largest, total, HALF * (total - spread) + dot(u, apply(a, b, c, v)))
+    size = maximum(absolute(x), absolute(y))  # of which the square may be 0
+    inverse = ONE / maximum(size, TINY)
+    x, y = inverse * x, inverse * y
+    norm = sqrt(x * x + y * y)
+    gap = where(is_largest, total, HALF * (total - size * norm) + dot(u, apply(a, b, c, v)))
 
     # Where that block holds s1, only its lesser eigenvector counts: (I - [x, y; y, -x] / spread) / 2.
-    inverse = HALF / maximum(spread, TINY)
+    inverse = HALF / maximum(norm, TINY)
     x, y = where(is_largest, -HALF, inverse * x), where(is_largest, ZERO, inverse * y)
     ep, fq = where(is_largest, ONE, HALF - x), where(is_largest, ONE, HALF + x)
     g, h, k = outer_sum(
@@ -169,6 +175,50 @@ def polished(a, b, c, r, s, t):
     ds = apply(r, s, t, (gxy - z, gyy, gyz + x))
     dt = apply(r, s, t, (gxz + y, gyz - x, gzz))
     return add(r, dr), add(s, ds), add(t, dt)
+
+
+def solve(kxx, kyy, kzz, kxy, kxz, kyz, bx, by, bz):
+    """K⁺ b for symmetric K without negative eigenvalues: `share` says from where on they count.
+
+    Every vector that K takes to 0 is orthogonal to its longest column a. One step of elimination along a
+    leaves T = K - K a (K a)ᵀ / aᵀK a, of rank 2 and less by what vanishes, whose two eigenvalues are inverted
+    each on its own: those that vanish are thus seen as well as rounding lets one see them, however many they
+    are, and nothing that is well defined is lost with them. K = 0 gives zero.
+    """
+    a = choose(kxx >= kyy, (kxx, kxy, kxz), (kxy, kyy, kyz))
+    a = choose(kzz > maximum(kxx, kyy), (kxz, kyz, kzz), a)
+    ka = apply((kxx, kxy, kxz), (kxy, kyy, kyz), (kxz, kyz, kzz), a)
+    inverse = ONE / maximum(dot(a, ka), TINY)
+    e = scaled(inverse, ka)
+    txx, tyy, tzz = kxx - e[0] * ka[0], kyy - e[1] * ka[1], kzz - e[2] * ka[2]
+    txy, txz, tyz = kxy - e[0] * ka[1], kxz - e[0] * ka[2], kyz - e[1] * ka[2]
+    along = bx * a[0] + by * a[1] + bz * a[2]
+    b = combine(ONE, (bx, by, bz), -along, e)
+
+    mean = HALF * (txx + tyy + tzz)
+    square = HALF * (txx * txx + tyy * tyy + tzz * tzz) + txy * txy + txz * txz + tyz * tyz
+    spread = sqrt(maximum(square - mean * mean, TINY))
+    low, high = maximum(mean - spread, LEAST), mean + spread
+    f, g = share(low), share(high)
+    product = low * high
+    inverses = ONE / maximum(product * spread, TINY)  # of three in one division
+    both = inverses * spread
+    even = HALF * both * (g * low + f * high)
+    odd = both * (HALF * (g - f) * low * product * inverses - f)
+    txx, tyy, tzz = txx - mean, tyy - mean, tzz - mean
+    y = combine(even, b, odd, apply((txx, txy, txz), (txy, tyy, tyz), (txz, tyz, tzz), b))
+    return combine(inverse * along - dot(e, y), a, ONE, y)
+
+
+def share(g):
+    """How much a pair sum counts: fully from 64 units of rounding on, up to 32 not at all, smoothly between.
+
+    Units of the largest entry of M, which is 1 here, and a third of s1 at least. M = U diag(s) Vᵀ, rounded,
+    has pair sums off by up to 3 units of s1, and some 6 come from R and from P = RᵀM: below not one digit of
+    1 / g is right.
+    """
+    x = minimum(maximum(g * UNIT - ONE, ZERO), ONE)
+    return x * x * (THREE - TWO * x)
 
 
 def damped_solve(kxx, kyy, kzz, kxy, kxz, kyz, d, b):
@@ -293,8 +343,21 @@ def choose(condition, a, b):
 FORMULAS = [
     f for f in list(globals().values()) if isinstance(f, types.FunctionType) and f.__module__ == __name__
 ]
-CONSTANTS = ("ZERO", "SIXTH", "THIRD", "HALF", "TWO_THIRDS", "ONE", "ROOT0", "ROOT1", "ROOT2", "ROOT3")
-CONSTANTS_BY_DTYPE = ("SMALL", "TINY", "HUGE")
+CONSTANTS = (
+    "ZERO",
+    "SIXTH",
+    "THIRD",
+    "HALF",
+    "TWO_THIRDS",
+    "ONE",
+    "TWO",
+    "THREE",
+    "ROOT0",
+    "ROOT1",
+    "ROOT2",
+    "ROOT3",
+)
+CONSTANTS_BY_DTYPE = ("SMALL", "TINY", "LEAST", "UNIT", "HUGE")
 
 
 # For the engine: matrices as arrays (3, 3) of symbols ------------------------------------------------------
@@ -313,12 +376,12 @@ def _differential(arguments, results, along):
 
     Where the latter is a reflection, -M, -R and -T have the differential of M, R and T with the other sign.
     """
-    *m, damping = arguments
-    d = nearest_rotation_differential(*columns(m), *columns(results), *columns(along[:9]), damping)
-    return [*rows(*d), ZERO]
+    m, damping = arguments[:9], arguments[9:]
+    d = nearest_rotation_differential(*columns(m), *columns(results), *columns(along[:9]), *damping)
+    return [*rows(*d), *[ZERO] * len(damping)]
 
 
-def _symmetric(name, body):
+def _symmetric(name, body, damped=False):
     """With a symmetric Jacobian, whose products from the left and from the right are the same."""
 
     def of_entries(*arguments):
@@ -327,33 +390,53 @@ def _symmetric(name, body):
     def jvp(arguments, results, tangents):
         return _differential(arguments, results, tangents)[:9]
 
-    return Operation(name, 10, 9, of_entries, _differential, jvp)
+    return Operation(name, 9 + damped, 9, of_entries, _differential, jvp)
 
 
+def _solve_jvp(arguments, w, tangents):
+    """K dw = db - dK w, of which the same is left out."""
+    *dk, dx, dy, dz = tangents
+    turned = symmetric_image(dk, w)
+    return SOLVE(*arguments[:6], dx - turned[0], dy - turned[1], dz - turned[2])
+
+
+def _solve_vjp(arguments, w, cotangents):
+    x, y, z = SOLVE(*arguments[:6], *cotangents)
+    off = -(x * w[1] + y * w[0]), -(x * w[2] + z * w[0]), -(y * w[2] + z * w[1])
+    return [-x * w[0], -y * w[1], -z * w[2], *off, x, y, z]
+
+
+def symmetric_image(k, w):
+    xx, yy, zz, xy, xz, yz = k
+    return apply((xx, xy, xz), (xy, yy, yz), (xz, yz, zz), w)
+
+
+SOLVE = Operation("solve", 9, 3, solve, _solve_vjp, _solve_jvp)
 _NEAREST_ROTATION = _symmetric("nearest_rotation", nearest_rotation)
 _NEAREST_ORTHONORMAL = _symmetric("nearest_orthonormal", nearest_orthonormal)
+_DAMPED = _symmetric("nearest_rotation_damped", nearest_rotation, damped=True)
+
+
+@formula({"matrix": (3, 3)}, (3, 3), guarded=False)
+def project(matrix):
+    return _NEAREST_ROTATION(*matrix.ravel())
 
 
 @formula({"matrix": (3, 3)}, (3, 3), scalars=1, guarded=False)
-def project(matrix, damping):
-    return _NEAREST_ROTATION(*matrix.ravel(), damping)
+def project_damped(matrix, damping):
+    return _DAMPED(*matrix.ravel(), damping)
 
 
-def nearest(matrix: Tensor) -> Tensor:
-    """`project` with the damping that is usual."""
-    return project(matrix, scalars=(4 * torch.finfo(matrix.dtype).eps,))
+@formula({"matrix": (3, 3)}, (3, 3), guarded=False)
+def project_either(matrix):
+    """Reflections allowed."""
+    return _NEAREST_ORTHONORMAL(*matrix.ravel())
 
 
-def differential(matrix: Tensor, rotation: Tensor, along: Tensor, damping: float) -> Tensor:
+def differential(matrix: Tensor, rotation: Tensor, along: Tensor) -> Tensor:
     """The derivative of the nearest rotation, which is `rotation`, and by symmetry the VJP, too."""
     derivative = project.program.vjp((True,), (True,), True)
-    return door.apply(derivative, (damping,), (matrix, rotation, along))[0]
-
-
-@formula({"matrix": (3, 3)}, (3, 3), scalars=1, guarded=False)
-def project_either(matrix, damping):
-    """Reflections allowed."""
-    return _NEAREST_ORTHONORMAL(*matrix.ravel(), damping)
+    return door.apply(derivative, (), (matrix, rotation, along))[0]
 
 
 @formula({"matrix": (3, 3)}, (), guarded=False)

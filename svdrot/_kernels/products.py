@@ -91,9 +91,9 @@ def _holding(residual: Tensor) -> Tensor | None:
     return None if worst <= limit else residual <= limit
 
 
-def differentiates(m: Tensor, t: Tensor, damping: float) -> bool:
+def differentiates(m: Tensor, t: Tensor) -> bool:
     """Whether `differential` is the faster way, and nobody differentiates or batches what it gives."""
-    if _always(m) or not serves(m) or damping > 8 * torch.finfo(m.dtype).eps:
+    if _always(m) or not serves(m):
         return False
     return t.dtype == m.dtype and iteration.is_opaque(m, t)
 
@@ -108,17 +108,14 @@ def differential(m: Tensor, q: Tensor, t: Tensor) -> tuple[Tensor, Tensor | None
     return d, _holding(residual)
 
 
-def solves(p: Tensor, c: Tensor, damping: float) -> bool:
+def solves(p: Tensor, c: Tensor) -> bool:
     """Whether products are the way to `solve`: not on a CPU, where eigenvectors take about as long for n = 9
-    to 32, and a tenth for n = 512. Products know no damping: it must do less than rounding does, even at the
-    smallest pair sums for which they converge.
+    to 32, and a tenth for n = 512.
     """
     n = p.shape[-1]
     if not _always(p) or p.dtype not in LARGE or n == 1 or not in_memory(p, c):
         return False
-    if is_legacy_batch(p) or is_legacy_batch(c):
-        return False
-    return damping**2 <= 2 * _lower(n) * torch.finfo(p.dtype).eps
+    return not is_legacy_batch(p) and not is_legacy_batch(c)
 
 
 def solve(p: Tensor, c: Tensor) -> tuple[Tensor, Tensor | None]:

@@ -13,6 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from svdrot._rules import by_vmap
+
 from . import memory
 from .graph import Node, Operation
 from .lowering import INFIX, lowered, with_constants
@@ -170,8 +172,10 @@ def _caller(operation: Operation) -> Callable[..., Any]:
     own = _own_program(operation)
 
     def call(like: Tensor, *entries: Any) -> Any:
-        stacked = torch.stack(torch.broadcast_tensors(*[_tensor(e, like) for e in entries]), -1)
-        return door.apply(own, (), (stacked,))[0].unbind(-1)
+        entries = tuple(_tensor(e, like) for e in entries)
+        batch = torch.broadcast_shapes(*[e.shape for e in entries])
+        stacked = torch.stack([e.expand(batch) for e in entries], -1)  # batches in disguise do not broadcast
+        return by_vmap(lambda x: door.apply(own, (), (x,))[0], (stacked,)).unbind(-1)
 
     return call
 

@@ -125,6 +125,53 @@ def test_damping_bounds_the_gradient(n):
     assert undamped.norm() > 1e6 > max(norms)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize("n", [2, 3, 4, 7])
+def test_a_gap_of_rounding_has_a_gradient_of_ordinary_size(n, dtype):
+    """Stored, a matrix without a gap has one of rounding: over that, the gradient would be 1e7, or 1e15."""
+    q = svdrot.special_orthogonalize(draw(200, n, n))
+    reflections, rank_one = 2 * q, draw(200, n, 1) @ draw(200, 1, n)
+    reflections[..., 0] *= -1
+    for m in (reflections, rank_one) if n < 4 else (reflections,):
+        m = m.to(dtype).requires_grad_()
+        (d,) = torch.autograd.grad(svdrot.special_orthogonalize(m).sum(), m)
+        size = n * d.norm(dim=(-2, -1)) * m.detach().norm(dim=(-2, -1))
+        if n > 2 or m.detach().det().abs().max() < 1:  # in the plane rank one has a gap
+            assert size.max() < 100 * n
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize("n", [2, 3, 4])
+def test_gradients_rise_smoothly_from_where_the_gap_is_rounding(n, dtype):
+    """Never above 1 / gap, and that from some units of rounding on."""
+    eps = torch.finfo(dtype).eps
+    gaps = eps * 2.0 ** torch.arange(-2, 14, 0.05, dtype=dtype)
+    m = torch.eye(n, dtype=dtype).repeat(len(gaps), 1, 1)
+    m[:, -2, -2] = 0.5
+    m[:, -1, -1] = gaps - 0.5  # the diagonal is exact, and so is the gap
+    w = torch.zeros(n, n, dtype=dtype)
+    w[-1, -2] = 1
+    m.requires_grad_()
+    (d,) = torch.autograd.grad((w * svdrot.special_orthogonalize(m)).sum(), m)
+    relative = d[:, -1, -2] * gaps
+    assert relative[gaps < 10 * eps].abs().max() < 1e-3
+    assert (relative[gaps > 100 * eps] - 1).abs().max() < 0.2
+    assert relative.min() > -1e-3 and relative.max() < 1.2 and relative.diff().abs().max() < 0.2
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize("off", [0.0, 1e-23, 1e-30, 1e-44, 1e-170])
+def test_gradient_of_the_gap_is_one_of_the_possible_ones_where_singular_values_tie(off, dtype):
+    """u2 v2ᵀ + u3 v3ᵀ, or a mean of such, also where the square of what parts two singular values is 0."""
+    m = torch.diag(torch.tensor([1.0, 1.0, 0.5], dtype=dtype))
+    m[0, 1] = m[1, 0] = off
+    (d,) = torch.autograd.grad(svdrot.projection_gap(m.requires_grad_()), m)
+    assert (
+        1 <= d.norm() < 2**0.5 + 8 * torch.finfo(dtype).eps
+        and abs(d.trace() - 2) < 8 * torch.finfo(dtype).eps
+    )
+
+
 def test_transforms_inside_torch_compile_are_refused():
     """Dynamo would drop the derivative without a word (pytorch#192985), and give zeros."""
     m = torch.eye(3)[None]

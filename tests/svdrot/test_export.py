@@ -67,7 +67,7 @@ def test_every_function_compiles_into_one_graph(shape):
 def test_the_opaque_operator_keeps_torchs_rules():
     m, t = torch.randn(2, 5, 3, 3)
     for f, x, scalars in (
-        (projection.project, [m.requires_grad_()], [1e-6]),
+        (projection.project_damped, [m.requires_grad_()], [1e-6]),
         (projection.gap, [m], []),
         (turns.geodesic_distance, [m, t.requires_grad_()], []),
     ):

@@ -6,7 +6,6 @@ singular values (those of Y with zero), never by differences: repeated singular 
 solution is differentiated by solving the same equations again, so this holds for derivatives of every order.
 """
 
-import functools
 import math
 from collections.abc import Callable
 
@@ -47,14 +46,15 @@ def _completed(
 
 
 @in_full_precision
-def special_orthogonalize_differential(m: Tensor, r: Tensor, t: Tensor, damping: float) -> Tensor:
-    if products.differentiates(m, t, damping):
-        rest = functools.partial(_special_differential, damping=damping)
-        return _completed(*products.differential(m, r, t), rest, m, r, t)
+def special_orthogonalize_differential(
+    m: Tensor, r: Tensor, t: Tensor, damping: float | None = None
+) -> Tensor:
+    if damping is None and products.differentiates(m, t):
+        return _completed(*products.differential(m, r, t), _special_differential, m, r, t)
     return _special_differential(m, r, t, damping)
 
 
-def _special_differential(m: Tensor, r: Tensor, t: Tensor, damping: float) -> Tensor:
+def _special_differential(m: Tensor, r: Tensor, t: Tensor, damping: float | None = None) -> Tensor:
     a = r.mT @ t
     return r @ solve(_symmetric(r.mT @ m), a - a.mT, damping)
 
@@ -104,53 +104,64 @@ def _chosen_by_rounding(s: np.ndarray) -> list[int]:
 
 
 @in_full_precision
-def orthogonalize_differential(m: Tensor, q: Tensor, t: Tensor, damping: float) -> Tensor:
-    if products.differentiates(m, t, damping):
-        rest = functools.partial(_differential, damping=damping)
-        return _completed(*products.differential(m, q, t), rest, m, q, t)
-    return _differential(m, q, t, damping)
+def orthogonalize_differential(m: Tensor, q: Tensor, t: Tensor) -> Tensor:
+    if products.differentiates(m, t):
+        return _completed(*products.differential(m, q, t), _differential, m, q, t)
+    return _differential(m, q, t)
 
 
-def _differential(m: Tensor, q: Tensor, t: Tensor, damping: float) -> Tensor:
+def _differential(m: Tensor, q: Tensor, t: Tensor) -> Tensor:
     if m.shape[-1] == m.shape[-2]:  # Y is zero, and its rounding over the smallest singular value is not
-        return _special_differential(m, q, t, damping)
+        return _special_differential(m, q, t)
     a = q.mT @ t
     right_hand_side = torch.cat((a - a.mT, t - q @ a), -2)
-    x, y = solve(_symmetric(q.mT @ m), right_hand_side, damping).split((m.shape[-1], m.shape[-2]), -2)
+    x, y = solve(_symmetric(q.mT @ m), right_hand_side).split((m.shape[-1], m.shape[-2]), -2)
     return q @ x + y
 
 
 @in_full_precision
-def solve(p: Tensor, c: Tensor, damping: float) -> Tensor:
+def solve(p: Tensor, c: Tensor, damping: float | None = None) -> Tensor:
     """Skew X with P X + X P = C in its first n rows, Y with Y P = C in the others, for symmetric P.
 
-    C is skew in its first rows. A pair sum g becomes g / (g² + d²).
+    C is skew in its first rows. What rounding makes of a pair sum that vanishes is left out (`_reciprocal`);
+    with `damping` 1 / g becomes g / (g² + d²), with d = `damping` times the largest eigenvalue of P.
     """
     return _by_eigenvectors(p, c, damping) if torch.compiler.is_compiling() else _Solve.apply(p, c, damping)
 
 
-def _by_eigenvectors(p: Tensor, c: Tensor, damping: float) -> Tensor:
+def _by_eigenvectors(p: Tensor, c: Tensor, damping: float | None = None) -> Tensor:
     n = p.shape[-1]
     ok = _finite(p)
     scale = p.detach().abs().amax((-2, -1), keepdim=True).clamp_min(torch.finfo(p.dtype).tiny)
     s, v = torch.linalg.eigh(torch.where(ok, p / scale, 0))
     left = torch.cat((s, s.new_zeros(s.shape[0], c.shape[-2] - n)), -1)
     pair = left[:, :, None] + s[:, None, :]
-    d = damping * s.abs().amax(-1)[:, None, None]
-    inverse = pair / (pair.square() + d.square() + torch.finfo(p.dtype).tiny)
+    size = s.abs().amax(-1)[:, None, None]
+    if damping is None:
+        inverse = _reciprocal(pair, 8 * math.sqrt(n) * torch.finfo(p.dtype).eps * size)
+    else:
+        inverse = pair / (pair.square() + (damping * size).square() + torch.finfo(p.dtype).tiny)
     top, bottom = (c @ v).split((n, c.shape[-2] - n), -2)
     x = torch.cat((v.mT @ top, bottom), -2) * inverse
     top, bottom = (x @ v.mT).split((n, c.shape[-2] - n), -2)
     return torch.where(ok, torch.cat((v @ top, bottom), -2) / scale, torch.nan)
 
 
+def _reciprocal(g: Tensor, least: Tensor) -> Tensor:
+    """1 / g from 2 `least` on, 0 up to `least`, and between them smoothly from one to the other.
+
+    Of n x n matrices rounding, that of the matrices themselves included, moves pair sums by units that grow
+    like √n: below 8 √n of them not one digit of 1 / g is right.
+    """
+    x = (g / least.clamp_min(torch.finfo(g.dtype).tiny) - 1).clamp(0, 1)
+    return x * x * (3 - 2 * x) / torch.where(x > 0, g, 1)
+
+
 class _Solve(torch.autograd.Function):
     @staticmethod
     def forward(p, c, damping):
-        if products.solves(p, c, damping):
-            return _completed(
-                *products.solve(p, c), functools.partial(_by_eigenvectors, damping=damping), p, c
-            )
+        if damping is None and products.solves(p, c):
+            return _completed(*products.solve(p, c), _by_eigenvectors, p, c)
         return _by_eigenvectors(p, c, damping)
 
     @staticmethod
