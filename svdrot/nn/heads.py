@@ -26,7 +26,8 @@ class RotationHead(nn.Module):
             ("svd", "6d", "quaternion", "10d"): rotations, with the gradient of Chen et al. A key of
             `STRATEGIES` or a `Strategy`.
         near_identity: start with rotations near the identity, with its raw numbers as the bias and weights a
-            hundredth of torch's.
+            hundredth of torch's. (A layer set to zero learns, too: raw numbers that are all 0 are read as
+            those of the identity.)
 
     Shape:
         (..., in_features) -> (..., 3, 3), rotations unless the strategy says otherwise. Layer and map run in
@@ -52,6 +53,7 @@ class RotationHead(nn.Module):
     # The linear layer keeps torch's initial values. "svd", "6d", "2vec", "quaternion" and "10d" are singular
     # at zero but see only the direction of the raw vector, which random weights and a random bias make
     # generic at any size; "axis_angle", "mrp" and "euler" start near the identity, where they are regular.
+    # Weights and biases that are all zero give the identity, with the gradient there: see `representations`.
     def __init__(
         self,
         in_features: int,

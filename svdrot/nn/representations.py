@@ -5,10 +5,13 @@ from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
 
+import numpy as np
 from torch import Tensor
 
 from svdrot import representations
 from svdrot.engine.maps import Map
+from svdrot.engine.program import array_of
+from svdrot.engine.words import where
 from svdrot.representations import Row
 
 
@@ -17,7 +20,8 @@ class Representation(NamedTuple):
 
     Attributes:
         features: raw numbers per rotation.
-        to_matrix: function from raw numbers (..., features) to rotations (..., 3, 3).
+        to_matrix: function from raw numbers (..., features) to rotations (..., 3, 3), as a head reads them:
+            numbers that are all 0 as those of the identity.
         from_matrix: function from rotations (..., 3, 3) to raw numbers (..., features): the standard ones of
             all that give the rotation.
         formula: the formula of `to_matrix`, for one element.
@@ -46,7 +50,32 @@ def _written(name: str, row: Row) -> Representation:
     if row.kind == "euler":
         sequence = name.removeprefix("euler_")
         there, back = partial(there, sequence=sequence), partial(back, sequence=sequence)
-    return Representation(math.prod(row.shape), there, back, row.to_matrix)
+    if row.head in REGULAR_AT_ZERO:
+        return Representation(math.prod(row.shape), there, back, row.to_matrix)
+    read = _from_zero(row, row.to_matrix)
+    return Representation(math.prod(row.shape), read, back, read)
+
+
+REGULAR_AT_ZERO = ("axis_angle", "mrp", "euler")  # where the numbers of the identity are zeros
+
+
+def _from_zero(row: Row, read: Map) -> Map:
+    """Return a map with a gradient at 0, the value of a layer whose weight and bias are zero.
+
+    Only the direction of these numbers counts, and that of 0, which is read as the identity, is undefined:
+    its gradient is zero, and such a layer would never learn. For a head 0 is the numbers of the identity.
+    """
+    identity = np.eye(3) if row.hub == "matrix" else np.eye(4)[0]
+
+    def read_from_zero(raw):
+        zero = raw[0] == 0.0
+        for x in raw[1:]:
+            zero = zero & (x == 0.0)
+        numbers = array_of(getattr(row.write, "formula", row.write)(identity), row.shape)
+        return read(raw + [where(zero, x, 0.0) for x in numbers])
+
+    name = f"{__name__}.{row.head} from zero"
+    return Map(read_from_zero, {"raw": row.shape}, (3, 3), guarded=bool(read.guarded), name=name)
 
 
 REPRESENTATIONS: dict[str, Representation] = {

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from svdrot.engine import formula
+from svdrot.losses import geodesic
 from svdrot.metrics import chordal_distance
 from svdrot.nn import (
     REPRESENTATIONS,
@@ -16,7 +17,13 @@ from svdrot.nn import (
     add_representation,
 )
 from svdrot.projection import special_orthogonalize
-from svdrot.representations import TABLE, convert_rotation, quaternion_to_matrix, rotation_9d_to_matrix
+from svdrot.representations import (
+    TABLE,
+    axis_angle_to_matrix,
+    convert_rotation,
+    quaternion_to_matrix,
+    rotation_9d_to_matrix,
+)
 from svdrot.rotations import is_rotation, random_rotation
 
 # torch.func and forward-mode AD import torch's own decompositions, which still call torch.jit.script (2.13).
@@ -46,6 +53,31 @@ def test_a_head_gives_rotations_and_finite_gradients(representation):
         (rotation * torch.arange(9.0).view(3, 3)).sum().backward()
         for parameter in head.parameters():
             assert parameter.grad.isfinite().all(), scale
+
+
+@each_representation
+@pytest.mark.parametrize("road", ["head", "loss"])
+def test_a_layer_of_zeros_begins_at_the_identity_and_learns(representation, road):
+    """Exactly at 0 the direction of raw numbers is undefined, and so would be its gradient: zero."""
+    torch.manual_seed(0)
+    truth = axis_angle_to_matrix(torch.randn(128, 3))
+    hidden = torch.nn.Sequential(torch.nn.Linear(9, 64), torch.nn.ReLU())
+    head, loss = RotationHead(64, representation), RotationLoss(representation, "geodesic")
+    for parameter in head.parameters():
+        torch.nn.init.zeros_(parameter)
+    optimizer = torch.optim.Adam([*hidden.parameters(), *head.parameters()], lr=2e-3)
+    losses = []
+    for _ in range(300):
+        features = hidden(truth.flatten(1))
+        mean = (
+            geodesic(head(features), truth).mean() if road == "head" else loss(head.linear(features), truth)
+        )
+        losses.append(mean.item())
+        optimizer.zero_grad()
+        mean.backward()
+        optimizer.step()
+    assert losses[0] == pytest.approx(geodesic(torch.eye(3), truth).mean().item(), rel=1e-4)
+    assert losses[-1] < 0.3 * losses[0]
 
 
 @each_representation
