@@ -3,6 +3,7 @@
 # pyright: reportPrivateImportUsage=false
 # torch._foreach_*, which torch's own optimizers are made of, are private in name only.
 
+import copy
 import itertools
 import math
 from collections.abc import Callable, Iterable, Sequence
@@ -88,7 +89,8 @@ class Muon(Optimizer):
         maximize: ascend.
         process_group: of ranks that hold the same parameters with the same gradients, as
             DistributedDataParallel does: each computes its share of the directions, and all gather the rest.
-            Without it every rank computes all.
+            Without it every rank computes all. Copies of the optimizer have the same group; it is in no state
+            dict, and an optimizer that has one cannot be pickled.
         extra: for relatives: options that they add, and their defaults. A group may set others.
 
     DTensors (`fully_shard`, `distribute_tensor`) are gathered, and each rank keeps its shard of the direction
@@ -379,6 +381,14 @@ class Muon(Optimizer):
         for group, before in zip(self.param_groups, own, strict=True):
             for option in before.keys() - group.keys():
                 group[option] = before[option]
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "Muon":
+        """Copy all but process groups, which are of the running processes: the copy has the same."""
+        for group in (self.defaults, *self.param_groups):
+            memo[id(group["process_group"])] = group["process_group"]
+        copied = memo[id(self)] = type(self).__new__(type(self))
+        copied.__setstate__(copy.deepcopy(self.__getstate__(), memo))
+        return copied
 
     def _check_states(self, loaded: dict[str, Any], group: dict[str, Any], p: Tensor, name: str) -> None:
         if group["algorithm"] == "adamw":

@@ -4,6 +4,7 @@ import copy
 import inspect
 import io
 import math
+import pickle
 import re
 import subprocess
 import sys
@@ -771,6 +772,17 @@ def test_copies_are_independent(name):
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
+def test_pickled_optimizers_go_on(name):
+    module = network()
+    optimizer = OPTIMIZERS[name](optim.split_parameters(module), 0.02)
+    train(module, optimizer, range(2))
+    again, copied = pickle.loads(pickle.dumps((module, optimizer)))
+    train(again, copied, range(2, 4))
+    train(module, optimizer, range(2, 4))
+    assert all(map(torch.equal, parameters(module), parameters(again)))
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
 def test_loss_falls(name):
     module = network()
     before = sum(loss(module, seed).item() for seed in range(4))
@@ -793,6 +805,54 @@ def test_schedulers_reach_all_groups():
     assert len({*muon}) == 5
     assert muon == pytest.approx([2 * lr for lr in adamw])
     assert optimizer.param_groups[0]["momentum"] != 0.95  # which this scheduler cycles too
+
+
+@pytest.mark.parametrize("of_rate", [torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("algorithm", optim.ALGORITHMS)
+def test_a_rate_in_a_tensor_takes_effect_when_it_is_filled(algorithm, dtype, of_rate):
+    filled, assigned = weights((6, 4), (3, 3), dtype=dtype), weights((6, 4), (3, 3), dtype=dtype)
+    rate = torch.tensor(0.1, dtype=of_rate)
+    group = {"algorithm": algorithm, "weight_decay": 0.3}
+    by_tensor = Muon([{"params": filled, **group}], rate)
+    by_number = Muon([{"params": assigned, **group}], 0.1)
+    scheduler = torch.optim.lr_scheduler.ExponentialLR(by_tensor, 0.5)  # fills tensors
+    for step in range(3):
+        by_tensor.step()
+        by_number.step()
+        scheduler.step()
+        assert by_tensor.param_groups[0]["lr"] is rate
+        by_number.param_groups[0]["lr"] = 0.1 * 0.5 ** (step + 1)
+    assert rate == torch.tensor(0.1 * 0.5**3, dtype=of_rate)
+    for p, q in zip(filled, assigned, strict=True):
+        close(p.detach(), q.detach(), 8 * torch.finfo(dtype if dtype.itemsize < 4 else torch.float32).eps)
+
+
+def test_adamw_groups_with_a_rate_in_a_tensor_are_the_adamw_of_torch():
+    ours, theirs = weights((5,), (3, 2, 2)), weights((5,), (3, 2, 2))
+    mine = Muon([{"params": ours, "algorithm": "adamw"}], torch.tensor(0.02), weight_decay=0.3)
+    torchs = torch.optim.AdamW(theirs, torch.tensor(0.02), weight_decay=0.3)
+    for _ in range(3):
+        for optimizer in (mine, torchs):
+            optimizer.step()
+            optimizer.param_groups[0]["lr"].mul_(0.5)
+    assert all(map(torch.equal, ours, theirs))
+
+
+def test_a_rate_in_a_tensor_is_saved_and_loaded():
+    first, second = Muon(weights((6, 4)), torch.tensor(0.1)), Muon(weights((6, 4)), torch.tensor(0.5))
+    state = io.BytesIO()
+    torch.save(first.state_dict(), state)
+    state.seek(0)
+    second.load_state_dict(torch.load(state, weights_only=True))
+    rate = second.param_groups[0]["lr"]
+    assert isinstance(rate, torch.Tensor) and rate == torch.tensor(0.1)
+    with pytest.raises(ValueError, match="`lr` must be finite and not negative"):
+        second.load_state_dict(
+            Muon(weights((6, 4)), 0.1).state_dict()
+            | {"param_groups": [first.state_dict()["param_groups"][0] | {"lr": torch.tensor(-0.1)}]}
+        )
+    assert second.param_groups[0]["lr"] is rate
 
 
 def test_learning_rate_zero_changes_nothing():
