@@ -826,6 +826,10 @@ def test_a_rate_in_a_tensor_takes_effect_when_it_is_filled(algorithm, dtype, of_
     assert rate == torch.tensor(0.1 * 0.5**3, dtype=of_rate)
     for p, q in zip(filled, assigned, strict=True):
         close(p.detach(), q.detach(), 8 * torch.finfo(dtype if dtype.itemsize < 4 else torch.float32).eps)
+    rate.zero_()
+    before = [p.detach().clone() for p in filled]
+    by_tensor.step()
+    assert all(map(torch.equal, filled, before))
 
 
 def test_adamw_groups_with_a_rate_in_a_tensor_are_the_adamw_of_torch():
