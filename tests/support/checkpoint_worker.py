@@ -184,9 +184,11 @@ def until_killed(folder: Path) -> None:
     for way in ("replicated", "sharded", "tensor-parallel"):
         # One with a state that is not like its parameter, and shared; the other with a rate in a tensor.
         check_states(way, "NorMuon", OPTIONS, 0.02, 0.5, shared=True)
-        check_states(way, "Muon", OPTIONS, torch.tensor(0.02), torch.tensor(0.5), shared=False)
+        some = ["as they are", "flat", "full, from the first rank"]
+        check_states(way, "Muon", some, torch.tensor(0.02), torch.tensor(0.5), shared=False)
     for name in OPTIMIZERS:
-        if name not in ("NorMuon", "Muon", "Descent"):  # Descent has no state, and torch asks for one
+        # Descent has no state, and torch asks for one; that of LossScaled is Muon's.
+        if name not in ("NorMuon", "Muon", "Descent", "LossScaled"):
             check_states("sharded", name, ["flat"], 0.02, 0.5, shared=False)
     check_copies("replicated")
     check_copies("tensor-parallel")
