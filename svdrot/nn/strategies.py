@@ -59,7 +59,9 @@ class Strategy(nn.Module):
     def _load_from_state_dict(self, state_dict, prefix, local_metadata, strict, *lists) -> None:
         """Load a checkpoint of any strategy: a missing count of steps is 0, a needless one is dropped."""
         for name, buffer in self.named_buffers(recurse=False):
-            state_dict.setdefault(prefix + name, torch.zeros_like(buffer))
+            # What `assign` puts in place of a buffer without data must have data, as in torch's own norms.
+            device = "cpu" if buffer.is_meta else buffer.device
+            state_dict.setdefault(prefix + name, torch.zeros_like(buffer, device=device))
         for name in COUNTS - {name for name, _ in self.named_buffers(recurse=False)}:
             state_dict.pop(prefix + name, None)
         super()._load_from_state_dict(state_dict, prefix, local_metadata, strict, *lists)
@@ -176,6 +178,21 @@ class AfterWarmup(Strategy):
         if torch.is_grad_enabled():
             self.step.add_(1)
         return torch.where(warming, _matrix(raw), rotation)  # both computed: no wait for a GPU, one graph
+
+    def reset_parameters(self) -> None:
+        """Count from 0 again; torch calls this name where a module got memory without values, by `to_empty`.
+
+        Example:
+            >>> import torch, svdrot
+            >>> with torch.device("meta"):
+            ...     head = svdrot.nn.RotationHead(16, "svd", strategy=svdrot.nn.AfterWarmup(steps=1))
+            >>> head = head.to_empty(device="cpu")
+            >>> for module in (head.linear, head.strategy):
+            ...     module.reset_parameters()
+            >>> head.strategy.step
+            tensor(0)
+        """
+        self.step.zero_()
 
     def extra_repr(self) -> str:
         """Return the number of steps, as `print` shows it."""

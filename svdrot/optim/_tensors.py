@@ -1,6 +1,6 @@
 """Stacks of alike parameters, in portions and shared out, and parameters that are shards."""
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -21,7 +21,8 @@ def stacked(tensors: list[Tensor]) -> Tensor:
 class Alike(NamedTuple):
     """Hold parameters that are stepped together: of one shape, dtype, device and, if sharded, layout.
 
-    A stack of them, (K, *shape), is of what this rank holds; their matrices, (B, m, n), are whole.
+    A stack of them, (K, *shape), is of what this rank holds; their matrices, (B, m, n) for each shape that
+    these have, are whole.
     """
 
     params: list[Tensor]
@@ -33,22 +34,48 @@ class Alike(NamedTuple):
         some = [self.params[i : i + length] for i in range(0, len(self.params), length)]
         return [Alike(params, self.view) for params in some]
 
-    def matrices(self, stack: Tensor) -> Tensor:
+    def matrices(self, stack: Tensor) -> list[Tensor]:
         if self.is_sharded():
             stack = torch.stack([whole(x, p) for x, p in zip(stack.unbind(), self.params, strict=True)])
-        return self.view.matrices(stack)
+        return self.view.stacks(stack)
 
-    def gather(self, tensors: list[Tensor]) -> Tensor:
+    def gather(self, tensors: list[Tensor]) -> list[Tensor]:
         """The matrices of what is held for each parameter."""
         return self.matrices(stacked(tensors))
 
-    def restore(self, matrices: Tensor) -> list[Tensor]:
+    def restore(self, matrices: Sequence[Tensor]) -> list[Tensor]:
         """What this rank holds of the parameters with these matrices."""
-        restored = self.view.restore(matrices, self.params[0].shape).unbind()
+        restored = self.view.restore_stacks(matrices, self.params[0].shape).unbind()
         return [shard(x, p) for x, p in zip(restored, self.params, strict=True)]
+
+    def state_names(self, name: str) -> list[str]:
+        return state_names(name, self.view, self.params[0].shape)
 
     def is_sharded(self) -> bool:
         return _is_dtensor(self.params[0])
+
+
+def state_names(name: str, view: MatrixView, shape: Sequence[int]) -> list[str]:
+    """Under which names a state that is not like its parameter is kept: one for each shape of matrices."""
+    if view.count_shapes() == 1:
+        return [name]
+    return [f"{name}_{m}x{n}" for _, m, n in view.shapes(shape)]
+
+
+class Once:
+    """Hold a list that is made, and gathered, when the first of its items is asked for."""
+
+    def __init__(self, make: Callable[[], list[Tensor]]):
+        self._make = make
+        self._made: list[Tensor] | None = None
+
+    def item(self, i: int) -> Callable[[], Tensor]:
+        return lambda: self._all()[i]
+
+    def _all(self) -> list[Tensor]:
+        if self._made is None:
+            self._made = self._make()
+        return self._made
 
 
 def alike(params: Sequence[Tensor], view: MatrixView) -> list[Alike]:

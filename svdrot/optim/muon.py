@@ -3,6 +3,8 @@
 # pyright: reportPrivateImportUsage=false
 # torch._foreach_*, which torch's own optimizers are made of, are private in name only.
 
+import copy
+import itertools
 import math
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, ClassVar
@@ -20,7 +22,20 @@ from svdrot.polar import check_steps, newton_schulz
 from svdrot.schedules import POLAR_EXPRESS, Schedule
 
 from ._loading import NOT_STATE, check_spelling, check_states, translated
-from ._tensors import Alike, alike, gradient, grouped, local, owners, portions, shard, stacked, whole
+from ._tensors import (
+    Alike,
+    Once,
+    alike,
+    gradient,
+    grouped,
+    local,
+    owners,
+    portions,
+    shard,
+    stacked,
+    state_names,
+    whole,
+)
 from .hooks import Stack, StateMaker, elementwise, marked, per_entry, refused, update_only
 from .views import MatrixView, viewed
 
@@ -74,7 +89,8 @@ class Muon(Optimizer):
         maximize: ascend.
         process_group: of ranks that hold the same parameters with the same gradients, as
             DistributedDataParallel does: each computes its share of the directions, and all gather the rest.
-            Without it every rank computes all.
+            Without it every rank computes all. Copies of the optimizer have the same group; it is in no state
+            dict, and an optimizer that has one cannot be pickled.
         extra: for relatives: options that they add, and their defaults. A group may set others.
 
     DTensors (`fully_shard`, `distribute_tensor`) are gathered, and each rank keeps its shard of the direction
@@ -85,7 +101,8 @@ class Muon(Optimizer):
     `per_matrix` or another `StateMaker`. Each hook sees its own; a name in both is one state that both see.
     States are made when a parameter has its first gradient, and kept in `state[p]` under their names, in the
     dtype of the parameter: in its shape, and sharded as it is, if they have an entry for each of its own,
-    else as they are, and in full on each rank.
+    else as they are, and in full on each rank; where the parts of a `view` are not equal, that is one for
+    each shape of matrices, "row_square_64x32" and the like. Hooks are then called for each shape.
 
     `momentum` runs on every rank. With `process_group`, `direction` runs on one rank for each matrix, and the
     others get its states with its result. So all ranks hold equal states after a step, if what a `momentum`
@@ -303,7 +320,8 @@ class Muon(Optimizer):
             return
         if group["dtype"] is not None and not group["dtype"].is_floating_point:
             raise ValueError(f"`dtype` must be floating point; got {group['dtype']}.")
-        shapes = {viewed(_name(group, i), p, group["view"]) for i, p in enumerate(group["params"])}
+        viewed_as = [viewed(_name(group, i), p, group["view"]) for i, p in enumerate(group["params"])]
+        shapes = {shape for some in viewed_as for shape in some}
         if callable(group["schedule"]):
             group["schedule"] = {shape: group["schedule"](*shape) for shape in shapes}
         schedules: Any = group["schedule"]
@@ -364,12 +382,23 @@ class Muon(Optimizer):
             for option in before.keys() - group.keys():
                 group[option] = before[option]
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> "Muon":
+        """Copy all but process groups, which are of the running processes: the copy has the same."""
+        for group in (self.defaults, *self.param_groups):
+            memo[id(group["process_group"])] = group["process_group"]
+        copied = memo[id(self)] = type(self).__new__(type(self))
+        copied.__setstate__(copy.deepcopy(self.__getstate__(), memo))
+        return copied
+
     def _check_states(self, loaded: dict[str, Any], group: dict[str, Any], p: Tensor, name: str) -> None:
         if group["algorithm"] == "adamw":
             check_states(loaded, ("step", "exp_avg", "exp_avg_sq"), ("exp_avg", "exp_avg_sq"), p, name)
         else:
             makers = self.momentum_state | self.direction_state
-            check_states(loaded, makers, [n for n, make in makers.items() if make is per_entry], p, name)
+            like = [n for n, make in makers.items() if make is per_entry]
+            view = group["view"] or MatrixView()
+            known = dict.fromkeys(key for n in makers for key in (n, *state_names(n, view, p.shape)))
+            check_states(loaded, known, like if view.count_shapes() == 1 else makers, p, name)
 
     def _muon_step(self, params: list[Tensor], group: dict[str, Any], loss: Any) -> None:
         stacks = alike(params, group["view"] or MatrixView())
@@ -381,49 +410,60 @@ class Muon(Optimizer):
                     self._step_alike([portion], group, loss)
 
     def _step_alike(self, stacks: list[Alike], group: dict[str, Any], loss: Any) -> None:
-        updates = [self._update(same, group, loss) for same in stacks]
+        updates = [self._updates(same, group, loss) for same in stacks]
         directions = self._directions(stacks, updates, group, loss)
         # A product for each stack, not each parameter. In place, as it rounds half precision otherwise.
-        torch._foreach_mul_(directions, -group["lr"])
+        torch._foreach_mul_([x for found in directions for x in found], -group["lr"])
         steps = [x for same, found in zip(stacks, directions, strict=True) for x in same.restore(found)]
 
         weights = [local(p) for same in stacks for p in same.params]
         torch._foreach_mul_(weights, 1 - group["lr"] * group["weight_decay"])
         torch._foreach_add_(weights, steps)
 
-    def _update(self, same: Alike, group: dict[str, Any], loss: Any) -> Tensor:
-        """Run `momentum` for alike parameters, and give the updates as matrices (B, m, n)."""
+    def _updates(self, same: Alike, group: dict[str, Any], loss: Any) -> list[Tensor]:
+        """Run `momentum` for alike parameters, and give the updates as matrices (B, m, n) of each shape."""
         each = marked(self.momentum, elementwise)
-        arrange = stacked if each else same.gather
-        state = self._read_state(same, self.momentum_state, group, each)
-        gradient = arrange(_gradients(same, group))
-        stack = Stack(gradient, lambda: arrange([local(p) for p in same.params]), dict(state), group, loss)
-        update = self.momentum(stack)
-        self._check_result("momentum", update, gradient.shape)
-        self._check_state("momentum", stack.state, state)
-        self._write_state(same, stack.state, each)
-        return same.matrices(update) if each else update
+        arrange = (lambda tensors: [stacked(tensors)]) if each else same.gather
+        states = self._read_state(same, self.momentum_state, group, each)
+        gradients = arrange(_gradients(same, group))
+        parameters = Once(lambda: arrange([local(p) for p in same.params]))
+        updates, after = [], []
+        for i, state in enumerate(states):
+            stack = Stack(gradients[i], parameters.item(i), dict(state), group, loss)
+            updates.append(self.momentum(stack))
+            self._check_result("momentum", updates[-1], gradients[i].shape)
+            self._check_state("momentum", stack.state, state)
+            after.append(stack.state)
+        self._write_state(same, after, each)
+        return same.matrices(updates[0]) if each else updates
 
     def _directions(
-        self, stacks: Sequence[Alike], updates: Sequence[Tensor], group: dict[str, Any], loss: Any
-    ) -> list[Tensor]:
+        self, stacks: Sequence[Alike], updates: Sequence[list[Tensor]], group: dict[str, Any], loss: Any
+    ) -> list[list[Tensor]]:
         """Run `direction` for updates (B, m, n), and give the directions in memory of their own."""
         narrow = marked(self.direction, update_only)
-        whole = []
+        whole: list[list[Stack]] = []
         for same in stacks:
-            state = self._read_state(same, self.direction_state, group)
-            gradient, parameter = (refused, refused) if narrow else _readers(same, group)
-            whole.append(Stack(gradient, parameter, state, group, loss))
+            states = self._read_state(same, self.direction_state, group)
+            read = [(refused, refused)] * len(states)
+            if not narrow:
+                gradients = Once(lambda same=same: same.gather(_gradients(same, group)))
+                parameters = Once(lambda same=same: same.gather([local(p) for p in same.params]))
+                read = [(gradients.item(i), parameters.item(i)) for i in range(len(states))]
+            whole.append([Stack(*both, state, group, loss) for both, state in zip(read, states, strict=True)])
+        every = [stack for some in whole for stack in some]
         if not group["process_group"]:
-            found = [self._in_portions(x, stack) for x, stack in zip(updates, whole, strict=True)]
+            found = [self._in_portions(x, s) for x, s in zip(itertools.chain(*updates), every, strict=True)]
         else:
-            for same, stack in zip(stacks, whole, strict=True):
+            for same, some in zip(stacks, whole, strict=True):
                 if same.is_sharded() and not narrow:  # All ranks must gather, also those without a matrix.
-                    _ = stack.gradient, stack.parameter
-            found = self._shared(updates, whole, group["process_group"])
-        for same, stack in zip(stacks, whole, strict=True):
-            self._write_state(same, stack.state)
-        return found
+                    for stack in some:
+                        _ = stack.gradient, stack.parameter
+            found = self._shared([*itertools.chain(*updates)], every, group["process_group"])
+        for same, some in zip(stacks, whole, strict=True):
+            self._write_state(same, [stack.state for stack in some])
+        ends = [*itertools.accumulate(map(len, whole))]
+        return [found[end - len(some) : end] for end, some in zip(ends, whole, strict=True)]
 
     def _in_portions(self, update: Tensor, stack: Stack) -> Tensor:
         """Give the directions of a stack, and write on its states."""
@@ -469,54 +509,70 @@ class Muon(Optimizer):
 
     def _read_state(
         self, same: Alike, makers: dict[str, StateMaker], group: dict[str, Any], each: bool = False
-    ) -> dict[str, Tensor]:
-        """Stack what is kept for the parameters, and make what is not kept yet."""
-        found = {}
+    ) -> list[dict[str, Tensor]]:
+        """Stack what is kept for the parameters, and make what is not kept yet, for each shape of matrices.
+
+        For hooks that get parameters as they are there is one shape, theirs.
+        """
+        found: list[dict[str, Tensor]] = [{} for _ in range(1 if each else same.view.count_shapes())]
         for name, make in makers.items():
+            names = same.state_names(name)
             for p in same.params:
-                if name not in self.state[p]:
-                    self.state[p][name] = self._first_state(name, make, p, same.view, group)
-            kept = [local(self.state[p][name]) for p in same.params]
+                if name not in self.state[p] and names[0] not in self.state[p]:
+                    self.state[p] |= self._first_state(name, make, p, same.view, group)
             if self._is_like_parameter(name, same):
-                found[name] = stacked(kept) if each else same.gather(kept)
+                kept = [local(self.state[p][name]) for p in same.params]
+                values = [stacked(kept)] if each else same.gather(kept)
             elif each:
                 raise ValueError(f"The state `{name}` of an `elementwise` momentum must be `per_entry`.")
             else:
-                found[name] = torch.cat(kept)
+                values = [
+                    torch.cat([local(self.state[p][of_shape]) for p in same.params]) for of_shape in names
+                ]
+            for state, value in zip(found, values, strict=True):
+                state[name] = value
         return found
 
-    def _write_state(self, same: Alike, state: dict[str, Tensor], each: bool = False) -> None:
-        for name, value in state.items():
+    def _write_state(self, same: Alike, states: list[dict[str, Tensor]], each: bool = False) -> None:
+        for name in states[0]:
+            values = [state[name] for state in states]
             if each:
-                parts = value.unbind()
+                written = {name: values[0].unbind()}
             elif self._is_like_parameter(name, same):
-                parts = same.restore(value)
+                written = {name: same.restore(values)}
             else:
-                parts = value.split(len(value) // len(same.params))
-            torch._foreach_copy_([local(self.state[p][name]) for p in same.params], parts)
+                names = same.state_names(name)
+                pieces = [value.split(len(value) // len(same.params)) for value in values]
+                written = dict(zip(names, pieces, strict=True))
+            for of_shape, parts in written.items():
+                torch._foreach_copy_([local(self.state[p][of_shape]) for p in same.params], parts)
 
     def _is_like_parameter(self, name: str, same: Alike) -> bool:
-        return self.state[same.params[0]][name].shape == same.params[0].shape
+        state = self.state[same.params[0]]
+        return name in state and state[name].shape == same.params[0].shape
 
     def _first_state(
         self, name: str, make: StateMaker, p: Tensor, view: MatrixView, group: dict[str, Any]
-    ) -> Tensor:
+    ) -> dict[str, Tensor]:
         """Make the state that is kept for a parameter: in its shape, and sharded as it is, if per entry."""
-        matrices = view.matrices(whole(local(p), p)[None])
-        first = make(matrices, group)
-        if not isinstance(first, Tensor):
-            raise ValueError(f"The state `{name}` must begin as a tensor; got {type(first).__name__}.")
-        if first.shape == matrices.shape:
+        stacks = view.stacks(whole(local(p), p)[None])
+        firsts = [make(matrices, group) for matrices in stacks]
+        for first in firsts:
+            if not isinstance(first, Tensor):
+                raise ValueError(f"The state `{name}` must begin as a tensor; got {type(first).__name__}.")
+        if all(first.shape == matrices.shape for first, matrices in zip(firsts, stacks, strict=True)):
             kept = torch.empty_like(p)  # also its strides
-            local(kept).copy_(shard(view.restore(first, p.shape)[0], p))
-            return kept
-        # What has the shape of the parameter is read as matrices, so nothing else may have it.
-        if first.shape[:1] != matrices.shape[:1] or first.shape == p.shape:
-            raise ValueError(
-                f"The state `{name}` must have one entry on its first axis for each of the matrices"
-                f" {tuple(matrices.shape)} of a parameter; got {tuple(first.shape)}."
-            )
-        return first.to(matrices.dtype, copy=True)
+            local(kept).copy_(shard(view.restore_stacks(firsts, p.shape)[0], p))
+            return {name: kept}
+        for first, matrices in zip(firsts, stacks, strict=True):
+            # What has the shape of the parameter is read as matrices, so nothing else may have it.
+            if first.shape[:1] != matrices.shape[:1] or first.shape == p.shape:
+                raise ValueError(
+                    f"The state `{name}` must have one entry on its first axis for each of the matrices"
+                    f" {tuple(matrices.shape)} of a parameter; got {tuple(first.shape)}."
+                )
+        kept = [first.to(matrices.dtype, copy=True) for first, matrices in zip(firsts, stacks, strict=True)]
+        return dict(zip(state_names(name, view, p.shape), kept, strict=True))
 
     def _check_result(self, hook: str, found: object, shape: torch.Size) -> None:
         if not isinstance(found, Tensor) or found.shape != shape:
@@ -569,14 +625,6 @@ ALGORITHMS = {"muon": Muon._muon_step, "adamw": Muon._adamw_step}
 def _gradients(same: Alike, group: dict[str, Any]) -> list[Tensor]:
     gradients = [local(gradient(p)) for p in same.params]
     return [*torch._foreach_neg(gradients)] if group["maximize"] else gradients
-
-
-def _readers(same: Alike, group: dict[str, Any]) -> tuple[Callable[[], Tensor], Callable[[], Tensor]]:
-    """Functions that gather gradients and parameters as matrices; most directions read neither."""
-    return (
-        lambda: same.gather(_gradients(same, group)),
-        lambda: same.gather([local(p) for p in same.params]),
-    )
 
 
 def _name(group: dict[str, Any], index: int) -> str:

@@ -16,7 +16,8 @@ class MatrixView(NamedTuple):
         batch: axes that count matrices, such as that of the experts in a stack of layers. All axes in neither
             of the two count columns.
         parts: number of equal parts into which the rows fall, each a matrix of its own: attention heads,
-            query, key and value in one weight, the groups of a convolution.
+            query, key and value in one weight, the groups of a convolution. Or the rows of each part, where
+            they are not equal, as where several queries share a key and a value: (64, 16, 16).
 
     Example:
         >>> from svdrot.optim import MatrixView
@@ -26,7 +27,7 @@ class MatrixView(NamedTuple):
 
     rows: tuple[int, ...] = (0,)
     batch: tuple[int, ...] = ()
-    parts: int = 1
+    parts: int | tuple[int, ...] = 1
 
     def shape(self, shape: Sequence[int]) -> tuple[int, int, int]:
         """Give the number of matrices, rows and columns of a parameter.
@@ -38,12 +39,31 @@ class MatrixView(NamedTuple):
             (matrices, rows, columns).
 
         Raises:
-            ValueError: if the view does not fit the shape.
+            ValueError: if the view does not fit the shape, or its parts are not equal: see `shapes`.
 
         Example:
             >>> from svdrot.optim import MatrixView
             >>> MatrixView(parts=3).shape((12, 5))
             (3, 4, 5)
+        """
+        return self._only(self.shapes(shape))
+
+    def shapes(self, shape: Sequence[int]) -> list[tuple[int, int, int]]:
+        """Give the same for each shape that the matrices have, in the order of the first of each.
+
+        Args:
+            shape: of the parameter.
+
+        Returns:
+            One (matrices, rows, columns) if all parts are equal.
+
+        Raises:
+            ValueError: if the view does not fit the shape.
+
+        Example:
+            >>> from svdrot.optim import MatrixView
+            >>> MatrixView(parts=(64, 16, 16)).shapes((96, 32))
+            [(1, 64, 32), (2, 16, 32)]
         """
         named = (*self.batch, *self.rows)
         axes = range(len(shape))
@@ -52,10 +72,28 @@ class MatrixView(NamedTuple):
                 f"{self} must name different axes of {len(shape)}, and leave one for the columns"
             )
         m = math.prod([shape[i] for i in self.rows])
-        if self.parts < 1 or m % self.parts:
-            raise ValueError(f"{self} must have a number of parts that divides the {m} rows")
-        count = math.prod([shape[i] for i in self.batch]) * self.parts
-        return count, m // self.parts, math.prod([shape[i] for i in axes if i not in named])
+        n = math.prod([shape[i] for i in axes if i not in named])
+        count = math.prod([shape[i] for i in self.batch])
+        if isinstance(self.parts, int):
+            if self.parts < 1 or m % self.parts:
+                raise ValueError(f"{self} must have a number of parts that divides the {m} rows")
+            return [(count * self.parts, m // self.parts, n)]
+        if not self.parts or min(self.parts) < 1 or sum(self.parts) != m:
+            raise ValueError(f"{self} must have parts of at least one row, and of {m} together")
+        return [(count * self.parts.count(rows), rows, n) for rows in dict.fromkeys(self.parts)]
+
+    def count_shapes(self) -> int:
+        """Give the number of shapes that the matrices of a parameter have.
+
+        Returns:
+            1 if all parts are equal.
+
+        Example:
+            >>> from svdrot.optim import MatrixView
+            >>> MatrixView(parts=(64, 16, 16)).count_shapes()
+            2
+        """
+        return 1 if isinstance(self.parts, int) else len({*self.parts})
 
     def matrices(self, parameters: Tensor) -> Tensor:
         """Read parameters as matrices.
@@ -66,14 +104,40 @@ class MatrixView(NamedTuple):
         Returns:
             Shape (k * matrices, rows, columns); a view of the argument where strides allow it.
 
+        Raises:
+            ValueError: if the parts are not equal: see `stacks`.
+
         Example:
             >>> import torch
             >>> from svdrot.optim import MatrixView
             >>> MatrixView(parts=3).matrices(torch.zeros(2, 12, 5)).shape
             torch.Size([6, 4, 5])
         """
-        _, m, n = self.shape(parameters.shape[1:])
-        return parameters.permute(self._order(parameters.ndim)).reshape(-1, m, n)
+        return self._only(self.stacks(parameters))
+
+    def stacks(self, parameters: Tensor) -> list[Tensor]:
+        """Read parameters as matrices, a stack for each shape that these have.
+
+        Args:
+            parameters: k of one shape, (k, *shape), which the view fits.
+
+        Returns:
+            Stacks of shape (k * matrices, rows, columns), as many as `shapes` are.
+
+        Example:
+            >>> import torch
+            >>> from svdrot.optim import MatrixView
+            >>> [x.shape for x in MatrixView(parts=(6, 3, 3)).stacks(torch.zeros(2, 12, 5))]
+            [torch.Size([2, 6, 5]), torch.Size([4, 3, 5])]
+        """
+        shapes = self.shapes(parameters.shape[1:])
+        x = _permuted(parameters, self._order(parameters.ndim))
+        if len(shapes) == 1:
+            return [x.reshape(-1, *shapes[0][1:])]
+        assert not isinstance(self.parts, int)
+        pieces = x.reshape(-1, sum(self.parts), shapes[0][2]).split([*self.parts], 1)
+        same = [[x for x in pieces if x.shape[1] == m] for _, m, _ in shapes]
+        return [torch.stack(some, 1).flatten(0, 1) for some in same]
 
     def restore(self, matrices: Tensor, shape: Sequence[int]) -> Tensor:
         """Read matrices as parameters, the inverse of `matrices`.
@@ -91,13 +155,56 @@ class MatrixView(NamedTuple):
             >>> MatrixView(parts=3).restore(torch.zeros(6, 4, 5), (12, 5)).shape
             torch.Size([2, 12, 5])
         """
+        return self.restore_stacks([matrices], shape)
+
+    def restore_stacks(self, stacks: Sequence[Tensor], shape: Sequence[int]) -> Tensor:
+        """Read stacks of matrices as parameters, the inverse of `stacks`.
+
+        Args:
+            stacks: of shape (k * matrices, rows, columns), one for each of the `shapes`.
+            shape: of one parameter.
+
+        Returns:
+            Shape (k, *shape).
+
+        Raises:
+            ValueError: if there are not as many stacks as shapes.
+
+        Example:
+            >>> import torch
+            >>> from svdrot.optim import MatrixView
+            >>> stacks = [torch.zeros(2, 6, 5), torch.zeros(4, 3, 5)]
+            >>> MatrixView(parts=(6, 3, 3)).restore_stacks(stacks, (12, 5)).shape
+            torch.Size([2, 12, 5])
+        """
+        if len(stacks) != self.count_shapes():
+            raise ValueError(f"{self} makes {self.count_shapes()} stacks; got {len(stacks)}.")
+        x = stacks[0]
+        if len(stacks) > 1:
+            assert not isinstance(self.parts, int)
+            placed: dict[int, Tensor] = {}
+            for stack, rows in zip(stacks, dict.fromkeys(self.parts), strict=True):
+                places = [i for i, m in enumerate(self.parts) if m == rows]
+                placed |= zip(places, stack.unflatten(0, (-1, len(places))).unbind(1), strict=True)
+            x = torch.cat([placed[i] for i in range(len(placed))], 1)
         order = self._order(len(shape) + 1)
-        permuted = matrices.reshape(-1, *[shape[i - 1] for i in order[1:]])
-        return permuted.permute([order.index(i) for i in range(len(order))])
+        permuted = x.reshape(-1, *[shape[i - 1] for i in order[1:]])
+        return _permuted(permuted, [order.index(i) for i in range(len(order))])
+
+    def _only(self, found: list[Any]) -> Any:
+        if len(found) > 1:
+            raise ValueError(
+                f"{self} reads matrices of several shapes: use `shapes`, `stacks`, `restore_stacks`."
+            )
+        return found[0]
 
     def _order(self, ndim: int) -> tuple[int, ...]:
         named = (0, *(i + 1 for i in (*self.batch, *self.rows)))
         return (*named, *(i for i in range(ndim) if i not in named))
+
+
+def _permuted(x: Tensor, order: Sequence[int]) -> Tensor:
+    return x if [*order] == [*range(x.ndim)] else x.permute(*order)
 
 
 conv: MatrixView = MatrixView()
@@ -172,8 +279,8 @@ def _layer_view(layer: nn.Module, name: str) -> MatrixView | None:
     return None
 
 
-def viewed(name: str, p: Tensor, view: MatrixView | None) -> tuple[int, int]:
-    """Rows and columns of the matrices of a parameter."""
+def viewed(name: str, p: Tensor, view: MatrixView | None) -> list[tuple[int, int]]:
+    """Rows and columns of the matrices of a parameter, for each shape that these have."""
     if p.layout != torch.strided:
         raise ValueError(f"`{name}` must be dense; got {p.layout}.")
     if not p.numel():
@@ -185,6 +292,6 @@ def viewed(name: str, p: Tensor, view: MatrixView | None) -> tuple[int, int]:
             ' matrices, `algorithm="adamw"`.'
         )
     try:
-        return (view or MatrixView()).shape(p.shape)[1:]
+        return [(m, n) for _, m, n in (view or MatrixView()).shapes(p.shape)]
     except ValueError as error:
         raise ValueError(f"The `view` of `{name}`, of shape {tuple(p.shape)}: {error}.") from None

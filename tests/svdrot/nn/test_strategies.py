@@ -136,6 +136,36 @@ def test_a_checkpoint_without_a_warmup_begins_it_anew():
         head.load_state_dict({**state, "strategy.other": torch.zeros(1)})
 
 
+@pytest.mark.parametrize("source", ["always", "warmup"])
+@pytest.mark.parametrize("target", ["always", "manifold_gradient", "warmup"])
+def test_heads_without_memory_take_over_a_checkpoint(source, target):
+    """As large models are loaded: made on the device `meta`, with the tensors of the checkpoint in place."""
+    trained, features = made("svd", source)
+    for _ in range(3):
+        trained(features)
+    with torch.device("meta"):
+        head, _ = made("svd", target)
+    result = head.load_state_dict(copy.deepcopy(trained.state_dict()), assign=True)
+    assert not result.missing_keys and not result.unexpected_keys
+    assert all(tensor.device == features.device for tensor in (*head.parameters(), *head.buffers()))
+    if target == "warmup":
+        assert head.strategy.step == (3 if source == "warmup" else 0)
+    head(features).sum().backward()
+    assert torch.equal(head.eval()(features), trained.eval()(features))
+
+
+def test_a_warmup_that_got_memory_begins_when_it_is_reset():
+    with torch.device("meta"):
+        head, features = made("svd", "warmup")
+        head(features)
+    head.to_empty(device="cpu")
+    head.strategy.step.fill_(48)  # whatever was in that memory
+    for module in (head.linear, head.strategy):  # which hold tensors
+        module.reset_parameters()
+    assert head.strategy.step == 0
+    assert not is_rotation(head(torch.randn(6, 32))).any()
+
+
 def test_gradients_of_a_warmup_are_those_of_the_raw_matrix_where_the_projection_has_none():
     head, _ = made("svd", "warmup")
     for name, matrix in hard_matrices(torch.float32).items():

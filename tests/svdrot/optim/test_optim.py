@@ -4,6 +4,7 @@ import copy
 import inspect
 import io
 import math
+import pickle
 import re
 import subprocess
 import sys
@@ -454,6 +455,132 @@ def test_entries_of_a_view():
     assert torch.equal(view.matrices(stack)[1], stack[0, :, :, 1].T)
 
 
+UNEQUAL = {
+    "query, key and value": (MatrixView(parts=(6, 3, 3)), (12, 5), [(1, 6, 5), (2, 3, 5)]),
+    "equal ones apart": (MatrixView(parts=(2, 8, 2)), (12, 5), [(2, 2, 5), (1, 8, 5)]),
+    "experts": (MatrixView(rows=(3, 1), batch=(0,), parts=(5, 1)), (2, 3, 4, 2), [(2, 5, 4), (2, 1, 4)]),
+}
+
+
+@pytest.mark.parametrize(("view", "shape", "shapes"), UNEQUAL.values(), ids=UNEQUAL)
+def test_unequal_parts_and_back(view, shape, shapes):
+    stack = gaussian(2, *shape)
+    assert view.shapes(shape) == shapes and view.count_shapes() == 2
+    stacks = view.stacks(stack)
+    assert [x.shape for x in stacks] == [(2 * k, m, n) for k, m, n in shapes]
+    assert torch.equal(view.restore_stacks(stacks, shape), stack)
+    for read in (lambda: view.shape(shape), lambda: view.matrices(stack)):
+        with pytest.raises(ValueError, match="several shapes: use `shapes`, `stacks`, `restore_stacks`"):
+            read()
+    with pytest.raises(ValueError, match="makes 2 stacks; got 1"):
+        view.restore(stacks[0], shape)
+
+
+def test_parts_of_equal_numbers_of_rows_are_equal():
+    stack = gaussian(2, 3, 12, 5)
+    counted, listed = MatrixView((1,), (0,), 3), MatrixView((1,), (0,), (4, 4, 4))
+    assert listed.shape((3, 12, 5)) == counted.shape((3, 12, 5))
+    assert torch.equal(listed.matrices(stack), counted.matrices(stack))
+    assert torch.equal(listed.restore(listed.matrices(stack), (3, 12, 5)), stack)
+
+
+def split(params: list[Any], parts: tuple[int, ...]) -> list[torch.Tensor]:
+    return [x for p in params for x in p.detach().split(parts)]
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+@pytest.mark.parametrize("adjust_lr_fn", optim.STEP_SIZES)
+@pytest.mark.parametrize("parts", [(6, 3, 3), (2, 8, 2)], ids=str)
+def test_step_of_unequal_parts_is_that_of_as_many_parameters(parts, adjust_lr_fn, name):
+    together = weights((12, 5), (12, 5))
+    apart: list[Any] = [nn.Parameter(x.clone()) for x in split(together, parts)]
+    options = {"adjust_lr_fn": adjust_lr_fn, "momentum": 0.8, "maximize": adjust_lr_fn == "original"}
+    optimizer = OPTIMIZERS[name](together, 0.1, view=MatrixView(parts=parts), **options)
+    by_part = OPTIMIZERS[name](apart, 0.1, **options)
+    for step in range(3):
+        for i, p in enumerate(together):
+            p.grad = gaussian(12, 5, seed=10 * step + i)
+        for part, gradient in zip(apart, split([p.grad for p in together], parts), strict=True):
+            part.grad = gradient.clone()
+        optimizer.step()
+        by_part.step()
+    for found, part in zip(split(together, parts), apart, strict=True):
+        close(found, part.detach(), ROUNDING)
+    if name != "Descent":
+        momenta = [optimizer.state[p]["momentum_buffer"] for p in together]
+        for found, part in zip(split(momenta, parts), apart, strict=True):
+            close(found, by_part.state[part]["momentum_buffer"], ROUNDING)
+
+
+def test_states_of_unequal_parts_are_kept_for_each_shape():
+    params, apart = weights((12, 5), (12, 5)), weights((6, 5), (3, 5), (3, 5))
+    optimizer, by_part = NorMuon(params, 0.1, view=MatrixView(parts=(6, 3, 3))), NorMuon(apart, 0.1)
+    for part, gradient in zip(apart, params[1].grad.split((6, 3, 3)), strict=True):
+        part.grad = gradient.clone()
+    optimizer.step()
+    by_part.step()
+    state = optimizer.state[params[1]]
+    assert {name: (*value.shape,) for name, value in state.items()} == {
+        "momentum_buffer": (12, 5),
+        "row_square_6x5": (1, 6, 1),
+        "row_square_3x5": (2, 3, 1),
+    }
+    found = torch.cat([state["row_square_6x5"].flatten(), state["row_square_3x5"].flatten()])
+    close(found, torch.cat([by_part.state[p]["row_square"].flatten() for p in apart]), ROUNDING)
+
+
+def test_alike_parts_of_all_parameters_share_a_call(monkeypatch):
+    calls = []
+    direction = Muon.direction
+    monkeypatch.setattr(Muon, "direction", lambda *args: calls.append(args[1].shape) or direction(*args))
+    Muon(weights((12, 5), (12, 5)), 0.1, view=MatrixView(parts=(3, 6, 3))).step()
+    assert calls == [(4, 3, 5), (2, 6, 5)]
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_training_of_unequal_parts_continues_from_a_state_dict(name):
+    straight, resumed = weights((12, 5), (12, 5)), weights((12, 5), (12, 5))
+    options = {"momentum": 0.8, "view": MatrixView(parts=(6, 3, 3))}
+    first, second = OPTIMIZERS[name](straight, 0.1, **options), OPTIMIZERS[name](resumed, 0.5, **options)
+    first.step()
+    with torch.no_grad():
+        for p, q in zip(straight, resumed, strict=True):
+            q.copy_(p)
+    second.load_state_dict(copy.deepcopy(first.state_dict()))
+    first.step()
+    second.step()
+    assert all(map(torch.equal, straight, resumed))
+
+
+@pytest.mark.parametrize(
+    ("saved", "loaded", "words"),
+    [
+        (3, (6, 3, 3), r"`row_square` of parameter 0 of its group must have shape (12, 5); got (3, 4, 1)"),
+        ((6, 3, 3), (8, 2, 2), "`row_square_6x5` of parameter 0 of its group is none of this optimizer"),
+        ((6, 3, 3), 3, "`row_square_6x5` of parameter 0 of its group is none of this optimizer"),
+    ],
+)
+def test_states_of_other_parts_are_refused(saved, loaded, words):
+    optimizer = NorMuon(weights((12, 5)), 0.1, view=MatrixView(parts=saved))
+    optimizer.step()
+    other = NorMuon(weights((12, 5)), 0.5, view=MatrixView(parts=loaded))
+    with pytest.raises(ValueError, match=re.escape(words)):
+        other.load_state_dict(optimizer.state_dict())
+
+
+def test_a_step_of_unequal_parts_compiles_to_one_graph():
+    eager, compiled = weights((12, 5), (12, 5)), weights((12, 5), (12, 5))
+    view = MatrixView(parts=(6, 3, 3))
+    optimizers = [OPTIMIZERS["Mixed"](params, 0.1, view=view) for params in (eager, compiled)]
+    torch._dynamo.reset()
+    step = torch.compile(optimizers[1].step, backend="eager", fullgraph=True)
+    for _ in range(2):
+        optimizers[0].step()
+        step()
+    for p, q in zip(eager, compiled, strict=True):
+        close(p.detach(), q.detach(), ROUNDING)
+
+
 # AdamW, groups, and errors.
 
 
@@ -514,6 +641,9 @@ def test_split_parameters():
         (torch.zeros(0, 3), {}, ValueError, r"`a` must not be empty.*\(0, 3\)"),
         (torch.zeros(4), {"view": optim.conv}, ValueError, r"`a`, of shape \(4,\).*columns"),
         (torch.zeros(4, 3), {"view": optim.heads(3)}, ValueError, r"`a`.*\(4, 3\).*divides the 4 rows"),
+        (torch.zeros(4, 3), {"view": MatrixView(parts=(2, 1))}, ValueError, r"`a`.*of 4 together"),
+        (torch.zeros(4, 3), {"view": MatrixView(parts=(4, 0))}, ValueError, r"`a`.*at least one row"),
+        (torch.zeros(4, 3), {"view": MatrixView(parts=())}, ValueError, r"`a`.*at least one row"),
         (torch.zeros(4, 3), {"view": MatrixView(rows=(2,))}, ValueError, r"`a`.*different axes of 2"),
         (torch.zeros(4, 3), {"view": MatrixView(batch=(0,))}, ValueError, r"`a`.*different axes of 2"),
         (torch.zeros(4, 3, dtype=torch.int32), {}, TypeError, r"`a` must be floating point.*int32"),
@@ -642,6 +772,17 @@ def test_copies_are_independent(name):
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
+def test_pickled_optimizers_go_on(name):
+    module = network()
+    optimizer = OPTIMIZERS[name](optim.split_parameters(module), 0.02)
+    train(module, optimizer, range(2))
+    again, copied = pickle.loads(pickle.dumps((module, optimizer)))
+    train(again, copied, range(2, 4))
+    train(module, optimizer, range(2, 4))
+    assert all(map(torch.equal, parameters(module), parameters(again)))
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
 def test_loss_falls(name):
     module = network()
     before = sum(loss(module, seed).item() for seed in range(4))
@@ -664,6 +805,58 @@ def test_schedulers_reach_all_groups():
     assert len({*muon}) == 5
     assert muon == pytest.approx([2 * lr for lr in adamw])
     assert optimizer.param_groups[0]["momentum"] != 0.95  # which this scheduler cycles too
+
+
+@pytest.mark.parametrize("of_rate", [torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("algorithm", optim.ALGORITHMS)
+def test_a_rate_in_a_tensor_takes_effect_when_it_is_filled(algorithm, dtype, of_rate):
+    filled, assigned = weights((6, 4), (3, 3), dtype=dtype), weights((6, 4), (3, 3), dtype=dtype)
+    rate = torch.tensor(0.1, dtype=of_rate)
+    group = {"algorithm": algorithm, "weight_decay": 0.3}
+    by_tensor = Muon([{"params": filled, **group}], rate)
+    by_number = Muon([{"params": assigned, **group}], 0.1)
+    scheduler = torch.optim.lr_scheduler.ExponentialLR(by_tensor, 0.5)  # fills tensors
+    for step in range(3):
+        by_tensor.step()
+        by_number.step()
+        scheduler.step()
+        assert by_tensor.param_groups[0]["lr"] is rate
+        by_number.param_groups[0]["lr"] = 0.1 * 0.5 ** (step + 1)
+    assert rate == torch.tensor(0.1 * 0.5**3, dtype=of_rate)
+    for p, q in zip(filled, assigned, strict=True):
+        close(p.detach(), q.detach(), 8 * torch.finfo(dtype if dtype.itemsize < 4 else torch.float32).eps)
+    rate.zero_()
+    before = [p.detach().clone() for p in filled]
+    by_tensor.step()
+    assert all(map(torch.equal, filled, before))
+
+
+def test_adamw_groups_with_a_rate_in_a_tensor_are_the_adamw_of_torch():
+    ours, theirs = weights((5,), (3, 2, 2)), weights((5,), (3, 2, 2))
+    mine = Muon([{"params": ours, "algorithm": "adamw"}], torch.tensor(0.02), weight_decay=0.3)
+    torchs = torch.optim.AdamW(theirs, torch.tensor(0.02), weight_decay=0.3)
+    for _ in range(3):
+        for optimizer in (mine, torchs):
+            optimizer.step()
+            optimizer.param_groups[0]["lr"].mul_(0.5)
+    assert all(map(torch.equal, ours, theirs))
+
+
+def test_a_rate_in_a_tensor_is_saved_and_loaded():
+    first, second = Muon(weights((6, 4)), torch.tensor(0.1)), Muon(weights((6, 4)), torch.tensor(0.5))
+    state = io.BytesIO()
+    torch.save(first.state_dict(), state)
+    state.seek(0)
+    second.load_state_dict(torch.load(state, weights_only=True))
+    rate = second.param_groups[0]["lr"]
+    assert isinstance(rate, torch.Tensor) and rate == torch.tensor(0.1)
+    with pytest.raises(ValueError, match="`lr` must be finite and not negative"):
+        second.load_state_dict(
+            Muon(weights((6, 4)), 0.1).state_dict()
+            | {"param_groups": [first.state_dict()["param_groups"][0] | {"lr": torch.tensor(-0.1)}]}
+        )
+    assert second.param_groups[0]["lr"] is rate
 
 
 def test_learning_rate_zero_changes_nothing():
