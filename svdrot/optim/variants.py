@@ -109,7 +109,11 @@ class MiMuon(Muon):
 
 
 def shape_schedule(rows: int, columns: int) -> Schedule:
-    """Generates a convergent schedule for the singular values that matrices of this shape have, if random.
+    """Generates a convergent schedule for matrices of this shape with independent entries.
+
+    It is short because it takes the law of Marchenko and Pastur for granted. Momenta that have a few large
+    singular values (an outlier, low rank) come out of it worse than of any published schedule: the others are
+    below its lower end.
 
     Args:
         rows: m, at least 1.
@@ -132,16 +136,21 @@ def shape_schedule(rows: int, columns: int) -> Schedule:
     return newton_schulz_schedule(1e-3, safety=1.01, tolerance=1e-3, aspect=longer / shorter)
 
 
+ANY_SPECTRUM = newton_schulz_schedule(1e-3, safety=1.01, tolerance=1e-3)  # seven steps
+
+
 class ROOT(Muon):
     """Step as Muon does, with momenta whose outliers are clipped, and with a schedule for each shape.
 
-    In place of the authors' table of four shapes, schedules are generated, by `shape_schedule`.
+    In place of the authors' table of four shapes, a generated schedule serves all: it converges from 1e-3 of
+    the norm on, whatever the spectrum. `shape_schedule` is shorter, for random matrices.
 
     Args:
         params: parameters or groups of them, as for `Muon`.
         lr: learning rate.
         quantile: see `clip_outliers`, also for what the authors' 0.9 costs without outliers; 1 clips nothing.
-        schedule, schatten: as for `Muon`; a schedule for each shape, and the tighter norm, by default.
+        schedule, schatten: as for `Muon`; a function of rows and columns gives one to each shape. The norm is
+            the tighter one by default.
         options: of `Muon`. The step size is theirs, 0.2 sqrt(max(m, n)).
 
     Raises:
@@ -163,7 +172,7 @@ class ROOT(Muon):
         lr: float | Tensor = 1e-3,
         *,
         quantile: float = 0.9,
-        schedule: Schedule | Callable[[int, int], Schedule] = shape_schedule,
+        schedule: Schedule | Callable[[int, int], Schedule] = ANY_SPECTRUM,
         schatten: int = 8,
         **options: Any,
     ):

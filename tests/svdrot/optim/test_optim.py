@@ -30,6 +30,7 @@ from svdrot.optim import (
     equilibrate,
     singular_gap,
 )
+from svdrot.polar import newton_schulz
 from svdrot.schedules import KELLER_JORDAN, POLAR_EXPRESS, SCHEDULES
 
 # Distance of the default schedule from 1, 1.1e-5, times a step size of at most 2, plus rounding in float32.
@@ -1152,7 +1153,41 @@ def test_root_steps_along_the_polar_factor_of_the_clipped():
     optimizer = ROOT([p], 0.1, weight_decay=0)
     optimizer.step()
     expected = start - 0.1 * 0.2 * 40**0.5 * polar(clip_outliers(p.grad, 0.9))
-    close(p.detach(), expected, 2e-3)  # `shape_schedule` stops at 1e-3
+    close(p.detach(), expected, 2e-3)  # the schedule stops at 1e-3
+
+
+def spectra() -> dict[str, torch.Tensor]:
+    """Singular values of momenta: of independent entries, with a few large ones, falling, of a network."""
+    g = gaussian(64, 256, seed=3)
+    free = torch.linalg.svdvals(g)
+    torch.manual_seed(0)
+    network = torch.nn.Sequential(torch.nn.Linear(32, 64), torch.nn.ReLU(), torch.nn.Linear(64, 16))
+    x, y = torch.randn(512, 32), torch.randn(512, 16)
+    weight, momentum = network[0].weight, torch.zeros(64, 32)
+    for _ in range(20):
+        (gradient,) = torch.autograd.grad((network(x) - y).square().mean(), weight)
+        momentum = 0.95 * momentum + gradient
+        with torch.no_grad():
+            weight -= 0.1 * gradient
+    return {
+        "independent": free,
+        "spiked": torch.cat((100 * free[:2], free[2:])),
+        "power": torch.arange(1.0, 65) ** -1,
+        "geometric": torch.logspace(0, -4, 64),
+        "network": torch.linalg.svdvals(momentum),
+    }
+
+
+@pytest.mark.parametrize("name", spectra())
+def test_the_schedule_of_root_takes_no_spectrum_for_granted(name):
+    """Nearer to the polar factor than Jordan's five steps, of whatever falls."""
+    s = spectra()[name].double()
+    group = ROOT(weights((64, 256))).param_groups[0]
+    diagonal = torch.diag(s)
+    ours = newton_schulz(diagonal, group["schedule"], schatten=group["schatten"])
+    jordan = newton_schulz(diagonal, KELLER_JORDAN)
+    eye = torch.eye(len(s), dtype=torch.float64)
+    assert (ours - eye).square().sum() < 0.5 * (jordan - eye).square().sum()
 
 
 def test_schedules_of_shapes():
