@@ -39,6 +39,11 @@ Threshold = Annotated[float, Rule("at least 0", lambda x: x >= 0)]
 Share = Annotated[float, Rule("in [0, 1]", lambda x: 0 <= x <= 1)]
 Part = Annotated[float, Rule("in [0, 1)", lambda x: 0 <= x < 1)]
 
+Points = Annotated[
+    str, Rule("a number of at least 1, or all", lambda n: str(n) == "all" or (str(n).isdigit() and int(n) > 0))
+]
+"""How many points of a cloud."""
+
 MOST = 8 * (os.cpu_count() or 1)
 Threads = Annotated[
     int, Rule(f"from 1 to {MOST}, eight for each core of this machine", lambda n: 1 <= n <= MOST)
