@@ -11,6 +11,10 @@ from torch import Tensor
 
 import svdrot
 
+EXACT = (
+    "Principal axes solve copies of the same points exactly, without a network: this benchmark measures what"
+    " a head learns, not alignment."
+)
 MOST = 256  # points of each that tell which choice is the nearest
 SIGNS = torch.tensor([[1.0, 1, 1], [1, -1, -1], [-1, 1, -1], [-1, -1, 1]], dtype=torch.float64)
 

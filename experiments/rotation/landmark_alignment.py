@@ -56,7 +56,7 @@ import svdrot
 from experiments import shared
 from experiments.rotation._disturbances import FAR, disturbed
 from experiments.rotation._landmarks import LandmarkPointNet, Shape, align, normalized, pairs_of
-from experiments.rotation._principal_axes import by_principal_axes
+from experiments.rotation._principal_axes import EXACT, by_principal_axes
 from experiments.shared.clouds import Clouds
 from experiments.shared.settings import Amount, Count, NotNegative, Out, Points, Positive, Share, Threads
 from experiments.shared.statistics import metrics
@@ -85,7 +85,8 @@ class Config(shared.training.Config):
     copies: Count = 4
     """Rotated copies of each of them."""
     points: tuple[Points, Points] = ("48", "all")
-    """Fewest and most that are drawn from a cloud: the logarithm of their number is uniform, anew in a step."""
+    """Fewest and most that are drawn from a cloud; their number is another in each step, its logarithm
+    uniform."""
     other_points: Share = 0.0
     """Share of the clouds of a step whose copies draw points of their own, as scans of an object do."""
     noisy: Share = 0.5
@@ -273,9 +274,9 @@ def halves(clouds: Tensor, points: str, other: bool) -> tuple[Tensor, Tensor]:
 
 
 def errors(estimate: Estimate, examined: Iterable[Examined]) -> Tensor:
-    """Return angles (clouds, copies) in degrees, on the CPU, of clouds and copies."""
+    """Return the angles to the truth in degrees, of all copies (clouds x copies,), on the CPU."""
     found = [svdrot.geodesic_distance(estimate(x[:, None], copies), truth) for x, copies, truth in examined]
-    return torch.rad2deg(torch.cat(found)).cpu()
+    return torch.rad2deg(torch.cat([angles.flatten() for angles in found])).cpu()
 
 
 FEW = 32  # clouds
@@ -297,19 +298,17 @@ def main(config: Config) -> None:
 
 def tables(results: dict[Any, dict[str, Any]]) -> dict[str, shared.results.Rows]:
     """Make a table for each condition; a row for each number of points and estimator."""
-    found: dict[str, shared.results.Rows] = {f"{name}. {NOTE}": [] for name in CONDITIONS}
+    found: dict[str, shared.results.Rows] = {captioned(name): [] for name in CONDITIONS}
     for (_, seed), result in results.items():
         for key, examined in result["examined"].items():
             condition, points, estimator = key.split("; ")
             row = {"points": points, "estimator": estimator, "seed": seed, **metrics(examined, LIMITS)}
-            found[f"{condition}. {NOTE}"].append(row)
-    return {f"Copies with {caption}": rows for caption, rows in found.items()}
+            found[captioned(condition)].append(row)
+    return found
 
 
-NOTE = (
-    "Errors on held-out airplanes in degrees. Principal axes solve copies of the same points exactly: the"
-    " benchmark measures what a network and its head learn, not alignment."
-)
+def captioned(condition: str) -> str:
+    return f"Copies with {condition}: errors on held-out airplanes, in degrees. {EXACT}"
 
 
 def save(file: Path, config: Config, weights: dict[str, Tensor]) -> None:
@@ -340,18 +339,15 @@ def restore(file: Path) -> tuple[LandmarkPointNet, dict[str, Any]]:
 
 
 def verdict(result: dict[str, Any]) -> str:
-    begun = f"{result['step']:,} steps in {result['seconds'] / 60:.1f} minutes."
-    names = [key.split("; ")[2] for key in result["examined"]]
-    said = []
+    said = [f"{result['step']:,} steps in {result['seconds'] / 60:.1f} minutes. {EXACT} Means (medians):"]
     for condition, held in CONDITIONS.items():
-        for name in dict.fromkeys(names):
+        parts = []
+        for name in dict.fromkeys(key.split("; ")[2] for key in result["examined"]):
             rows = [metrics(result["examined"][f"{condition}; {n}; {name}"]) for n in held.numbers]
-            means, medians = (", ".join(f"{row[k]:.2f}" for row in rows) for k in ("mean", "median"))
-            said.append(f"{name} {means} in the mean and {medians} in the median")
-        numbers = ", ".join(held.numbers)
-        begun += f" Copies with {condition}, by numbers of points ({numbers}), in degrees: {'; '.join(said)}."
-        said.clear()
-    return begun
+            figures = ", ".join(f"{row['mean']:.2f} ({row['median']:.2f})" for row in rows)
+            parts.append(f"{name} {figures}")
+        said.append(f"Copies with {condition}, by {', '.join(held.numbers)} points: {'; '.join(parts)}.")
+    return " ".join(said)
 
 
 def figure(result: dict[str, Any]) -> Figure:
@@ -366,7 +362,9 @@ def figure(result: dict[str, Any]) -> Figure:
     names = [key.split("; ")[2] for key in result["examined"]]
     for (condition, held), color in zip(CONDITIONS.items(), COLORS, strict=False):
         for name, line in zip(dict.fromkeys(names), (":", "-", "--"), strict=True):
-            means = [result["examined"][f"{condition}; {n}; {name}"].mean().clamp_min(1e-3) for n in held.numbers]
+            means = [
+                result["examined"][f"{condition}; {n}; {name}"].mean().clamp_min(1e-3) for n in held.numbers
+            ]
             ends.plot(held.numbers, means, line, marker="o", ms=3, color=color, label=f"{condition}: {name}")
     ends.set(yscale="log", xlabel="points", ylabel="mean error, degrees", title="at the end")
     for axes in (curve, ends):
