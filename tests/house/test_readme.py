@@ -111,7 +111,7 @@ def test_commands_and_files_exist():
         assert file in there, file
 
 
-HEADS = {"Rodrigues": "mrp", "axis-angle": "axis_angle", "Euler": "euler"}
+HEADS = {"modified Rodrigues": "mrp", "axis-angle": "axis_angle", "Euler": "euler"}
 
 
 def cells(line):
