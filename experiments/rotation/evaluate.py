@@ -85,7 +85,7 @@ def main(config: Config) -> None:
         rows.append({"estimator": name, **{column: figures[column] for column in SHOWN}})
     copies = "other points" if config.other_points else "the same points"
     noise = f", noise {config.noise:g}" if config.noise else ""
-    outliers = f", {config.outliers} outliers" if config.outliers else ""
+    outliers = f", outliers {config.outliers}" if config.outliers else ""
     print(
         f"{len(clouds)} clouds, {len(rotations)} rotations; {config.points} points, {copies} for the copies"
         f"{noise}{outliers}.\nErrors in degrees, and shares below 5 and 10 degrees in percent. {EXACT}\n\n"

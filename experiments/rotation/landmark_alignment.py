@@ -1,4 +1,4 @@
-r"""How well can an svd head align airplanes after half an hour on two cores? The checkpoint of `evaluate`.
+r"""How well can an svd head align airplanes after an hour on two cores? The checkpoint of `evaluate`.
 
 The benchmark is that of `experiments.rotation.pointcloud_alignment`; the network is made for what its head
 does. It sends a cloud to K vectors, its landmarks, by a PointNet that knows nothing of rotations. With
@@ -12,9 +12,9 @@ M is then positive semi-definite: to turn the copy back by the estimate and to e
 truth exactly, because cloud and copy are the same points, as in the protocol. All pairs among a cloud and
 its copies are learned from, at the cost of one product.
 
-That is the protocol, and no more: what the landmarks hold on to are the very points. Of a copy with other
-points of the same object, as two scans of it are, they are others, and the estimates worthless. A network
-that learns from such copies too (`--other-points 0.5`: half of the clouds) aligns both, each less exactly.
+That is the protocol, and no more: the landmarks may hold on to the very points. A copy with other points of
+the same object, as two scans of it are, has others. A network that learns from such copies too
+(`--other-points 0.5`: half of the clouds) aligns both.
 
 Points are drawn without replacement, from few to all of a cloud, another number in every step, with noise and
 outliers in some of the clouds: trained on 64 points alone, the network is worse with more of them.
@@ -41,9 +41,9 @@ with other points. From it
     python -m experiments.rotation.landmark_alignment --clouds 22 --learning-rate 3e-3 --warmup 200 \
         --evaluations 15 --steps 9000 --initial FIRST_STAGE
 
-makes landmark_alignment, and from that, with --other-points 0.5, landmark_alignment_other_points is made; the
-tables have the commands in full, --out experiments/results/rotation/NAME --run-folder runs/rotation/NAME in
-both.
+makes landmark_alignment, and from that, by --other-points 0.5 --steps 3600 --evaluations 6
+--validation-rotations 1 in place of theirs, landmark_alignment_other_points is made, with
+--out experiments/results/rotation/NAME --run-folder runs/rotation/NAME in both.
 
 The errors are of the 400 held-out airplanes and fixed rotations of each. The checkpoint beside the table
 has the weights and all that it takes to build the network.
@@ -364,28 +364,32 @@ def figure(result: dict[str, Any]) -> Figure:
     panels = Figure(figsize=(12, 5), layout="constrained")
     curve, ends = panels.subplots(1, 2)
     minutes = [point["seconds"] / 60 for point in result["curve"]]
-    for (name, (condition, points)), color in zip(CURVES.items(), COLORS, strict=True):
+    colors = dict(zip(CONDITIONS, COLORS, strict=True))
+    for name, (condition, points) in CURVES.items():
+        look = {"ls": "--" if points == "all" else "-", "color": colors[condition]}
         label = f"{condition}, {points}"
-        curve.plot(minutes, [point[name] for point in result["curve"]], "o-", ms=3, color=color, label=label)
+        curve.plot(minutes, [point[name] for point in result["curve"]], "o", ms=3, label=label, **look)
     curve.set(yscale="log", xlabel="minutes of training", ylabel="mean error of one estimate, degrees")
     curve.set_title(f"{FOLLOWED} held-out airplanes while learning")
     names = [key.split("; ")[2] for key in result["examined"]]
-    for (condition, held), color in zip(CONDITIONS.items(), COLORS, strict=False):
+    for condition, held in CONDITIONS.items():
         for name, line in zip(dict.fromkeys(names), (":", "-", "--"), strict=True):
             means = [
                 result["examined"][f"{condition}; {n}; {name}"].mean().clamp_min(1e-3) for n in held.numbers
             ]
-            ends.plot(held.numbers, means, line, marker="o", ms=3, color=color, label=f"{condition}: {name}")
+            look = {"ls": line, "color": colors[condition], "label": f"{condition}: {name}"}
+            ends.plot(held.numbers, means, "o", ms=3, **look)
     ends.set(yscale="log", xlabel="points", ylabel="mean error, degrees", title="at the end")
     for axes in (curve, ends):
         axes.yaxis.set_major_formatter("{x:g}")
         axes.yaxis.set_minor_formatter("")
         axes.grid(alpha=0.3, which="both")
-        axes.legend(frameon=False, fontsize=7, loc="upper center", bbox_to_anchor=(0.5, -0.13), ncols=2)
+        place = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.13), "ncols": 2}
+        axes.legend(frameon=False, fontsize=7, handlelength=4, **place)
     return panels
 
 
-COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#444444")
+COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7")
 
 
 if __name__ == "__main__":
