@@ -11,6 +11,7 @@ from experiments import shared
 from experiments.shared.results import Rows
 from experiments.shared.statistics import decide, metrics, spread, told
 
+RATE = "one learning rate for all heads"
 FREE = ("heads",)  # settings on which no training depends
 
 Results = dict[shared.training.Key, dict[str, Any]]  # by head and seed, as `shared.training.run` returns them
@@ -45,7 +46,7 @@ def write(
     ]
     decisions = decide(rows, expected)
     tables = {
-        f"Errors in {unit}, mean ± standard deviation over the seeds. {setting}": summary(rows),
+        f"Errors in {unit}, mean ± standard deviation over the seeds; {RATE}. {setting}": summary(rows),
         f"Mean errors of two heads, in {unit}, seed by seed": decisions,
         f"Each training, errors in {unit}": rows,
     }

@@ -17,7 +17,7 @@ class Shape(Settings):
     widths: tuple[Count, ...] = (64, 128, 256)
     """Features of a point after each layer of the encoder."""
     hidden: Count = 512
-    """Units between the largest features and the landmarks."""
+    """Units between the features of the cloud and the landmarks."""
     landmarks: Count = 64
     slope: NotNegative = 0.01
     """Of the leaky ReLU below zero."""
@@ -27,19 +27,27 @@ class LandmarkPointNet(nn.Module):
     """Rotations (clouds, pairs, 3, 3) between every two of the views (clouds, views, points, 3) of clouds.
 
     The pairs are in the order of `pairs_of`; each rotation takes the first view to the second.
+
+    A cloud has the largest of each feature of its points, which tells of the farthest alone, and the mean of
+    those before the last layer, which hardly depends on the number of points, nor on any one of them.
     """
 
     def __init__(self, shape: Shape):
         super().__init__()
         self.encoder = perceptron((3, *shape.widths), shape.slope)
         self.decoder = perceptron((shape.widths[-1], shape.hidden, 3 * shape.landmarks), shape.slope)
+        self.of_means = nn.Linear((3, *shape.widths)[-2], shape.hidden, bias=False)
+        nn.init.zeros_(self.of_means.weight)
         self.head = svdrot.nn.RotationHead(9, "svd")
         nn.init.eye_(self.head.linear.weight)
         nn.init.zeros_(self.head.linear.bias)
 
     def landmarks(self, cloud: Tensor) -> Tensor:
         """Map (..., points, 3) to landmarks (..., 3, K), columns."""
-        return self.decoder(self.encoder(cloud).max(-2).values).unflatten(-1, (3, -1))
+        features = self.encoder[:-1](cloud)
+        largest, means = self.encoder[-1](features).max(-2).values, features.mean(-2)
+        hidden = self.decoder[0](largest) + self.of_means(means)
+        return self.decoder[1:](hidden).unflatten(-1, (3, -1))
 
     def estimate(self, source: Tensor, target: Tensor) -> Tensor:
         """Estimate rotations (..., 3, 3) from the landmarks of one cloud to those of another."""

@@ -1,11 +1,13 @@
 """How well does a checkpoint of `landmark_alignment` align given clouds, turned by given rotations?
 
-Every cloud is centered and scaled as in training, `points` of its points are drawn, the same ones in every
-run, and turned by every rotation; the network, which sees both, estimates it. Printed are the errors of one
-estimate, of estimates of what the earlier ones have left, and of the best of several starts, and the shares
-of errors below 5 and 10 degrees.
+Every cloud is centered and scaled as in training, and turned by every rotation; all its points are, unless
+`points` says how many are drawn, the same ones in every run and none of them twice. The network, which sees
+cloud and copy, estimates the rotation. Printed are the errors of one estimate and of the best of several
+starts of estimates of what the earlier ones have left, the shares of errors below 5 and 10 degrees, and the
+same of the principal axes of cloud and copy, which need no network, and are exact for the same points.
 
     python -m experiments.rotation.evaluate --clouds FOLDER --rotations FILE
+    python -m experiments.rotation.evaluate --clouds FOLDER --rotations FILE --points 64 --noise 0.005
 
 Clouds are the files of the folder that `svdrot.io` reads: pts, ply, pcd, obj, off, stl, npy,
 npz, xyz, txt, csv, bin, also in folders below; of meshes the vertices. Hidden ones, that of the rotations,
@@ -16,6 +18,7 @@ line names them, as r00 r10 ...), or rows of 4 (a quaternion, w x y z unless the
 
 import re
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from pickle import UnpicklingError
@@ -28,9 +31,18 @@ from tqdm import tqdm
 
 import svdrot
 from experiments import shared
+from experiments.rotation._disturbances import FAR, disturbed
 from experiments.rotation._landmarks import normalized
-from experiments.rotation.landmark_alignment import LIMITS, errors, estimators, restore
-from experiments.shared.settings import Count, Seed, Settings, Threads
+from experiments.rotation._principal_axes import EXACT
+from experiments.rotation.landmark_alignment import (
+    LIMITS,
+    Examined,
+    errors,
+    estimators,
+    halves,
+    restore,
+)
+from experiments.shared.settings import Amount, NotNegative, Points, Seed, Settings, Threads
 from experiments.shared.statistics import metrics
 from svdrot.io.points import FORMATS, read_points
 from svdrot.io.text import is_number, rows_of, table
@@ -44,13 +56,17 @@ class Config(Settings):
     """File of them."""
     checkpoint: Path = Path(__file__).parents[1] / "results/rotation/landmark_alignment/svd.pth"
     """Of `landmark_alignment`. That in landmark_alignment_other_points knows copies with other points."""
-    points: Count | None = None
-    """Drawn from each cloud; None: as many as in training."""
+    points: Points = "all"
+    """Drawn from each cloud, none twice; of a smaller cloud all."""
     other_points: bool = False
-    """Draw other points for the copies, as two scans of an object have. The benchmark has the same, and a
-    checkpoint trained on those alone fails on others."""
+    """Draw other points for the copies, as two scans of an object have: with all points, half for each. The
+    benchmark has the same, and a checkpoint trained on those alone fails on others."""
+    noise: NotNegative = 0.0
+    """Standard deviation of noise of the copies' points, in root mean square distances from the centroid."""
+    outliers: Amount = 0
+    """Points of a copy that are put elsewhere, at three such distances."""
     seed: Seed = 0
-    """Of the points that are drawn."""
+    """Of the points that are drawn, of noise and of outliers."""
     threads: Threads = 2
 
 
@@ -61,21 +77,19 @@ def main(config: Config) -> None:
         clouds, rotations = read_clouds(config.clouds, config.rotations), read_rotations(config.rotations)
     except ValueError as error:
         raise shared.run.UserError(str(error)) from error
-    points = config.points or settings["points"]
     rows = []
-    for name, passes, starts in estimators(settings["passes"], settings["starts"]):
-        found = [
-            errors(model, source[None], (target @ some.mT)[None], some[None], passes, starts)
-            for cloud in tqdm(clouds, desc=name, unit="cloud", leave=False)
-            for source, target in [drawn(cloud, points, config.seed, config.other_points)]
-            for some in rotations.split(max(1, MANY // points))
-        ]
-        figures = metrics(torch.cat(found, 1), LIMITS)
+    for name, estimate in estimators(model, settings["passes"], settings["starts"]).items():
+        shown = tqdm(clouds, desc=name, unit="cloud", leave=False)
+        found = [errors(estimate, examined(config, cloud, rotations)) for cloud in shown]
+        figures = metrics(torch.cat(found), LIMITS)
         rows.append({"estimator": name, **{column: figures[column] for column in SHOWN}})
     copies = "other points" if config.other_points else "the same points"
-    print(f"{len(clouds)} clouds, {len(rotations)} rotations; {points} points, {copies} for the copies.")
+    noise = f", noise {config.noise:g}" if config.noise else ""
+    outliers = f", outliers {config.outliers}" if config.outliers else ""
     print(
-        f"Errors in degrees, and shares below 5 and 10 degrees in percent.\n\n{shared.results.markdown(rows)}"
+        f"{len(clouds)} clouds, {len(rotations)} rotations; {config.points} points, {copies} for the copies"
+        f"{noise}{outliers}.\nErrors in degrees, and shares below 5 and 10 degrees in percent. {EXACT}\n\n"
+        f"{shared.results.markdown(rows)}"
     )
 
 
@@ -83,12 +97,15 @@ MANY = 1 << 16  # points at a time, of all rotated copies
 SHOWN = ("mean", "median", "acc@5", "acc@10")
 
 
-def drawn(cloud: Tensor, points: int, seed: int, other: bool) -> tuple[Tensor, Tensor]:
-    """Draw points of a cloud and of its copy, each (points, 3), float32, whatever else is in the folder."""
-    generator = Generator().manual_seed(seed)
-    which = torch.randint(len(cloud), (2, points), generator=generator)
-    source, target = normalized(cloud).float()[which]
-    return source, target if other else source
+def examined(config: Config, cloud: Tensor, rotations: Tensor) -> Iterator[Examined]:
+    """Draw points of a cloud and its copies, whatever else is in the folder; some copies at a time."""
+    generator = Generator().manual_seed(config.seed)
+    cloud = normalized(cloud).float()[torch.randperm(len(cloud), generator=generator)]
+    source, target = halves(cloud, config.points, config.other_points)
+    far = torch.full((config.outliers,), FAR)
+    for some in rotations.split(max(1, MANY // len(source))):
+        copies = disturbed(target.expand(len(some), -1, -1), config.noise, far, generator)
+        yield source[None], (copies @ some.mT)[None], some[None]
 
 
 def read_clouds(folder: Path, rotations: Path | None = None) -> list[Tensor]:

@@ -34,6 +34,13 @@ class Clouds:
         big = torch.randint(2**31, (len(which), points), device=which.device, generator=generator)
         return self.points[which[:, None], big % self.sizes[which, None]]
 
+    def draw_different(self, which: Tensor, points: int, generator: Generator) -> Tensor:
+        """Draw `points` points of each cloud of `which`, no point twice; of the smallest at most all."""
+        keys = torch.rand(len(which), self.points.shape[1], device=which.device, generator=generator)
+        missing = torch.arange(keys.shape[1], device=which.device) >= self.sizes[which, None]
+        order = keys.masked_fill(missing, 2.0).argsort(1)[:, : min(points, int(self.sizes[which].min()))]
+        return self.points[which[:, None], order]
+
     def to(self, device: str) -> "Clouds":
         return Clouds(self.points.to(device), self.sizes.to(device))
 

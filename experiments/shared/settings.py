@@ -11,6 +11,7 @@
 
 import math
 import os
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,6 +39,12 @@ NotNegative = Annotated[float, Rule("finite and at least 0", lambda x: 0 <= x < 
 Threshold = Annotated[float, Rule("at least 0", lambda x: x >= 0)]
 Share = Annotated[float, Rule("in [0, 1]", lambda x: 0 <= x <= 1)]
 Part = Annotated[float, Rule("in [0, 1)", lambda x: 0 <= x < 1)]
+
+_COUNTED = re.compile(r"all|0*[1-9][0-9]*")
+Points = Annotated[
+    str, Rule("a number of at least 1, or all", lambda n: _COUNTED.fullmatch(str(n)) is not None)
+]
+"""How many points of a cloud."""
 
 MOST = 8 * (os.cpu_count() or 1)
 Threads = Annotated[

@@ -3,6 +3,7 @@
 import contextlib
 import importlib.util
 import io
+import json
 import re
 from pathlib import Path
 
@@ -111,7 +112,7 @@ def test_commands_and_files_exist():
         assert file in there, file
 
 
-HEADS = {"Rodrigues": "mrp", "axis-angle": "axis_angle", "Euler": "euler"}
+HEADS = {"modified Rodrigues": "mrp", "axis-angle": "axis_angle", "Euler": "euler"}
 
 
 def cells(line):
@@ -138,6 +139,53 @@ def test_errors_of_heads_are_those_of_the_results():
         for name, figure in list(zip(cells(header), cells(line), strict=True))[1:]:
             mean = found[HEADS.get(name, name)][2].split(" ± ")[0] if figure else ""
             assert figure == mean, (file, name)
+
+
+def test_errors_of_landmarks_are_those_of_the_results():
+    results = {
+        name: json.loads((ROOT / f"experiments/results/rotation/{name}/results.json").read_text())["tables"]
+        for name in ("landmark_alignment", "landmark_alignment_other_points")
+    }
+
+    def told(condition, points, estimator, figure, *, name="landmark_alignment", of="mean"):
+        (table,) = (rows for caption, rows in results[name].items() if f"with {condition}:" in caption)
+        (row,) = (r for r in table if r["points"] == points and r["estimator"].startswith(estimator))
+        digits = len(figure.partition(".")[2])
+        assert f"{row[of]:.{digits}f}" == figure, (condition, points, estimator)
+
+    page = re.sub(r"\s+", " ", PAGES["docs/heads.md"])
+    figures = re.search(
+        r"off by \[(\S+) degrees in the mean, (\S+) in the median\].*? all points .*? and by (\S+) by the"
+        r" best.*?; from 64 points by (\S+) and (\S+)\. ",
+        page,
+    )
+    assert figures
+    one, median, best, few, few_best = figures.groups()
+    told("the same points", "all", "one", one)
+    told("the same points", "all", "one", median, of="median")
+    told("the same points", "all", "4", best)
+    told("the same points", "64", "one", few)
+    told("the same points", "64", "4", few_best)
+    lines = re.findall(
+        r"^\| (the same|with [^|]+|other points[^|]+) \| (\S+) \| (\S+) \|$", PAGES["docs/heads.md"], re.M
+    )
+    assert len(lines) == 5
+    for copies, network, axes in lines:
+        words = {"the same": "the same points", "noise": "noise of 0.5 % of the radius", "one": "one outlier"}
+        condition = next((full for word, full in words.items() if word in copies), "other points")
+        points = "64" if "of 64 points" in copies else "all"
+        told(condition, points, "4", network)
+        told(condition, points, "principal axes", axes)
+    more = re.search(
+        r"the last is (\S+), and of 64 points (\S+) \((\S+) in the median\) in place of (\S+)\. ", page
+    )
+    assert more
+    every, few, median, before = more.groups()
+    other = {"name": "landmark_alignment_other_points"}
+    told("other points", "all", "4", every, **other)
+    told("other points", "64", "4", few, **other)
+    told("other points", "64", "4", median, of="median", **other)
+    told("other points", "64", "4", before)
 
 
 def test_times_are_those_of_the_results():

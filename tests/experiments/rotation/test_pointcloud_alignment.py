@@ -242,6 +242,26 @@ def test_packed_clouds_keep_every_point_and_draw_only_their_own():
             assert {*cloud[:, 0].tolist()} == {*clouds[k][:, 0].tolist()}
 
 
+def test_different_points_are_drawn_of_the_cloud_alone():
+    clouds = [n + np.repeat(np.arange(n, dtype=np.float32)[:, None], 3, 1) / 16 for n in (2, 7, 4)]
+    packed = shared.clouds.Clouds.pack(clouds)
+    generator = torch.Generator().manual_seed(0)
+    which = torch.tensor([2, 1, 1])
+    for points, number in ((3, 3), (4, 4), (50, 4)):
+        drawn = packed.draw_different(which, points, generator)
+        assert drawn.shape == (3, number, 3)
+        for k, cloud in zip(which.tolist(), drawn.numpy(), strict=True):
+            assert len({*cloud[:, 0].tolist()} & {*clouds[k][:, 0].tolist()}) == number
+    seen = torch.stack([packed.draw_different(which[1:2], 1, generator)[0, 0, 0] for _ in range(700)])
+    assert seen.unique(return_counts=True)[1].min() > 60  # each of seven, 100 times but for chance
+
+
+def test_principal_axes_stand_beside_the_heads(finished):
+    verdict = json.loads((finished.out / "results.json").read_text())["verdict"]
+    assert "Principal axes solve copies of the same points exactly" in verdict
+    assert verdict.endswith("Here their mean error is 0.00 degrees.")
+
+
 def test_axis_angle_rotations_have_uniform_angles():
     rotation = alignment.uniform_angle_rotation(
         40_000, device="cpu", generator=torch.Generator().manual_seed(0)
