@@ -77,6 +77,8 @@ FACTORS: dict[str, Callable[[Tensor], Tensor]] = {
     "Polar Express": lambda m: newton_schulz(m, POLAR_EXPRESS),
     "torch SVD": by_svd,
 }
+if hasattr(torch.linalg, "polar"):  # from torch 2.14 on
+    FACTORS["torch polar"] = lambda m: torch.linalg.polar(m)[0]  # pyright: ignore
 
 
 def rotation_grade(config: Config, side: int, batch: int) -> dict[str, Any]:

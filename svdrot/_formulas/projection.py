@@ -9,7 +9,6 @@ their own.
 import builtins
 import types
 
-import torch
 from torch import Tensor
 
 from svdrot.engine import door
@@ -22,8 +21,8 @@ ZERO, SIXTH, THIRD, HALF, TWO_THIRDS, ONE, TWO, THREE = 0.0, 1 / 6, 1 / 3, 1 / 2
 ROOT0, ROOT1, ROOT2, ROOT3 = 1.73213266, 0.3306607, -0.08138239, 0.01863937
 SMALL = by_dtype(2.0**-26, 2.0**-55)  # |w|², of which the polishing step may add eps / 8 to RᵀR - I
 TINY = by_dtype(2.0**-126, 2.0**-1022)  # the least normal number
-LEAST = by_dtype(2.0**-20, 2.0**-49)  # 8 units of rounding
-UNIT = by_dtype(2.0**18, 2.0**47)  # over 32 units of rounding
+NOISE = by_dtype(2.0**-18, 2.0**-47)  # 32 units of rounding
+PER_NOISE = by_dtype(2.0**18, 2.0**47)
 HUGE = by_dtype(2.0**126, 2.0**1022)  # R [w]x stays finite for |w| <= HUGE in each component
 
 
@@ -198,7 +197,7 @@ def solve(kxx, kyy, kzz, kxy, kxz, kyz, bx, by, bz):
     mean = HALF * (txx + tyy + tzz)
     square = HALF * (txx * txx + tyy * tyy + tzz * tzz) + txy * txy + txz * txz + tyz * tyz
     spread = sqrt(maximum(square - mean * mean, TINY))
-    low, high = maximum(mean - spread, LEAST), mean + spread
+    low, high = maximum(mean - spread, NOISE), mean + spread
     f, g = share(low), share(high)
     product = low * high
     inverses = ONE / maximum(product * spread, TINY)  # of three in one division
@@ -217,7 +216,7 @@ def share(g):
     has pair sums off by up to 3 units of s1, and some 6 come from R and from P = RᵀM: below not one digit of
     1 / g is right.
     """
-    x = minimum(maximum(g * UNIT - ONE, ZERO), ONE)
+    x = minimum(maximum(g * PER_NOISE - ONE, ZERO), ONE)
     return x * x * (THREE - TWO * x)
 
 
@@ -357,7 +356,7 @@ CONSTANTS = (
     "ROOT2",
     "ROOT3",
 )
-CONSTANTS_BY_DTYPE = ("SMALL", "TINY", "LEAST", "UNIT", "HUGE")
+CONSTANTS_BY_DTYPE = ("SMALL", "TINY", "NOISE", "PER_NOISE", "HUGE")
 
 
 # For the engine: matrices as arrays (3, 3) of symbols ------------------------------------------------------
@@ -469,7 +468,11 @@ def bind(vocabulary, wrap, formulas=FORMULAS):
         vocabulary[f.__name__] = wrap(types.FunctionType(f.__code__, vocabulary, f.__name__))
 
 
-def constants(dtype: torch.dtype) -> dict[str, float]:
+def with_constants(words, number):
+    """The words of a loop, and the constants of the formulas in float64, none of which is among them."""
     here = globals()
-    own = {name: here[name].value[dtype == torch.float64] for name in CONSTANTS_BY_DTYPE}
-    return {name: here[name] for name in CONSTANTS} | own
+    own = {name: here[name].value[1] for name in CONSTANTS_BY_DTYPE}
+    own |= {name: here[name] for name in CONSTANTS}
+    if taken := own.keys() & words.keys():
+        raise AssertionError(f"names of the loop are those of the formulas: {', '.join(sorted(taken))}")
+    return words | {name: number(value) for name, value in own.items()}

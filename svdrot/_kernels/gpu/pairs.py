@@ -84,7 +84,7 @@ def _bound() -> dict[str, Any]:
     constant = (
         tl.constexpr if isinstance(_where, triton.JITFunction) else float
     )  # which Triton's interpreter needs
-    words |= {name: constant(value) for name, value in projection.constants(torch.float64).items()}
+    words = projection.with_constants(words, constant)
     projection.bind(words, triton.jit, [*projection.FORMULAS, *pairs.FORMULAS])
     return words
 

@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from svdrot import cli
+from svdrot._formulas import projection
 from svdrot._kernels.cpu.compiler import kept, machine_code
 
 CODE = bytes(range(256)) * 40
@@ -228,3 +229,10 @@ def test_files_that_cannot_be_removed_are_named(folder, capsys, monkeypatch):
     monkeypatch.setattr(kept, "_remove", lambda file: False)
     assert cli.main(["info", "--clear-cache"]) == 2
     assert "kernel.kernel cannot be removed" in capsys.readouterr().err
+
+
+def test_no_word_of_a_loop_is_a_constant_of_the_formulas():
+    """The one would silently stand for the other."""
+    assert projection.with_constants({"FAR": 0.8}, float)["FAR"] == 0.8
+    with pytest.raises(AssertionError, match="are those of the formulas: SMALL"):
+        projection.with_constants({"SMALL": 1e-30, "FAR": 0.8}, float)

@@ -251,5 +251,5 @@ FORMULAS = (*projection.FORMULAS, pairs.difference)
 def vocabulary(dtype: torch.dtype, scalar: Any) -> dict[str, Any]:
     words = {"SUMS_SIZE": SUMS.size, "STEP_SIZE": STEP.size, "SWEEPS": SWEEPS, "OBSERVABLE": OBSERVABLE}
     words |= SUMS.words("sums_") | STEP.words("step_")
-    words |= {"TWO": 2.0, "LEAST": 1e-12, "ROUNDING": 2.0**-106}
-    return words | {name: np.float64(value) for name, value in projection.constants(torch.float64).items()}
+    words |= {"LEAST": 1e-12, "ROUNDING": 2.0**-106}
+    return projection.with_constants(words, np.float64)

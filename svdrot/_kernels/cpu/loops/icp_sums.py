@@ -244,6 +244,5 @@ def vocabulary(dtype: torch.dtype, scalar: Any) -> dict[str, Any]:
 
     words = {"TILE": TILE, "ROWS": ROWS, "RESIDUAL": RESIDUAL, "SUMS_SIZE": SUMS.size, "INFINITY": math.inf}
     words |= SUMS.words("sums_")
-    words |= {name: np.float64(value) for name, value in projection.constants(torch.float64).items()}
     words |= {"POINTS": POINTS, "PLANES": PLANES, "SYMMETRIC": SYMMETRIC}
-    return words | {"integers": integers}
+    return projection.with_constants(words | {"integers": integers}, np.float64)

@@ -118,7 +118,7 @@ def moments_of(scratch, count, total, centered, p, q, a, b):
         trial += 1
         if trial == TRIALS or total != total:
             break
-        if not (SMALL < v < LARGE and SMALL < u < LARGE):
+        if not (LEAST_SQUARE < v < LARGEST_SQUARE and LEAST_SQUARE < u < LARGEST_SQUARE):
             p = add(p, scaled(ONE / size, (wide(x0), wide(x1), wide(x2))))
             q = add(q, scaled(ONE / extent, (wide(y0), wide(y1), wide(y2))))
             size *= wide(to_scale(scratch, 0, count, x0, x1, x2))
@@ -391,14 +391,15 @@ def vocabulary(dtype: torch.dtype, scalar: Any) -> dict[str, Any]:
     limits = np.finfo(number)
     words: dict[str, Any] = {"TILE": TILE, "TRIALS": TRIALS, "NOTHING": (0.0, 0.0, 0.0)}
     words |= {"MOMENTS_SIZE": MOMENTS.size} | MOMENTS.words("moments_")
-    words |= {"wide": numba.float64, "narrow": scalar, "as_written": simd.as_written, "TWO": 2.0}
+    words |= {"wide": numba.float64, "narrow": scalar, "as_written": simd.as_written}
     words |= {"NONE": number(0), "UNIT": number(1), "HALVED": number(0.5), "DOUBLE": number(2)}
     words |= {"LARGEST": limits.max, "BRINK": number(8 * limits.tiny), "LEAST": float(limits.tiny)}
     # Squares between these lose nothing to the range of the type. Of a centroid's square, four fifths of the
     # second moment make the variance a fifth: what is subtracted amplifies rounding five times at most.
-    words |= {"SMALL": number(limits.tiny / limits.eps**2), "LARGE": number(limits.max * limits.eps**2)}
+    words["LEAST_SQUARE"] = number(limits.tiny / limits.eps**2)
+    words["LARGEST_SQUARE"] = number(limits.max * limits.eps**2)
     words["FAR"] = number(0.8)
     words |= simd.transpositions(scalar, TILE, 3)
     copies = simd.transpositions(scalar, TILE, 1)
     words |= {"copy": copies["gather"], "copy_back": copies["scatter"]}
-    return words | {name: np.float64(value) for name, value in projection.constants(torch.float64).items()}
+    return projection.with_constants(words, np.float64)
