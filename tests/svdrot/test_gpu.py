@@ -23,7 +23,7 @@ pytest.importorskip("triton", reason="triton comes with CUDA builds of torch, an
 # a matrix.
 INSTRUCTIONS = {
     "project": (920, 1250),
-    "differentiate": (570, 690),
+    "differentiate": (570, 730),
     "measure_gap": (700, 1000),
     "differentiate_gap": (860, 1150),
 }
