@@ -65,11 +65,9 @@ def special_orthogonalize(matrix: Tensor, *, damping: float | None = None) -> Te
     """
     damping = _checked(damping)
     if formulas := _closed_form(matrix):
-        return (
-            formulas.project(matrix)
-            if damping is None
-            else formulas.project_damped(matrix, scalars=(damping,))
-        )
+        if damping is None:
+            return formulas.project(matrix)
+        return formulas.project_damped(matrix, scalars=(damping,))
     check_square("matrix", matrix)
     return _unbatch(_autograd.special_orthogonalize(_batch(matrix), damping), matrix)
 

@@ -9,9 +9,6 @@ their own.
 import builtins
 import types
 
-from torch import Tensor
-
-from svdrot.engine import door
 from svdrot.engine.graph import Operation, by_dtype
 from svdrot.engine.maps import formula
 from svdrot.engine.words import absolute, once, sqrt, where
@@ -430,12 +427,6 @@ def project_damped(matrix, damping):
 def project_either(matrix):
     """Reflections allowed."""
     return _NEAREST_ORTHONORMAL(*matrix.ravel())
-
-
-def differential(matrix: Tensor, rotation: Tensor, along: Tensor) -> Tensor:
-    """The derivative of the nearest rotation, which is `rotation`, and by symmetry the VJP, too."""
-    derivative = project.program.vjp((True,), (True,), True)
-    return door.apply(derivative, (), (matrix, rotation, along))[0]
 
 
 @formula({"matrix": (3, 3)}, (), guarded=False)

@@ -176,7 +176,7 @@ def judged(ray: Function, *names: str) -> str:
     # Rounding of a difference is that of values over a power of the step; a fourth-order formula adds more.
     order = sum(ORDERS[name] for name in names)
     size = ray(s).abs().max() + expected.abs().max()
-    # Damping, which is small beside the gaps here, is not in the function and is in its derivatives.
+    # Wide, for what differences miss: a derivative that is dropped or taken twice is off by far more.
     tolerance = 4e-3 * expected.abs().max() + 1e-12 * size / STEP**order + 1e-6 * size
     if ((value - expected).abs() <= tolerance).all():
         return "right"

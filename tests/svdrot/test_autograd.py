@@ -132,12 +132,11 @@ def test_a_gap_of_rounding_has_a_gradient_of_ordinary_size(n, dtype):
     q = svdrot.special_orthogonalize(draw(200, n, n))
     reflections, rank_one = 2 * q, draw(200, n, 1) @ draw(200, 1, n)
     reflections[..., 0] *= -1
-    for m in (reflections, rank_one) if n < 4 else (reflections,):
+    for m in (reflections, rank_one) if n == 3 else (reflections,):  # rank n - 2 has no gap
         m = m.to(dtype).requires_grad_()
         (d,) = torch.autograd.grad(svdrot.special_orthogonalize(m).sum(), m)
         size = n * d.norm(dim=(-2, -1)) * m.detach().norm(dim=(-2, -1))
-        if n > 2 or m.detach().det().abs().max() < 1:  # in the plane rank one has a gap
-            assert size.max() < 100 * n
+        assert size.max() < 100 * n
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
