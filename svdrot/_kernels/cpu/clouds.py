@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from svdrot._kernels import cpu
+from svdrot._kernels.records import ALIGNED
 
 from .loops import agreement, cells, histograms, matches, poses, sweeps
 
@@ -211,12 +212,23 @@ def table_of(cloud: Cells) -> Table:
 
 
 def align_poses(
-    points: Array, target: Cells, normals: Array, table: Table, transforms: Array, distance: float, steps:
-    int, tolerance: float,
-) -> None:  # fmt: skip
-    """Improve transforms (h, 3, 4) of points (n, 3), in place, by steps of point-to-plane ICP."""
-    arguments = (*_clouds(points, target, normals, table), transforms, distance, steps, tolerance)
+    points: Array,
+    target: Cells,
+    normals: Array,
+    table: Table,
+    transforms: Array,
+    distance: float,
+    steps: int,
+    tolerance: float,
+) -> Array:
+    """Improve transforms (h, 3, 4) of points (n, 3), in place, by steps of point-to-plane ICP.
+
+    Returns what is known of the last step of each, rows of `records.ALIGNED`.
+    """
+    reports = np.empty((len(transforms), ALIGNED.size))
+    arguments = (*_clouds(points, target, normals, table), transforms, reports, distance, steps, tolerance)
     _share("align_poses", len(transforms), 100 * len(points) * steps, arguments, poses.scratch(len(points)))
+    return reports
 
 
 def measure_poses(

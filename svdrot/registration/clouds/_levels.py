@@ -18,6 +18,8 @@ FEATURE_RADIUS, FEATURE_POINTS = 5.0, 100
 SURROUNDINGS = 25.0
 OUTWARD = 2  # voxels, cells of these surroundings: of twice that, turns of the cloud change signs of normals
 
+TOLERANCE = 1e-4  # of the distance of pairs: a step that ends ICP
+
 
 @dataclass(frozen=True)
 class Level:
@@ -55,14 +57,15 @@ class Level:
         points = self.cells.points
         return points[np.linspace(0, len(points) - 1, min(len(points), most)).astype(int)]
 
-    def align(
-        self, points: Array, poses: Array, distance: float, steps: int, tolerance: float = 1e-4
-    ) -> Array:
-        """Poses (h, 3, 4) of points on this cloud after steps of ICP; the tolerance over the distance."""
-        poses = np.array(poses, order="C")
-        arguments = (self.cells, self.normals, self.table, poses, distance, steps, tolerance * distance)
-        clouds.align_poses(np.ascontiguousarray(points), *arguments)
-        return poses
+    def align(self, points: Array, poses: Array, distance: float, steps: int) -> Array:
+        """Poses (h, 3, 4) of points on this cloud after steps of ICP."""
+        return self.align_and_tell(points, poses, distance, steps)[0]
+
+    def align_and_tell(self, points: Array, poses: Array, distance: float, steps: int) -> tuple[Array, Array]:
+        """And what is known of them, rows of `records.ALIGNED`."""
+        poses, tolerance = np.array(poses, order="C"), TOLERANCE * distance
+        arguments = (self.cells, self.normals, self.table, poses, distance, steps, tolerance)
+        return poses, clouds.align_poses(np.ascontiguousarray(points), *arguments)
 
     def measure(self, points: Array, poses: Array, distance: float) -> Array:
         """Heights of moved points over the planes at the nearest points, NaN where none is near, (h, n)."""

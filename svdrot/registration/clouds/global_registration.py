@@ -17,8 +17,10 @@ from torch import Tensor
 
 from svdrot._checks import check_choice, check_positive, check_shape
 from svdrot._kernels.cpu import clouds
+from svdrot._kernels.records import ALIGNED
 from svdrot._precision import result_dtype
 from svdrot.registration.clouds import _candidates, _evidence
+from svdrot.registration.clouds._finish import finished, uncertainty
 from svdrot.registration.clouds._levels import Level, levels
 from svdrot.registration.clouds.icp import METHODS as REFINEMENTS
 from svdrot.registration.clouds.icp import icp
@@ -248,7 +250,7 @@ def _refined(a: Level, b: Level, x: Array, y: Array, pose: Array, method: str) -
         both = torch.from_numpy(x), torch.from_numpy(y)
         local = icp(*both, init=init, method=method, kernel="tukey", scales=scales).transform
         return np.concatenate((local.rotation.numpy(), local.translation.numpy()[:, None]), 1)
-    poses = pose[None]
+    poses, reports = pose[None], np.zeros((1, ALIGNED.size))
     for edge, distance, steps in SCALES:
         if edge != 1:
             cells = [clouds.fill_cells(points, voxel * edge) for points in (x, y)]
@@ -257,8 +259,10 @@ def _refined(a: Level, b: Level, x: Array, y: Array, pose: Array, method: str) -
             points, b = cells[0].points, Level.of(cells[1], points=FINE_POINTS)
         else:
             points = a.cells.points
-        poses = b.align(points, poses, distance * voxel, steps)
-    return poses[0]
+        poses, reports = b.align_and_tell(points, poses, distance * voxel, steps)
+    known = ALIGNED.read(torch.from_numpy(reports))
+    before = uncertainty(*(known[name][0].numpy() for name in ("count", "square", "matrix")))
+    return finished(x, y, poses[0], SCALES[-1][1] * voxel, before)
 
 
 def automatic_voxel(source: Tensor, target: Tensor) -> float:

@@ -12,6 +12,8 @@ from typing import Any
 
 import torch
 
+from svdrot._kernels.records import ALIGNED
+
 REACH = 2  # columns beside: distances of up to 1.5 cells
 EFFICIENT, DEVIATION = 4.685, 1.4826  # of Tukey's weights; a standard deviation over the median
 DAMPING = 1e-6
@@ -19,8 +21,8 @@ DAMPING = 1e-6
 # points, their number, target, normals, its number, grid, edge, columns, runs, bits
 CLOUDS = ("pointer", "intp", "pointer", "pointer", "intp", "pointer", "double", "pointer", "pointer", "intp")
 KERNELS = {
-    # ..., poses (3, 4), largest distance, steps, tolerance
-    "align_poses": (*CLOUDS, "pointer", "double", "intp", "double", "pointer", "intp", "intp"),
+    # ..., poses (3, 4), what is known of each, largest distance, steps, tolerance
+    "align_poses": (*CLOUDS, "pointer", "pointer", "double", "intp", "double", "pointer", "intp", "intp"),
     # ..., poses, largest distance, heights
     "measure_poses": (*CLOUDS, "pointer", "double", "pointer", "pointer", "intp", "intp"),
 }
@@ -33,13 +35,18 @@ def scratch(n: int) -> int:
 
 
 def align_poses(
-    points, n, target, normals, m, grid, edge, columns, runs, bits, poses, distance, steps, tolerance,
+    points, n, target, normals, m, grid, edge, columns, runs, bits, poses, reports, distance, steps,
+    tolerance,
     scratch, start, stop,
 ):  # fmt: skip
     """Improve poses in place by steps of Gauss and Newton, with Tukey's weights at the scale of the median,
     until a step moves the pairs by less than the tolerance.
     """
-    x, pose_ = carray(points, (n, 3)), carray(poses, (stop, 3, 4))
+    x, pose_, report = (
+        carray(points, (n, 3)),
+        carray(poses, (stop, 3, 4)),
+        carray(reports, (stop, ALIGNED_SIZE)),
+    )
     y, normal = carray(target, (m, 3)), carray(normals, (m, 3))
     memory = carray(scratch, (FIXED + 6 * n,))
     a, g, row = memory[:36], memory[36:42], memory[42:48]
@@ -54,6 +61,8 @@ def align_poses(
         pose = pose_[h]
         for p in range(n):
             place[p] = -1
+        for k in range(ALIGNED_SIZE):
+            report[h, k] = ZERO
         for _ in range(steps):
             count, cx, cy, cz = 0, ZERO, ZERO, ZERO
             for p in range(n):
@@ -74,7 +83,7 @@ def align_poses(
             cx, cy, cz = cx / count, cy / count, cz / count
             for k in range(42):
                 memory[k] = ZERO
-            reach = ZERO
+            reach, total, squares = ZERO, ZERO, ZERO
             for p in range(n):
                 q = place[p]
                 if q < 0 or abs(residual[p]) >= bound:
@@ -82,7 +91,8 @@ def align_poses(
                 share = residual[p] / bound
                 weight = (ONE - share * share) * (ONE - share * share)
                 u, v, w = moved[3 * p] - cx, moved[3 * p + 1] - cy, moved[3 * p + 2] - cz
-                reach += u * u + v * v + w * w
+                reach += weight * (u * u + v * v + w * w)
+                total, squares = total + weight, squares + weight * residual[p] * residual[p]
                 k0, k1, k2 = normal[q, 0], normal[q, 1], normal[q, 2]
                 row[0], row[1], row[2] = v * k2 - w * k1, w * k0 - u * k2, u * k1 - v * k0
                 row[3], row[4], row[5] = k0, k1, k2
@@ -91,7 +101,9 @@ def align_poses(
                     for j in range(i + 1):
                         a[6 * i + j] += scaled * row[j]
                     g[i] -= scaled * residual[p]
-            radius = sqrt(reach / count)
+            radius = sqrt(reach / total)
+            scale_to_lengths(a, g, radius)
+            write(report[h], total, squares, cx, cy, cz, radius, a)
             if not solve(a, g, radius):
                 break
             turn(pose, g, cx, cy, cz)
@@ -224,14 +236,26 @@ def median(value, n):
     return value[k]
 
 
-def solve(a, g, radius):
-    """g becomes the solution of A x = g, by Cholesky of what is scaled to lengths, with a little damping."""
-    trace = ZERO
+def scale_to_lengths(a, g, radius):
     for i in range(6):
         for j in range(i + 1):
             a[6 * i + j] /= (radius if i < 3 else ONE) * (radius if j < 3 else ONE)
-        trace += a[7 * i]
         g[i] /= radius if i < 3 else ONE
+
+
+def write(report, count, squares, cx, cy, cz, radius, a):
+    report[ALIGNED_COUNT], report[ALIGNED_SQUARE], report[ALIGNED_RADIUS] = count, squares / count, radius
+    report[ALIGNED_CENTER], report[ALIGNED_CENTER + 1], report[ALIGNED_CENTER + 2] = cx, cy, cz
+    for i in range(6):
+        for j in range(i + 1):
+            report[ALIGNED_MATRIX + 6 * i + j] = report[ALIGNED_MATRIX + 6 * j + i] = a[6 * i + j]
+
+
+def solve(a, g, radius):
+    """g becomes the solution of A x = g, both scaled to lengths, by Cholesky with a little damping."""
+    trace = ZERO
+    for i in range(6):
+        trace += a[7 * i]
     for i in range(6):
         for j in range(i + 1):
             total = a[6 * i + j] + (DAMPING * trace if i == j else ZERO)
@@ -278,7 +302,7 @@ def rotated(wx, wy, wz, x, y, z):
     return x + s * ux + c * vx, y + s * uy + c * vy, z + s * uz + c * vz
 
 
-HELPERS = (image, above, first_above, slot_of, nearest, median, solve, rotated, turn)
+HELPERS = (image, above, first_above, slot_of, nearest, median, scale_to_lengths, write, solve, rotated, turn)
 
 
 def vocabulary(dtype: torch.dtype, scalar: Any) -> dict[str, Any]:
@@ -294,5 +318,6 @@ def vocabulary(dtype: torch.dtype, scalar: Any) -> dict[str, Any]:
         "EMPTY": cells.EMPTY,
     }
     words |= {"GOLDEN": cells.GOLDEN, "REACH": REACH, "TALL": 12, "FIXED": FIXED, "FAR": scalar(1 << 40)}
+    words |= ALIGNED.words("aligned_") | {"ALIGNED_SIZE": ALIGNED.size}
     words |= {"EFFICIENT": EFFICIENT, "DEVIATION": DEVIATION, "DAMPING": DAMPING, "NAN": scalar(math.nan)}
     return words | {"ZERO": scalar(0), "ONE": scalar(1), "HALF": scalar(0.5), "SMALL_SQUARE": 1e-16}
