@@ -29,8 +29,9 @@ def special_orthogonalize(matrix: Tensor, *, damping: float | None = None) -> Te
     between ($8 \sqrt n$ and $16 \sqrt n$ units of $s_1$ for n > 3); not one digit of its reciprocal is right
     there. The zero matrix gives the identity and a zero gradient. NaN or infinity in a matrix gives NaN for
     that matrix only.
-    Programs of `torch.jit.trace` are made of plain operations: their gradient is the same, but NaN where the
-    gap vanishes.
+    Programs recorded by `torch.export`, `torch.jit.trace` or `make_fx` have the same gradients, up to the
+    third derivative; the fourth is not finite. Recorded under `torch.no_grad()`, for inference, they are half
+    as long, and their gradient is NaN where the gap vanishes, as it is after `run_decompositions`.
 
     Args:
         matrix: shape (..., n, n), any floating dtype. Half precision is computed in float32 and returned as
