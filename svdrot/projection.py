@@ -10,6 +10,7 @@ from svdrot._checks import check_matrix, check_square
 from svdrot._formulas import plane
 from svdrot._formulas import projection as space
 from svdrot._precision import compute_dtype, result_dtype
+from svdrot._symbolic import is_symbol, leaf
 from svdrot._vectors import one_batch
 
 
@@ -69,6 +70,8 @@ def special_orthogonalize(matrix: Tensor, *, damping: float | None = None) -> Te
         if damping is None:
             return formulas.project(matrix)
         return formulas.project_damped(matrix, scalars=(damping,))
+    if is_symbol(matrix):
+        return leaf(special_orthogonalize, matrix, damping=damping)
     check_square("matrix", matrix)
     return _unbatch(_autograd.special_orthogonalize(_batch(matrix), damping), matrix)
 
@@ -105,6 +108,8 @@ def orthogonalize(matrix: Tensor) -> Tensor:
     """
     if formulas := _closed_form(matrix):
         return formulas.project_either(matrix)
+    if is_symbol(matrix):
+        return leaf(orthogonalize, matrix)
     check_matrix("matrix", matrix)
     rows, columns = matrix.shape[-2:]
     m = _batch(matrix)
@@ -140,6 +145,8 @@ def projection_gap(matrix: Tensor) -> Tensor:
     """
     if formulas := _closed_form(matrix):
         return formulas.gap(matrix)
+    if is_symbol(matrix):
+        return leaf(projection_gap, matrix)
     check_square("matrix", matrix)
     gap = _autograd.projection_gap(_batch(matrix))
     return gap.reshape(matrix.shape[:-2]).to(result_dtype(matrix))
