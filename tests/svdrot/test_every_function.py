@@ -84,6 +84,12 @@ def test_a_compiled_map_keeps_its_tangents():
     assert judged(compiled, "dual") == "right"
 
 
+@pytest.mark.parametrize("name", ["svdrot.special_orthogonalize", "svdrot.losses.geodesic"])
+def test_a_transform_inside_a_compiled_function_is_right(name):
+    """Dynamo leaves the transform to Python, and then comes by the functions that it calls."""
+    assert judged(Ray(name), "compile", "vjp") == "right"
+
+
 @pytest.mark.parametrize("name", [name for name in of_any_size() if any(Typical(name).batched)])
 def test_an_empty_batch_has_empty_results_and_gradients(name):
     full = Typical(name, 4, size=4)
