@@ -76,6 +76,15 @@ def test_derivatives_of_derivatives_are_those_of_differences(name, size):
         assert said == "right" or any(words in said for words in REFUSALS), pair
 
 
+@pytest.mark.parametrize("pair", [("grad",), ("grad", "jvp"), ("hessian",)])
+def test_an_error_of_a_millionth_shows(pair, monkeypatch):
+    ray, (name, *_) = Ray("svdrot.special_orthogonalize"), pair
+    right = TRANSFORMS[name]
+    assert judged(ray, *pair) == "right"
+    monkeypatch.setitem(TRANSFORMS, name, lambda f: lambda s: (1 + 1e-6) * right(f)(s))
+    assert judged(ray, *pair).startswith("WRONG")
+
+
 def test_a_compiled_map_keeps_its_tangents():
     """Compiled first without forward mode, in which the operator that stands for a map has no derivative."""
     ray = Ray("svdrot.special_orthogonalize")
