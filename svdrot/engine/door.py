@@ -39,7 +39,7 @@ def apply(program: Program, scalars: Sequence[float], x: Sequence[Tensor]) -> li
     if program.order >= MOST_ORDERS or any(map(is_legacy_batch, x)):
         return operations.run(program.name, scalars, x, dtypes_of(program, x), differentiable=True)
     transformed = forward_ad._current_level >= 0 or torch._C._are_functorch_transforms_active()
-    found = (_Transformed if transformed else _Map).apply(program, scalars, *x)
+    found = (_Transformed.apply if transformed else _MAPPED)(program, scalars, *x)
     return [found] if isinstance(found, Tensor) else list(found)  # pyright: ignore
 
 
@@ -114,11 +114,11 @@ class _Map(torch.autograd.Function):
             adjoints.append(adjoint)
         return tuple(adjoints)
 
-    @classmethod
-    def apply(cls, *arguments):
-        # Function.apply first looks for transforms, and binds the arguments to the signature of forward,
-        # which takes longer than a projection (12 us).
-        return super(torch.autograd.Function, cls).apply(*arguments)  # type: ignore[misc]
+
+# Function.apply first looks for transforms, and binds the arguments to the signature of forward, which takes
+# longer than a projection (12 us). Looked up here: Dynamo, which comes by after a graph break, has no words
+# for a lookup by `super`, and for a call of this it leaves the frame to Python.
+_MAPPED: Any = super(torch.autograd.Function, _Map).apply  # type: ignore[misc]
 
 
 class _Transformed(torch.autograd.Function):
