@@ -21,6 +21,7 @@ MOST = 2000  # pairs: of more, those whose features are nearest
 SEEDS, SIZE = 400, 24  # sets, and pairs of each
 STEPS = 3  # of descent: fits to the pairs that agree with the fit before
 FEWEST = 3
+BLOCK = 16  # poses
 
 
 def matched(a: Array, b: Array) -> tuple[Array, Array]:
@@ -82,10 +83,14 @@ class _Pairs:
         return (self._squares(poses) < self._limit).astype(np.float64)
 
     def _squares(self, poses: Array) -> Array:
-        total = np.zeros((len(poses), self._x.shape[1]), np.float32)
-        for row in range(3):
-            total += (poses[:, row].astype(np.float32) @ self._x - self._y[row]) ** 2
-        return total
+        """|R x + t - y|², (h, n), some poses at a time: what is in between stays in the cache."""
+        rows, n = poses.astype(np.float32), self._x.shape[1]
+        squares = np.empty((len(rows), n), np.float32)
+        for first in range(0, len(rows), BLOCK):
+            some = rows[first : first + BLOCK]
+            apart = (some.reshape(-1, 4) @ self._x).reshape(len(some), 3, n) - self._y
+            np.square(apart, out=apart).sum(1, out=squares[first : first + BLOCK])
+        return squares
 
 
 def _products(x: Array, y: Array) -> Array:

@@ -17,43 +17,54 @@ from svdrot.representations import axis_angle_to_matrix
 
 Array = NDArray[Any]
 
-MOST = 10_000  # points of the source that are looked at
+LOOKED_AT, MOST = 2000, 10_000  # points of the source: to see whether it pays, and to the end
 NEIGHBORS = 20  # points of the target that a plane is of
-STEPS = 15
+LOOKS, STEPS = 3, 15
 EFFICIENT = 4.685 * 1.4826  # of Tukey's weights, in medians of residuals
 STILL = 1e-12  # of the reach: a step that ends it
 BETTER = 0.9  # of the uncertainty before: only what is surely less is taken
 
 
 def finished(x: Array, y: Array, pose: Array, reach: float, before: float) -> Array:
-    """The pose (3, 4) after steps of point-to-plane ICP from points (n, 3) to planes at the points of the target,
-    or as it was, if that is not surely less uncertain than `before`.
+    """The pose (3, 4) after steps of point-to-plane ICP from points (n, 3) to planes at points of the target.
 
-    Planes are made where a point comes to lie, so that a large target costs a tree and little more.
+    Or as it was, if that is not surely less uncertain than `before`.
     """
-    x = np.ascontiguousarray(x[np.linspace(0, len(x) - 1, min(len(x), MOST)).astype(int)])
     tree = Neighbors(torch.from_numpy(y))
-    follow, planes = Followed(tree, reach), _Planes(y, tree)
-    cloud, start, after = torch.from_numpy(x), pose, math.inf
-    for _ in range(STEPS):
+    planes = _Planes(y, tree)
+    looked, after, count = _stepped(x, tree, planes, pose, reach, LOOKED_AT, LOOKS)
+    if not after * math.sqrt(count / min(len(x), MOST)) < BETTER * before:
+        return pose
+    there, after, _ = _stepped(x, tree, planes, looked, reach, MOST, STEPS)
+    return there if after < BETTER * before else pose
+
+
+def _stepped(
+    x: Array, tree: Neighbors, planes: "_Planes", pose: Array, reach: float, most: int, steps: int
+) -> tuple[Array, float, int]:
+    """The pose after steps with so many of the points, its uncertainty, and how many points these were."""
+    x = np.ascontiguousarray(x[np.linspace(0, len(x) - 1, min(len(x), most)).astype(int)])
+    follow, cloud, after = Followed(tree, reach), torch.from_numpy(x), math.inf
+    for _ in range(steps):
         rotation, translation = torch.from_numpy(pose[:, :3].copy()), torch.from_numpy(pose[:, 3].copy())
         moved, _, places = (found.numpy() for found in follow.query(cloud, rotation, translation))
-        near = places < len(y)
+        near = places < len(planes.points)
         moved, places = moved[near], places[near]
         normals = planes.at(places)
         defined = np.isfinite(normals[:, 0])
-        step = _Step.of(moved[defined], y[places[defined]], normals[defined])
+        step = _Step.of(moved[defined], planes.points[places[defined]], normals[defined], STILL * reach)
         if step is None:
             break
         pose, after = step.after(pose), step.uncertainty
         if step.length < STILL * reach:
             break
-    return pose if after < BETTER * before else start
+    return pose, after, len(x)
 
 
 def uncertainty(count: float, square: float, matrix: Array) -> float:
-    """How far points move, root mean square, by one standard deviation of a pose: by the mean square of residuals and
-    normal equations in lengths.
+    """How far points move, root mean square, by one standard deviation of a pose.
+
+    From the mean square of the residuals, and normal equations in lengths.
     """
     values = np.linalg.eigvalsh(matrix)
     if not count > 6 or not values[-1] > 0:
@@ -62,18 +73,21 @@ def uncertainty(count: float, square: float, matrix: Array) -> float:
 
 
 class _Planes:
-    """Normals at points of a cloud, each estimated when it is first asked for."""
+    """Hold points of a cloud, and normals there, each estimated when it is first asked for.
+
+    So a large target costs a tree and little more.
+    """
 
     def __init__(self, points: Array, tree: Neighbors):
-        self._points, self._tree = points, tree
+        self.points, self._tree = points, tree
         self._normals, self._known = np.empty_like(points), np.zeros(len(points), bool)
 
     def at(self, places: Array) -> Array:
         new = np.unique(places[~self._known[places]])
         if len(new):
-            own = self._points[new]
-            around = self._tree.query(torch.from_numpy(own), min(NEIGHBORS, len(self._points)))[1].numpy()
-            d = self._points[around.reshape(len(new), -1)] - own[:, None]
+            own = self.points[new]
+            around = self._tree.query(torch.from_numpy(own), min(NEIGHBORS, len(self.points)))[1].numpy()
+            d = self.points[around.reshape(len(new), -1)] - own[:, None]
             d -= d.mean(1, keepdims=True)
             spread = torch.from_numpy(np.swapaxes(d, 1, 2) @ d)
             self._normals[new], self._known[new] = least_direction(spread).numpy(), True
@@ -90,13 +104,15 @@ class _Step:
     uncertainty: float
 
     @staticmethod
-    def of(moved: Array, there: Array, normals: Array) -> "_Step | None":
-        """The step to planes through points; None where there is none."""
+    def of(moved: Array, there: Array, normals: Array, least: float) -> "_Step | None":
+        """The step to planes through points; None where they determine none.
+
+        Weights fall with the heights over them to 0, at no less than `least`.
+        """
         heights = ((moved - there) * normals).sum(1)
-        bound = EFFICIENT * float(np.median(abs(heights))) if len(heights) else 0.0
         if len(heights) < 6:
             return None
-        bound = max(bound, 1e-300)
+        bound = max(EFFICIENT * float(np.median(abs(heights))), least)
         weights = np.maximum(1 - (heights / bound) ** 2, 0) ** 2
         total = weights.sum()
         center = weights @ moved / total

@@ -158,9 +158,10 @@ def _check_clouds(source: Tensor, target: Tensor) -> None:
 
 
 def _finite(cloud: Tensor) -> Array:
-    points = cloud.detach().double().cpu().numpy()
-    finite = np.isfinite(points).all(1)
-    return np.ascontiguousarray(points if finite.all() else points[finite])
+    points = np.ascontiguousarray(cloud.detach().double().cpu().numpy())
+    if not len(points) or np.isfinite(clouds.bounds_of(points)).all():
+        return points
+    return points[np.isfinite(points).all(1)]
 
 
 def _register(x: Array, y: Array, voxel: float, refine: str | None, like: Tensor) -> GlobalRegistration:
@@ -308,11 +309,12 @@ def _automatic(source: Array, target: Array) -> float:
 
 def _voxel(points: Array, count: int) -> float:
     """Return the edge length at which a cloud fills about `count` voxels; 0 if it has fewer points."""
-    voxel = float(np.linalg.norm(np.ptp(points, 0))) / count**0.5
+    bounds = clouds.bounds_of(points)
+    voxel = float(np.linalg.norm(bounds[1] - bounds[0])) / count**0.5
     if len(points) <= count or voxel == 0:
         return 0.0
     for _ in range(STEPS):
-        filled = clouds.count_cells(points, voxel, 4 * count)
+        filled = clouds.count_cells(points, bounds, voxel, 4 * count)
         voxel *= (filled / count) ** 0.5  # exact for surfaces; a step in the right direction for others
         if abs(filled - count) < 0.01 * count:
             break

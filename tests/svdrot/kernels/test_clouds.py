@@ -36,8 +36,8 @@ def test_cells_are_voxels(edge):
     means, counts = voxel_downsample(torch.from_numpy(points), edge, torch.ones(len(points)).double())
     assert np.array_equal(cells.points, means.numpy()) and (np.diff(cells.keys) > 0).all()
     assert cells.counts.sum() == len(points) and len(counts) == len(cells.counts)
-    assert clouds.count_cells(points, edge, 10**5) == len(cells.points)
-    assert clouds.count_cells(points, edge, 3) == min(3, len(cells.points))
+    assert clouds.count_cells(points, clouds.bounds_of(points), edge, 10**5) == len(cells.points)
+    assert clouds.count_cells(points, clouds.bounds_of(points), edge, 3) == min(3, len(cells.points))
 
 
 def test_coarser_cells_are_those_of_all_points():
@@ -51,7 +51,9 @@ def test_coarser_cells_are_those_of_all_points():
 
 def test_cells_that_integers_do_not_reach():
     far = np.array([[0.0, 0, 0], [1e30, 1e30, 1e30]])
-    assert clouds.fill_cells(far, 1e-3) is None and clouds.count_cells(far, 1e-3, 7) == 7
+    assert (
+        clouds.fill_cells(far, 1e-3) is None and clouds.count_cells(far, clouds.bounds_of(far), 1e-3, 7) == 7
+    )
 
 
 @pytest.mark.parametrize("radius", [1.0, 2.0, 5.0])
