@@ -454,8 +454,8 @@ def _recorded_solve(*arguments):
     deviation = [x - y for x, y in zip(k, fixed, strict=True)]
     w = solve(*fixed, *b)
     for _ in range(3):
-        turned = symmetric_image(deviation, w)
-        w = solve(*fixed, b[0] - turned[0], b[1] - turned[1], b[2] - turned[2])
+        rest = [x - y for x, y in zip(b, symmetric_image(deviation, w), strict=True)]
+        w = solve(*fixed, *rest)
     beyond = sum((nothing_up_to(3, x) for x in deviation), ZERO)
     return [x + beyond for x in w]
 

@@ -26,6 +26,7 @@ from torch.autograd import Function
 from svdrot._autograd import pick
 from svdrot._rules import backward_rule, batch_first, forward_rule
 from svdrot._vectors import one_batch
+from svdrot.engine.memory import unseen_by_dynamo
 
 from ._sampling import bingham, draw
 
@@ -38,7 +39,7 @@ DEPTH = 40.0
 DECAY = 45.0
 
 
-@torch.compiler.assume_constant_result  # which does not look into a cache
+@unseen_by_dynamo  # which does not look into a cache
 def gauss_legendre(count: int, device: torch.device) -> tuple[Tensor, Tensor]:
     """Return nodes and weights on [0, 1]."""
     nodes, weights = _gauss_legendre(count)

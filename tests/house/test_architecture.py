@@ -22,6 +22,7 @@ FLOORS = {
     "_names": 0,
     "_precision": 0,
     "_rules": 0,
+    "_symbolic": 0,
     "engine": 0,
     "_formulas": 0,
     "_vectors": 0,

@@ -14,7 +14,7 @@ from torch.autograd import forward_ad
 
 from svdrot._precision import compute_dtype
 from svdrot._rules import is_legacy_batch
-from svdrot.engine.memory import in_memory
+from svdrot.engine.memory import in_memory, unseen_by_dynamo
 from svdrot.schedules import Schedule, Step
 
 
@@ -120,7 +120,7 @@ UNITS = {
 WITHOUT_UNITS = ("SSE41", "AVX", "AVX2", "AVX2_VNNI", "AVX512_CORE", "AVX512_CORE_VNNI")
 
 
-@torch.compiler.assume_constant_result
+@unseen_by_dynamo
 @cache
 def _has_units(dtype: torch.dtype) -> bool:
     if os.environ.get("ONEDNN_MAX_CPU_ISA", "").upper() in WITHOUT_UNITS:

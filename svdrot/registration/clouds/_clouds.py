@@ -74,9 +74,12 @@ class Clouds:
         )
 
     def centered(self) -> tuple["Clouds", Tensor]:
-        """Move the clouds to the mean of their points; return that mean, too, a constant for autograd."""
-        points = self.points.detach()
-        center = points.sum(1) / self.valid.sum(1).clamp(min=1)[:, None]
+        """Move the clouds to their middles; return these, too, constants for autograd.
+
+        They are medians of some of the points, which a few that lie at 1e30 do not move.
+        """
+        some = self.marked()[:, :: max(1, self.points.shape[1] // 1000)]
+        center = some.nanmedian(1).values.nan_to_num() if some.shape[1] else some.new_zeros(len(some), 3)
         moved = torch.where(self.valid[..., None], self.points - center[:, None], 0)
         return replace(self, points=moved), center
 

@@ -39,6 +39,7 @@ SCALES = ((1, 1.5, 20), (0.5, 0.5, 30))  # of ICP at the end: voxel and distance
 LEAST_KEPT = 0.9  # of the fitness of the pose from features, by ICP
 FINE_POINTS = 20  # by which normals are estimated at the end
 FEWEST = 4  # points of a cloud
+FAR = 1e4  # median distances from the middle, beyond which lie only fill values such as 1e30
 STEPS = 8  # towards the automatic voxel
 
 
@@ -109,7 +110,8 @@ def register(
     """Find the rigid motion that lays the source on the target where their shapes agree, from any position.
 
     Args:
-        source: shape (N, 3), any floating dtype. Points that are not finite are left out.
+        source: shape (N, 3), any floating dtype. Points that are not finite are left out, and those ten
+            thousand times as far from the middle as half of all are: fill values, such as 1e30.
         target: shape (M, 3), likewise, in the same units.
         voxel: edge length of the grid on which both are compared, in the units of the points. Default:
             `automatic_voxel`.
@@ -143,7 +145,7 @@ def register(
         check_positive("voxel", voxel)
     if refine is not None:
         check_choice("refine", refine, REFINEMENTS)
-    x, y = _finite(source), _finite(target)
+    x, y = _usable(source), _usable(target)
     size = _automatic(x, y) if voxel is None else float(voxel)
     with torch.no_grad():
         return _register(x, y, size, refine, source)
@@ -157,11 +159,19 @@ def _check_clouds(source: Tensor, target: Tensor) -> None:
         raise ValueError(f"`source` and `target` must have shapes (N, 3) and (M, 3); got {shapes}.")
 
 
-def _finite(cloud: Tensor) -> Array:
+def _usable(cloud: Tensor) -> Array:
+    """The points of a cloud in numpy, without those that are not finite or stand for "nothing there"."""
     points = np.ascontiguousarray(cloud.detach().double().cpu().numpy())
-    if not len(points) or np.isfinite(clouds.bounds_of(points)).all():
+    if len(points) and not np.isfinite(clouds.bounds_of(points)).all():
+        points = points[np.isfinite(points).all(1)]
+    if not len(points):
         return points
-    return points[np.isfinite(points).all(1)]
+    some = points[:: max(1, len(points) // 1000)]
+    middle = np.median(some, 0)
+    far = FAR * float(np.median(np.abs(some - middle).max(1)))
+    if far > 0 and (np.abs(clouds.bounds_of(points) - middle) > far).any():
+        points = points[(np.abs(points - middle) <= far).all(1)]
+    return points
 
 
 def _register(x: Array, y: Array, voxel: float, refine: str | None, like: Tensor) -> GlobalRegistration:
@@ -262,7 +272,8 @@ def _refined(a: Level, b: Level, x: Array, y: Array, pose: Array, method: str) -
             points = a.cells.points
         poses, reports = b.align_and_tell(points, poses, distance * voxel, steps)
     known = ALIGNED.read(torch.from_numpy(reports))
-    before = uncertainty(*(known[name][0].numpy() for name in ("count", "square", "matrix")))
+    count, square = known["count"].item(), known["square"].item()
+    before = uncertainty(count, square, known["matrix"][0].numpy())
     return finished(x, y, poses[0], SCALES[-1][1] * voxel, before)
 
 
@@ -294,7 +305,7 @@ def automatic_voxel(source: Tensor, target: Tensor) -> float:
         1000
     """
     _check_clouds(source, target)
-    return _automatic(_finite(source), _finite(target))
+    return _automatic(_usable(source), _usable(target))
 
 
 def _automatic(source: Array, target: Array) -> float:

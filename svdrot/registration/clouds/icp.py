@@ -13,6 +13,7 @@ from svdrot._checks import check_choice, check_positive, check_shape, common_bat
 from svdrot._precision import result_dtype
 from svdrot._robust_kernels import KERNELS
 from svdrot._vectors import one_batch
+from svdrot.projection import special_orthogonalize
 from svdrot.registration._points import Points
 from svdrot.registration.clouds import _steps
 from svdrot.registration.clouds._clouds import Clouds
@@ -20,6 +21,7 @@ from svdrot.registration.clouds._iterations import Aligner, State, Status
 from svdrot.transform import Transform
 
 METHODS = tuple(_steps.METHODS)
+ROUNDED = 0.03  # from a rotation, Frobenius norm: what two decimals leave of one
 
 
 REASONS = {
@@ -183,7 +185,8 @@ def icp(
             finite are left out.
         target: shape (..., M, 3) or a list; batch dimensions broadcast.
         max_distance: of paired points, in their units. Required without `scales`.
-        init: transform or matrices (..., 4, 4) to start from; its scale is kept. Default: the identity.
+        init: transform or matrices (..., 4, 4) to start from; its scale is kept. Rotations may have the few
+            decimals of a text. Default: the identity.
         method: "point_to_point", "point_to_plane", "symmetric" or "generalized" (planes to planes).
         kernel: weights of the residuals (of the distance to the plane, ...; in units of standard deviations
             for "generalized"): "none", "trimmed", or a row of
@@ -329,6 +332,7 @@ def evaluate(
 
 def _initial(init: Transform | Tensor | None, batch: torch.Size, like: Tensor) -> Transform:
     """Return the initial transforms of the flattened batch in float64, of the device of `like`."""
+    is_matrix = isinstance(init, Tensor)
     if init is None:
         init = Transform.identity(dtype=torch.float64, device=like.device)
     elif isinstance(init, Tensor):
@@ -346,4 +350,17 @@ def _initial(init: Transform | Tensor | None, batch: torch.Size, like: Tensor) -
             wanted = f"{(*batch, *trailing)}"
             raise ValueError(f"`init` has a {part} of shape {tuple(value.shape)}, not {wanted}.") from error
         values.append(value.reshape((math.prod(batch), *trailing)))
-    return Transform(*values)
+    return _mended(Transform(*values), is_matrix)
+
+
+def _mended(init: Transform, is_matrix: bool) -> Transform:
+    """Take rotations that have the few decimals of a text for what they mean, and refuse what is none.
+
+    So is the scale of a matrix taken for 1 where it differs from 1 by what rounds its rotation.
+    """
+    rotation = special_orthogonalize(init.rotation)
+    off = torch.linalg.matrix_norm(rotation - init.rotation)
+    if (off > ROUNDED).any():  # NaN is bad data: its item gets a status
+        raise ValueError(f"`init` must hold rotations; got a matrix that is {off.max().item():.2g} from one.")
+    scale = torch.where((init.scale - 1).abs() <= 4 * off, 1, init.scale) if is_matrix else init.scale
+    return Transform(rotation, init.translation, scale)

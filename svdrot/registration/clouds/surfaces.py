@@ -10,6 +10,7 @@ from svdrot.registration.clouds.neighbors import Neighbors
 
 # (Width² - thickness²) / length² of a line, which has no normal: the eigenvalues of one are exact to 2e-8.
 LINE = 1e-7
+COPIES = 4  # of a k-th of its neighbors in its own place a point has too many copies
 
 
 def voxel_downsample(points: Tensor, voxel: float, *attributes: Tensor) -> tuple[Tensor, ...]:
@@ -241,10 +242,14 @@ def _means(value: Tensor, inverse: Tensor, counts: Tensor) -> Tensor:
 
 
 def _covariances(points: Tensor, k: int, radius: float | None) -> Tensor:
-    _, indices = Neighbors(points).query(points, k, radius)
     n = len(points)
     if not n:
         return points.new_empty(0, 3, 3)
+    distances, indices = Neighbors(points).query(points, k, radius)
+    if ((distances == 0).sum(1) >= max(3, k // COPIES)).any():  # of so many copies no surface follows
+        different, places = torch.unique(points, dim=0, return_inverse=True)
+        if len(different) < n:
+            return _covariances(different, k, radius)[places]
     # Differences from the point itself, so that far from the origin nothing is lost; what is missing adds 0.
     own = torch.arange(n, device=points.device)
     places = torch.where(indices < n, indices, own[:, None]).T.contiguous()

@@ -8,6 +8,7 @@ weighted least-squares fit of `kabsch`, so that is what an estimate is, and how 
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -233,7 +234,8 @@ def _robust(
         count = inliers.sum(1)
         rmse = (torch.where(inliers, squared, 0).sum(1) / count.clamp_min(1)).sqrt()
         determined = fit.gap * torch.linalg.matrix_norm(fit.covariance) > (threshold / 3) ** 2
-        converged = found.settled & determined & (_log_false_alarms(y, live, count, threshold) < 0)
+        alarms = _log_false_alarms(fit.apply(x), y, live, count, threshold)
+        converged = found.settled & determined & (alarms < 0)
         fitness = count / live.sum(1).clamp_min(1)
     dtype = result_dtype(source.to(torch.promote_types(source.dtype, target.dtype)))
     floats = (fit.rotation, fit.translation, fit.scale, w * share, fitness, rmse)
@@ -273,7 +275,7 @@ def _checked(
         raise ValueError(f"`source` must have shape (..., N, 3); got {tuple(source.shape)}.")
     n = source.shape[-2]
     check_shape("target", target, n, 3)
-    if not (isinstance(threshold, int | float) and 0 < threshold < math.inf):
+    if not (isinstance(threshold, Real) and 0 < threshold < math.inf):  # numbers of numpy, too
         raise ValueError(f"`threshold` must be a finite number > 0; got {threshold!r}.")
     if weights is not None:
         check_shape("weights", weights, n)
@@ -292,32 +294,35 @@ def _checked(
     return x, y, torch.where(live, w, 0), batch
 
 
-def _log_false_alarms(y: Tensor, live: Tensor, count: Tensor, threshold: float) -> Tensor:
+def _log_false_alarms(moved: Tensor, y: Tensor, live: Tensor, count: Tensor, threshold: float) -> Tensor:
     """Return the logarithm of how many fits to three pairs would have `count` inliers by chance, (B,).
 
     A contrario: Moisan and Stival, "A probabilistic criterion to detect rigid point matches", IJCV 57
-    (2004), equation 10, for points in space. A third point counts as evidence, since the distances to the
-    other two must fit it. By chance a target is met as often as two targets meet, or as if they were uniform
-    in their box: on surfaces the former is likelier.
+    (2004), equation 10, for points in space, with the factor of the binomial distribution that it leaves out.
+    A third point counts as evidence, since the distances to the other two must fit it. By chance a moved
+    source meets its target as often as it meets those of other pairs, as if these were shuffled, or as if
+    they were uniform in their box: where points lie close together the former is likelier.
     """
     if y.shape[1] == 0:
         return y.new_full((y.shape[0],), math.inf)
+    moved, y = torch.where(live[..., None], moved, 0), torch.where(live[..., None], y, 0)
     low = torch.where(live[..., None], y, math.inf).amin(1)
     high = torch.where(live[..., None], y, -math.inf).amax(1)
     extent = (high - low).clamp_min(0) / threshold + 2
-    ball = math.log(4 / 3 * math.pi) - extent.log().sum(1)
+    ball = 4 / 3 * math.pi / extent.prod(1)
     some = torch.linspace(0, y.shape[1] - 1, min(y.shape[1], 256), device=y.device).long()
-    apart = torch.cdist(torch.where(live[..., None], y, 0)[:, some], torch.where(live[..., None], y, 0))
+    apart = torch.cdist(moved[:, some], y)
     both = live[:, some, None] & live[:, None] & (some[:, None] != torch.arange(y.shape[1], device=y.device))
-    meeting = ((apart <= threshold) & both).sum((1, 2)) / both.sum((1, 2)).clamp_min(1)
-    ball = torch.maximum(ball, meeting.log())
+    chance = ((apart <= threshold) & both).sum((1, 2)) / both.sum((1, 2)).clamp_min(1)
+    chance = torch.maximum(ball, chance.double())
     n, k = live.sum(1).double(), count.double()
 
     def log_choose(n: Tensor, k: Tensor) -> Tensor:
         return torch.lgamma(n + 1) - torch.lgamma(k + 1) - torch.lgamma(n - k + 1)
 
-    alarms = n.log() + log_choose(n, k) + log_choose(k, k.new_tensor(3)) + (k - 2) * ball
-    return torch.where(k >= 3, alarms, math.inf)
+    fits = n.log() + log_choose(n, k) + log_choose(k, k.new_tensor(3))
+    alarms = fits + (k - 2) * chance.log() + torch.special.xlog1py(n - k, -chance.clamp_max(1))
+    return torch.where((k >= 3) & (k > n * chance), alarms, math.inf)
 
 
 def by_more_than_chance(x: NDArray[Any], y: NDArray[Any], pose: NDArray[Any], threshold: float) -> bool:
@@ -329,7 +334,7 @@ def by_more_than_chance(x: NDArray[Any], y: NDArray[Any], pose: NDArray[Any], th
         pose: rotation and translation.
         threshold: distance within which a pair agrees.
     """
-    agree = np.square(x @ pose[:, :3].T + pose[:, 3] - y).sum(1) < threshold**2
-    target, count = torch.from_numpy(y)[None], torch.tensor([int(agree.sum())])
-    live = torch.ones(1, len(y), dtype=torch.bool, device="cpu")
-    return bool(_log_false_alarms(target, live, count, threshold) < 0)
+    moved = x @ pose[:, :3].T + pose[:, 3]
+    agree = np.square(moved - y).sum(1) < threshold**2
+    both, live = (torch.from_numpy(c)[None] for c in (moved, y)), torch.ones(1, len(y), dtype=torch.bool)
+    return bool(_log_false_alarms(*both, live, torch.tensor([int(agree.sum())]), threshold) < 0)

@@ -213,7 +213,7 @@ def slot_of(wanted, column, bits):
 
 
 def median(value, n):
-    """Of the first n, which are put in another order."""
+    """The median of the first n, which are put in another order."""
     k, first, last = n >> 1, 0, n - 1
     while first < last:
         pivot = value[(first + last) >> 1]

@@ -139,7 +139,7 @@ def fit_planes(points, numbers, places, most, normals, scratch, start, stop):
 
 
 def least_direction(xx, xy, xz, yy, yz, zz):
-    """As `svdrot.registration.clouds.surfaces.least_direction`, of one matrix."""
+    """The least direction of one matrix, as `svdrot.registration.clouds.surfaces.least_direction`."""
     trace = xx + yy + zz
     sound = trace > ZERO
     s = ONE / where(sound, trace, ONE)

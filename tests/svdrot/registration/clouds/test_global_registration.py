@@ -94,6 +94,40 @@ def test_points_that_are_not_finite_are_left_out():
     assert torch.equal(with_nan.transform.matrix, without.transform.matrix)
 
 
+@pytest.mark.parametrize("value", [1e12, 1e30, 1e200])
+def test_fill_values_are_left_out(value):
+    cloud, truth = landscape(1500), rigid(2)
+    source = truth.inverse().apply(cloud)
+    source[::9], target = value, torch.cat((cloud, cloud.new_full((20, 3), -value)))
+    found = register(source, target)
+    assert found.converged and max(off(found.transform, truth)) < 1e-6
+
+
+def test_exact_copies_end_at_rounding():
+    cloud, truth = landscape(4000), rigid(3)
+    found = register(truth.inverse().apply(cloud), cloud)
+    assert max(off(found.transform, truth)) < 1e-11
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_small_thing_on_a_table_decides(seed):
+    """A voxel is an eighth of the thing: means of cells cannot tell where it is, the points can."""
+
+    def scene(generator):
+        u, v = torch.rand(2, 20_000, generator=generator, dtype=torch.float64) - 0.5
+        table = torch.stack((u, v, torch.zeros_like(u)), 1)
+        ball = torch.randn(1600, 3, generator=generator, dtype=torch.float64)
+        thing = ball / ball.norm(dim=1, keepdim=True) * torch.tensor([0.08, 0.05, 0.06])
+        points = torch.cat((table, thing + torch.tensor([0.2, 0.0, 0.06])))
+        return points + 0.0005 * torch.randn(points.shape, generator=generator, dtype=torch.float64)
+
+    source, target = scene(seeded(2 * seed)), scene(seeded(2 * seed + 1))
+    truth = rigid(seed, 0.5)
+    found = register(truth.inverse().apply(source), target)
+    there = found.transform.apply(truth.inverse().apply(source))
+    assert (there - source).norm(dim=1).mean() < 0.001
+
+
 def test_far_from_the_origin():
     x, truth = landscape(1500), rigid(5)
     away = torch.tensor([4e6, -5e5, 1e6], dtype=torch.float64)

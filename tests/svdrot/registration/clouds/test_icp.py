@@ -605,6 +605,39 @@ def test_gradients_through_voxels_and_of_what_does_not_converge():
 # Arguments.
 
 
+@pytest.mark.parametrize("method", METHODS)
+def test_ten_copies_of_each_point_are_one(method):
+    target, truth = surface(800)[0], motion(0.03, 0.02)
+    source = truth.inverse().apply(target)
+    found = icp(source.repeat_interleave(10, 0), target.repeat(10, 1), max_distance=0.5, method=method)
+    assert found.converged
+    assert_found(found.transform, truth, 1e-6)
+
+
+@pytest.mark.parametrize("value", [1e12, 1e30, 1e100])
+def test_points_that_stand_for_nothing_there_cost_no_digits(value):
+    target, truth = surface(800)[0], motion(0.03, 0.02)
+    source = truth.inverse().apply(target)
+    source[::7], target[::7] = value, -value
+    found = icp(source, target, max_distance=0.1)
+    assert found.converged
+    assert_found(found.transform, truth, 1e-6)
+
+
+@pytest.mark.parametrize("decimals, scale", [(2, 1), (3, 1), (6, 1), (4, 1.5), (16, 1.001)])
+def test_a_start_of_few_decimals_is_a_rotation(decimals, scale):
+    target, truth = surface(800)[0], motion(0.3, 0.1)
+    whole = Transform(truth.rotation, truth.translation, torch.tensor(float(scale), **double))
+    source = whole.inverse().apply(target)
+    start = whole.matrix.round(decimals=decimals)
+    found = icp(source, target, init=start, max_distance=0.3)
+    assert found.converged and svdrot.is_rotation(found.transform.rotation)
+    kept = 1 if scale == 1 else svdrot.Transform.from_matrix(start).scale
+    assert torch.allclose(found.transform.scale, torch.as_tensor(kept, **double), rtol=1e-12)
+    if scale == 1:
+        assert_found(found.transform, truth, 1e-6)
+
+
 def test_refusals():
     source, _ = surface(50)
     options = {"max_distance": 1.0}
@@ -623,6 +656,8 @@ def test_refusals():
         "`target_normals`": options | {"target_normals": torch.ones(50, 2)},
         "`init`": options | {"init": torch.eye(3)},
         "rotation": options | {"init": Transform.identity(2)},
+        "`init` must hold rotations; got a matrix that is 0.": options
+        | {"init": torch.eye(4) + 0.1 * torch.eye(4).roll(1, 0)},
     }.items():
         with pytest.raises(ValueError, match=words):
             icp(source, source, **arguments)

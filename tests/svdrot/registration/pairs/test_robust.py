@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 
@@ -48,6 +49,37 @@ def run(method, *arguments, seed=0, **options):
 
 
 # Accuracy.
+
+
+def test_numbers_of_numpy_are_thresholds():
+    source, target = torch.randn(2, 9, 3, generator=seeded())
+    for threshold in (np.float32(0.5), np.float64(0.5), np.int64(1)):
+        assert robust_kabsch(source, target, threshold).rotation.shape == (3, 3)
+    for threshold in (np.float32(0), np.nan, "1", None):
+        with pytest.raises(ValueError, match="`threshold`"):
+            robust_kabsch(source, target, threshold)
+
+
+def keypoints(n, right, seed):
+    """Keypoints in 25 clusters as wide as the threshold, matched at random but for some; the truth."""
+    generator = seeded(seed)
+    place = 2 * torch.rand(25, 3, generator=generator) - 1
+    x = place[torch.randint(25, (n,), generator=generator)] + 0.01 * torch.randn(n, 3, generator=generator)
+    turn = svdrot.random_rotation(generator=generator)
+    y = x[torch.randperm(n, generator=generator)] @ turn.mT
+    known = torch.randperm(n, generator=generator)[:right]
+    y[known] = x[known] @ turn.mT + 0.003 * torch.randn(right, 3, generator=generator)
+    return x, y, turn
+
+
+@pytest.mark.parametrize("right, converged", [(210, True), (0, False)])
+def test_clusters_meet_by_chance_and_right_pairs_by_more(right, converged):
+    for seed in range(3):
+        x, y, turn = keypoints(5678, right, seed)
+        found = robust_kabsch(x, y, 0.03, generator=seeded(seed))
+        assert found.converged == converged
+        if converged:
+            assert svdrot.geodesic_distance(found.rotation, turn) < 0.01
 
 
 @pytest.mark.parametrize("method", STANDS)
