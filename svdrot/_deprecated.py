@@ -55,6 +55,12 @@ ROOMS = tuple(f"svdrot.{room}" for room in ("registration", "averaging", "evalua
 # (function, old argument): its name now.
 ARGUMENTS = {("svdrot.registration.icp", "neighbours"): "neighbors"}
 
+# (function, old argument): why it is of no use any more.
+DROPPED = {
+    ("svdrot.registration.register", "generator"): "nothing is drawn at random",
+    ("svdrot.registration.register", "method"): "what agrees is found by the consistency of distances",
+}
+
 # (class, old attribute): its name now.
 ATTRIBUTES = {("svdrot.registration.Alignment", "centred"): "centered"}
 
@@ -90,12 +96,17 @@ def _warn(old: str, new: str, level: int = 4) -> None:
 
 
 def renamed_arguments(path: str) -> Callable[[_F], _F]:
-    """Let the public function at `path` be called by its old arguments, of `ARGUMENTS`."""
+    """Let the public function at `path` be called by its old arguments, of `ARGUMENTS` and `DROPPED`."""
     names = {old: new for (function, old), new in ARGUMENTS.items() if function == path}
+    dropped = {old: why for (function, old), why in DROPPED.items() if function == path}
 
     def decorate(function: _F) -> _F:
         @wraps(function)
         def call(*args: Any, **named: Any) -> Any:
+            for old in dropped.keys() & named.keys():
+                message = f"`{path}({old}=)` is of no use: {dropped[old]}; it goes with the next release."
+                warnings.warn(message, DeprecationWarning, stacklevel=2)
+                del named[old]
             for old in names.keys() & named.keys():
                 if names[old] in named:
                     raise TypeError(f"{path}() got `{names[old]}` and its old name `{old}`.")

@@ -1,8 +1,8 @@
-"""What open3d and small_gicp make of two clouds: 4x4 matrices that take source to target.
+"""What open3d, small_gicp and KISS-Matcher make of two clouds: 4x4 matrices that take source to target.
 
 The settings of open3d are those of its tutorials: normals of radius 2 voxels (30 neighbors), FPFH of radius
 5 (100 neighbors), RANSAC at 1.5 voxels of 3 points, edge ratio 0.9, 100,000 iterations at confidence 0.999,
-FGR at half a voxel.
+FGR at half a voxel. KISS-Matcher, which has no parameter but the voxel, is refined by small_gicp's planes.
 """
 
 from collections.abc import Callable, Sequence
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from experiments import shared
 
-open3d, small_gicp = shared.run.peer("open3d"), shared.run.peer("small_gicp")
+open3d, small_gicp, kiss_matcher = map(shared.run.peer, ("open3d", "small_gicp", "kiss_matcher"))
 registration = open3d.pipelines.registration
 Cloud = Any
 
@@ -117,4 +117,17 @@ def _fgr(source: Cloud, target: Cloud, of_source: Any, of_target: Any, voxel: fl
     ).transformation
 
 
-GLOBAL: dict[str, Global] = {"open3d RANSAC": _by_features(_ransac), "open3d FGR": _by_features(_fgr)}
+def _kiss_matcher(source: NDArray, target: NDArray, voxel: float, seed: int) -> NDArray:
+    found = kiss_matcher.KISSMatcher(kiss_matcher.KISSMatcherConfig(voxel)).estimate(
+        source.astype(np.float32), target.astype(np.float32)
+    )
+    matrix = np.eye(4)
+    matrix[:3, :3], matrix[:3, 3] = np.array(found.rotation), np.array(found.translation).ravel()
+    return matrix
+
+
+GLOBAL: dict[str, Global] = {
+    "open3d RANSAC": _by_features(_ransac),
+    "open3d FGR": _by_features(_fgr),
+    "KISS-Matcher": _kiss_matcher,
+}

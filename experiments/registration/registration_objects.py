@@ -51,7 +51,7 @@ from svdrot.registration import Transform, kabsch
 from svdrot.registration.clouds.global_registration import register
 from svdrot.registration.clouds.icp import icp
 
-open3d = shared.run.peer("open3d")
+open3d, kiss_matcher = shared.run.peer("open3d"), shared.run.peer("kiss_matcher")
 peer = open3d.pipelines.registration
 Cloud = Any
 
@@ -156,6 +156,15 @@ def open3d_fgr(pair: ObjectPair, config: Config) -> NDArray:
     return _refined(source, target, found.transformation, config)
 
 
+def by_kiss_matcher(pair: ObjectPair, config: Config) -> NDArray:
+    """Match by KISS-Matcher, with its voxel at the distance of neighbors, and refine by open3d's ICP."""
+    matcher = kiss_matcher.KISSMatcher(kiss_matcher.KISSMatcherConfig(config.spacing))
+    found = matcher.estimate(*(x.float().numpy() for x in (pair.source, pair.target)))
+    matrix = np.eye(4)
+    matrix[:3, :3], matrix[:3, 3] = np.array(found.rotation), np.array(found.translation).ravel()
+    return _refined(*_clouds(pair, config.spacing), matrix, config)
+
+
 def _ours(method: str) -> Align:
     def align(pair: ObjectPair, config: Config) -> Transform:
         found = icp(
@@ -183,12 +192,13 @@ METHODS: dict[str, Align] = {
     "ours ICP, planes": _ours("point_to_plane"),
     "open3d FPFH + RANSAC": open3d_ransac,
     "open3d FPFH + FGR": open3d_fgr,
+    "KISS-Matcher + ICP": by_kiss_matcher,
     "ours, global": ours_global,
 }
 COLORS = dict(
     zip(
         METHODS,
-        ("#BBBBBB", "#000000", "#56B4E9", "#0072B2", "#009E73", "#117733", "#E69F00", "#CC79A7", "#D55E00"),
+        "#BBBBBB #000000 #56B4E9 #0072B2 #009E73 #117733 #E69F00 #CC79A7 #882255 #D55E00".split(),
         strict=True,
     )
 )

@@ -158,6 +158,18 @@ def test_old_arguments_work_and_tell_the_new(old):
         function(cloud, cloud, max_distance=1.0, **{argument: 9, new: 9})
 
 
+@pytest.mark.parametrize("old", _deprecated.DROPPED, ids=".".join)
+def test_dropped_arguments_are_told_of_and_change_nothing(old):
+    path, argument = old
+    module, _, name = path.rpartition(".")
+    function = getattr(importlib.import_module(module), name)
+    assert argument not in inspect.signature(function).parameters
+    cloud = svdrot.random_rotation(60)[..., 0]
+    expected = function(cloud, cloud).transform.matrix
+    with pytest.warns(DeprecationWarning, match=re.escape(f"`{path}({argument}=)` is of no use: ")):
+        assert torch.equal(function(cloud, cloud, **{argument: "any"}).transform.matrix, expected)
+
+
 @pytest.mark.parametrize("old", _deprecated.ATTRIBUTES, ids=".".join)
 def test_old_attributes_work_and_tell_the_new(old):
     """Of alignments, the only class that has any."""

@@ -15,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from svdrot import _deprecated
 from svdrot._checks import check_choice, check_positive, check_shape
 from svdrot._kernels.cpu import clouds
 from svdrot._kernels.records import ALIGNED
@@ -100,6 +101,7 @@ class GlobalRegistration:
     stages: tuple[Stage, ...]
 
 
+@_deprecated.renamed_arguments("svdrot.registration.register")
 def register(
     source: Tensor,
     target: Tensor,
