@@ -20,11 +20,12 @@ from svdrot._checks import check_choice, check_positive, check_shape
 from svdrot._kernels.cpu import clouds
 from svdrot._kernels.records import ALIGNED
 from svdrot._precision import result_dtype
-from svdrot.registration.clouds import _candidates, _evidence
+from svdrot.registration.clouds import _candidates, _evidence, _starts
 from svdrot.registration.clouds._finish import finished, uncertainty
 from svdrot.registration.clouds._levels import Level, levels
+from svdrot.registration.clouds._starts import THRESHOLD
 from svdrot.registration.clouds.icp import METHODS as REFINEMENTS
-from svdrot.registration.clouds.icp import icp
+from svdrot.registration.clouds.icp import icp, initial
 from svdrot.registration.clouds.neighbors import Neighbors
 from svdrot.registration.clouds.surfaces import spacing
 from svdrot.registration.pairs.robust import by_more_than_chance
@@ -34,8 +35,9 @@ Array = NDArray[Any]
 
 POINTS, MOST_POINTS = 5000, 20_000  # one in a voxel: of the smaller cloud, and of the larger at most
 APART = 2.0  # a voxel, in distances of points to the next: of points at random on a surface a voxel holds one
-THRESHOLD = 1.5  # voxels, of correspondences
 FACTORS = (1, 2, 4)  # of the voxel, for features: smooth shapes have none that are small
+START_FACTORS = (1, 2, 4, 8)  # for a start, which may be so far off
+SEARCHES = ("features", "rotations")
 SCALES = ((1, 1.5, 20), (0.5, 0.5, 30))  # of ICP at the end: voxel and distance, in voxels, and iterations
 LEAST_KEPT = 0.9  # of the fitness of the pose from features, by ICP
 FINE_POINTS = 20  # by which normals are estimated at the end
@@ -49,7 +51,7 @@ class Stage:
     """Describe what one step of `register` came to.
 
     Attributes:
-        name: "features", "robust" or "local".
+        name: "features" or "start", "robust" and "local".
         transform: after the step, from source to target.
         fitness: as in `GlobalRegistration`, after the step.
         rmse: likewise.
@@ -108,6 +110,8 @@ def register(
     *,
     voxel: float | None = None,
     refine: str | None = "point_to_plane",
+    search: str = "features",
+    init: Transform | Tensor | None = None,
 ) -> GlobalRegistration:
     """Find the rigid motion that lays the source on the target where their shapes agree, from any position.
 
@@ -118,6 +122,12 @@ def register(
         voxel: edge length of the grid on which both are compared, in the units of the points. Default:
             `automatic_voxel`.
         refine: method of `icp`, or None to end with the pose found at the voxel.
+        search: "features", which both clouds must show alike, or "rotations": 960 of them, with the middles
+            of both clouds laid on each other. These find more of small things with much noise, all of which
+            both clouds show, in six times the time.
+        init: rigid transform or matrix (4, 4) to begin at, in place of a search. From near, that pose is
+            found and no other; from farther off, up to some eight voxels, the best that steps from coarser
+            scales lead to.
 
     Returns:
         `GlobalRegistration`, the transform in the source's dtype. Clouds of fewer than four points, or
@@ -147,10 +157,14 @@ def register(
         check_positive("voxel", voxel)
     if refine is not None:
         check_choice("refine", refine, REFINEMENTS)
+    check_choice("search", search, SEARCHES)
+    start = None if init is None else initial(init, torch.Size(), source)
+    if start is not None and start.scale != 1:
+        raise ValueError(f"`init` must be rigid; got a scale of {start.scale.item():.6g}.")
     x, y = _usable(source), _usable(target)
     size = _automatic(x, y) if voxel is None else float(voxel)
     with torch.no_grad():
-        return _register(x, y, size, refine, source)
+        return _register(x, y, size, refine, search, start, source)
 
 
 def _check_clouds(source: Tensor, target: Tensor) -> None:
@@ -176,51 +190,52 @@ def _usable(cloud: Tensor) -> Array:
     return points
 
 
-def _register(x: Array, y: Array, voxel: float, refine: str | None, like: Tensor) -> GlobalRegistration:
-    nothing = np.eye(4)[None, :3]
+def _register(
+    x: Array, y: Array, voxel: float, refine: str | None, search: str, start: Transform | None, like: Tensor
+) -> GlobalRegistration:
+    nothing = np.eye(4)[:3] if start is None else _matrix(start)
     if voxel == 0 or min(len(x), len(y)) < FEWEST:
-        return GlobalRegistration(_transform(nothing[0], like), 0.0, math.nan, False, 0, 0, voxel, ())
+        return GlobalRegistration(_transform(nothing, like), 0.0, math.nan, False, 0, 0, voxel, ())
     center = np.median(y, 0)  # keeps lengths of the order of the clouds', wherever they lie
-    x, y = x - center, y - center
+    x, y, pose = x - center, y - center, _about(nothing, center)
     tick = _Clock()
-    a, b = levels(x, voxel, FACTORS), levels(y, voxel, FACTORS)
+    factors = FACTORS if start is None else START_FACTORS
+    a, b = levels(x, voxel, factors), levels(y, voxel, factors)
     if a is None or b is None:
-        return GlobalRegistration(_transform(nothing[0], like), 0.0, math.nan, False, 0, 0, voxel, ())
+        return GlobalRegistration(_transform(nothing, like), 0.0, math.nan, False, 0, 0, voxel, ())
     report = _Report(a[0].cells.points, b[0].cells.points, center, voxel, like)
-    pairs = [_candidates.matched(u.features, v.features) for u, v in zip(a, b, strict=True)]
-    points = [(u.cells.points[i], v.cells.points[j]) for u, v, (i, j) in zip(a, b, pairs, strict=True)]
-    stages = [report("features", nothing[0], tick())]
+    pairs = _starts.correspondences(a[: len(FACTORS)], b[: len(FACTORS)])
+    edges = [voxel * factor for factor in FACTORS]
+    stages = [report("features" if start is None else "start", pose, tick())]
 
-    found = [
-        _candidates.candidates(*some, THRESHOLD * voxel * factor, _candidates.KEEP)
-        for some, factor in zip(points, FACTORS, strict=True)
-    ]
-    poses = np.concatenate([poses for poses, _ in found])
-    inliers = np.concatenate([count for _, count in found])
-    scales = np.repeat(np.arange(len(found)), [len(poses) for poses, _ in found])
-    pose, at = nothing[0], 0
-    if len(poses):
-        pose, at = _evidence.verified(a, b, poses, scales)
+    if start is not None:
+        found = _starts.near(a, b, pose)
+    elif search == "rotations":
+        found = _starts.all_over(a, b)
+    else:
+        found = _starts.by_pairs(pairs, edges)
+    at = -1
+    if len(found.poses):
+        pose, at = _evidence.verified(a, b, found.poses, found.scales)
     stages.append(report("robust", pose, tick()))
 
-    if refine is not None and len(poses):
+    if refine is not None and at >= 0:
         pose = _refined(a[0], b[0], x, y, pose, refine)
         stages.append(report("local", pose, tick()))
     most = _candidates.MOST
     converged = any(
-        by_more_than_chance(u[:most], v[:most], pose, THRESHOLD * voxel * factor)
-        for (u, v), factor in zip(points, FACTORS, strict=True)
+        by_more_than_chance(u[:most], v[:most], pose, THRESHOLD * edge)
+        for (u, v), edge in zip(pairs, edges, strict=True)
     )
     # Refined, a little less may lie on the target, but not if it ran away.
     end = stages[-1] if stages[-1].fitness >= LEAST_KEPT * stages[1].fitness else stages[1]
-    scale = int(scales[at]) if len(poses) else 0
     return GlobalRegistration(
         end.transform,
         end.fitness,
         end.rmse,
         converged,
-        len(points[scale][0]),
-        int(inliers[at]) if len(poses) else 0,
+        len(pairs[found.scales[at] if at >= 0 else 0][0]),
+        int(found.inliers[at]) if at >= 0 else 0,
         voxel,
         tuple(stages),
     )
@@ -249,9 +264,8 @@ class _Report:
         distances = self._tree.query(self._x @ r.mT + t, 1, self._limit)[0].numpy()
         near = distances[np.isfinite(distances)]
         rmse = math.sqrt(np.square(near).mean()) if len(near) else math.nan
-        there = pose.copy()
-        there[:, 3] += self._center - pose[:, :3] @ self._center
-        return Stage(name, _transform(there, self._like), len(near) / max(len(distances), 1), rmse, seconds)
+        there = _transform(_about(pose, -self._center), self._like)
+        return Stage(name, there, len(near) / max(len(distances), 1), rmse, seconds)
 
 
 def _refined(a: Level, b: Level, x: Array, y: Array, pose: Array, method: str) -> Array:
@@ -332,6 +346,18 @@ def _voxel(points: Array, count: int) -> float:
         if abs(filled - count) < 0.01 * count:
             break
     return voxel
+
+
+def _about(pose: Array, center: Array) -> Array:
+    """The pose (3, 4) of clouds from whose points a center was taken."""
+    shift = pose[:, 3] + pose[:, :3] @ center - center
+    return np.concatenate((pose[:, :3], shift[:, None]), 1)
+
+
+def _matrix(transform: Transform) -> Array:
+    """The pose (3, 4) of a batch of one, without its scale."""
+    rotation, translation = transform.rotation[0].cpu().numpy(), transform.translation[0].cpu().numpy()
+    return np.concatenate((rotation, translation[:, None]), 1)
 
 
 def _transform(pose: Array, like: Tensor) -> Transform:

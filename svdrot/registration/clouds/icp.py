@@ -263,7 +263,7 @@ def icp(
     )
     batch = common_batch(source=given[0].points.shape[:-2], target=given[1].points.shape[:-2])
     dtype = result_dtype(given[0].points.to(torch.promote_types(*(cloud.points.dtype for cloud in given))))
-    start = _initial(init, batch, given[0].points)
+    start = initial(init, batch, given[0].points)
     size = start.scale[:, None, None]
     from_, to = (cloud.flattened(batch) for cloud in given)
     from_ = replace(from_, points=size * from_.points)
@@ -330,7 +330,7 @@ def evaluate(
     return at.fitness, at.rmse, at.correspondences
 
 
-def _initial(init: Transform | Tensor | None, batch: torch.Size, like: Tensor) -> Transform:
+def initial(init: Transform | Tensor | None, batch: torch.Size, like: Tensor) -> Transform:
     """Return the initial transforms of the flattened batch in float64, of the device of `like`."""
     is_matrix = isinstance(init, Tensor)
     if init is None:

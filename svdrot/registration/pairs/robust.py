@@ -336,5 +336,6 @@ def by_more_than_chance(x: NDArray[Any], y: NDArray[Any], pose: NDArray[Any], th
     """
     moved = x @ pose[:, :3].T + pose[:, 3]
     agree = np.square(moved - y).sum(1) < threshold**2
-    both, live = (torch.from_numpy(c)[None] for c in (moved, y)), torch.ones(1, len(y), dtype=torch.bool)
-    return bool(_log_false_alarms(*both, live, torch.tensor([int(agree.sum())]), threshold) < 0)
+    a, b, count = torch.from_numpy(moved)[None], torch.from_numpy(y)[None], torch.tensor([int(agree.sum())])
+    live = torch.ones(1, len(y), dtype=torch.bool, device="cpu")
+    return bool(_log_false_alarms(a, b, live, count, threshold) < 0)
