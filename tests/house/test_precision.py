@@ -151,6 +151,7 @@ PRODUCTS = {
     "registration/clouds/_candidates.py": "numpy",
     "registration/clouds/_finish.py": "numpy",
     "registration/clouds/_levels.py": "numpy",
+    "registration/clouds/_starts.py": "numpy",
     "registration/pairs/robust.py": "numpy",
     "registration/clouds/icp.py": "float64",
     "registration/clouds/global_registration.py": "float64",

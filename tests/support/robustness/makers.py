@@ -224,7 +224,7 @@ MAKERS: dict[str, Callable[[Draw], Any]] = {
     "svdrot.registration.Neighbors.query.points": features,
     "svdrot.registration.Neighbors.query.query": features,
     "svdrot.registration.register.voxel": number(None, 0.5),
-    "svdrot.registration.register.method": number("consistency", "ransac"),
+    "svdrot.registration.register.search": number("features", "rotations"),
     "refine": number(None, "point_to_plane"),
     "svdrot.registration.icp.source": icp_points,
     "svdrot.registration.icp.target": icp_points,

@@ -211,7 +211,10 @@ def test_bad_arguments_are_refused():
         ("`refine` must be one of", lambda: register(x[:3], x, refine="best")),
         ("`search` must be one of", lambda: register(x, x, search="everywhere")),
         ("`init` must be rigid; got a scale of 2", lambda: register(x, x, init=2 * torch.eye(4))),
-        ("`init` must hold rotations", lambda: register(x, x, init=torch.eye(4) + torch.eye(4).roll(1, 0) / 9)),
+        (
+            "`init` must hold rotations",
+            lambda: register(x, x, init=torch.eye(4) + torch.eye(4).roll(1, 0) / 9),
+        ),
         ("`init` must have shape", lambda: register(x, x, init=torch.eye(3))),
     ):
         with pytest.raises(ValueError, match=message):
