@@ -4,7 +4,9 @@ numba compiles the kernels once per machine. Their machine code is kept on disk,
 without numba, whose import and set-up take longer than half a second.
 """
 
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import cache
 
 import torch
@@ -16,6 +18,7 @@ from .compiler import threads as _threads
 
 NUMBERS_PER_THREAD = 32768  # at least: 3,641 matrices of 3 x 3, 40 us
 NUMBERS_PER_CHUNK = 16384  # but full tiles
+_here = threading.local()
 
 
 def run_rows(
@@ -31,7 +34,7 @@ def run_rows(
     kernel = load(name, dtype)
     pointers = [x.data_ptr() if isinstance(x, Tensor) else x for x in arguments]
     threads = min(torch.get_num_threads(), rows * numbers // NUMBERS_PER_THREAD)
-    if threads < 2:
+    if threads < 2 or getattr(_here, "is_alone", False):
         tiles = empty((scratch,), dtype)
         kernel(*pointers, tiles.data_ptr(), 0, rows)
         return
@@ -40,6 +43,20 @@ def run_rows(
     tiles = empty((threads, scratch), dtype)
     size = tiles.itemsize * scratch
     _threads.run(kernel, pointers, tiles.data_ptr(), size, rows, chunk, threads)
+
+
+@contextmanager
+def alone() -> Iterator[None]:
+    """Call kernels in this thread only.
+
+    A thread that has done its share looks out for the next for some milliseconds, at the cost of a processor:
+    for many short calls with other work between them that is more than what it helps.
+    """
+    before, _here.is_alone = getattr(_here, "is_alone", False), True
+    try:
+        yield
+    finally:
+        _here.is_alone = before
 
 
 @cache

@@ -4,6 +4,7 @@ Numpy, since its operations wait for no other thread: on a busy machine hundreds
 two threads each, take ten times as long.
 """
 
+from contextlib import nullcontext
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -21,6 +22,7 @@ Array = NDArray[Any]
 MARGIN = 6
 ROW = 64  # points
 LARGEST = 2**62  # key
+SHARED = 2**23  # numbers: some ten milliseconds
 ALL = (1 << 31) - 1
 
 
@@ -300,8 +302,10 @@ def _share(
     scratch: int,
     dtype: torch.dtype = torch.float64,
 ) -> None:
+    """A kernel whose rows threads share, where they are worth what is said of `cpu.alone`."""
     if rows:
-        cpu.run_rows(kernel, dtype, rows, numbers, tuple(map(_word, arguments)), scratch, 1)
+        with nullcontext() if rows * numbers > SHARED else cpu.alone():
+            cpu.run_rows(kernel, dtype, rows, numbers, tuple(map(_word, arguments)), scratch, 1)
 
 
 def _word(x: Any) -> Any:

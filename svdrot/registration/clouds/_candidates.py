@@ -59,7 +59,8 @@ def candidates(x: Array, y: Array, threshold: float, keep: int) -> tuple[Array, 
     for _ in range(STEPS):
         agrees = pairs.agree(poses)
         enough = agrees.sum(1) >= FEWEST
-        poses = np.where(enough[:, None, None], fitted(agrees @ pairs.products), poses)
+        sums = np.einsum("hn,nk->hk", agrees, pairs.products)
+        poses = np.where(enough[:, None, None], fitted(sums), poses)
     poses = poses[_distinct(embed(poses), np.argsort(pairs.costs(poses), kind="stable"), keep, threshold)]
     inliers = pairs.agree(poses).sum(1).astype(int)
     poses[:, :, 3] += centers[1] - poses[:, :, :3] @ centers[0]
@@ -83,13 +84,18 @@ class _Pairs:
         return (self._squares(poses) < self._limit).astype(np.float64)
 
     def _squares(self, poses: Array) -> Array:
-        """|R x + t - y|², (h, n), some poses at a time: what is in between stays in the cache."""
-        rows, n = poses.astype(np.float32), self._x.shape[1]
-        squares = np.empty((len(rows), n), np.float32)
+        """|R x + t - y|², (h, n), some poses at a time: what is in between stays in the cache.
+
+        Not by a product of matrices, for which threads would wait.
+        """
+        rows = poses.astype(np.float32)[..., None]
+        squares = np.zeros((len(rows), self._x.shape[1]), np.float32)
         for first in range(0, len(rows), BLOCK):
-            some = rows[first : first + BLOCK]
-            apart = (some.reshape(-1, 4) @ self._x).reshape(len(some), 3, n) - self._y
-            np.square(apart, out=apart).sum(1, out=squares[first : first + BLOCK])
+            for row in range(3):
+                some, apart = rows[first : first + BLOCK, row], -self._y[row]
+                for k, x in enumerate(self._x):
+                    apart = apart + some[:, k] * x
+                squares[first : first + BLOCK] += apart * apart
         return squares
 
 

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from svdrot import _deprecated
 from svdrot._checks import check_choice, check_positive, check_shape
+from svdrot._kernels import cpu
 from svdrot._kernels.cpu import clouds
 from svdrot._kernels.records import ALIGNED
 from svdrot._precision import result_dtype
@@ -177,7 +178,9 @@ def _check_clouds(source: Tensor, target: Tensor) -> None:
 
 def _usable(cloud: Tensor) -> Array:
     """The points of a cloud in numpy, without those that are not finite or stand for "nothing there"."""
-    points = np.ascontiguousarray(cloud.detach().double().cpu().numpy())
+    own = cloud.detach().cpu().resolve_neg()
+    own = own if own.dtype in (torch.float32, torch.float64) else own.double()
+    points = np.ascontiguousarray(own.numpy(), np.float64)
     if len(points) and not np.isfinite(clouds.bounds_of(points)).all():
         points = points[np.isfinite(points).all(1)]
     if not len(points):
@@ -261,7 +264,8 @@ class _Report:
 
     def __call__(self, name: str, pose: Array, seconds: float) -> Stage:
         r, t = torch.from_numpy(pose[:, :3]), torch.from_numpy(pose[:, 3])
-        distances = self._tree.query(self._x @ r.mT + t, 1, self._limit)[0].numpy()
+        with cpu.alone():
+            distances = self._tree.query(self._x @ r.mT + t, 1, self._limit)[0].numpy()
         near = distances[np.isfinite(distances)]
         rmse = math.sqrt(np.square(near).mean()) if len(near) else math.nan
         there = _transform(_about(pose, -self._center), self._like)
@@ -290,7 +294,8 @@ def _refined(a: Level, b: Level, x: Array, y: Array, pose: Array, method: str) -
     known = ALIGNED.read(torch.from_numpy(reports))
     count, square = known["count"].item(), known["square"].item()
     before = uncertainty(count, square, known["matrix"][0].numpy())
-    return finished(x, y, poses[0], SCALES[-1][1] * voxel, before)
+    with cpu.alone():
+        return finished(x, y, poses[0], SCALES[-1][1] * voxel, before)
 
 
 def automatic_voxel(source: Tensor, target: Tensor) -> float:
@@ -330,7 +335,8 @@ def _automatic(source: Array, target: Array) -> float:
         return 0.0
     filled = [_voxel(cloud, POINTS) for cloud in both]
     most = [_voxel(cloud, MOST_POINTS) for cloud in both]
-    apart = [APART * spacing(torch.from_numpy(cloud)) for cloud in both if len(cloud) < 4 * POINTS]
+    with cpu.alone():
+        apart = [APART * spacing(torch.from_numpy(cloud)) for cloud in both if len(cloud) < 4 * POINTS]
     return max(min(filled), *most, *apart)
 
 

@@ -26,6 +26,8 @@ from svdrot.registration.pairs.procrustes import Alignment, kabsch, umeyama
 from svdrot.registration.pairs.ransac import ransac
 from svdrot.transform import register_pytree
 
+SHUFFLED = 256  # sources, to measure what agrees by chance
+
 
 @dataclass(frozen=True)
 class RobustAlignment(Alignment):
@@ -297,11 +299,8 @@ def _checked(
 def _log_false_alarms(moved: Tensor, y: Tensor, live: Tensor, count: Tensor, threshold: float) -> Tensor:
     """Return the logarithm of how many fits to three pairs would have `count` inliers by chance, (B,).
 
-    A contrario: Moisan and Stival, "A probabilistic criterion to detect rigid point matches", IJCV 57
-    (2004), equation 10, for points in space, with the factor of the binomial distribution that it leaves out.
-    A third point counts as evidence, since the distances to the other two must fit it. By chance a moved
-    source meets its target as often as it meets those of other pairs, as if these were shuffled, or as if
-    they were uniform in their box: where points lie close together the former is likelier.
+    By chance a moved source meets its target as often as it meets those of other pairs, as if these were
+    shuffled, or as if they were uniform in their box: where points lie close together the former is likelier.
     """
     if y.shape[1] == 0:
         return y.new_full((y.shape[0],), math.inf)
@@ -309,13 +308,27 @@ def _log_false_alarms(moved: Tensor, y: Tensor, live: Tensor, count: Tensor, thr
     low = torch.where(live[..., None], y, math.inf).amin(1)
     high = torch.where(live[..., None], y, -math.inf).amax(1)
     extent = (high - low).clamp_min(0) / threshold + 2
-    ball = 4 / 3 * math.pi / extent.prod(1)
-    some = torch.linspace(0, y.shape[1] - 1, min(y.shape[1], 256), device=y.device).long()
+    some = torch.linspace(0, y.shape[1] - 1, min(y.shape[1], SHUFFLED), device=y.device).long()
     apart = torch.cdist(moved[:, some], y)
     both = live[:, some, None] & live[:, None] & (some[:, None] != torch.arange(y.shape[1], device=y.device))
-    chance = ((apart <= threshold) & both).sum((1, 2)) / both.sum((1, 2)).clamp_min(1)
-    chance = torch.maximum(ball, chance.double())
-    n, k = live.sum(1).double(), count.double()
+    meet = ((apart <= threshold) & both).sum((1, 2)) / both.sum((1, 2)).clamp_min(1)
+    return _log_of_fits(live.sum(1).double(), count.double(), extent, meet.double())
+
+
+def _log_of_fits(n: Tensor, k: Tensor, extent: Tensor, meet: Tensor) -> Tensor:
+    """Return the logarithm of how many fits to three of n pairs have k inliers by chance.
+
+    A contrario: Moisan and Stival, "A probabilistic criterion to detect rigid point matches", IJCV 57
+    (2004), equation 10, for points in space, with the factor of the binomial distribution that it leaves out.
+    A third point counts as evidence, since the distances to the other two must fit it.
+
+    Args:
+        n: pairs.
+        k: inliers.
+        extent: of the box of the targets, in thresholds, (..., 3).
+        meet: share of shuffled pairs that agree.
+    """
+    chance = torch.maximum(4 / 3 * math.pi / extent.prod(-1), meet)
 
     def log_choose(n: Tensor, k: Tensor) -> Tensor:
         return torch.lgamma(n + 1) - torch.lgamma(k + 1) - torch.lgamma(n - k + 1)
@@ -334,8 +347,15 @@ def by_more_than_chance(x: NDArray[Any], y: NDArray[Any], pose: NDArray[Any], th
         pose: rotation and translation.
         threshold: distance within which a pair agrees.
     """
-    moved = x @ pose[:, :3].T + pose[:, 3]
+    moved, n = x @ pose[:, :3].T + pose[:, 3], len(y)
+    if n < 3:
+        return False
     agree = np.square(moved - y).sum(1) < threshold**2
-    a, b, count = torch.from_numpy(moved)[None], torch.from_numpy(y)[None], torch.tensor([int(agree.sum())])
-    live = torch.ones(1, len(y), dtype=torch.bool, device="cpu")
-    return bool(_log_false_alarms(a, b, live, count, threshold) < 0)
+    some = range(0, n, -(-n // SHUFFLED))
+    meet = np.zeros(n)
+    for i in some:
+        near = np.square(moved[i] - y).sum(1) < threshold**2
+        near[i] = False
+        meet += near
+    known = float(n), float(agree.sum()), np.ptp(y, 0) / threshold + 2, meet.sum() / (len(some) * (n - 1))
+    return bool(_log_of_fits(*(torch.as_tensor(value, dtype=torch.float64) for value in known)) < 0)
