@@ -1,0 +1,139 @@
+"""The five tests, in the order in which they are asked, and what follows from them."""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from svdrot.registration.clouds._verdict import poses as motions
+from svdrot.registration.clouds._verdict.evidence import Evidence, Stiffness, evidence, stiffness, stretch
+from svdrot.registration.clouds._verdict.poses import Array, Spread
+from svdrot.registration.clouds._verdict.search import competitors, polished
+from svdrot.registration.clouds._verdict.surfaces import Both
+
+# Each is the value at which 2,750 pairs of clouds with known truth were told apart best; what it has to be
+# about follows from what it is.
+FITS = 1.8  # of the misfit: 1 for two samples of one surface; scans that drift, fused, have up to 1.7
+MOVED_FITS = 1.5  # likewise for a pose that the search put in the place of the one given: of many, one fits
+COVERS = 0.2  # of what determines the poses of the clouds
+STRETCH, STRETCH_ERRORS = 0.025, 5.0  # of the size, and standard errors: more is another size
+SPREAD = 0.013  # of the size: a larger standard deviation leaves a motion open
+DISTINCT = 0.08  # of the size: poses that are so far apart are two
+RIVAL_FITS, RIVAL_COVERS = 2.0, 0.5  # the misfit, and the cover over that of the pose found, of a rival
+PATCH, PATCH_POINTS = 0.4, 6  # share of a patch, of so many points, that contradicts one pose only
+WORSE = 2.5  # standard errors by which one pose contradicts more
+KEEPS = 0.97  # of the cover of the best pose: with more, the pose given stays
+
+
+@dataclass(frozen=True)
+class Judged:
+    """What the rule came to, in the units of `Both`."""
+
+    answer: str
+    failed: tuple[str, ...]  # the names of the tests that were not passed
+    pose: Array  # (1, 4, 4)
+    evidence: Evidence
+    stiffness: Stiffness | None
+    stretch: float
+    stretch_error: float
+    free: Array  # (6, k), twists about the origin
+    rivals: Array  # (R, 4, 4)
+    moved: bool  # whether the search put another pose in the place of the one given
+
+
+def decide(both: Both, pose: Array, start: Array, search: bool) -> Judged:
+    """Judge a pose (1, 4, 4) near the end of an alignment; `start` is where free motions stay."""
+    poses = polished(both, pose, 6)
+    found = evidence(both, poses)
+    first = _tested(both, poses, found, FITS)
+    if search and "determined" not in first.failed:
+        poses = np.concatenate((poses, competitors(both, poses, found, DISTINCT * both.size)))
+        found = evidence(both, poses)
+    at = _best(found)
+    if at:
+        chosen = polished(both, poses[at : at + 1], 2)
+        judged = _tested(both, chosen, evidence(both, chosen), MOVED_FITS, moved=True)
+    else:
+        judged = first
+    if judged.failed:
+        return _held(both, judged, start) if judged.answer == "free" else judged
+    distances = Spread(both.source.points)(poses, judged.pose)[:, 0]
+    others = [k for k in np.flatnonzero(distances > DISTINCT * both.size) if k != at]
+    rivals = [k for k in others if _is_rival(judged.evidence, found[int(k)])]
+    if not rivals:
+        return judged
+    return replace(judged, answer="ambiguous", failed=("alone",), rivals=poses[rivals])
+
+
+def _tested(both: Both, pose: Array, found: Evidence, most: float, moved: bool = False) -> Judged:
+    """Ask the four tests that need no other pose."""
+    known = stiffness(both, pose, found)
+    growth, error = stretch(both, pose, found)
+    open_ = np.ones(6, bool) if known is None else ~(known.spread <= SPREAD)
+    failed = [
+        name
+        for name, passed in (
+            ("fits", found.misfit[0] <= most),
+            ("covers", found.cover[0] >= COVERS and known is not None),
+            ("size", not abs(growth) > max(STRETCH, STRETCH_ERRORS * error)),
+        )
+        if not passed
+    ]
+    free = np.zeros((6, 0))
+    answer = "doubtful" if failed else "aligned"
+    if known is not None and not failed and open_.any():
+        failed, answer = ["determined"], "free"
+        free = motions.unscaled(_apart(known.axes[:, open_]), known.center, known.radius)
+    return Judged(
+        answer, tuple(failed), pose, found, known, growth, error, free, np.zeros((0, 4, 4)), moved
+    )
+
+
+def _apart(axes: Array) -> Array:
+    """Return a basis of the same motions (6, k), the slides first."""
+    basis = np.linalg.qr(axes)[0]
+    return basis @ np.linalg.svd(basis[:3])[2].T[:, ::-1]
+
+
+def _held(both: Both, judged: Judged, start: Array) -> Judged:
+    """Bring a pose with free motions back along them, to the one that fits and is nearest to the start."""
+    pose = motions.along(judged.pose, start, both.source.points, judged.free)
+    pose = polished(both, pose, 4, held=judged.free)
+    found = evidence(both, pose)
+    worse = not (found.misfit[0] <= max(FITS, judged.evidence.misfit[0]) and found.cover[0] >= COVERS)
+    return judged if worse else replace(judged, pose=pose, evidence=found)
+
+
+def _best(found: Evidence) -> int:
+    """Return which of some poses fits, is refuted by no other, and covers most.
+
+    The first, unless another covers much more, or none fits.
+    """
+    good = [int(k) for k in np.flatnonzero((found.misfit <= FITS) & (found.cover >= COVERS))]
+    left = [k for k in good if not any(refuted(found.votes[k], found.votes[j]) for j in good if j != k)] or good
+    if not left:
+        return 0
+    top = max(left, key=lambda k: found.cover[k])
+    return 0 if 0 in left and found.cover[0] >= KEEPS * found.cover[top] else top
+
+
+def _is_rival(found: Evidence, other: Evidence) -> bool:
+    """Tell whether another pose explains the clouds as well; two that refute each other both do."""
+    if other.cover[0] < max(RIVAL_COVERS * found.cover[0], COVERS) or not other.misfit[0] <= RIVAL_FITS:
+        return False
+    mine, its = found.votes[0], other.votes[0]
+    return not refuted(its, mine) or refuted(mine, its)
+
+
+def refuted(rival: Array, found: Array) -> bool:
+    """Tell whether a rival leaves off the surface what the pose found has on it, of `Evidence.votes`.
+
+    That is much of two patches, or a larger share of all points, in standard errors of two equal shares. How
+    much a pose covers refutes nothing: none is better because it overlaps more.
+    """
+    lost = rival[3] / np.maximum(rival[1], 1) - found[3] / np.maximum(found[1], 1)
+    if ((rival[3] >= PATCH_POINTS) & (lost > PATCH)).sum() >= 2:
+        return True
+    m, n = (max(votes[2].sum(), 1) for votes in (rival, found))
+    p, q = rival[3].sum(), found[3].sum()
+    error = np.sqrt((p + q + 1) / (m + n) * (1 / m + 1 / n))
+    return bool(p / m - q / n >= WORSE * error)
