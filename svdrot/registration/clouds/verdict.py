@@ -9,12 +9,15 @@ from torch import Tensor
 
 from svdrot._checks import check_shape
 from svdrot._precision import result_dtype
+from svdrot._vectors import image
 from svdrot.registration.clouds._verdict import rule, words
 from svdrot.registration.clouds._verdict.poses import Array
 from svdrot.registration.clouds._verdict.surfaces import Both
+from svdrot.representations import matrix_to_axis_angle
 from svdrot.transform import Transform
 
 ANSWERS = ("aligned", "free", "ambiguous", "doubtful")
+EPS = 1e-12  # of the largest variance: that of a free motion is 0 up to rounding
 
 
 @dataclass(frozen=True)
@@ -72,6 +75,42 @@ class Verdict:
     axes: Tensor
     spread: Tensor
     moved: bool
+
+    def normalized_error(self, transform: Transform) -> float:
+        """Return how far another pose is from this one in standard deviations, free motions apart.
+
+        Args:
+            transform: from source to target, shapes (3, 3), (3,) and (); its scale is not looked at.
+
+        Returns:
+            The root of twist' C⁻¹ twist, with the twist from this pose to the other and C the covariance. For
+            the true pose its square is distributed about as chi-squared with as many degrees of freedom as
+            motions are determined. NaN where the covariance is.
+
+        Example:
+            >>> import torch, svdrot
+            >>> x, y = 2 * torch.rand(2, 4000, generator=torch.Generator().manual_seed(0)) - 1
+            >>> dune = torch.stack((x, y, 0.3 * torch.sin(3 * x + y**2) + 0.2 * x * y), -1)
+            >>> there = svdrot.Transform.identity()
+            >>> found = svdrot.registration.judge(dune[:2000], dune[2000:], there)
+            >>> found.normalized_error(found.transform), found.normalized_error(there) < 5
+            (0.0, True)
+        """
+        if not self.covariance.isfinite().all():
+            return math.nan
+        own, other = (
+            Transform(t.rotation.double(), t.translation.double(), torch.ones_like(t.scale.double()))
+            for t in (self.transform, transform)
+        )
+        step = other @ own.inverse()
+        shift = step.apply(self.center[None])[0] - self.center
+        # In lengths, or rotations and translations would be of different orders.
+        unit = shift.new_tensor([self.radius] * 3 + [1.0] * 3)
+        twist = unit * torch.cat((matrix_to_axis_angle(step.rotation), shift))
+        values, vectors = torch.linalg.eigh(unit[:, None] * self.covariance * unit)
+        kept = values > EPS * values[-1]
+        along = image(vectors.mT, twist)[kept]
+        return float((along.square() / values[kept]).sum().sqrt())
 
 
 def judge(
@@ -195,7 +234,7 @@ def _verdict(both: Both, judged: rule.Judged, units: _Units) -> Verdict:
     center = known.center * length + units.middles[1] if known else np.full(3, np.nan)
     back = np.r_[np.full(3, 1 / radius), np.ones(3)]  # of twists of unit length, from radius times w to w
     free = known.scaled(judged.free).T * back if known else np.zeros((0, 6))
-    covariance = known.covariance(rule.SPREAD) if known else np.full((6, 6), np.nan)
+    covariance = known.covariance(rule.SPREAD, judged.evidence.misfit[0]) if known else np.full((6, 6), np.nan)
     unit = back * length  # of twists in the units of `Both`
     others = units.outward(judged.rivals)
     reasons = words.reasons(judged, free, center, radius)

@@ -14,7 +14,6 @@ TANGENT, HEIGHT = 1.2, 4.0
 AGREES = 3.0  # standard deviations
 CUT = 4.0  # standard deviations, beyond which a residual counts no more
 SOFT = 0.25  # added to both mean squares, so that clouds without noise of their own have a finite ratio
-VARIANCE = 2.0  # over that of one cloud's noise: both have theirs
 FEWEST = 20  # points over the other surface, or pairs
 
 
@@ -163,12 +162,15 @@ class Stiffness:
     pairs: int
     noise: float
 
-    def covariance(self, most: float) -> Array:
-        """Return the covariance (6, 6) of these unknowns, along axes with no more than a spread alone."""
+    def covariance(self, most: float, misfit: float) -> Array:
+        """Return the covariance (6, 6) of these unknowns, along axes with no more than a spread alone.
+
+        The variance of a residual is that of the clouds' own noise, as many times as the misfit says.
+        """
         kept = self.axes[:, self.spread <= most]
         kept = kept / np.sqrt((kept * (self.metric @ kept)).sum(0))
         share = np.maximum(self.share[self.spread <= most], 1e-9)
-        return VARIANCE * self.noise**2 / self.pairs * (kept / share) @ kept.T
+        return misfit * self.noise**2 / self.pairs * (kept / share) @ kept.T
 
     def scaled(self, twists: Array) -> Array:
         return motions.scaled(twists, self.center, self.radius)

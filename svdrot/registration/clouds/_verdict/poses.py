@@ -61,7 +61,8 @@ class Spread:
     def __call__(self, first: Array, second: Array) -> Array:
         """Return the distances (A, B) of poses (A, 4, 4) and (B, 4, 4)."""
         a, b = self._places(first), self._places(second)
-        return np.linalg.norm(a[:, None] - b[None], axis=-1)
+        square = (a * a).sum(1)[:, None] + (b * b).sum(1) - 2 * a @ b.T
+        return np.sqrt(np.maximum(square, 0))
 
     def _places(self, poses: Array) -> Array:
         r = poses[:, :3, :3]

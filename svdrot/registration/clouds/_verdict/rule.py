@@ -21,7 +21,6 @@ DISTINCT = 0.08  # of the size: poses that are so far apart are two
 RIVAL_FITS, RIVAL_COVERS = 2.0, 0.5  # the misfit, and the cover over that of the pose found, of a rival
 PATCH, PATCH_POINTS = 0.4, 6  # share of a patch, of so many points, that contradicts one pose only
 WORSE = 2.5  # standard errors by which one pose contradicts more
-KEEPS = 0.97  # of the cover of the best pose: with more, the pose given stays
 
 
 @dataclass(frozen=True)
@@ -42,7 +41,7 @@ class Judged:
 
 def decide(both: Both, pose: Array, start: Array, search: bool) -> Judged:
     """Judge a pose (1, 4, 4) near the end of an alignment; `start` is where free motions stay."""
-    poses = polished(both, pose, 6)
+    poses = polished(both, polished(both, pose, 4, 1000), 2)
     found = evidence(both, poses)
     first = _tested(both, poses, found, FITS)
     if search and "determined" not in first.failed:
@@ -104,16 +103,18 @@ def _held(both: Both, judged: Judged, start: Array) -> Judged:
 
 
 def _best(found: Evidence) -> int:
-    """Return which of some poses fits, is refuted by no other, and covers most.
+    """Return which of some poses fits, is refuted by no other that covers more, and covers most.
 
-    The first, unless another covers much more, or none fits.
+    The first, if it is among these and no other covers twice as much, or if there are none. A pose that fits
+    is not given up for one that covers less: then both are told.
     """
-    good = [int(k) for k in np.flatnonzero((found.misfit <= FITS) & (found.cover >= COVERS))]
-    left = [k for k in good if not any(refuted(found.votes[k], found.votes[j]) for j in good if j != k)] or good
+    cover, votes = found.cover, found.votes
+    good = [int(k) for k in np.flatnonzero((found.misfit <= FITS) & (cover >= COVERS))]
+    left = [k for k in good if not any(cover[j] > cover[k] and refuted(votes[k], votes[j]) for j in good)]
     if not left:
         return 0
-    top = max(left, key=lambda k: found.cover[k])
-    return 0 if 0 in left and found.cover[0] >= KEEPS * found.cover[top] else top
+    top = max(left, key=lambda k: cover[k])
+    return 0 if 0 in left and cover[0] >= RIVAL_COVERS * cover[top] else top
 
 
 def _is_rival(found: Evidence, other: Evidence) -> bool:

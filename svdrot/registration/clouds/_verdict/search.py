@@ -13,10 +13,10 @@ SOFTEST = 0.3  # edges: what counts as one standard deviation for weights, at le
 ANGLES = (45, 60, 90, 120)
 SHIFTS = (-0.45, -0.3, -0.15, 0.15, 0.3, 0.45)
 # Of the search, coarse to fine: points, distances of pairs in edges, and how many poses go on.
-FIRST, FIRST_LIMITS, FIRST_KEPT = 100, (8, 8, 8, 5, 5), 100
+FIRST, FIRST_LIMITS, FIRST_KEPT = 80, (8, 8, 8, 5, 5), 60
 SECOND, SECOND_LIMITS, SECOND_KEPT = 200, (5, 3, 3, 3), 20
-THIRD, THIRD_LIMITS = 400, (3, 3, 2, 2)
-LAST, LAST_STEPS = 600, 4
+THIRD, THIRD_LIMITS = 300, (3, 3, 2, 2)
+LAST, LAST_STEPS = 500, 4
 KEPT = 8  # poses that are judged
 SEARCHED = 0.05  # of the size: nearer poses are one, while they are refined
 HOPEFUL = 0.4  # of the best: less cover is no rival
@@ -54,9 +54,8 @@ def _pairs(a: Points, b: Surface, poses: Array, edge: float) -> tuple[Array, Arr
     """Return the moved points, the normals beneath them, their heights, and weights."""
     y = motions.moved(poses, a.points)
     index, found = b.nearest(y, 6 * edge)
-    planes, near = b.planes[:, index], b.points.T[:, index]
+    planes, d = _planes(b, y, index)
     height = y[:, 0] * planes[0] + y[:, 1] * planes[1] + y[:, 2] * planes[2] - planes[3]
-    d = [y[:, i] - near[i] for i in range(3)]
     up = d[0] * planes[0] + d[1] * planes[1] + d[2] * planes[2]
     along = d[0] * d[0] + d[1] * d[1] + d[2] * d[2] - up * up
     sigma = np.maximum(a.sigma, b.sigma[index])
@@ -64,6 +63,12 @@ def _pairs(a: Points, b: Surface, poses: Array, edge: float) -> tuple[Array, Arr
     w = (1 - np.minimum(z, 1) ** 2) ** 2 / sigma**2
     w = np.where(found & (along <= (TANGENT * edge) ** 2) & ~b.border[index], w, 0)
     return y, np.moveaxis(planes[:3], 0, 1), height, w
+
+
+def _planes(surface: Surface, y: Array, index: Ints) -> tuple[Array, list[Array]]:
+    """Return the planes (4, B, N) of some of a surface's points, and the differences to them by coordinate."""
+    found = np.take(surface.rows, index, 1)
+    return found[:4], [y[:, i] - found[4 + i] for i in range(3)]
 
 
 class Grid:
@@ -112,8 +117,7 @@ def refined(points: Array, surface: Surface, poses: Array, limits: Array, grid: 
     for limit in limits:
         y = motions.moved(poses, points)
         index, found = grid.nearest(y) if grid else surface.nearest(y, limit)
-        planes, near = surface.planes[:, index], surface.points.T[:, index]
-        d = [y[:, i] - near[i] for i in range(3)]
+        planes, d = _planes(surface, y, index)
         square = (d[0] * d[0] + d[1] * d[1] + d[2] * d[2]) / limit**2
         w = np.where(found, np.maximum(1 - square, 0), 0)
         height = y[:, 0] * planes[0] + y[:, 1] * planes[1] + y[:, 2] * planes[2] - planes[3]
@@ -137,16 +141,21 @@ def competitors(both: Both, pose: Array, found: Evidence, distinct: float) -> Ar
     grid = Grid(b, edge, 8 * edge)
     first, second, third = (a.some(count).points for count in (FIRST, SECOND, THIRD))
     poses = refined(first, b, starts(both, pose, found), edge * np.array(FIRST_LIMITS), grid)
-    poses = poses[np.argsort(-_quick(second, b, poses, edge, noise, grid), kind="stable")]
-    poses = _distinct(poses, taken, apart, 0.4 * near, FIRST_KEPT)
-    poses = refined(second, b, poses, edge * np.array(SECOND_LIMITS), grid)
-    poses = poses[np.argsort(-_quick(second, b, poses, edge, noise, grid), kind="stable")]
-    poses = _distinct(poses, taken, apart, near, SECOND_KEPT)
+    least = 0.0
+    for kept, limits in ((FIRST_KEPT, SECOND_LIMITS), (SECOND_KEPT, ())):
+        fit = _quick(second, b, np.concatenate((taken, poses)), edge, noise, grid)
+        order = np.argsort(-fit[1:], kind="stable")
+        order = order[fit[1:][order] >= least * fit.max()]
+        poses = _distinct(poses[order], taken, apart, near, kept)
+        poses = refined(second, b, poses, edge * np.array(limits), grid)
+        least = HOPEFUL
     if not len(poses):
         return poses
     poses = refined(third, b, poses, edge * np.array(THIRD_LIMITS))
     cover = evidence(both, poses, THIRD).cover
     poses = poses[cover >= HOPEFUL * max(cover.max(), found.cover[0])]
+    if not len(poses):
+        return poses
     poses = polished(both, poses, LAST_STEPS, LAST)
     cover = evidence(both, poses, LAST).cover
     return _distinct(poses[np.argsort(-cover, kind="stable")], taken, apart, distinct, KEPT)
@@ -194,8 +203,7 @@ def _quick(points: Array, surface: Surface, poses: Array, edge: float, noise: fl
     """Return about which share of some points lies near the planes of the target."""
     y = motions.moved(poses, points)
     index, found = grid.nearest(y)
-    planes, near = surface.planes[:, index], surface.points.T[:, index]
-    d = [y[:, i] - near[i] for i in range(3)]
+    planes, d = _planes(surface, y, index)
     found = found & (d[0] * d[0] + d[1] * d[1] + d[2] * d[2] < (2 * edge) ** 2)
     height = y[:, 0] * planes[0] + y[:, 1] * planes[1] + y[:, 2] * planes[2] - planes[3]
     return (found * np.exp(-0.5 * (height / (0.3 * edge + noise)) ** 2)).mean(1)

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from svdrot.registration.clouds._verdict.poses import Array
 from svdrot.registration.clouds.neighbors import Neighbors
-from svdrot.registration.clouds.surfaces import least_direction, spacing
+from svdrot.registration.clouds.surfaces import least_direction
 
 K = 12  # neighbors of a plane: thirteen points with the one in the middle
 MOST = 2500  # points of a thinned cloud: the verdict takes the same time for every cloud
@@ -44,11 +44,15 @@ class Points:
 
 @dataclass(frozen=True)
 class Surface(Points):
-    """Add the planes (4, N), unit normals and the height of the middle of the neighbors along them."""
+    """Add the planes, (4, N): unit normals, and the heights along them of the middles of the neighbors."""
 
-    planes: Array
+    rows: Array  # (7, N): the planes, then the points: what is wanted of a neighbor in one place
     tree: Neighbors
     edge: float  # of the square per point
+
+    @property
+    def planes(self) -> Array:
+        return self.rows[:4]
 
     @classmethod
     def of(cls, points: Array) -> "Surface":
@@ -73,7 +77,7 @@ class Surface(Points):
             np.linalg.norm(aside, axis=1) > BORDER * edge,
             _blocks(points),
             _leverage(points, normals),
-            np.concatenate((normals.T, (normals * middles).sum(1)[None])),
+            np.concatenate((normals.T, (normals * middles).sum(1)[None], points.T)),
             tree,
             edge,
         )
@@ -81,7 +85,7 @@ class Surface(Points):
     def nearest(self, points: Array, limit: float) -> tuple[Ints, Bools]:
         """Return which point is nearest to each of (B, 3, N), and whether there is one within a distance."""
         flat = np.ascontiguousarray(points.swapaxes(1, 2)).reshape(-1, 3)
-        index = query(self.tree, flat, 1, limit)[1].reshape(len(points), -1)
+        index = query(self.tree, flat, 1, limit)[1].reshape(len(points), points.shape[2])
         found = index < len(self.points)
         return np.where(found, index, 0), found
 
@@ -99,11 +103,12 @@ class Both:
     def of(cls, source: Array, target: Array) -> "Both | None":
         """Make them ready; None if a cloud has too few points, or they lie on a line."""
         random = np.random.default_rng(0)
-        clouds = [_without_lonely(_looked_at(cloud, random)) for cloud in (source, target)]
+        clouds = [_looked_at(cloud, random) for cloud in (source, target)]
         if min(map(len, clouds)) < FEWEST:
             return None
-        edges = [2 * spacing(torch.from_numpy(cloud)) for cloud in clouds]
-        edge = max(*edges, *(voxel_size(cloud, MOST) for cloud in clouds))
+        clouds, spacings = zip(*(_without_lonely(cloud) for cloud in clouds), strict=True)
+        # Within less than twice the distance of neighbors even one surface has other points.
+        edge = max(*(2 * spacing for spacing in spacings), *(voxel_size(cloud, MOST) for cloud in clouds))
         clouds = [_thinned(cloud, edge, random) for cloud in clouds]
         if min(map(len, clouds)) < FEWEST:
             return None
@@ -132,13 +137,15 @@ def _looked_at(points: Array, random: np.random.Generator) -> Array:
     return _thinned(points, edge, random) if edge > 0 else points[:1]
 
 
-def _without_lonely(points: Array) -> Array:
-    """Leave out points whose eight neighbors are much farther than usual, unless these are many."""
-    if len(points) < FEWEST:
-        return points
-    far = query(Neighbors(torch.from_numpy(points)), points, 9)[0][:, 1:].mean(1)
+def _without_lonely(points: Array) -> tuple[Array, float]:
+    """Leave out points whose eight neighbors are much farther than usual, unless these are many.
+
+    The second is the median distance of a point to the next.
+    """
+    distances = query(Neighbors(torch.from_numpy(points)), points, 9)[0][:, 1:]
+    far = distances.mean(1)
     kept = far <= LONELY * np.median(far)
-    return points[kept] if kept.mean() > 0.5 else points
+    return points[kept] if kept.mean() > 0.5 else points, float(np.median(distances[:, 0]))
 
 
 def _cells(points: Array, edge: float) -> Ints:
