@@ -47,7 +47,7 @@ class Verdict:
         axes: twists along which the clouds determine the pose least to best, shape (6, 6), one in a row, of
             unit length with rotation vectors times `radius`.
         spread: standard deviation of the pose along each, of such lengths, over the size of the smaller
-            cloud; at most 0.013 where the motion is not free.
+            cloud, with one standard error less of information; at most 0.013 where a motion is not free.
         moved: whether the search for other poses put a better one in the place of the one given.
 
     Example:
@@ -255,7 +255,7 @@ def _verdict(both: Both, judged: rule.Judged, units: _Units) -> Verdict:
         1 + judged.stretch,
         judged.stretch_error,
         torch.from_numpy(known.axes.T * back if known else np.full((6, 6), np.nan)).to(**where),
-        torch.from_numpy(known.spread if known else np.full(6, np.inf)).to(**where),
+        torch.from_numpy(known.spread() if known else np.full(6, np.inf)).to(**where),
         judged.moved,
     )
 

@@ -14,6 +14,7 @@ TANGENT, HEIGHT = 1.2, 4.0
 AGREES = 3.0  # standard deviations
 CUT = 4.0  # standard deviations, beyond which a residual counts no more
 SOFT = 0.25  # added to both mean squares, so that clouds without noise of their own have a finite ratio
+STRICT = 3.0  # standard errors, of motions beside one that is open
 FEWEST = 20  # points over the other surface, or pairs
 
 
@@ -144,10 +145,10 @@ class Stiffness:
         center: middle of the pairs in the frame of the target, (3,).
         radius: their root mean square distance from it.
         axes: unit columns (6, 6), from the least determined on.
-        spread: standard deviation of the pose along each, over the size of the smaller cloud, (6,).
+        stiff: plain stiffness along each, (6,).
+        size: of the smaller cloud.
         share: of the plain stiffness along each the part that both clouds agree on.
         error: standard error of that.
-        metric: the matrix for which `axes` are orthogonal.
         pairs: how many.
         noise: root mean square of their standard deviations.
     """
@@ -155,22 +156,38 @@ class Stiffness:
     center: Array
     radius: float
     axes: Array
-    spread: Array
+    stiff: Array
+    size: float
     share: Array
     error: float
-    metric: Array
     pairs: int
     noise: float
+
+    def spread(self, errors: float = 1.0) -> Array:
+        """Return the standard deviation of the pose along each axis over the size, (6,).
+
+        That is with so many standard errors less of the share than was found.
+        """
+        least = self.stiff * np.maximum(self.share - errors * self.error, 0)
+        return self.noise / np.sqrt(self.pairs * np.maximum(least, 1e-9)) / self.size
 
     def covariance(self, most: float, misfit: float) -> Array:
         """Return the covariance (6, 6) of these unknowns, along axes with no more than a spread alone.
 
         The variance of a residual is that of the clouds' own noise, as many times as the misfit says.
         """
-        kept = self.axes[:, self.spread <= most]
-        kept = kept / np.sqrt((kept * (self.metric @ kept)).sum(0))
-        share = np.maximum(self.share[self.spread <= most], 1e-9)
+        determined = ~self.open_(most)
+        kept = self.axes[:, determined] / np.sqrt(self.stiff[determined])
+        share = np.maximum(self.share[determined], 1e-9)
         return misfit * self.noise**2 / self.pairs * (kept / share) @ kept.T
+
+    def open_(self, most: float) -> Bools:
+        """Return which axes are left open: with more than a spread, (6,).
+
+        Where one is, the surface is of a kind that leaves more of them, and the others are held to more.
+        """
+        found = ~(self.spread() <= most)
+        return ~(self.spread(STRICT) <= most) if found.any() else found
 
     def scaled(self, twists: Array) -> Array:
         return motions.scaled(twists, self.center, self.radius)
@@ -206,7 +223,6 @@ def stiffness(both: Both, pose: Array, found: Evidence) -> Stiffness | None:
     share, axes = eigh(h, metric)
     axes = axes / np.linalg.norm(axes, axis=0)
     error = float(np.sqrt((K + 1) / count))
-    least = (axes * (h @ axes)).sum(0) * np.maximum(1 - error / np.maximum(share, 1e-9), 0)
+    stiff = (axes * (metric @ axes)).sum(0)
     noise = float(np.sqrt(np.mean(a.sigma[used] ** 2)))
-    spread = noise / np.sqrt(count * np.maximum(least, 1e-9)) / both.size
-    return Stiffness(center[0], float(radius[0]), axes, spread, share, error, metric, count, noise)
+    return Stiffness(center[0], float(radius[0]), axes, stiff, both.size, share, error, count, noise)

@@ -17,6 +17,7 @@ MOVED_FITS = 1.5  # likewise for a pose that the search put in the place of the 
 COVERS = 0.2  # of what determines the poses of the clouds
 STRETCH, STRETCH_ERRORS = 0.025, 5.0  # of the size, and standard errors: more is another size
 SPREAD = 0.013  # of the size: a larger standard deviation leaves a motion open
+ROUNDS = 6  # of estimates of another size
 DISTINCT = 0.08  # of the size: poses that are so far apart are two
 RIVAL_FITS, RIVAL_COVERS = 2.0, 0.5  # the misfit, and the cover over that of the pose found, of a rival
 PATCH, PATCH_POINTS = 0.4, 6  # share of a patch, of so many points, that contradicts one pose only
@@ -67,7 +68,7 @@ def _tested(both: Both, pose: Array, found: Evidence, most: float, moved: bool =
     """Ask the four tests that need no other pose."""
     known = stiffness(both, pose, found)
     growth, error = stretch(both, pose, found)
-    open_ = np.ones(6, bool) if known is None else ~(known.spread <= SPREAD)
+    open_ = np.ones(6, bool) if known is None else known.open_(SPREAD)
     failed = [
         name
         for name, passed in (
@@ -77,6 +78,9 @@ def _tested(both: Both, pose: Array, found: Evidence, most: float, moved: bool =
         )
         if not passed
     ]
+    if failed and abs(growth) > STRETCH:
+        growth, fitting = _resized(both, pose, growth)
+        failed = [*[name for name in failed if name != "size"], *(["size"] if fitting or "size" in failed else [])]
     free = np.zeros((6, 0))
     answer = "doubtful" if failed else "aligned"
     if known is not None and not failed and open_.any():
@@ -85,6 +89,32 @@ def _tested(both: Both, pose: Array, found: Evidence, most: float, moved: bool =
     return Judged(
         answer, tuple(failed), pose, found, known, growth, error, free, np.zeros((0, 4, 4)), moved
     )
+
+
+def _resized(both: Both, pose: Array, growth: float) -> tuple[float, bool]:
+    """Return the growth of the source with which it fits best, and whether it then fits.
+
+    The first estimate is exact near 0 only: the source grows, the pose follows, and again. What it would lead
+    to far from there is no size: the first estimate stays.
+    """
+    first, total, grown, moved = growth, 1.0, both, pose
+    for _ in range(ROUNDS):
+        factor = 1 + growth
+        total *= factor
+        if not 0.5 < total < 2:
+            break
+        source = grown.source.scaled(factor)
+        middle = moved[:, :3, :3] @ grown.source.points.mean(0)
+        moved = moved.copy()
+        moved[:, :3, 3] += (1 - factor) * middle
+        grown = replace(grown, source=source, edge=max(source.edge, both.target.edge))
+        moved = polished(grown, moved, 3, 1000)
+        found = evidence(grown, moved)
+        growth, _ = stretch(grown, moved, found)
+        if abs(growth) < STRETCH / 10:
+            fits = found.misfit[0] <= FITS and found.cover[0] >= COVERS and abs(total - 1) > STRETCH
+            return total - 1, bool(fits)
+    return first, False
 
 
 def _apart(axes: Array) -> Array:

@@ -1,6 +1,6 @@
 """Two clouds, thinned to one density, and the planes through the neighbors of each of their points."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -80,6 +80,16 @@ class Surface(Points):
             np.concatenate((normals.T, (normals * middles).sum(1)[None], points.T)),
             tree,
             edge,
+        )
+
+    def scaled(self, factor: float) -> "Surface":
+        """Return the surface of all points multiplied by a factor."""
+        points = factor * self.points
+        rows = self.rows.copy()
+        rows[3:] *= factor
+        tree = Neighbors(torch.from_numpy(points))
+        return replace(
+            self, points=points, rows=rows, sigma=factor * self.sigma, tree=tree, edge=factor * self.edge
         )
 
     def nearest(self, points: Array, limit: float) -> tuple[Ints, Bools]:

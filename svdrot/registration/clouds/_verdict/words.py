@@ -37,7 +37,7 @@ def reasons(judged: rule.Judged, free: Array, center: Array, radius: float) -> l
             )
         elif name == "size":
             told.append(
-                f"the sizes differ: the source would fit best if it were multiplied by {1 + judged.stretch:.4g}"
+                f"the sizes differ: the source would fit best multiplied by {1 + judged.stretch:.4g}"
             )
         elif name == "determined":
             told += motions(free, center, radius)
@@ -81,4 +81,4 @@ def of_units(ratio: float) -> list[str]:
         return []
     larger, smaller = ("target", "source") if ratio > 1 else ("source", "target")
     times = max(ratio, 1 / ratio)
-    return [f"the {larger} is {times:.3g} times as large as the {smaller}: are both in one unit?"]
+    return [f"the {larger} is {times:.4g} times as large as the {smaller}: are both in one unit?"]
