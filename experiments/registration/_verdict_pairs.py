@@ -3,8 +3,8 @@
     pair = make("partial", 7, meshes)
     pair.error(pose)                     # over the size, modulo symmetries and free motions
 
-Clouds of 200 to 4,000 points, with noise of 0 to 2 % of the size, overlaps of 5 to 100 % by cuts or by two views,
-outliers up to 30 %, densities of 1 to 10.
+Clouds of 200 to 4,000 points, with noise of 0 to 2 % of the size, overlaps of 5 to 100 % by cuts or by two
+views, outliers up to 30 %, densities of 1 to 10.
 """
 
 from dataclasses import dataclass
@@ -59,7 +59,9 @@ class Pair:
         rotation, translation = self.frame
         if self.shape.distance is not None:
             moved = self.clean @ pose[:3, :3].T + pose[:3, 3]
-            return float(np.sqrt(np.mean(self.shape.distance((moved - translation) @ rotation) ** 2)) / self.size)
+            return float(
+                np.sqrt(np.mean(self.shape.distance((moved - translation) @ rotation) ** 2)) / self.size
+            )
         return min(rms(self.clean, pose, truth) for truth in self.truths()) / self.size
 
     def truths(self) -> list[Array]:
@@ -100,7 +102,7 @@ class _Plan:
 def make(kind: str, number: int, meshes: Path | None) -> Pair:
     """Draw a pair; objects are meshes in four of ten where a folder of them is given."""
     random = np.random.default_rng([sorted(KINDS).index(kind), number])
-    n, m = random.integers(500, 2500, 2)
+    n, m = map(int, random.integers(500, 2500, 2))
     plan = _Plan(n, m, random.choice([0, 0.001, 0.003, 0.006]) * random.uniform(0.5, 1.5))
     shape = other = _shape(kind, random, meshes)
     if kind in ("different", "symmetric", "near-symmetric", "mirror", "scaled"):
@@ -116,7 +118,7 @@ def make(kind: str, number: int, meshes: Path | None) -> Pair:
     shift = random.uniform(-1, 1, 3)
     truth = np.eye(4)
     truth[:3, :3], truth[:3, 3] = turn @ place.T, shift
-    both = [_disturbed(a, plan, random) @ place.T, _disturbed(b, plan, random) @ turn.T + shift]
+    both = _disturbed(a, plan, random) @ place.T, _disturbed(b, plan, random) @ turn.T + shift
     free = [
         [*(turn @ w[:3]), *(turn @ w[3:] + np.cross(shift, turn @ w[:3]))]
         for w in np.array(shape.free, float).reshape(-1, 6)
@@ -124,7 +126,8 @@ def make(kind: str, number: int, meshes: Path | None) -> Pair:
     size = float(np.linalg.norm(a.max(0) - a.min(0)))
     possible, frame = kind not in WITHOUT, (turn, shift)
     twists = np.array(free).reshape(-1, 6).T
-    return Pair(kind, number, *both, truth, shape, possible, twists, a @ place.T, frame, place, size)
+    clean = a @ place.T
+    return Pair(kind, number, *both, truth, shape, possible, twists, clean, frame, place, size)
 
 
 def _shape(kind: str, random: Random, meshes: Path | None) -> Shape:
@@ -154,7 +157,7 @@ def _planned(kind: str, plan: _Plan, random: Random) -> None:
         plan.outliers = uniform(0.05, 0.3)
         plan.crop = ("cut", uniform(0.5, 0.95)) if uniform() < 0.5 else None
     elif kind == "density":
-        n, m = random.integers(400, 800), random.integers(2500, 4000)
+        n, m = int(random.integers(400, 800)), int(random.integers(2500, 4000))
         plan.n, plan.m = (n, m) if uniform() < 0.5 else (m, n)
         plan.crop = ("cut", uniform(0.5, 0.95)) if uniform() < 0.5 else None
     elif kind == "low overlap":
@@ -164,16 +167,14 @@ def _planned(kind: str, plan: _Plan, random: Random) -> None:
         plan.crop = ("slide", uniform(0.4, 1)) if kind != "sphere" else None
     elif kind in ("room", "table"):
         plan.noise = uniform(0.0005, 0.004)
-        plan.n, plan.m = random.integers(1500, 3000, 2)
+        plan.n, plan.m = map(int, random.integers(1500, 3000, 2))
         plan.crop = ("cut", uniform(0.5, 0.95)) if kind == "room" else ("patch", 0.0)
     elif kind == "repeated":
         plan.crop = ("slide", uniform(0.4, 0.8)) if uniform() < 0.5 else None
-        plan.n, plan.m = random.integers(1500, 2500, 2)
+        plan.n, plan.m = map(int, random.integers(1500, 2500, 2))
 
 
-def _mixed(
-    kind: str, shape: Shape, plan: _Plan, random: Random, meshes: Path | None
-) -> tuple[Shape, Shape]:
+def _mixed(kind: str, shape: Shape, plan: _Plan, random: Random, meshes: Path | None) -> tuple[Shape, Shape]:
     """Plan a pair that may be whole, cut, seen, noisy or with outliers, and return what is sampled."""
     uniform, p = random.uniform, random.uniform()
     if p < 0.2:
@@ -187,7 +188,7 @@ def _mixed(
     other = shape
     if kind == "different":
         if uniform() < 0.3:
-            plan.n, plan.m = random.integers(200, 600), random.integers(1500, 4000)
+            plan.n, plan.m = int(random.integers(200, 600)), int(random.integers(1500, 4000))
         other = shapes.symmetric(random) if random.integers(3) == 2 else shapes.thing(random, meshes)
         while other.name == shape.name and other.name in shapes.MESHES:
             other = shapes.thing(random, meshes)

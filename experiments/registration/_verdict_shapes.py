@@ -1,8 +1,8 @@
 """Surfaces to sample: what they look like, and which motions leave them as they are.
 
-A `Shape` gives points of its surface, the rotations about the origin that map it onto itself, and for surfaces
-that slide on themselves (planes, cylinders, ...) the distance of points from the endless surface and the free
-motions, as (rotation vector, velocity of the origin), in the shape's own frame.
+A `Shape` gives points of its surface, the rotations about the origin that map it onto itself, and for
+surfaces that slide on themselves (planes, cylinders, ...) the distance of points from the endless surface and
+the free motions, as (rotation vector, velocity of the origin), in the shape's own frame.
 """
 
 from collections.abc import Callable
@@ -138,7 +138,9 @@ def assembly(random: Random) -> Shape:
         elif kind == 1:
             t.append((sheet(_pipe, 40, 2) * size) @ turn.T + at)
         else:
-            t.append((sheet(lambda u, v: sphere_point(np.pi * u, 2 * np.pi * v) / 2, 16, 32) * size) @ turn.T + at)
+            t.append(
+                (sheet(lambda u, v: sphere_point(np.pi * u, 2 * np.pi * v) / 2, 16, 32) * size) @ turn.T + at
+            )
     triangles = np.concatenate(t)
     p = triangles.reshape(-1, 3)
     return of("assembly", unit(triangles - (p.max(0) + p.min(0)) / 2))
@@ -312,7 +314,12 @@ def corridor(random: Random) -> Shape:
     """Build a floor and two walls, with a ceiling or without; or a channel with slanted sides."""
     wide, high = random.uniform(0.12, 0.4), random.uniform(0.12, 0.4)
     lid, slant = random.uniform() < 0.5, random.uniform(-0.2, 0.4)
-    outline = [(-wide / 2 - slant * high, high), (-wide / 2, 0), (wide / 2, 0), (wide / 2 + slant * high, high)]
+    outline = [
+        (-wide / 2 - slant * high, high),
+        (-wide / 2, 0),
+        (wide / 2, 0),
+        (wide / 2 + slant * high, high),
+    ]
     corners = np.array([*outline, outline[0]] if lid else outline)
     a, b = corners[:-1], corners[1:]
     length = np.linalg.norm(b - a, axis=1)

@@ -1,21 +1,21 @@
 """When does the verdict on an alignment say "aligned", and is it right?
 
 `judge` is asked about the pose that `register` finds for pairs of clouds with known truth (`_verdict_pairs`):
-whole, partial, noisy and sparse objects, different, mirrored and resized ones, symmetric, nearly symmetric and
-repeated ones, surfaces that slide on themselves, rooms and tables. A pose is right if the source's points are
-within 3 % of the size, root mean square, of where they belong, modulo symmetries and free motions; wrong beyond
-5 %. Between, less than 1 %, nothing is counted.
+whole, partial, noisy and sparse objects, different, mirrored and resized ones, symmetric, nearly symmetric
+and repeated ones, surfaces that slide on themselves, rooms and tables. A pose is right if the source's points
+are within 3 % of the size, root mean square, of where they belong, modulo symmetries and free motions; wrong
+beyond 5 %. Between, less than 1 %, nothing is counted.
 
-Expected, of a prototype on 2,750 other pairs, at the same limit of the misfit: "aligned" where the pose is wrong or
-motions are free 0.4 % of all pairs, on different, mirrored and resized objects 1 of 180; of right poses that are
-the only right one 0.6 % "doubtful", 2.3 % "free" and 4.7 % "ambiguous"; free motions named in 95 %. Of the
-squared error of "aligned" poses over their covariance the median is that of chi-squared with six degrees of
-freedom, 5.35, within a factor of two.
+Expected, of a prototype on 2,750 other pairs, at the same limit of the misfit: "aligned" where the pose is
+wrong or motions are free 0.4 % of all pairs, on different, mirrored and resized objects 1 of 180; of right
+poses that are the only right one 0.6 % "doubtful", 2.3 % "free" and 4.7 % "ambiguous"; free motions named in
+95 %. Of the squared error of "aligned" poses over their covariance the median is that of chi-squared with six
+degrees of freedom, 5.35, within a factor of two.
 
     python -m experiments.registration.verdict_battery --meshes data/meshes
 
-goes on with the pairs that the folder of the results has not got. Without meshes the objects that would be meshes are
-others. The published results are by --out experiments/results/registration/verdict_battery.
+goes on with the pairs that the folder of the results has not got. Without meshes the objects that would be
+meshes are others. The published results are by --out experiments/results/registration/verdict_battery.
 """
 
 import json
@@ -103,7 +103,9 @@ def _continued(
     """Return a row for each number: those of a file, and those that are made and appended to it."""
     known = {row["number"]: row for row in _read(file)}
     with file.open("a") as stream:
-        for number in tqdm([i for i in numbers if i not in known], unit="pair", desc=file.stem, mininterval=5):
+        for number in tqdm(
+            [i for i in numbers if i not in known], unit="pair", desc=file.stem, mininterval=5
+        ):
             known[number] = make(number)
             stream.write(json.dumps(known[number]) + "\n")
             stream.flush()
@@ -126,7 +128,9 @@ def registered(pair: battery.Pair) -> dict[str, Any]:
     """Return the pose that is found, in a row."""
     source, target = _clouds(pair)
     begin = time.process_time()
-    voxel = max(automatic_voxel(source, target), 2 * spacing(source), 2 * spacing(target))  # as `svdrot align`
+    voxel = max(
+        automatic_voxel(source, target), 2 * spacing(source), 2 * spacing(target)
+    )  # as `svdrot align`
     found = register(source, target, voxel=voxel, generator=torch.Generator().manual_seed(0))
     seconds = time.process_time() - begin
     return {"number": pair.number, "matrix": found.transform.matrix.tolist(), "seconds": _short(seconds)}
@@ -155,7 +159,8 @@ def measured(pair: battery.Pair, found: dict[str, Any]) -> dict[str, Any]:
         "rival": min(rivals, default=np.inf),
         "rivals": len(rivals),
         "moved": told.moved,
-        "named": bool(pair.free.shape[1]) and _named(told.free.numpy(), pair.free, told.center.numpy(), told.radius),
+        "named": bool(pair.free.shape[1])
+        and _named(told.free.numpy(), pair.free, told.center.numpy(), told.radius),
         "free": len(told.free),
         "misfit": told.misfit,
         "cover": told.cover,
@@ -270,7 +275,9 @@ def rates(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def calibration(rows: list[dict[str, Any]]) -> tuple[float, int]:
     """Return the median of the squared normalized errors of right, aligned poses, and of how many."""
-    values = [row["chi2"] for row in rows if outcome(row) == ("right", "aligned") and np.isfinite(row["chi2"])]
+    values = [
+        row["chi2"] for row in rows if outcome(row) == ("right", "aligned") and np.isfinite(row["chi2"])
+    ]
     return float(np.median(values)) if values else np.nan, len(values)
 
 
@@ -307,8 +314,8 @@ def main(config: Config) -> None:
     moved = sum(row["moved"] for row in rows)
     said = (
         f"Of {len(rows)} pairs {wrong} are called aligned where that is wrong: {interval(wrong, len(rows))}. "
-        f"Of {count} right and aligned poses the squared error over the covariance has the median {median:.2f}, "
-        f"chi-squared's is {chi2(6).median():.2f}: {shared.statistics.holds(0.5 <= median / 5.35 <= 2)} "
+        f"Of {count} right and aligned poses the squared error over the covariance has the median "
+        f"{median:.2f}, chi-squared's is {chi2(6).median():.2f}: {shared.statistics.holds(0.5 <= median / 5.35 <= 2)} "
         f"The search put another pose in the place of {moved}. "
         f"Seconds of CPU, median: `register` {own[0]:.2f}, `judge` {own[1]:.2f}."
     )

@@ -150,11 +150,11 @@ def _run(settings: Settings, stages: Stages) -> int:
 
 def _read(settings: Settings, path: Path, samples: int | None) -> Tensor:
     """Read points: of a mesh those of its surface, or its vertices if these are asked for."""
-    how = {"drop_nan": settings.drop_nan, "seed": settings.seed}
-    points = read_points(path, samples=samples or None, **how)
+    drop_nan, seed = settings.drop_nan, settings.seed
+    points = read_points(path, samples=samples or None, drop_nan=drop_nan, seed=seed)
     if samples is not None or not has_faces(path):
         return points
-    return read_points(path, samples=max(SAMPLES, len(points)), **how)
+    return read_points(path, samples=max(SAMPLES, len(points)), drop_nan=drop_nan, seed=seed)
 
 
 def _read_init(path: Path | None) -> Transform | None:

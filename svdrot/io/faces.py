@@ -1,4 +1,4 @@
-"""Whether a file of points has faces, by its header or its lines: the faces themselves are trimesh's to read."""
+"""Whether a file of points has faces, by its header or its lines; the faces are read by trimesh."""
 
 import re
 from pathlib import Path

@@ -163,11 +163,11 @@ def judge(
     start = transform if start is None else start
     units = _Units.of(source, target, transform)
     with torch.no_grad():
-        poses = [units.inward("transform", transform), units.inward("start", start)]
+        pose, begun = units.inward("transform", transform), units.inward("start", start)
         both = None if units.length == 0 else Both.of(units.source, units.target)
         if both is None:
             return _nothing(units, transform)
-        return _verdict(both, rule.decide(both, *poses, search), units)
+        return _verdict(rule.decide(both, pose, begun, search), units)
 
 
 def check_cloud(name: str, value: Tensor) -> None:
@@ -204,12 +204,15 @@ class _Units:
         length = max(extents) if min(extents) > 0 and np.isfinite(max(extents)) else 0.0
         if length:
             clouds = [(x - m) / length for x, m in zip(clouds, middles, strict=True)]
+        x, y = clouds
         ratio = extents[1] / extents[0] if length else 1.0
-        return cls(*clouds, (middles[0], middles[1]), length, ratio, scale, source.detach())
+        return cls(x, y, (middles[0], middles[1]), length, ratio, scale, source.detach())
 
     def inward(self, name: str, transform: Transform) -> Array:
         """Return the pose (1, 4, 4) that a transform is in these units."""
-        rotation, translation = (x.detach().cpu().double().numpy() for x in (transform.rotation, transform.translation))
+        rotation, translation = (
+            x.detach().cpu().double().numpy() for x in (transform.rotation, transform.translation)
+        )
         if rotation.shape != (3, 3) or not (np.isfinite(rotation).all() and np.isfinite(translation).all()):
             raise ValueError(f"`{name}` must be one finite transform in space; got {transform}.")
         pose = np.eye(4)[None]
@@ -222,54 +225,61 @@ class _Units:
         """Return the transforms that poses (B, 4, 4) are in the units of the points."""
         rotation = poses[:, :3, :3]
         shift = self.length * poses[:, :3, 3] + self.middles[1] - rotation @ self.middles[0]
-        kind = {"dtype": result_dtype(self.like), "device": self.like.device}
-        r, t = (torch.from_numpy(x).to(**kind) for x in (rotation, shift))
-        return Transform(r, t, self.scale.to(**kind).expand(len(poses)))
+        r, t = (self.back(torch.from_numpy(x), result_dtype(self.like)) for x in (rotation, shift))
+        return Transform(r, t, self.scale.to(r.device, r.dtype).expand(len(poses)))
+
+    def back(self, value: Tensor, dtype: torch.dtype = torch.float64) -> Tensor:
+        """Bring a tensor to where the source is."""
+        return value.to(self.like.device, dtype)
 
 
-def _verdict(both: Both, judged: rule.Judged, units: _Units) -> Verdict:
+def _verdict(judged: rule.Judged, units: _Units) -> Verdict:
     known, length = judged.stiffness, units.length
     pose = units.outward(judged.pose)
     radius = known.radius * length if known else math.nan
     center = known.center * length + units.middles[1] if known else np.full(3, np.nan)
     back = np.r_[np.full(3, 1 / radius), np.ones(3)]  # of twists of unit length, from radius times w to w
     free = known.scaled(judged.free).T * back if known else np.zeros((0, 6))
-    covariance = known.covariance(rule.SPREAD, judged.evidence.misfit[0]) if known else np.full((6, 6), np.nan)
+    covariance = (
+        known.covariance(rule.SPREAD, judged.evidence.misfit[0]) if known else np.full((6, 6), np.nan)
+    )
     unit = back * length  # of twists in the units of `Both`
-    others = units.outward(judged.rivals)
     reasons = words.reasons(judged, free, center, radius)
     if judged.answer == "doubtful":
         reasons += words.of_units(units.ratio)
-    where = {"device": units.like.device}
+    axes = known.axes.T * back if known else np.full((6, 6), np.nan)
+    spread = known.spread() if known else np.full(6, np.inf)
     return Verdict(
         judged.answer,
         tuple(reasons),
         Transform(pose.rotation[0], pose.translation[0], pose.scale[0]),
-        torch.from_numpy(free).to(**where),
-        others,
-        torch.from_numpy(covariance * unit[:, None] * unit).to(**where),
-        torch.from_numpy(center).to(**where),
+        units.back(torch.from_numpy(free)),
+        units.outward(judged.rivals),
+        units.back(torch.from_numpy(covariance * unit[:, None] * unit)),
+        units.back(torch.from_numpy(center)),
         radius,
         float(judged.evidence.misfit[0]),
         float(judged.evidence.cover[0]),
         1 + judged.stretch,
         judged.stretch_error,
-        torch.from_numpy(known.axes.T * back if known else np.full((6, 6), np.nan)).to(**where),
-        torch.from_numpy(known.spread() if known else np.full(6, np.inf)).to(**where),
+        units.back(torch.from_numpy(axes)),
+        units.back(torch.from_numpy(spread)),
         judged.moved,
     )
 
 
 def _nothing(units: _Units, transform: Transform) -> Verdict:
     """Return what is said where nothing can be measured."""
-    where = {"device": units.like.device, "dtype": torch.float64}
-    nan, none = torch.full((6, 6), torch.nan, **where), torch.zeros(0, 6, **where)
-    kind = {"device": units.like.device, "dtype": result_dtype(units.like)}
+    nan, none = (units.back(torch.full((n, 6), torch.nan, device="cpu")) for n in (6, 0))
+    own = [
+        units.back(x, result_dtype(units.like))
+        for x in (transform.rotation, transform.translation, transform.scale)
+    ]
     reasons = [words.TOO_FEW, *words.of_units(units.ratio)]
     return Verdict(
         "doubtful",
         tuple(reasons),
-        Transform(transform.rotation.to(**kind), transform.translation.to(**kind), transform.scale.to(**kind)),
+        Transform(*own),
         none,
         units.outward(np.zeros((0, 4, 4))),
         nan,

@@ -29,6 +29,16 @@ class Side:
     agrees: Bools
     index: Ints  # of the nearest point of the other
 
+    def some(self, poses: slice) -> "Side":
+        return Side(
+            self.height[poses],
+            self.sigma[poses],
+            self.z[poses],
+            self.over[poses],
+            self.agrees[poses],
+            self.index[poses],
+        )
+
     @property
     def vote(self) -> Array:
         return self.agrees.astype(float) - (self.over & ~self.agrees)
@@ -64,8 +74,8 @@ class Evidence:
         misfit: mean square of the residuals to the other cloud over that within each cloud, (B,), infinite
             where too few points lie over the other surface. Two samples of one surface are exchangeable: it
             is about 1 whatever noise, density, curvature and unit.
-        cover: mean vote of the points of both, weighted by leverage, (B,): 1 where all agree; what contradicts
-            counts against it.
+        cover: mean vote of the points of both, weighted by leverage, (B,): 1 where all agree; points that
+            contradict count against it.
         votes: (B, 4, patches): sums of leverage times vote, points, points over the other surface, and of
             them those that contradict.
     """
@@ -77,12 +87,10 @@ class Evidence:
     votes: Array
 
     def __getitem__(self, k: int) -> "Evidence":
-        sides = [
-            Side(*(value[k : k + 1] for value in (s.height, s.sigma, s.z, s.over, s.agrees, s.index)))
-            for s in (self.there, self.back)
-        ]
-        rest = (value[k : k + 1] for value in (self.misfit, self.cover, self.votes))
-        return Evidence(*sides, *rest)
+        one = slice(k, k + 1)
+        return Evidence(
+            self.there.some(one), self.back.some(one), self.misfit[one], self.cover[one], self.votes[one]
+        )
 
 
 def evidence(both: Both, poses: Array, count: int | None = None) -> Evidence:
@@ -99,7 +107,12 @@ def evidence(both: Both, poses: Array, count: int | None = None) -> Evidence:
         cover = cover + side.vote @ points.leverage
         # By patches: the number of a point's patch, from those of the pose before on.
         places = (points.blocks + BLOCKS * np.arange(len(poses))[:, None]).ravel()
-        for weight in (points.leverage * side.vote, np.ones_like(side.z), side.over, side.over & ~side.agrees):
+        for weight in (
+            points.leverage * side.vote,
+            np.ones_like(side.z),
+            side.over,
+            side.over & ~side.agrees,
+        ):
             votes.append(np.bincount(places, weight.ravel(), BLOCKS * len(poses)).reshape(-1, BLOCKS))
     enough = total >= FEWEST
     total = np.maximum(total, 1)

@@ -47,7 +47,7 @@ def cross_matrix(vectors: Array) -> Array:
 
 
 class Spread:
-    """Measure how far apart poses are: the root mean square distance of a cloud's points at one and the other.
+    """Measure how far apart poses are: the root mean square distance of a cloud's points at both.
 
     With the points' mean m and second moment L L' about it, that is the distance of the vectors
     (R L, R m + t), so that of many poses all distances are those of points.
@@ -132,7 +132,7 @@ def unscaled(axes: Array, center: Array, radius: float) -> Array:
 
 
 def screw(twist: Array) -> Array:
-    """Return the motion (1, 4, 4) of a twist (6,) about the origin: a turn about an axis, a slide along it."""
+    """Return the motion (1, 4, 4) of a twist (6,) about the origin: a turn about an axis, a slide along."""
     w, v = twist[:3], twist[3:]
     square = w @ w
     if square < 1e-18:

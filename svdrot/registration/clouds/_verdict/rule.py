@@ -80,15 +80,16 @@ def _tested(both: Both, pose: Array, found: Evidence, most: float, moved: bool =
     ]
     if failed and abs(growth) > STRETCH:
         growth, fitting = _resized(both, pose, growth)
-        failed = [*[name for name in failed if name != "size"], *(["size"] if fitting or "size" in failed else [])]
+        failed = [
+            *[name for name in failed if name != "size"],
+            *(["size"] if fitting or "size" in failed else []),
+        ]
     free = np.zeros((6, 0))
     answer = "doubtful" if failed else "aligned"
     if known is not None and not failed and open_.any():
         failed, answer = ["determined"], "free"
         free = motions.unscaled(_apart(known.axes[:, open_]), known.center, known.radius)
-    return Judged(
-        answer, tuple(failed), pose, found, known, growth, error, free, np.zeros((0, 4, 4)), moved
-    )
+    return Judged(answer, tuple(failed), pose, found, known, growth, error, free, np.zeros((0, 4, 4)), moved)
 
 
 def _resized(both: Both, pose: Array, growth: float) -> tuple[float, bool]:

@@ -23,7 +23,9 @@ HOPEFUL = 0.4  # of the best: less cover is no rival
 CELLS = 32_000  # of the grid
 
 
-def polished(both: Both, poses: Array, steps: int, count: int | None = None, held: Array | None = None) -> Array:
+def polished(
+    both: Both, poses: Array, steps: int, count: int | None = None, held: Array | None = None
+) -> Array:
     """Take steps with the pairs of both clouds that lie over the other's surface, not at its border.
 
     Each pair has Tukey's weight of its height in standard deviations.
@@ -66,7 +68,7 @@ def _pairs(a: Points, b: Surface, poses: Array, edge: float) -> tuple[Array, Arr
 
 
 def _planes(surface: Surface, y: Array, index: Ints) -> tuple[Array, list[Array]]:
-    """Return the planes (4, B, N) of some of a surface's points, and the differences to them by coordinate."""
+    """Return planes (4, B, N) of some of a surface's points, and the differences to them by coordinate."""
     found = np.take(surface.rows, index, 1)
     return found[:4], [y[:, i] - found[4 + i] for i in range(3)]
 
@@ -83,7 +85,9 @@ class Grid:
         extent = points.max(0) + limit - self._low
         self._edge = max(1.5 * edge, float(np.prod(extent) / CELLS) ** (1 / 3))
         self._sides = np.ceil(extent / self._edge).astype(np.int64)
-        axes = [(np.arange(n) + 0.5) * self._edge + low for n, low in zip(self._sides, self._low, strict=True)]
+        axes = [
+            (np.arange(n) + 0.5) * self._edge + low for n, low in zip(self._sides, self._low, strict=True)
+        ]
         middles = np.stack(np.meshgrid(*axes, indexing="ij"), -1).reshape(-1, 3)
         self._table = query(surface.tree, middles, 1, limit + self._edge)[1]
         self._count = len(points)

@@ -38,8 +38,14 @@ class Points:
     def some(self, count: int) -> "Points":
         """Keep about `count` of them, evenly."""
         kept = slice(None, None, max(1, round(len(self.points) / count)))
-        values = self.points, self.sigma, self.own, self.border, self.blocks, self.leverage
-        return Points(*(value[kept] for value in values))
+        return Points(
+            self.points[kept],
+            self.sigma[kept],
+            self.own[kept],
+            self.border[kept],
+            self.blocks[kept],
+            self.leverage[kept],
+        )
 
 
 @dataclass(frozen=True)
@@ -155,7 +161,9 @@ def _without_lonely(points: Array) -> tuple[Array, float]:
     distances = query(Neighbors(torch.from_numpy(points)), points, 9)[0][:, 1:]
     far = distances.mean(1)
     kept = far <= LONELY * np.median(far)
-    return points[kept] if kept.mean() > 0.5 else points, float(np.median(distances[:, 0]))
+    if kept.mean() <= 0.5:
+        kept = np.ones(len(points), bool)
+    return points[kept], float(np.median(distances[kept, 0]))
 
 
 def _cells(points: Array, edge: float) -> Ints:

@@ -36,9 +36,7 @@ def reasons(judged: rule.Judged, free: Array, center: Array, radius: float) -> l
                 f"contradicts, at least {rule.COVERS:.0%} wanted"
             )
         elif name == "size":
-            told.append(
-                f"the sizes differ: the source would fit best multiplied by {1 + judged.stretch:.4g}"
-            )
+            told.append(f"the sizes differ: the source would fit best multiplied by {1 + judged.stretch:.4g}")
         elif name == "determined":
             told += motions(free, center, radius)
         elif name == "alone":

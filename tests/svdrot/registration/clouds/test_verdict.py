@@ -124,7 +124,10 @@ def test_one_object_is_aligned_and_its_uncertainty_holds():
     errors = []
     for seed in range(6):
         truth = moved(seed)
-        source, target = noisy(stone(seed=seed), 0.005), truth.apply(noisy(stone(seed=seed + 50), 0.005, seed))
+        source, target = (
+            noisy(stone(seed=seed), 0.005),
+            truth.apply(noisy(stone(seed=seed + 50), 0.005, seed)),
+        )
         near = truth @ moved(seed + 9, angle=0.01, length=0.01)
         found = judge(source, target, near)
         assert found.answer == "aligned" and not found.reasons and not len(found.rivals.scale)
@@ -195,12 +198,16 @@ def cropped():
 def test_units_change_nothing(cropped, scale):
     source, target, near = cropped
     one = judge(source, target, near)
-    other = judge(scale * source, scale * target, Transform(near.rotation, scale * near.translation, near.scale))
+    other = judge(
+        scale * source, scale * target, Transform(near.rotation, scale * near.translation, near.scale)
+    )
     assert one.answer == other.answer == "aligned"
     for name in ("misfit", "cover", "scale"):
         assert getattr(one, name) == pytest.approx(getattr(other, name), rel=1e-6)
     torch.testing.assert_close(other.transform.rotation, one.transform.rotation, rtol=0, atol=1e-8)
-    torch.testing.assert_close(other.transform.translation / scale, one.transform.translation, rtol=0, atol=1e-8)
+    torch.testing.assert_close(
+        other.transform.translation / scale, one.transform.translation, rtol=0, atol=1e-8
+    )
     unit = torch.tensor([1.0] * 3 + [scale] * 3, dtype=torch.float64)
     back = other.covariance / unit[:, None] / unit
     torch.testing.assert_close(back, one.covariance, rtol=1e-4, atol=1e-12)
@@ -306,7 +313,10 @@ def test_scans_are_aligned_at_the_truth_and_nowhere_else(pair):
     at = truth.apply(source)
     center, frame = at.mean(0), torch.linalg.svd(at[::30] - at.mean(0), full_matrices=False).Vh
     eye = torch.eye(3, dtype=torch.float64)
-    wrong = [Transform(2 * axis[:, None] * axis - eye, 2 * (center - axis * (axis @ center)), HERE.scale) for axis in frame]
+    wrong = [
+        Transform(2 * axis[:, None] * axis - eye, 2 * (center - axis * (axis @ center)), HERE.scale)
+        for axis in frame
+    ]
     wrong += [Transform(eye, sign * axis, HERE.scale) for axis in frame for sign in (-1.0, 1.0)]
     voxel = 0.02 * size.item()
     thin = [voxel_downsample(cloud, 0.25 * voxel)[0] for cloud in (source, target)]
