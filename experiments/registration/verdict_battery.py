@@ -315,7 +315,8 @@ def main(config: Config) -> None:
     said = (
         f"Of {len(rows)} pairs {wrong} are called aligned where that is wrong: {interval(wrong, len(rows))}. "
         f"Of {count} right and aligned poses the squared error over the covariance has the median "
-        f"{median:.2f}, chi-squared's is {chi2(6).median():.2f}: {shared.statistics.holds(0.5 <= median / 5.35 <= 2)} "
+        f"{median:.2f}, chi-squared's is {chi2(6).median():.2f}. "
+        f"{shared.statistics.holds(0.5 <= median / chi2(6).median() <= 2)} "
         f"The search put another pose in the place of {moved}. "
         f"Seconds of CPU, median: `register` {own[0]:.2f}, `judge` {own[1]:.2f}."
     )

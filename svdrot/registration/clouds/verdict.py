@@ -10,6 +10,7 @@ from torch import Tensor
 from svdrot._checks import check_shape
 from svdrot._precision import result_dtype
 from svdrot._vectors import image
+from svdrot.projection import special_orthogonalize
 from svdrot.registration.clouds._verdict import rule, words
 from svdrot.registration.clouds._verdict.poses import Array
 from svdrot.registration.clouds._verdict.surfaces import Both
@@ -216,6 +217,7 @@ class _Units:
         if rotation.shape != (3, 3) or not (np.isfinite(rotation).all() and np.isfinite(translation).all()):
             raise ValueError(f"`{name}` must be one finite transform in space; got {transform}.")
         pose = np.eye(4)[None]
+        rotation = special_orthogonalize(torch.from_numpy(rotation)).numpy()  # of a text with few decimals
         pose[0, :3, :3] = rotation
         shift = rotation @ self.middles[0] + translation - self.middles[1]
         pose[0, :3, 3] = shift / (self.length or 1)
