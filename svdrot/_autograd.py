@@ -15,7 +15,7 @@ from svdrot.engine.door import is_recorded as is_recorded
 
 def special_orthogonalize(m: Tensor, damping: float | None) -> Tensor:
     if is_constant(m) or is_recorded():
-        return any_size.special_orthogonalize(m)
+        return any_size.special_orthogonalize(m, damping)
     return pick(_SpecialOrthogonalize, _SpecialOrthogonalizeWithJvp).apply(m, damping)
 
 
@@ -81,7 +81,7 @@ class Eager:
 class _SpecialOrthogonalize(torch.autograd.Function):
     @staticmethod
     def forward(m, damping):
-        return any_size.special_orthogonalize(m)
+        return any_size.special_orthogonalize(m, damping, True)
 
     @staticmethod
     def setup_context(ctx, inputs, output):
@@ -111,7 +111,7 @@ class _SpecialOrthogonalizeWithJvp(Eager, _SpecialOrthogonalize):
 class _Orthogonalize(torch.autograd.Function):
     @staticmethod
     def forward(m):
-        return any_size.orthogonalize(m)
+        return any_size.orthogonalize(m, True)
 
     @staticmethod
     def setup_context(ctx, inputs, output):
@@ -141,7 +141,7 @@ class _OrthogonalizeWithJvp(Eager, _Orthogonalize):
 class _ProjectionGap(torch.autograd.Function):
     @staticmethod
     def forward(m):
-        return any_size.projection_gap(m)
+        return any_size.projection_gap(m, True)
 
     @staticmethod
     def setup_context(ctx, inputs, output):

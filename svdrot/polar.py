@@ -64,8 +64,8 @@ def newton_schulz(
         matrix: shape (..., m, n), any floating dtype, any scale. It is not changed.
         schedule: the polynomials: one of `svdrot.schedules.SCHEDULES`, or by `newton_schulz_schedule`.
         dtype: of the products. Default: that of `matrix`, but not less than float32. The norm is always taken
-            in float32 at least, before any conversion. A CPU without tile units (AMX) computes in float32 at
-            least, and rounds only the result: that is both more accurate and faster.
+            in float32 at least, before any conversion. A CPU without units for half precision (AMX, AVX-512
+            BF16) computes in float32 at least, and rounds only the result: more accurate, and faster.
         schatten: which norm: 2 (Frobenius), or 8, at most $n^{1/8}$ times the largest singular value, taken
             from products that the first step makes anyway. Both are at least the largest singular value, so
             what is divided by them fits any schedule; 8 spares about two steps at n = 2048.
@@ -129,6 +129,10 @@ def _iterated(x: Tensor, schedule: Schedule, dtype: torch.dtype, schatten: int) 
     x = iteration.over_frobenius(x).to(dtype)
     if schatten == 8:
         x, schedule = iteration.first_step(x, schedule[0]), schedule[1:]
+    if iteration.is_in_place(x):
+        for step in schedule:
+            iteration.step_in_place(x, step)
+        return x
     one = iteration.eye(min(x.shape[-2:]), x)
     for step in schedule:
         x = iteration.step(x, step, one)

@@ -10,6 +10,7 @@ from svdrot._checks import check_matrix, check_square
 from svdrot._formulas import plane
 from svdrot._formulas import projection as space
 from svdrot._precision import compute_dtype, result_dtype
+from svdrot._symbolic import is_symbol, leaf
 from svdrot._vectors import one_batch
 
 
@@ -29,8 +30,9 @@ def special_orthogonalize(matrix: Tensor, *, damping: float | None = None) -> Te
     between ($8 \sqrt n$ and $16 \sqrt n$ units of $s_1$ for n > 3); not one digit of its reciprocal is right
     there. The zero matrix gives the identity and a zero gradient. NaN or infinity in a matrix gives NaN for
     that matrix only.
-    Programs of `torch.jit.trace` are made of plain operations: their gradient is the same, but NaN where the
-    gap vanishes.
+    Programs recorded by `torch.export`, `torch.jit.trace` or `make_fx` have the same gradients, up to the
+    third derivative; the fourth is not finite. Recorded under `torch.no_grad()`, for inference, they are half
+    as long, and their gradient is NaN where the gap vanishes, as it is after `run_decompositions`.
 
     Args:
         matrix: shape (..., n, n), any floating dtype. Half precision is computed in float32 and returned as
@@ -68,6 +70,8 @@ def special_orthogonalize(matrix: Tensor, *, damping: float | None = None) -> Te
         if damping is None:
             return formulas.project(matrix)
         return formulas.project_damped(matrix, scalars=(damping,))
+    if is_symbol(matrix):
+        return leaf(special_orthogonalize, matrix, damping=damping)
     check_square("matrix", matrix)
     return _unbatch(_autograd.special_orthogonalize(_batch(matrix), damping), matrix)
 
@@ -104,6 +108,8 @@ def orthogonalize(matrix: Tensor) -> Tensor:
     """
     if formulas := _closed_form(matrix):
         return formulas.project_either(matrix)
+    if is_symbol(matrix):
+        return leaf(orthogonalize, matrix)
     check_matrix("matrix", matrix)
     rows, columns = matrix.shape[-2:]
     m = _batch(matrix)
@@ -139,6 +145,8 @@ def projection_gap(matrix: Tensor) -> Tensor:
     """
     if formulas := _closed_form(matrix):
         return formulas.gap(matrix)
+    if is_symbol(matrix):
+        return leaf(projection_gap, matrix)
     check_square("matrix", matrix)
     gap = _autograd.projection_gap(_batch(matrix))
     return gap.reshape(matrix.shape[:-2]).to(result_dtype(matrix))

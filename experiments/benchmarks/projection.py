@@ -218,7 +218,7 @@ def figure(rows: list[dict[str, Any]]) -> Figure:
         axis.set_xlabel("matrices in the batch")
     for axis in axes[:, 0]:
         axis.set_ylabel("nanoseconds per matrix")
-    axes[0, 0].legend()
+    panels.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=len(COLORS))
     return panels
 
 

@@ -22,16 +22,18 @@ COLORS = {
 def verdict(rows: dict[str, Any]) -> str:
     by_name = {row["optimizer"]: row for row in rows["final"]}
     adamw, twice = by_name["AdamW"], by_name[TWICE]
+    seeds = len({row["seed"] for row in rows["seeds"]})
     text = [
-        f"AdamW ends at a mean error of {adamw['mean deg']:.2f} degrees"
-        f" ({adamw['lowest']:.2f} to {adamw['highest']:.2f})."
+        f"Means of the seeds, of which there are {seeds}, and in brackets their range. AdamW ends at a mean"
+        f" error of {adamw['mean deg']:.2f} degrees ({adamw['lowest']:.2f} to {adamw['highest']:.2f})."
     ]
     others = [row for row in rows["final"] if row is not adamw]
     for row in others:
         said, cost = comparison(row, adamw), row["ms per step"] / adamw["ms per step"]
         text.append(
             f"{row['optimizer']}: {row['mean deg']:.2f} ({row['lowest']:.2f} to {row['highest']:.2f}),"
-            f" {row['over AdamW']:.2f} of AdamW's seed by seed (sd {row['sd']:.2f}), **{said}**"
+            f" {row['over AdamW']:.2f} of AdamW's seed by seed ({row['lowest ratio']:.2f} to"
+            f" {row['highest ratio']:.2f}), **{said}**"
             f" {'against' if said == 'undecided' else 'than'} AdamW"
             f"{'' if row is twice else f', at {cost:.1f} times the time a step'}."
         )

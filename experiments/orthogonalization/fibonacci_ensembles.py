@@ -10,10 +10,15 @@ by ridge regression on the predictions (stacking) as they are, or orthogonalized
 the predictions P = Q H, Q by `newton_schulz`, a new point's predictions p become $H^{-1} p$. The penalty of a
 stack has the least generalized cross-validation error of a grid.
 
+Controls tell whether it is Fibonacci's numbers or any rising weights that do it: linear, quadratic and
+geometric weights of other ratios, and the last member alone, on the same predictions of the same members.
+Fibonacci's are nearly geometric, of the golden ratio.
+
 Expected, for the sum of two sines: Fibonacci below uniform and below 0.7 of the falling weights, and the
 orthogonalized stack best of all (errors of about 0.055, 0.073, 0.178 and 0.035 in a trial of this set-up).
 Other functions show whether that is more than a statement about one function, and the plain stack whether
-orthogonalization or stacking does it.
+orthogonalization or stacking does it. Expected of the controls, before they were run: on every function one
+of them is below Fibonacci's weights, not the same on all, for how fast weights should rise depends on it.
 
     python -m experiments.orthogonalization.fibonacci_ensembles            five seconds on one core
 
@@ -48,9 +53,15 @@ COLORS = {
     "uniform": "#999999",
     "Fibonacci, rising": "#0072B2",
     "Fibonacci, falling": "#56B4E9",
+    "linear": "#D4C400",
+    "quadratic": "#B08D00",
+    "geometric, 1.3": "#9AD1B5",
+    "geometric, 2": "#009E73",
+    "last alone": "#000000",
     "stack": "#E69F00",
     "orthogonalized stack": "#D55E00",
 }
+RISING = ("linear", "quadratic", "geometric, 1.3", "geometric, 2", "last alone")
 SCHEDULE = newton_schulz_schedule(1e-6)  # the predictions have condition numbers of some thousand
 PENALTIES = 10.0 ** torch.arange(-3, 2.01, 0.5, dtype=torch.float64)
 
@@ -78,6 +89,13 @@ def fibonacci(members: int) -> Tensor:
         numbers.append(numbers[-1] + numbers[-2])
     weights = torch.tensor(numbers[:members], dtype=torch.float64)
     return weights / weights.sum()
+
+
+def rising(members: int) -> dict[str, Tensor]:
+    """Return the controls of the Fibonacci weights: others that rise, over their sum."""
+    m = torch.arange(1, members + 1, dtype=torch.float64)
+    weights = dict(zip(RISING, (m, m**2, 1.3**m, 2.0**m, (m == members).double()), strict=True))
+    return {name: w / w.sum() for name, w in weights.items()}
 
 
 def members(config: Config, x: Tensor, y: Tensor, new: Tensor, generator: torch.Generator) -> list[Tensor]:
@@ -128,6 +146,7 @@ def trial(config: Config, function: Callable[[Tensor], Tensor], seed: int) -> tu
         "uniform": at_new.mean(1),
         "Fibonacci, rising": at_new @ weights,
         "Fibonacci, falling": at_new @ weights.flip(0),
+        **{name: at_new @ w for name, w in rising(config.members).items()},
         "stack": stacked(at_x, at_new, y),
         "orthogonalized stack": stacked(q, q_new, y),
     }
@@ -139,29 +158,33 @@ def run(config: Config) -> Rows:
     rows = []
     for name, function in FUNCTIONS.items():
         trials, defects = zip(*(trial(config, function, seed) for seed in range(config.seeds)), strict=True)
-        uniform = torch.tensor([found["uniform"] for found in trials])
+        uniform, golden = (
+            torch.tensor([found[ensemble] for found in trials])
+            for ensemble in ("uniform", "Fibonacci, rising")
+        )
         for ensemble in trials[0]:
             error = torch.tensor([found[ensemble] for found in trials])
             row: dict[str, Any] = {"function": name, "ensemble": ensemble, "mse": error.mean().item()}
             row["standard error"] = (error.std() / config.seeds**0.5).item()
             row["median"] = error.median().item()
             row["better than uniform"] = (error < uniform).float().mean().item()
+            row["better than Fibonacci"] = (error < golden).float().mean().item()
             rows.append({**row, "defect": max(defects) if ensemble.startswith("orth") else 0.0})
     return rows
 
 
 def figure(rows: Rows) -> Figure:
-    panels = Figure(figsize=(10, 4.2), layout="constrained")
+    panels = Figure(figsize=(12, 4.6), layout="constrained")
     axis = panels.subplots()
     functions = list(dict.fromkeys(row["function"] for row in rows))
     for i, (ensemble, color) in enumerate(COLORS.items()):
         chosen = [row for row in rows if row["ensemble"] == ensemble]
         axis.errorbar(
-            [j + 0.13 * (i - 2) for j in range(len(functions))],
+            [j + 0.08 * (i - (len(COLORS) - 1) / 2) for j in range(len(functions))],
             [row["mse"] for row in chosen],
             yerr=[2 * row["standard error"] for row in chosen],
             fmt="o",
-            capsize=4,
+            capsize=3,
             color=color,
             label=ensemble,
         )
@@ -183,23 +206,36 @@ def verdict(rows: Rows) -> str:
     error = {(row["function"], row["ensemble"]): row["mse"] for row in rows}
     functions = list(dict.fromkeys(row["function"] for row in rows))
     main = functions[0]
-    uniform, rising, falling, stack, orthogonal = (error[main, ensemble] for ensemble in COLORS)
+    uniform, rising, falling, stack, orthogonal = (
+        error[main, name]
+        for name in ("uniform", "Fibonacci, rising", "Fibonacci, falling", "stack", "orthogonalized stack")
+    )
     text = [
         f"For the {main}, rising Fibonacci weights have {rising:.3f}, uniform ones {uniform:.3f}.",
         holds(rising < uniform),
         f"That is {rising / falling:.2f} of the falling weights; below 0.7 expected.",
         holds(rising < 0.7 * falling),
         f"The orthogonalized stack has {orthogonal:.3f}: below all fixed weights.",
-        holds(orthogonal < min(uniform, rising, falling)),
-        f"The plain stack has {stack:.3f}; the orthogonalized one, best of all five:",
+        holds(orthogonal < min(error[main, name] for name in COLORS if "stack" not in name)),
+        f"The plain stack has {stack:.3f}; the orthogonalized one, best of all:",
         holds(orthogonal <= min(error[main, ensemble] for ensemble in COLORS)),
     ]
     wins = [name for name in functions if error[name, "Fibonacci, rising"] < error[name, "uniform"]]
-    text.append(f"Rising weights are below uniform ones on {len(wins)} of {len(functions)} functions")
+    text.append(f"Fibonacci weights are below uniform ones on {len(wins)} of {len(functions)} functions")
     text[-1] += f" ({', '.join(wins) or 'none'});"
     wins = [name for name in functions if error[name, "orthogonalized stack"] < error[name, "stack"]]
     text.append(f"the orthogonalized stack is below the plain one on {len(wins)}")
     text[-1] += f" ({', '.join(wins) or 'none'})."
+    ahead = {
+        name: [other for other in RISING if error[name, other] < error[name, "Fibonacci, rising"]]
+        for name in functions
+    }
+    text.append("Other rising weights below Fibonacci's: ")
+    text[-1] += "; ".join(f"{name}, {', '.join(others) or 'none'}" for name, others in ahead.items()) + "."
+    text.append("One at least on every function:")
+    text.append(holds(all(ahead.values())))
+    always = [other for other in RISING if all(other in others for others in ahead.values())]
+    text.append(f"The same on all: {', '.join(always) or 'none'}.")
     return " ".join(text)
 
 

@@ -205,8 +205,8 @@ def _relative_rates(optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) ->
         group["lr"] *= group.get("relative_rate", 1.0)
 
 
-def train(config: Config, run: Run) -> Iterator[shared.run.Progress]:
-    torch.set_num_threads(config.threads)
+def begin(config: Config, run: Run) -> shared.training.Training:
+    """Set up a training, before its first step."""
     setting = alignment.Config(
         families=config.families,
         steps=run.steps,
@@ -231,7 +231,12 @@ def train(config: Config, run: Run) -> Iterator[shared.run.Progress]:
         task = alignment.task(setting, alignment.network(setting, "svd"), Data(data.training, held_out))
     state = shared.training.Training(setting, task, run.seed)
     state.optimizer = make_optimizer(run, task.model, task.adamw)
+    return state
 
+
+def train(config: Config, run: Run) -> Iterator[shared.run.Progress]:
+    torch.set_num_threads(config.threads)
+    state = begin(config, run)
     stage = "tuning" if run.tuning else f"seed {run.seed}"
     name = f"{run.optimizer} {stage} {run.rate:.2g}"
     first_loss, seconds = math.nan, []
@@ -249,7 +254,7 @@ def train(config: Config, run: Run) -> Iterator[shared.run.Progress]:
             yield shared.run.Progress(name, state.step, f"loss {loss:.3f}")
     errors = torch.tensor(math.inf)
     if state.step == run.steps:
-        errors = state.measured(task.examine)["errors"].nan_to_num(math.inf)
+        errors = state.measured(state.task.examine)["errors"].nan_to_num(math.inf)
     optimizer = state.optimizer
     orthogonalized = float(run.optimizer != "AdamW")
     if isinstance(optimizer, CountedMiMuon):
@@ -379,7 +384,8 @@ def summary(label: str, results: list[Result], reference: list[Result]) -> dict[
         "lowest median": medians.min().item(),
         "highest median": medians.max().item(),
         "over AdamW": over.mean().item(),
-        "sd": over.std(correction=min(1, len(over) - 1)).item(),
+        "lowest ratio": over.min().item(),
+        "highest ratio": over.max().item(),
         "orthogonalized": sum(result.orthogonalized for result in results) / len(results),
         "ms per step": times.median().item(),
     }

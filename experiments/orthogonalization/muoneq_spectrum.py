@@ -20,6 +20,10 @@ so that "r" raises the stable rank more than 10 times, lowers the condition more
 rms about 2 times, and "c" little, where it is the rows that differ. The direction changes as well: the cosine
 of the polar factors is 0.946 for "r" and 0.992 for "aol".
 
+Those rows differ because they are made to. The same figures of what Muon orthogonalizes in the training of
+`muon_pose`, in its three matrices, along its steps, say what is left of that on momenta as they come.
+Expected: much less; another measurement, of one network, had the condition only 1.6 times down.
+
 In training: a network of two layers on a synthetic task whose inputs, and so the columns of the first
 weights, differ in scale, every learning rate for every mode. Expected: at its best rate, the loss of "r"
 after as many steps is not above Muon's.
@@ -30,6 +34,7 @@ It makes the published results with --out experiments/results/orthogonalization/
 """
 
 import math
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -39,6 +44,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from experiments import shared
+from experiments.orthogonalization import muon_pose
 from experiments.shared.settings import Count, NotNegative, Out, Part, Positive, Settings
 from experiments.shared.statistics import met
 from svdrot.optim import STEP_SIZES, equilibrate
@@ -70,6 +76,13 @@ class Config(Settings):
     momentum: Part = 0.95
     rates: tuple[Positive, ...] = (0.01, 0.02, 0.04, 0.08)
     """Learning rates, times 0.2 sqrt(max(m, n))."""
+    pose_seeds: Count = 3
+    """Trainings of `muon_pose` whose momenta are taken."""
+    pose_steps: Count = 500
+    pose_clouds: Count = 16
+    pose_points: Count = 32
+    pose_momenta: Count = 10
+    """Evenly along each training, the last one at its end."""
     out: Out = Path("runs/orthogonalization/muoneq_spectrum")
 
 
@@ -81,17 +94,14 @@ def scaled(x: Tensor, mode: str) -> Tensor:
     return equilibrate(x, mode)
 
 
-def spectra(config: Config) -> tuple[list[dict[str, Any]], list[dict[str, Any]], dict[str, Tensor]]:
-    """Return medians, ratios to the matrix as it is, and the first matrix's singular values over its norm."""
-    found: dict[str, list[dict[str, float]]] = {mode: [] for mode in MODES}
+Found = dict[str, list[dict[str, float]]]  # figures of many matrices, by mode
+
+
+def figures(matrices: Iterable[Tensor]) -> tuple[Found, dict[str, Tensor]]:
+    """Measure matrices, and return the first one's singular values over its norm, too."""
+    found: Found = {mode: [] for mode in MODES}
     first: dict[str, Tensor] = {}
-    for seed in range(config.seeds):
-        generator = torch.Generator().manual_seed(seed)
-        a, b = (
-            torch.randn(n, generator=generator, dtype=torch.float64) for n in (config.rows, config.columns)
-        )
-        gauss = torch.randn(config.rows, config.columns, generator=generator, dtype=torch.float64)
-        x = (config.row_spread * a).exp()[:, None] * gauss * (config.column_spread * b).exp()
+    for x in matrices:
         u, _, vh = torch.linalg.svd(x, full_matrices=False)
         plain = u @ vh
         for mode in MODES:
@@ -107,21 +117,25 @@ def spectra(config: Config) -> tuple[list[dict[str, Any]], list[dict[str, Any]],
                 | {"cosine": ((u @ vh) * plain).sum().item() / len(s)}
             )
             first.setdefault(mode, s)
-    columns = {
-        mode: {name: torch.tensor([one[name] for one in many]) for name in many[0]}
+    return found, first
+
+
+def medians(found: Found) -> list[dict[str, Any]]:
+    return [
+        {"mode": mode} | {name: _column(many, name).median().item() for name in many[0]}
         for mode, many in found.items()
-    }
-    medians = [
-        {"mode": mode} | {name: values.median().item() for name, values in columns[mode].items()}
-        for mode in MODES
     ]
-    ratios = []
+
+
+def ratios(found: Found) -> list[dict[str, Any]]:
+    """Return how much each mode improves each figure, matrix by matrix."""
+    rows = []
     for mode in MODES[1:]:
         for name in ("stable rank", "condition", "rms Jordan", "rms Express"):
-            gain = columns[mode][name] / columns["none"][name]
+            gain = _column(found[mode], name) / _column(found["none"], name)
             up = name == "stable rank"
             gain = gain if up else 1 / gain
-            ratios.append(
+            rows.append(
                 {"mode": mode, "of": name, "to be": "up" if up else "down"}
                 | {
                     "median": gain.median().item(),
@@ -129,7 +143,44 @@ def spectra(config: Config) -> tuple[list[dict[str, Any]], list[dict[str, Any]],
                     "largest": gain.max().item(),
                 }
             )
-    return medians, ratios, first
+    return rows
+
+
+def _column(many: list[dict[str, float]], name: str) -> Tensor:
+    return torch.tensor([one[name] for one in many])
+
+
+def put_in(config: Config) -> Iterator[Tensor]:
+    """Draw matrices whose rows and columns differ as the settings say."""
+    for seed in range(config.seeds):
+        generator = torch.Generator().manual_seed(seed)
+        a, b = (
+            torch.randn(n, generator=generator, dtype=torch.float64) for n in (config.rows, config.columns)
+        )
+        gauss = torch.randn(config.rows, config.columns, generator=generator, dtype=torch.float64)
+        yield (config.row_spread * a).exp()[:, None] * gauss * (config.column_spread * b).exp()
+
+
+def momenta(config: Config) -> dict[str, list[Tensor]]:
+    """Return by layer what Muon orthogonalizes in the trainings of `muon_pose`, at its rates there."""
+    setting = muon_pose.Config(steps=config.pose_steps, clouds=config.pose_clouds, points=config.pose_points)
+    taken = {
+        math.ceil(config.pose_steps * i / config.pose_momenta) for i in range(1, config.pose_momenta + 1)
+    }
+    found: dict[str, list[Tensor]] = {}
+    for seed in range(config.pose_seeds):
+        run = muon_pose.Run("Muon", -2, -4, seed, config.pose_steps, tuning=False)
+        training = muon_pose.begin(setting, run)
+        while training.step < config.pose_steps:
+            training.advance()
+            if training.step not in taken:
+                continue
+            for group in training.optimizer.param_groups[:-1]:  # the last one is AdamW's
+                for name, p in zip(group["param_names"], group["params"], strict=True):
+                    buffer = training.optimizer.state[p]["momentum_buffer"]
+                    update = p.grad.lerp(buffer, group["momentum"])  # Nesterov's
+                    found.setdefault(f"{name}, {p.shape[0]} x {p.shape[1]}", []).append(update.double())
+    return found
 
 
 def train(config: Config) -> tuple[list[dict[str, Any]], dict[str, Tensor]]:
@@ -165,7 +216,7 @@ def train(config: Config) -> tuple[list[dict[str, Any]], dict[str, Tensor]]:
         final = curve[-1]  # (rates, seeds), over all samples
         for rate, values in zip(config.rates, final, strict=True):
             rows.append(
-                {"mode": mode, "rate": rate, "loss": values.mean().item(), "sd": _sd(values)}
+                {"mode": mode, "rate": rate, "loss": values.mean().item()}
                 | {f"seed {i}": value for i, value in enumerate(values.tolist())}
             )
     return rows, curves
@@ -197,16 +248,16 @@ def _losses(weights: list[Tensor], x: Tensor, labels: Tensor) -> Tensor:
     return torch.nn.functional.cross_entropy(logits.mT, labels, reduction="none").mean(-1)
 
 
-def _sd(values: Tensor) -> float:
-    return values.std().item() if len(values) > 1 else math.nan
-
-
 def run(config: Config) -> dict[str, Any]:
-    table, ratios, first = spectra(config)
+    table, first = figures(put_in(config))
+    by_layer = {layer: figures(matrices)[0] for layer, matrices in momenta(config).items()}
+    together = {mode: [one for found in by_layer.values() for one in found[mode]] for mode in MODES}
     losses, curves = train(config)
     return {
-        "spectra": table,
-        "ratios": ratios,
+        "spectra": medians(table),
+        "ratios": ratios(table),
+        "momenta": [{"layer": layer} | row for layer, found in by_layer.items() for row in medians(found)],
+        "ratios of momenta": ratios(together),
         "singular values": first,
         "training": losses,
         "curves": curves,
@@ -216,6 +267,10 @@ def run(config: Config) -> dict[str, Any]:
 def best(rows: dict[str, Any], mode: str) -> dict[str, Any]:
     """Return the row of a mode with the smallest mean loss."""
     return min((row for row in rows["training"] if row["mode"] == mode), key=lambda row: row["loss"])
+
+
+def _by_seed(row: dict[str, Any]) -> list[float]:
+    return [value for name, value in row.items() if name.startswith("seed")]
 
 
 def figure(rows: dict[str, Any]) -> Figure:
@@ -234,10 +289,15 @@ def figure(rows: dict[str, Any]) -> Figure:
     )
     for mode in MODES:
         found = [row for row in rows["training"] if row["mode"] == mode]
+        losses = [_by_seed(row) for row in found]
+        spread = [
+            [row["loss"] - min(values) for row, values in zip(found, losses, strict=True)],
+            [max(values) - row["loss"] for row, values in zip(found, losses, strict=True)],
+        ]
         axes[1, 0].errorbar(
             [row["rate"] for row in found],
             [row["loss"] for row in found],
-            [0 if math.isnan(row["sd"]) else row["sd"] for row in found],
+            spread,
             fmt="o-",
             capsize=3,
             lw=1,
@@ -245,7 +305,7 @@ def figure(rows: dict[str, Any]) -> Figure:
             color=COLORS[mode],
             label=mode,
         )
-    axes[1, 0].set(xscale="log", xlabel="learning rate", ylabel="final loss, mean and sd of runs", ylim=0)
+    axes[1, 0].set(xscale="log", xlabel="learning rate", ylabel="final loss, mean and range of seeds", ylim=0)
     axes[1, 0].set_title("Training, by learning rate")
     rates = sorted({row["rate"] for row in rows["training"]})
     axes[1, 0].set_xticks(rates, [f"{rate:g}" for rate in rates])
@@ -270,21 +330,36 @@ def verdict(rows: dict[str, Any]) -> str:
     rank, condition, jordan = (gain["r", of] for of in ("stable rank", "condition", "rms Jordan"))
     alone = [gain["c", of]["median"] for of in ("stable rank", "condition", "rms Jordan")]
     muon, row = best(rows, "none"), best(rows, "r")
-    seeds = [name for name in muon if name.startswith("seed")]
-    ahead = torch.tensor([muon[name] - row[name] for name in seeds])
-    mean, error = ahead.mean().item(), _sd(ahead) / math.sqrt(len(seeds))
-    shown = "" if abs(mean) > 2 * error else ", though within twice the error: no difference is shown"
+    ahead = [a - b for a, b in zip(_by_seed(muon), _by_seed(row), strict=True)]
+    mean = sum(ahead) / len(ahead)
+    real = {(row["mode"], row["of"]): row for row in rows["ratios of momenta"]}
+    down, other = real["r", "condition"], real["r", "stable rank"]
+    conditions = {(row["layer"], row["mode"]): row["condition"] for row in rows["momenta"]}
+    layers = ", ".join(
+        f"{conditions[layer, 'none']:.3g} to {conditions[layer, 'r']:.3g} ({layer})"
+        for layer, mode in conditions
+        if mode == "none"
+    )
+    cosines = [row["cosine"] for row in rows["momenta"] if row["mode"] == "r"]
     return (
-        f"Rows equilibrated, medians of the ratios: stable rank {rank['median']:.3g} times up"
-        f" ({met(rank['median'] > 10)}, above 10; from {rank['smallest']:.3g} to {rank['largest']:.3g}, as"
-        f" the few largest scales happen to be), condition {condition['median']:.3g} times down"
+        f"Rows that are made to differ, equilibrated, medians of the ratios: stable rank"
+        f" {rank['median']:.3g} times up ({met(rank['median'] > 10)}, above 10; from"
+        f" {rank['smallest']:.3g} to {rank['largest']:.3g}, as the few largest scales happen to be),"
+        f" condition {condition['median']:.3g} times down"
         f" ({met(condition['median'] > 100)}, above 100), Jordan's rms {jordan['median']:.2f} times down"
         f" ({met(1.6 < jordan['median'] < 2.6)}, about 2). Columns alone: {alone[0]:.2f}, {alone[1]:.2f} and"
         f" {alone[2]:.2f} times ({met(max(alone) < 3)}, little). Cosine with the polar factor of the matrix"
         f" itself: {r['cosine']:.3f} for r, {rc['cosine']:.3f} for rc, {aol['cosine']:.3f} for aol, so these"
-        f" are other directions, not the same one faster. Training: r ends at {row['loss']:.4f} (rate"
-        f" {row['rate']:g}), Muon at {muon['loss']:.4f} (rate {muon['rate']:g}); r is lower by {mean:.4f} ±"
-        f" {error:.4f} in {len(seeds)} pairs ({met(mean >= 0)}, not above in the mean{shown}). In a task"
+        f" are other directions, not the same one faster. On momenta of Muon in the training of `muon_pose`"
+        f" rows equilibrated bring the condition {down['median']:.3g} times down"
+        f" ({met(down['median'] < 10)}, much less; from {down['smallest']:.3g} to {down['largest']:.3g}), in"
+        f" medians of layers from {layers}, the"
+        f" stable rank {other['median']:.3g} times up and Jordan's rms"
+        f" {real['r', 'rms Jordan']['median']:.2f} times down, with cosines of {min(cosines):.3f} to"
+        f" {max(cosines):.3f} in the medians of layers. Training: r ends at {row['loss']:.4f} (rate"
+        f" {row['rate']:g}), Muon at {muon['loss']:.4f} (rate {muon['rate']:g}); r is lower by {mean:.4f} in"
+        f" the mean of {len(ahead)} seeds ({met(mean >= 0)}, not above), and by {min(ahead):.4f} to"
+        f" {max(ahead):.4f} in each; so few seeds have no standard error that means anything. In a task"
         f" where it is columns that differ, c ends at {best(rows, 'c')['loss']:.4f}, rc at"
         f" {best(rows, 'rc')['loss']:.4f}."
     )
@@ -292,9 +367,12 @@ def verdict(rows: dict[str, Any]) -> str:
 
 def main(config: Config) -> None:
     rows = run(config)
+    per_layer = config.pose_seeds * config.pose_momenta
     tables = {
         f"Medians of {config.seeds} matrices, {config.rows} x {config.columns}": rows["spectra"],
         "Ratios to the matrix as it is": rows["ratios"],
+        f"Medians of {per_layer} momenta of Muon in each layer of `muon_pose`": rows["momenta"],
+        f"Ratios to the momentum as it is, {per_layer} of each layer": rows["ratios of momenta"],
         f"Loss over all samples after {config.steps} steps": rows["training"],
     }
     shared.results.write(config.out, config, tables, figure(rows), verdict(rows))

@@ -172,7 +172,7 @@ def _ours(method: str) -> Align:
 
 def ours_global(pair: ObjectPair, config: Config) -> Transform:
     generator = torch.Generator().manual_seed(config.seed)
-    return register(pair.source, pair.target, voxel=config.spacing, generator=generator).transform
+    return register(pair.source, pair.target, voxel=config.spacing).transform
 
 
 METHODS: dict[str, Align] = {

@@ -119,7 +119,7 @@ def by_peer(align: peers.Local) -> Local:
 
 def by_register(source: Tensor, target: Tensor, voxel: float, seed: int) -> Transform:
     generator = torch.Generator().manual_seed(seed)
-    return register(source, target, voxel=voxel, refine=None, generator=generator).transform
+    return register(source, target, voxel=voxel, refine=None).transform
 
 
 def by_global_peer(align: peers.Global) -> Global:

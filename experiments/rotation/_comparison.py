@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 
 from experiments import shared
 from experiments.shared.results import Rows
-from experiments.shared.statistics import decide, metrics, spread, told
+from experiments.shared.statistics import DECIDING, decide, metrics, spread, told
 
 RATE = "one learning rate for all heads"
 FREE = ("heads",)  # settings on which no training depends
@@ -45,8 +45,15 @@ def write(
         for (head, seed), result in results.items()
     ]
     decisions = decide(rows, expected)
+    lines = summary(rows)
+    few = min(line["seeds"] for line in lines) < DECIDING
+    over = (
+        f"mean and range of fewer than {DECIDING} seeds"
+        if few
+        else "mean ± standard deviation over the seeds"
+    )
     tables = {
-        f"Errors in {unit}, mean ± standard deviation over the seeds; {RATE}. {setting}": summary(rows),
+        f"Errors in {unit}, {over}; {RATE}. {setting}": lines,
         f"Mean errors of two heads, in {unit}, seed by seed": decisions,
         f"Each training, errors in {unit}": rows,
     }
@@ -60,7 +67,7 @@ SUMMED_UP = ("mean", "median", "p95", "p99", "max", "acc@5", "acc@10", "seconds"
 
 
 def summary(rows: Rows) -> Rows:
-    """Make a line per head, best mean error first, of mean ± standard deviation over the seeds."""
+    """Make a line per head, best mean error first, of means over the seeds and their `spread`."""
     heads = {head: [row for row in rows if row["head"] == head] for head in {row["head"] for row in rows}}
     lines = []
     for head, trainings in heads.items():

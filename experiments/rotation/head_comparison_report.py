@@ -216,10 +216,10 @@ def page(experiments: list[Experiment], out: Path) -> str:
 
 
 TRAININGS = (
-    "Mean errors over that of the best head of the experiment, mean ± standard deviation over the seeds, and"
-    " in brackets how many these are; within an experiment one learning rate for all heads. Below, heads from"
-    " best to worst: `<` where every training of a head beats every training of the next one, with"
-    f" {DECIDING} seeds or more of each, `~` where not."
+    "Mean errors over that of the best head of the experiment, mean ± standard deviation over the seeds (of"
+    f" fewer than {DECIDING} the range), and in brackets how many these are; within an experiment one"
+    " learning rate for all heads. Below, heads from best to worst: `<` where every training of a head beats"
+    f" every training of the next one, with {DECIDING} seeds or more of each, `~` where not."
 )
 DECIDED = "Two heads are apart where `<` would stand between them."
 

@@ -31,10 +31,13 @@ def deviation(values: Iterable[float]) -> float:
 
 
 def spread(values: Sequence[float]) -> str:
-    """Write seeds as mean ± standard deviation, the latter if there are two or more."""
+    """Write seeds as mean ± standard deviation, or, if they are fewer than `DECIDING`, as mean and range."""
     mean = sum(values) / len(values)
     digits = 0 if mean >= 100 else 1 if mean >= 10 else 2
-    return f"{mean:.{digits}f}" + (f" ± {deviation(values):.{digits}f}" if len(values) > 1 else "")
+    low, high = min(values), max(values)
+    if len(values) >= DECIDING:
+        return f"{mean:.{digits}f} ± {deviation(values):.{digits}f}"
+    return f"{mean:.{digits}f}" + (f" ({low:.{digits}f} to {high:.{digits}f})" if len(values) > 1 else "")
 
 
 # Which is ahead.
@@ -84,7 +87,7 @@ def decide(rows: Rows, expected: Iterable[tuple[str, str]]) -> Rows:
         lines.append(
             {"expected ahead": first, "of": second, "seeds": len(seeds)}
             | {"ahead by": sum(ahead) / len(ahead)}
-            | {"standard error": deviation(ahead) / math.sqrt(len(ahead))}
+            | {"at least": min(ahead), "at most": max(ahead)}
             | {"ahead in": sum(value > 0 for value in ahead)}
             | {"decided": apart if len(seeds) >= DECIDING else f"no: fewer than {DECIDING} seeds"}
         )

@@ -6,7 +6,7 @@ reflections (c, s; s, -c) it is the same with x = m00 - m11 and y = m10 + m01.""
 
 from svdrot.engine.graph import Operation
 from svdrot.engine.maps import formula
-from svdrot.engine.words import maximum, once, root, sqrt, where
+from svdrot.engine.words import detached, maximum, nothing_up_to, once, root, sqrt, where
 
 from .projection import share
 from .vectors import TINY, dot, largest
@@ -46,22 +46,56 @@ def _differential(arguments, results, along):
     """
     m, damping = arguments[:4], arguments[4:]
     m, _, k = _scaled(m)
-    gap = dot(results, m)
     r00, r01, r10, r11 = results
-    t00, t01, t10, t11 = along[:4]
-    turn = (r01 * t00 + r11 * t10) - (r00 * t01 + r10 * t11)
-    if damping:
-        w = k * (gap * turn / (gap * gap + damping[0] * damping[0] * dot(m, m) + TINY))
-    else:
-        w = k * (share(gap) * turn / maximum(gap, TINY))
+    w = k * (_inverse(m, results, damping) * _turn(results, along[:4]))
     return [r01 * w, -r00 * w, r11 * w, -r10 * w, *[0.0] * len(damping)]
+
+
+def _turn(r, t):
+    return (r[1] * t[0] + r[3] * t[2]) - (r[0] * t[1] + r[2] * t[3])
+
+
+def _inverse(m, results, damping):
+    gap = dot(results, m)
+    if damping:
+        return gap / (gap * gap + damping[0] * damping[0] * dot(m, m) + TINY)
+    return share(gap) / maximum(gap, TINY)
+
+
+def _recorded(body, *arguments):
+    """The results R0 of `body`, with derivatives of the first three orders through each operation.
+
+    R = R0 E, with E a turn by the angle of R0ᵀM, w = 0: that is atan2(y, g) for the gap g, whose inverse is
+    here a constant. See `_recorded` of 3x3.
+    """
+    m, damping = arguments[:4], arguments[4:]
+    fixed = [detached(x) for x in m]
+    results = [detached(x) for x in body(*fixed, *damping)]
+    scaled, _, k = _scaled(fixed)
+    inverse = _inverse(scaled, results, damping)
+    moved = [k * (x - y) for x, y in zip(m, fixed, strict=True)]
+    y, g = inverse * _turn(results, moved), inverse * dot(results, moved)
+    w = y * (1.0 - g + g * g) - y * y * y / 3.0
+    sine, cosine = w * (1.0 - w * w / 6.0), -0.5 * w * w
+    beyond = sum((nothing_up_to(3, x - y) for x, y in zip(m, fixed, strict=True)), 0.0)
+    r00, r01, r10, r11 = results
+    turned = (
+        r00 * cosine + r01 * sine,
+        r01 * cosine - r00 * sine,
+        r10 * cosine + r11 * sine,
+        r11 * cosine - r10 * sine,
+    )
+    return [r + (d + beyond) for r, d in zip(results, turned, strict=True)]
 
 
 def _operation(name, body, damped=False):
     def jvp(arguments, results, tangents):
         return _differential(arguments, results, tangents)[:4]
 
-    return Operation(name, 4 + damped, 4, body, _differential, jvp)
+    def recorded(*arguments):
+        return _recorded(body, *arguments)
+
+    return Operation(name, 4 + damped, 4, body, _differential, jvp, recorded)
 
 
 _NEAREST = _operation("nearest_in_plane", _nearest)
@@ -100,6 +134,14 @@ def _gap_slopes(m):
     return [once(x, "projection_gap is differentiable once") for x in _nearest(*m)]
 
 
+def _recorded_gap(*m):
+    """The gap, and its slopes times nothing; a second derivative is not finite."""
+    fixed = [detached(x) for x in m]
+    moved = [x - y for x, y in zip(m, fixed, strict=True)]
+    beyond = sum((nothing_up_to(1, x) for x in moved), 0.0)
+    return [_gap(*fixed)[0] + (dot(_nearest(*fixed), moved) + beyond)]
+
+
 _GAP = Operation(
     "gap_in_plane",
     4,
@@ -107,4 +149,5 @@ _GAP = Operation(
     _gap,
     lambda m, _, g: [g[0] * d for d in _gap_slopes(m)],
     lambda m, _, t: [dot(_gap_slopes(m), t)],
+    _recorded_gap,
 )

@@ -11,7 +11,7 @@ import types
 
 from svdrot.engine.graph import Operation, by_dtype
 from svdrot.engine.maps import formula
-from svdrot.engine.words import absolute, once, sqrt, where
+from svdrot.engine.words import absolute, detached, nothing_up_to, once, sqrt, where
 
 ZERO, SIXTH, THIRD, HALF, TWO_THIRDS, ONE, TWO, THREE = 0.0, 1 / 6, 1 / 3, 1 / 2, 2 / 3, 1.0, 2.0, 3.0
 # The cubic through the Chebyshev points of 2 cos(acos(h) / 3) on [0, 1], within 8.2e-5 of it.
@@ -386,7 +386,78 @@ def _symmetric(name, body, damped=False):
     def jvp(arguments, results, tangents):
         return _differential(arguments, results, tangents)[:9]
 
-    return Operation(name, 9 + damped, 9, of_entries, _differential, jvp)
+    def recorded(*arguments):
+        return _recorded(of_entries, *arguments)
+
+    return Operation(name, 9 + damped, 9, of_entries, _differential, jvp, recorded)
+
+
+def _recorded(body, *arguments):
+    """The results R0 of `body`, with derivatives of the first three orders through each operation.
+
+    R = R0 E with E = I + [w]x + ..., orthogonal up to third order, and w = 0. Let P = R0ᵀM. That EᵀP is
+    symmetric is an equation for w, K w = vee(P - Pᵀ) + (what is of second order, `_bent`), with K of the
+    differential. K is taken as a constant, and what it inverts is always 0: three steps from w = 0, each with
+    one order more, have the derivatives of w and no others, and those of `solve` are not needed. What
+    rounding has left of P - Pᵀ is taken off.
+    """
+    m, damping = arguments[:9], arguments[9:]
+    fixed = [detached(x) for x in m]
+    results = [detached(x) for x in body(*fixed, *damping)]
+    r, s, t = columns(results)
+    inverse = inverse_scale(*columns(fixed))
+    a, b, c = (scaled(inverse, x) for x in columns(m))
+    p = [(dot(r, x), dot(s, x), dot(t, x)) for x in (a, b, c)]
+    pxx, pxy, pxz, pyx, pyy, pyz, pzx, pzy, pzz = (detached(p[j][i]) for i in range(3) for j in range(3))
+    k = pyy + pzz, pxx + pzz, pxx + pyy, -HALF * (pxy + pyx), -HALF * (pxz + pzx), -HALF * (pyz + pzy)
+
+    def solved(x):
+        return damped_solve(*k, damping[0] * (pxx + pyy + pzz), x) if damping else solve(*k, *x)
+
+    skew = p[1][2] - p[2][1], p[2][0] - p[0][2], p[0][1] - p[1][0]
+    skew = tuple(x - detached(x) for x in skew)
+    w = solved(skew)
+    for _ in range(2):
+        w = solved(add(skew, _bent(p, k, w)))
+    x, y, z = (apply(r, s, t, f) for f in _turned(w))
+    beyond = sum((nothing_up_to(3, x - y) for x, y in zip(m, fixed, strict=True)), ZERO)
+    return [r0 + (dr + beyond) for r0, dr in zip(results, rows(x, y, z), strict=True)]
+
+
+def _turned(w):
+    """Columns of E - I = (1 - |w|² / 2) [w]x + [w]x² / 2."""
+    x, y, z = w
+    square = dot(w, w)
+    u, v, n = scaled(ONE - HALF * square, w), scaled(HALF, w), HALF * square
+    return (
+        (v[0] * x - n, v[0] * y + u[2], v[0] * z - u[1]),
+        (v[1] * x - u[2], v[1] * y - n, v[1] * z + u[0]),
+        (v[2] * x + u[1], v[2] * y - u[0], v[2] * z - n),
+    )
+
+
+def _bent(p, k, w):
+    """What is left of the skew part of (E - I)ᵀP where its first order, -K w, is taken off."""
+    e = _turned(w)
+    turned = (
+        dot(e[2], p[1]) - dot(e[1], p[2]),
+        dot(e[0], p[2]) - dot(e[2], p[0]),
+        dot(e[1], p[0]) - dot(e[0], p[1]),
+    )
+    return add(turned, symmetric_image(k, w))
+
+
+def _recorded_solve(*arguments):
+    """K⁺ b, with derivatives of the first three orders: K is a constant, and steps count its deviation."""
+    k, b = arguments[:6], arguments[6:]
+    fixed = [detached(x) for x in k]
+    deviation = [x - y for x, y in zip(k, fixed, strict=True)]
+    w = solve(*fixed, *b)
+    for _ in range(3):
+        turned = symmetric_image(deviation, w)
+        w = solve(*fixed, b[0] - turned[0], b[1] - turned[1], b[2] - turned[2])
+    beyond = sum((nothing_up_to(3, x) for x in deviation), ZERO)
+    return [x + beyond for x in w]
 
 
 def _solve_jvp(arguments, w, tangents):
@@ -407,7 +478,7 @@ def symmetric_image(k, w):
     return apply((xx, xy, xz), (xy, yy, yz), (xz, yz, zz), w)
 
 
-SOLVE = Operation("solve", 9, 3, solve, _solve_vjp, _solve_jvp)
+SOLVE = Operation("solve", 9, 3, solve, _solve_vjp, _solve_jvp, _recorded_solve)
 _NEAREST_ROTATION = _symmetric("nearest_rotation", nearest_rotation)
 _NEAREST_ORTHONORMAL = _symmetric("nearest_orthonormal", nearest_orthonormal)
 _DAMPED = _symmetric("nearest_rotation_damped", nearest_rotation, damped=True)
@@ -439,6 +510,15 @@ def _gap_slopes(arguments):
     return [once(x, "projection_gap is differentiable once") for x in rows(*derivative)]
 
 
+def _recorded_gap(*m):
+    """The gap, and its slopes times nothing; a second derivative is not finite."""
+    fixed = [detached(x) for x in m]
+    gap, *derivative = gap_and_derivative(*columns(fixed))
+    for slope, x, y in zip(rows(*derivative), m, fixed, strict=True):
+        gap = gap + (slope * (x - y) + nothing_up_to(1, x - y))
+    return [gap]
+
+
 _GAP = Operation(
     "gap",
     9,
@@ -446,6 +526,7 @@ _GAP = Operation(
     lambda *m: [gap_and_derivative(*columns(m))[0]],
     lambda m, _, g: [g[0] * d for d in _gap_slopes(m)],
     lambda m, _, t: [sum((d * x for d, x in zip(_gap_slopes(m), t, strict=True)), ZERO)],
+    _recorded_gap,
 )
 
 

@@ -45,6 +45,11 @@ MOMENTS = Record(weight=(), source=(3,), target=(3,), covariance=(3, 3), spread=
 # the squares of their distances, and pairs that count.
 SUMS = Record(moments=(7, 7), equations=(7, 7), found=(), squares=(), used=())
 
+# Of the last step of a pose: pairs that count, the mean square of their heights, where they are, their root
+# mean square distance from there, and the normal equations of (radius times rotation vector about there,
+# translation).
+ALIGNED = Record(count=(), square=(), center=(3,), radius=(), matrix=(6, 6))
+
 # Of a step of ICP: the pose after it, H, where it turns and the unit of length, what was counted, the chord
 # of its angle, the way of the pivot, and whether it is finite.
 STEP = Record(

@@ -192,8 +192,7 @@ def _aligned(
     if init is not None or settings.no_global:
         return _refined(source, target, start, voxel, COARSE + FINE, settings.method, stages)
     with stages("global"), _refusing():
-        generator = torch.Generator().manual_seed(settings.seed)
-        found = register(source, target, voxel=voxel, refine=None, generator=generator)
+        found = register(source, target, voxel=voxel, refine=None)
     return _refined(source, target, found.transform, voxel, FINE, settings.method, stages)
 
 

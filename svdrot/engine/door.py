@@ -3,7 +3,7 @@
     plain call                           the kernel of the device, or torch operations where it has none
     autograd, torch.func, forward mode   a Function; its derivatives are programs that come through here
     torch.compile                        one operator (`opaque`)
-    export, tracing                      torch operations
+    export, tracing                      torch operations, whose own derivatives are right (`Operation`)
 
 A derivative of a derivative is one more program; from the third order on autograd looks through torch
 operations.
@@ -39,7 +39,7 @@ def apply(program: Program, scalars: Sequence[float], x: Sequence[Tensor]) -> li
     if program.order >= MOST_ORDERS or any(map(is_legacy_batch, x)):
         return operations.run(program.name, scalars, x, dtypes_of(program, x), differentiable=True)
     transformed = forward_ad._current_level >= 0 or torch._C._are_functorch_transforms_active()
-    found = (_Transformed if transformed else _Map).apply(program, scalars, *x)
+    found = (_Transformed.apply if transformed else _MAPPED)(program, scalars, *x)
     return [found] if isinstance(found, Tensor) else list(found)  # pyright: ignore
 
 
@@ -49,7 +49,8 @@ def written_down(name: str, scalars: Sequence[float], x: Sequence[Tensor], resul
     """
     *dtypes, compute = _dtypes_of_values(x, len(x))
     if memory.is_exporting():
-        return operations.run(name, scalars, x, (*dtypes * results, compute))
+        recorded = memory.is_differentiable_record()
+        return operations.run(name, scalars, x, (*dtypes * results, compute), recorded=recorded)
     # The operator below has no forward mode, and its tangents would be zero without a word.
     if torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0:
         if operations.has_own_derivatives(name):
@@ -90,7 +91,7 @@ class _Map(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, program, scalars, *x):
-        found = run(program, scalars, x)
+        found = run(program, scalars, x, True)
         _remember(ctx, program, scalars, x, found)
         return found[0] if len(found) == 1 else tuple(found)
 
@@ -113,11 +114,11 @@ class _Map(torch.autograd.Function):
             adjoints.append(adjoint)
         return tuple(adjoints)
 
-    @classmethod
-    def apply(cls, *arguments):
-        # Function.apply first looks for transforms, and binds the arguments to the signature of forward,
-        # which takes longer than a projection (12 us).
-        return super(torch.autograd.Function, cls).apply(*arguments)  # type: ignore[misc]
+
+# Function.apply first looks for transforms, and binds the arguments to the signature of forward, which takes
+# longer than a projection (12 us). Looked up here: Dynamo, which comes by after a graph break, has no words
+# for a lookup by `super`, and for a call of this it leaves the frame to Python.
+_MAPPED: Any = super(torch.autograd.Function, _Map).apply  # type: ignore[misc]
 
 
 class _Transformed(torch.autograd.Function):
@@ -125,7 +126,7 @@ class _Transformed(torch.autograd.Function):
 
     @staticmethod
     def forward(program, scalars, *x):
-        found = run(program, scalars, x)
+        found = run(program, scalars, x, True)
         return found[0] if len(found) == 1 else tuple(found)
 
     @staticmethod
@@ -210,13 +211,16 @@ def keeps_results(program: Program, results: Sequence[Tensor]) -> bool:
 # The kernels of a device -----------------------------------------------------------------------------------
 
 
-def run(program: Program, scalars: Sequence[float], x: Sequence[Tensor]) -> list[Tensor]:
-    """The outputs of a program, without derivatives."""
+def run(
+    program: Program, scalars: Sequence[float], x: Sequence[Tensor], in_function: bool = False
+) -> list[Tensor]:
+    """The outputs of a program, without derivatives but for those of what is recorded (`memory`)."""
     if memory.in_memory(*x):
         kernels = _kernels(x)
         if kernels is not None:
             return kernels.run(program, scalars, x)
-    return operations.run(program.name, scalars, x, dtypes_of(program, x))
+    recorded = memory.is_differentiable_record(in_function)
+    return operations.run(program.name, scalars, x, dtypes_of(program, x), recorded=recorded)
 
 
 def _kernels(x: Sequence[Tensor]) -> ModuleType | None:

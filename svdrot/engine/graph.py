@@ -123,6 +123,9 @@ class Operation(NamedTuple):
         body: formula of the results.
         vjp: (arguments, results, cotangents) -> adjoints of the arguments.
         jvp: (arguments, results, tangents) -> tangents of the results.
+        recorded: formula of the same results for programs that are recorded, and whose derivatives others
+            take through each operation: through these they are those of `vjp`. None if they are through those
+            of `body`.
     """
 
     name: str
@@ -131,6 +134,7 @@ class Operation(NamedTuple):
     body: Callable[..., Sequence[Any]]
     vjp: Callable[[Sequence[Any], Sequence[Any], Sequence[Any]], Sequence[Any]]
     jvp: Callable[[Sequence[Any], Sequence[Any], Sequence[Any]], Sequence[Any]]
+    recorded: Callable[..., Sequence[Any]] | None = None
 
     def __call__(self, *arguments: Any) -> list[Node]:
         return results_of(node("call", *arguments, value=self))

@@ -23,13 +23,19 @@ INFIX = {
 
 
 def lowered(
-    outputs: Sequence[Node], dtype: torch.dtype, bodies: Mapping[str, Callable[..., Node]]
+    outputs: Sequence[Node],
+    dtype: torch.dtype,
+    bodies: Mapping[str, Callable[..., Node]],
+    recorded: bool = False,
 ) -> list[Node]:
-    """Replace operations that a machine lacks by their formulas, and round constants to `dtype`."""
+    """Replace operations that a machine lacks by their formulas, and round constants to `dtype`.
+
+    By those for programs that are `recorded`, or by their bodies.
+    """
     with tracing():
         # First operations with a derivative of their own, then what those are made of.
-        outputs = rebuilt(outputs, lambda n, args: _expanded(n, args, {}))
-        outputs = rebuilt(outputs, lambda n, args: _expanded(n, args, bodies))
+        outputs = rebuilt(outputs, lambda n, args: _expanded(n, args, {}, recorded))
+        outputs = rebuilt(outputs, lambda n, args: _expanded(n, args, bodies, recorded))
         return rebuilt(outputs, lambda n, args: _known(n, args, dtype))
 
 
@@ -39,9 +45,10 @@ def with_constants(outputs: Sequence[Node], dtype: torch.dtype) -> list[Node]:
         return rebuilt(outputs, lambda n, args: _known(n, args, dtype))
 
 
-def _expanded(n: Node, args: list, bodies: Mapping[str, Callable[..., Node]]):
+def _expanded(n: Node, args: list, bodies: Mapping[str, Callable[..., Node]], recorded: bool):
     if n.op == "call":
-        return rebuilt([*n.value.body(*args)], lambda m, a: _expanded(m, a, bodies))
+        formula = (recorded and n.value.recorded) or n.value.body
+        return rebuilt([*formula(*args)], lambda m, a: _expanded(m, a, bodies, recorded))
     if n.op == "item":
         return args[0][n.value]
     if n.op in bodies:

@@ -35,6 +35,28 @@ def in_memory(*tensors: Tensor | None) -> bool:
     return True
 
 
+def is_differentiable_record(in_function: bool = False) -> bool:
+    """Whether operations are written down for a program that may be differentiated itself.
+
+    Not without gradients. Not by `torch.compile`, which has the derivatives of what it compiles. Not for
+    ONNX, which has none.
+
+    Args:
+        in_function: whether it is the forward of an autograd Function, where torch has turned gradients off.
+    """
+    return (in_function or torch.is_grad_enabled()) and _is_recording()
+
+
+def _is_recording() -> bool:
+    if is_exporting() or (not torch.compiler.is_compiling() and torch._C._is_tracing()):
+        return not torch.onnx.is_in_onnx_export()
+    if torch.compiler.is_compiling():
+        return False
+    if torch._C._dispatch_tls_is_dispatch_key_included(BEFORE_AUTOGRAD):
+        return True
+    return bool(torch._C._len_torch_dispatch_stack() and torch._C._get_dispatch_mode(RECORDERS[0]))
+
+
 def unseen_by_dynamo(function: Any) -> Any:
     """A function that Dynamo calls and does not trace, as `torch.compiler.assume_constant_result`, which
     imports all of Dynamo.

@@ -41,13 +41,16 @@ def run(
     x: Sequence[Tensor],
     dtypes: Sequence[torch.dtype],
     differentiable: bool = False,
+    recorded: bool = False,
 ) -> list[Tensor]:
     """The outputs of a program, by its name, in these dtypes; the last of them is what to compute in.
 
     What autograd shall look through, `differentiable`, has operations with a derivative of their own as such.
+    What is `recorded` cannot; there they are formulas with that derivative (see `Operation`).
     """
     *results, dtype = dtypes
-    compute, inputs, shapes, summed, guarded = getattr(_WRITTEN, _key(name, dtype, differentiable))
+    key = _key(name, dtype, differentiable, recorded)
+    compute, inputs, shapes, summed, guarded = getattr(_WRITTEN, key)
     entries, batch = [], []
     for value, shape in zip(x, inputs, strict=True):
         value = value.to(dtype)
@@ -109,19 +112,20 @@ _WRITTEN = SimpleNamespace()
 
 
 @memory.unseen_by_dynamo
-def _key(name: str, dtype: torch.dtype, differentiable: bool) -> str:
-    key = f"{name} in {dtype}{', differentiable' * differentiable}".replace(".", " ")
+def _key(name: str, dtype: torch.dtype, differentiable: bool, recorded: bool) -> str:
+    how = ", differentiable" * differentiable + ", recorded" * recorded
+    key = f"{name} in {dtype}{how}".replace(".", " ")
     if not hasattr(_WRITTEN, key):
-        setattr(_WRITTEN, key, _function(name, dtype, differentiable))
+        setattr(_WRITTEN, key, _function(name, dtype, differentiable, recorded))
     return key
 
 
-def _function(name: str, dtype: torch.dtype, differentiable: bool) -> tuple:
+def _function(name: str, dtype: torch.dtype, differentiable: bool, recorded: bool) -> tuple:
     graph = find(name).graph
     entries = [(i, k) for i, shape in enumerate(graph.inputs) for k in range(math.prod(shape))]
     leaves = [*entries, *(("scalar", k) for k in range(graph.scalars))]
     outputs = [n for group in graph.outputs for n in group]
-    outputs = with_constants(outputs, dtype) if differentiable else lowered(outputs, dtype, {})
+    outputs = with_constants(outputs, dtype) if differentiable else lowered(outputs, dtype, {}, recorded)
     compute = written({leaf: f"x{j}" for j, leaf in enumerate(leaves)}, outputs, dtype)
     return compute, graph.inputs, graph.shapes, graph.summed, graph.guarded
 
@@ -140,6 +144,9 @@ def written(names: dict[Any, str], outputs: Sequence[Node], dtype: torch.dtype) 
             known[id(n)] = repr(n.value) if math.isfinite(n.value) else f'float("{n.value}")'
         elif n.op == "item":
             known[id(n)] = f"{args[0]}[{n.value}]"
+        elif n.op == "nothing":
+            known[id(n)] = f"t{len(lines)}"
+            lines.append(f"t{len(lines)} = {args[0]}.pow({n.value + 0.5})")
         else:
             known[id(n)] = f"t{len(lines)}"
             if n.op == "call":

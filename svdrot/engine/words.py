@@ -32,6 +32,14 @@ def once(x: Any, why: str) -> Any:
     return node("once", x, value=why)
 
 
+def nothing_up_to(order: int, x: Any) -> Any:
+    """0, of an x that is 0; derivatives are zero up to this order, and the next one is not finite.
+
+    It marks what a recorded formula does not have, where nobody could raise an error. Torch operations only.
+    """
+    return node("nothing", x, value=order)
+
+
 def absolute(x: Any) -> Any:
     return node("abs", x)
 

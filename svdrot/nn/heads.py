@@ -5,6 +5,7 @@ from torch import Tensor, nn
 
 from svdrot._checks import check_shape
 from svdrot._precision import is_autocast, no_autocast
+from svdrot._symbolic import inner, is_inner, is_symbol, leaf
 
 from .representations import REPRESENTATIONS
 from .strategies import STRATEGIES, Strategy
@@ -86,6 +87,10 @@ class RotationHead(nn.Module):
             ValueError: if the last dimension is not `in_features`.
             TypeError: if `features` is not floating point.
         """
+        if is_symbol(features):
+            if is_inner(self, features):
+                return inner(self, features)
+            return inner(self.strategy, _precise(self.linear, features), self.representation)
         check_shape("features", features, self.linear.in_features)
         return self.strategy(_precise(self.linear, features), self.representation)
 
@@ -123,10 +128,22 @@ def _precise(linear: nn.Linear, features: Tensor) -> Tensor:
     The gradient of a map is as large as its raw numbers are small, and leaves float16 (beyond 65,504) for raw
     numbers that training meets.
     """
+    if is_symbol(features):
+        return in_precision_of_weights(features, linear.weight, linear.bias)
     if not is_autocast(features):
         return linear(features)
     with no_autocast(features):
         return linear(features.to(linear.weight.dtype))
+
+
+def in_precision_of_weights(features: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """Apply the numbers of a linear layer, in a program that knows no layers, as `_precise` does."""
+    if is_symbol(features):
+        return leaf(in_precision_of_weights, features, weight, bias)
+    if not is_autocast(features):
+        return nn.functional.linear(features, weight, bias)
+    with no_autocast(features):
+        return nn.functional.linear(features.to(weight.dtype), weight, bias)
 
 
 class RigidHead(nn.Module):
@@ -186,4 +203,6 @@ class RigidHead(nn.Module):
             ValueError: if the last dimension is not `in_features`.
             TypeError: if `features` is not floating point.
         """
+        if is_inner(self, features):
+            return inner(self, features)
         return self.rotation(features), _precise(self.translation, features)

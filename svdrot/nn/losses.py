@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from svdrot._checks import check_choice, check_positive
 from svdrot._formulas import losses, turns
+from svdrot._symbolic import inner, is_inner
 from svdrot.engine.maps import Map
 
 from .representations import REPRESENTATIONS
@@ -93,6 +94,8 @@ class RotationLoss(nn.Module):
             ValueError: if a shape is wrong.
             TypeError: if an argument is not floating point.
         """
+        if is_inner(self, raw):
+            return inner(self, raw, truth)
         whole = COMPOSED.get((self.representation, self.loss)) or _composed(self.representation, self.loss)
         scalars = () if self.threshold is None else (self.threshold,)
         if self.reduction == "none":

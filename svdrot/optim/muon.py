@@ -211,7 +211,7 @@ class Muon(Optimizer):
         if isinstance(schedule, dict):
             schedule = schedule[m, n]
         factor = newton_schulz(update, schedule, dtype=group["dtype"], schatten=group["schatten"])
-        return STEP_SIZES[group["adjust_lr_fn"] or "original"](m, n) * factor
+        return factor.mul_(STEP_SIZES[group["adjust_lr_fn"] or "original"](m, n))
 
     def check_options(self, group: dict[str, Any]) -> None:
         """Raise an error if options that a relative added are out of range; Muon's own are checked before.
@@ -411,14 +411,15 @@ class Muon(Optimizer):
 
     def _step_alike(self, stacks: list[Alike], group: dict[str, Any], loss: Any) -> None:
         updates = [self._updates(same, group, loss) for same in stacks]
-        directions = self._directions(stacks, updates, group, loss)
-        # A product for each stack, not each parameter. In place, as it rounds half precision otherwise.
-        torch._foreach_mul_([x for found in directions for x in found], -group["lr"])
-        steps = [x for same, found in zip(stacks, directions, strict=True) for x in same.restore(found)]
+        found = self._directions(stacks, updates, group, loss)
+        directions = [x for same, some in zip(stacks, found, strict=True) for x in same.restore(some)]
 
-        weights = [local(p) for same in stacks for p in same.params]
-        torch._foreach_mul_(weights, 1 - group["lr"] * group["weight_decay"])
-        torch._foreach_add_(weights, steps)
+        weights, lr = [local(p) for same in stacks for p in same.params], group["lr"]
+        torch._foreach_mul_(weights, 1 - lr * group["weight_decay"])
+        if isinstance(lr, Tensor):  # which cannot be an alpha
+            torch._foreach_add_(weights, torch._foreach_mul(directions, -lr))
+        else:
+            torch._foreach_add_(weights, directions, alpha=-lr)
 
     def _updates(self, same: Alike, group: dict[str, Any], loss: Any) -> list[Tensor]:
         """Run `momentum` for alike parameters, and give the updates as matrices (B, m, n) of each shape."""
@@ -440,7 +441,7 @@ class Muon(Optimizer):
     def _directions(
         self, stacks: Sequence[Alike], updates: Sequence[list[Tensor]], group: dict[str, Any], loss: Any
     ) -> list[list[Tensor]]:
-        """Run `direction` for updates (B, m, n), and give the directions in memory of their own."""
+        """Run `direction` for updates (B, m, n), and give the directions, apart from the parameters."""
         narrow = marked(self.direction, update_only)
         whole: list[list[Stack]] = []
         for same in stacks:
@@ -479,6 +480,8 @@ class Muon(Optimizer):
                 kept = stack.state[name][rows]
                 if value is not before[name] or value.dtype != kept.dtype:  # else it is on the same memory
                     kept.copy_(value)
+        if len(found) == 1 and marked(self.direction, update_only):
+            return found[0].to(update.dtype)  # which cannot be the parameters, and need not be copied
         return torch.cat(found).to(update.dtype) if found else update
 
     def _shared(self, updates: Sequence[Tensor], stacks: Sequence[Stack], ranks: Any) -> list[Tensor]:

@@ -25,9 +25,10 @@ def convert_rotation(value: Tensor, source: str, target: str) -> Tensor:
     Args:
         value: numbers of representation `source`, with any batch shape: (..., 3, 3) for "matrix", otherwise
             (..., 3), (..., 4), ... Angles are in radians.
-        source: "matrix" (a rotation), "quaternion" (w x y z), "axis_angle" (rotation vector), "mrp" (modified
-            Rodrigues parameters), "2vec", "5d", "6d", "9d", "10d", or "euler_" and one of the 24 sequences,
-            upper case for intrinsic and lower case for extrinsic, such as "euler_XYZ".
+        source: "matrix" (a rotation; of others see `matrix_to_quaternion` and its relatives), "quaternion"
+            (w x y z), "axis_angle" (rotation vector), "mrp" (modified Rodrigues parameters), "2vec", "5d",
+            "6d", "9d", "10d", or "euler_" and one of the 24 sequences, upper case for intrinsic and lower
+            case for extrinsic, such as "euler_XYZ".
         target: the same names. From a representation to itself the numbers become those of its own inverse
             map: unit quaternions, orthonormal columns, rotation vectors of length at most pi.
 

@@ -50,6 +50,10 @@ def check_sequence(sequence: str) -> None:
 def matrix_to_euler(matrix: Tensor, sequence: str) -> Tensor:
     """Convert rotations to the angles whose `euler_to_matrix` they are.
 
+    Nothing checks that `matrix` is a rotation; `svdrot.is_rotation` does. A positive factor changes nothing.
+    Any other finite matrix, such as a reflection (det < 0), gives the angles of some rotation too, in general
+    not the nearest one, which `svdrot.special_orthogonalize` makes.
+
     Args:
         matrix: rotations, shape (..., 3, 3).
         sequence: three axes, upper case for intrinsic or lower case for extrinsic, neighbors different.

@@ -37,6 +37,10 @@ def rotation_6d_to_matrix(rotation_6d: Tensor) -> Tensor:
 def matrix_to_rotation_6d(matrix: Tensor) -> Tensor:
     """Return the first column, then the second column, of rotations.
 
+    Nothing checks that `matrix` is a rotation; `svdrot.is_rotation` does. The third column is not looked at:
+    `rotation_6d_to_matrix` reads the numbers of any matrix as the Gram-Schmidt frame of its first two
+    columns, and those of a reflection (det < 0, orthonormal) as the rotation with the third column negated.
+
     Args:
         matrix: rotations, shape (..., 3, 3).
 
@@ -98,6 +102,11 @@ def matrix_to_rotation_5d(matrix: Tensor) -> Tensor:
     They are $(a_1,\ a_2,\ (a_3 + \sqrt{1 + a_3^2})\, b)$ of the first two columns $a, b$. The last three are
     the stereographic projection $(v_2, v_3, v_4) / (1 - v_1)$ of $v \propto (a_3, b)$ with $|v| = 1$.
 
+    Nothing checks that `matrix` is a rotation; `svdrot.is_rotation` does. The third column is not looked at:
+    the numbers of a reflection (det < 0, orthonormal) are those of the rotation with the third column
+    negated. Columns of other lengths or angles give finite numbers of some other rotation, up to 27 degrees
+    off for a rotation times 2.
+
     Args:
         matrix: rotations, shape (..., 3, 3).
 
@@ -157,6 +166,10 @@ def rotation_2vec_to_matrix(rotation_2vec: Tensor) -> Tensor:
 
 def matrix_to_rotation_2vec(matrix: Tensor) -> Tensor:
     """Return the first column, then the second column, of rotations: the same numbers as 6D.
+
+    Nothing checks that `matrix` is a rotation; `svdrot.is_rotation` does. The third column is not looked at:
+    `rotation_2vec_to_matrix` reads the numbers of any matrix by the bisector of its first two columns, and
+    those of a reflection (det < 0, orthonormal) as the rotation with the third column negated.
 
     Args:
         matrix: rotations, shape (..., 3, 3).

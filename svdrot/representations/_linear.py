@@ -35,6 +35,10 @@ def rotation_9d_to_matrix(rotation_9d: Tensor) -> Tensor:
 def matrix_to_rotation_9d(matrix: Tensor) -> Tensor:
     """Return the entries of rotations row by row.
 
+    Nothing checks that `matrix` is a rotation; `svdrot.is_rotation` does. Any other matrix is kept as it is,
+    and read by `rotation_9d_to_matrix` as its nearest rotation; of a reflection (det < 0, orthonormal) as one
+    of several.
+
     Args:
         matrix: rotations, shape (..., 3, 3).
 
@@ -100,6 +104,10 @@ def matrix_to_symmetric_10d(matrix: Tensor) -> Tensor:
 
     The map is linear in the entries of the rotation. The eigenvalues are 0, along $q$, and 1 three times: the
     best separated of the matrices of that size.
+
+    Nothing checks that `matrix` is a rotation; `svdrot.is_rotation` does. Any other matrix gets other
+    eigenvalues, and is read by `symmetric_10d_to_matrix` as its nearest rotation; a reflection (det < 0,
+    orthonormal) as one of several.
 
     Args:
         matrix: rotations, shape (..., 3, 3).

@@ -41,6 +41,10 @@ def matrix_to_quaternion(matrix: Tensor) -> Tensor:
     The entries of $4 q q^\top$ are linear in those of the rotation, and each column is a multiple of $q$; the
     one with the largest diagonal entry, which is at least 1, is normalized. No rotation divides by less.
 
+    Nothing checks that `matrix` is a rotation; `svdrot.is_rotation` does. Any other finite matrix, such as a
+    reflection (det < 0) or a multiple of a rotation, gives the unit quaternion of some rotation too, in
+    general not the nearest one, which `svdrot.special_orthogonalize` makes.
+
     Args:
         matrix: rotations, shape (..., 3, 3).
 
@@ -98,6 +102,10 @@ def matrix_to_axis_angle(matrix: Tensor) -> Tensor:
     r"""Convert rotations to rotation vectors: the logarithm.
 
     It is $2 \operatorname{atan2}(|u|, w)\, u / |u|$ of the unit quaternion $(w, u)$.
+
+    Nothing checks that `matrix` is a rotation; `svdrot.is_rotation` does. Any other finite matrix, such as a
+    reflection (det < 0) or a multiple of a rotation, gives the rotation vector of some rotation too, in
+    general not the nearest one, which `svdrot.special_orthogonalize` makes.
 
     Args:
         matrix: rotations, shape (..., 3, 3).
@@ -256,6 +264,10 @@ def mrp_to_matrix(mrp: Tensor) -> Tensor:
 
 def matrix_to_mrp(matrix: Tensor) -> Tensor:
     r"""Convert rotations to modified Rodrigues parameters: `quaternion_to_mrp` of their quaternions.
+
+    Nothing checks that `matrix` is a rotation; `svdrot.is_rotation` does. Any other finite matrix, such as a
+    reflection (det < 0) or a multiple of a rotation, gives the parameters of some rotation too, in general
+    not the nearest one, which `svdrot.special_orthogonalize` makes.
 
     Args:
         matrix: rotations, shape (..., 3, 3).

@@ -76,12 +76,27 @@ def test_derivatives_of_derivatives_are_those_of_differences(name, size):
         assert said == "right" or any(words in said for words in REFUSALS), pair
 
 
+@pytest.mark.parametrize("pair", [("grad",), ("grad", "jvp"), ("hessian",)])
+def test_an_error_of_a_millionth_shows(pair, monkeypatch):
+    ray, (name, *_) = Ray("svdrot.special_orthogonalize"), pair
+    right = TRANSFORMS[name]
+    assert judged(ray, *pair) == "right"
+    monkeypatch.setitem(TRANSFORMS, name, lambda f: lambda s: (1 + 1e-6) * right(f)(s))
+    assert judged(ray, *pair).startswith("WRONG")
+
+
 def test_a_compiled_map_keeps_its_tangents():
     """Compiled first without forward mode, in which the operator that stands for a map has no derivative."""
     ray = Ray("svdrot.special_orthogonalize")
     compiled = torch.compile(ray, backend="aot_eager")
     compiled(torch.zeros(2, dtype=torch.float64))
     assert judged(compiled, "dual") == "right"
+
+
+@pytest.mark.parametrize("name", ["svdrot.special_orthogonalize", "svdrot.losses.geodesic"])
+def test_a_transform_inside_a_compiled_function_is_right(name):
+    """Dynamo leaves the transform to Python, and then comes by the functions that it calls."""
+    assert judged(Ray(name), "compile", "vjp") == "right"
 
 
 @pytest.mark.parametrize("name", [name for name in of_any_size() if any(Typical(name).batched)])

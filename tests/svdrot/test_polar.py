@@ -11,7 +11,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 import svdrot
 from svdrot import _precision, schedules
 from svdrot._kernels import products
-from svdrot._kernels.operations import any_size
+from svdrot._kernels.operations import any_size, iteration
 from svdrot.polar import lyapunov_skew, newton_schulz, polar, polar_certificate, polar_refinement
 from svdrot.schedules import POLAR_EXPRESS, SCHEDULES, newton_schulz_schedule
 
@@ -309,6 +309,64 @@ def test_lyapunov_is_differentiable_in_every_way(n):
     assert gradgradcheck(lyapunov_skew, (h, s))
     one_by_one = torch.stack([lyapunov_skew(a, b) for a, b in zip(h, s, strict=True)])
     torch.testing.assert_close(torch.func.vmap(lyapunov_skew)(h, s), one_by_one)
+
+
+@pytest.mark.parametrize("shape", [(2, 600, 600), (2, 300, 700), (1, 1000, 300)], ids=str)
+@pytest.mark.parametrize("step", [(1.5, -0.5), (3.4, -4.7, 2.0), (2.0, -1.5, 1.0, -0.3)], ids=len)
+def test_large_matrices_are_overwritten_with_the_same(shape, step, monkeypatch):
+    m = gaussian(*shape, dtype=torch.float32)
+    m[-1] /= 1e30
+    schedule = (step,) * 3
+    expected = newton_schulz(m.double(), schedule)
+    monkeypatch.setattr(iteration, "IN_PLACE", 1)
+    before = m.clone()
+    assert (newton_schulz(m, schedule) - expected).abs().max() < 64 * torch.finfo(m.dtype).eps
+    assert torch.equal(m, before)
+    m[0, 0, 0] = torch.nan
+    assert newton_schulz(m, schedule).isnan().all(-1).all(-1).tolist() == [True, False][: len(m)]
+
+
+class _Products(TorchDispatchMode):
+    """Remember the dtypes of all batched products."""
+
+    def __init__(self):
+        super().__init__()
+        self.dtypes: set[torch.dtype] = set()
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        if function is torch.ops.aten.baddbmm.default:
+            self.dtypes.add(args[0].dtype)
+        return function(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize(
+    ("dtype", "unit", "allowed", "products_in"),
+    [
+        (torch.bfloat16, None, "", torch.float32),
+        (torch.bfloat16, "_is_avx512_bf16_supported", "", torch.bfloat16),
+        (torch.bfloat16, "_is_amx_tile_supported", "", torch.bfloat16),
+        (torch.bfloat16, "_is_amx_tile_supported", "AVX512_CORE_BF16", torch.bfloat16),
+        (torch.bfloat16, "_is_amx_tile_supported", "avx2", torch.float32),
+        (torch.float16, "_is_avx512_bf16_supported", "", torch.float32),
+        (torch.float16, "_is_amx_tile_supported", "", torch.float16),
+    ],
+    ids=str,
+)
+def test_half_precision_multiplies_where_a_cpu_has_units_for_it(
+    dtype, unit, allowed, products_in, monkeypatch
+):
+    for name in ("_is_amx_tile_supported", "_is_avx512_bf16_supported"):
+        monkeypatch.setattr(torch.cpu, name, lambda has=name == unit: has)
+    monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", allowed)
+    monkeypatch.setattr(iteration, "_has_units", iteration._has_units.__wrapped__)
+    m = gaussian(1, 130, 120, dtype=torch.float32)
+    with _Products() as seen:
+        half = newton_schulz(m, ROTATION_GRADE, dtype=dtype)
+    assert seen.dtypes == {products_in}
+    assert torch.equal(half.to(dtype).float(), half)
+    # A step that triples small singular values triples their rounding, and the next ones bring it down again.
+    factor = newton_schulz(m, ROTATION_GRADE)
+    assert (half - factor).abs().max() < 8 * torch.finfo(dtype).eps
 
 
 @pytest.mark.parametrize("n", [2, 9, 24, 65])

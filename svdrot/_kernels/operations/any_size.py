@@ -4,6 +4,9 @@ With M = Q P, Q the orthogonal factor and P = QᵀM symmetric, a tangent dQ = Q 
 symmetric if P X + X P = QᵀdM - dMᵀQ and Y P = (I - QQᵀ) dM. In eigenvectors of P both divide by sums of two
 singular values (those of Y with zero), never by differences: repeated singular values are harmless. The
 solution is differentiated by solving the same equations again, so this holds for derivatives of every order.
+
+Programs that are recorded have no such rule. There results are constants, plus what is zero and has the
+derivatives of the first three orders (`_recorded`).
 """
 
 import math
@@ -16,13 +19,15 @@ from torch import Tensor
 from svdrot._kernels import products
 from svdrot._precision import in_full_precision
 from svdrot._rules import backward_rule, batch_first, forward_rule, joined, parted
-from svdrot.engine.memory import in_memory
+from svdrot.engine.memory import in_memory, is_differentiable_record
 
 
 @in_full_precision
-def special_orthogonalize(m: Tensor) -> Tensor:
+def special_orthogonalize(m: Tensor, damping: float | None = None, in_function: bool = False) -> Tensor:
     if m.shape[-1] > 2 and products.serves(m):
         return _completed(*products.special_orthogonalize(m), _special_by_decomposition, m)
+    if is_differentiable_record(in_function):
+        return _recorded(m, _special_by_decomposition(m.detach()).detach(), damping)
     return _special_by_decomposition(m)
 
 
@@ -60,18 +65,27 @@ def _special_differential(m: Tensor, r: Tensor, t: Tensor, damping: float | None
 
 
 @in_full_precision
-def projection_gap(m: Tensor) -> tuple[Tensor, Tensor]:
-    u, s, vh = _decompose(m)
+def projection_gap(m: Tensor, in_function: bool = False) -> tuple[Tensor, Tensor]:
+    recorded = is_differentiable_record(in_function)
+    fixed = m.detach() if recorded else m
+    u, s, vh = _decompose(fixed)
     if m.shape[-1] == 1:  # there is one rotation, and nothing to confuse it with
-        return s[:, 0] + torch.inf, u * 0
-    return s[:, -2:].sum(-1), u[..., -2:] @ vh[:, -2:]
+        gap, slopes = s[:, 0] + torch.inf, u * 0
+    else:
+        gap, slopes = s[:, -2:].sum(-1), u[..., -2:] @ vh[:, -2:]
+    if recorded:  # the slopes times nothing, and what makes a second derivative infinite
+        moved = m - fixed
+        gap = gap.detach() + (slopes.detach() * moved + moved.pow(1.5)).sum((-2, -1))
+    return gap, slopes
 
 
 @in_full_precision
-def orthogonalize(m: Tensor) -> Tensor:
+def orthogonalize(m: Tensor, in_function: bool = False) -> Tensor:
     """The nearest matrix with orthonormal columns, (B, m, n) with m >= n."""
     if products.serves(m):
         return _completed(*products.orthogonalize(m), _by_decomposition, m)
+    if is_differentiable_record(in_function):
+        return _recorded(m, _by_decomposition(m.detach()).detach(), None)
     return _by_decomposition(m)
 
 
@@ -119,6 +133,51 @@ def _differential(m: Tensor, q: Tensor, t: Tensor) -> Tensor:
     return q @ x + y
 
 
+def _recorded(m: Tensor, q: Tensor, damping: float | None) -> Tensor:
+    """The result q of m, with derivatives of the first three orders through each operation.
+
+    For D = q X + Y let Q = (q + D)(I - DᵀD / 2), orthonormal up to third order. That QᵀM is symmetric and M =
+    Q QᵀM are equations for X and Y, of which the first order is that of `solve`. P is taken as a constant,
+    and what it inverts is always 0: three steps from 0, each with one order more, have the derivatives of X
+    and Y and no others, not those of `solve`. What rounding has left of the equations is taken off.
+    """
+    rows, n = m.shape[-2:]
+    p = _symmetric(q.mT @ m.detach())
+    solved = _solver(p, rows if rows > n else 0, damping)
+
+    def left(q1: Tensor) -> Tensor:
+        a = q1.mT @ m
+        if rows == n:
+            return a - a.mT
+        off = m - q1 @ a
+        return torch.cat((a - a.mT, off - q @ (q.mT @ off)), -2)
+
+    def step(x: Tensor) -> Tensor:
+        top, bottom = x[:, :n], x[:, n:]
+        d = q @ top + bottom if rows > n else q @ top
+        return d - (q + d) @ (d.mT @ d) / 2
+
+    at_q = left(q)
+    rounding = at_q.detach()
+    x = solved(at_q - rounding)
+    for _ in range(2):
+        first = torch.cat((p @ _top(x), torch.zeros_like(x[:, n:])), -2) + x @ p
+        x = solved(left(q + step(x)) - rounding + first)
+    beyond = (m - m.detach()).pow(3.5).sum((-2, -1), keepdim=True)  # the fourth is infinite
+    return q + (step(x) + beyond)
+
+
+def _recorded_solution(p: Tensor, c: Tensor, damping: float | None) -> Tensor:
+    """`solve` with derivatives of the first three orders: P is a constant, and steps count its deviation."""
+    n = p.shape[-1]
+    solved, deviation = _solver(p.detach(), c.shape[-2] - n, damping), p - p.detach()
+    x = solved(c)
+    for _ in range(3):
+        turned = torch.cat((deviation @ _top(x), torch.zeros_like(x[:, n:])), -2)
+        x = solved(c - turned - x @ deviation)
+    return x + deviation.pow(3.5).sum((-2, -1), keepdim=True)
+
+
 @in_full_precision
 def solve(p: Tensor, c: Tensor, damping: float | None = None) -> Tensor:
     """Skew X with P X + X P = C in its first n rows, Y with Y P = C in the others, for symmetric P.
@@ -126,25 +185,36 @@ def solve(p: Tensor, c: Tensor, damping: float | None = None) -> Tensor:
     C is skew in its first rows. What rounding makes of a pair sum that vanishes is left out (`_reciprocal`);
     with `damping` 1 / g becomes g / (g² + d²), with d = `damping` times the largest eigenvalue of P.
     """
-    return _by_eigenvectors(p, c, damping) if torch.compiler.is_compiling() else _Solve.apply(p, c, damping)
+    if not torch.compiler.is_compiling():
+        return _Solve.apply(p, c, damping)
+    return (_recorded_solution if is_differentiable_record() else _by_eigenvectors)(p, c, damping)
 
 
 def _by_eigenvectors(p: Tensor, c: Tensor, damping: float | None = None) -> Tensor:
+    return _solver(p, c.shape[-2] - p.shape[-1], damping)(c)
+
+
+def _solver(p: Tensor, below: int, damping: float | None) -> Callable[[Tensor], Tensor]:
+    """`solve` as a function of C, with so many rows below the first n."""
     n = p.shape[-1]
     ok = _finite(p)
     scale = p.detach().abs().amax((-2, -1), keepdim=True).clamp_min(torch.finfo(p.dtype).tiny)
     s, v = torch.linalg.eigh(torch.where(ok, p / scale, 0))
-    left = torch.cat((s, s.new_zeros(s.shape[0], c.shape[-2] - n)), -1)
+    left = torch.cat((s, s.new_zeros(s.shape[0], below)), -1)
     pair = left[:, :, None] + s[:, None, :]
     size = s.abs().amax(-1)[:, None, None]
     if damping is None:
         inverse = _reciprocal(pair, 8 * math.sqrt(n) * torch.finfo(p.dtype).eps * size)
     else:
         inverse = pair / (pair.square() + (damping * size).square() + torch.finfo(p.dtype).tiny)
-    top, bottom = (c @ v).split((n, c.shape[-2] - n), -2)
-    x = torch.cat((v.mT @ top, bottom), -2) * inverse
-    top, bottom = (x @ v.mT).split((n, c.shape[-2] - n), -2)
-    return torch.where(ok, torch.cat((v @ top, bottom), -2) / scale, torch.nan)
+
+    def solved(c: Tensor) -> Tensor:
+        top, bottom = (c @ v).split((n, below), -2)
+        x = torch.cat((v.mT @ top, bottom), -2) * inverse
+        top, bottom = (x @ v.mT).split((n, below), -2)
+        return torch.where(ok, torch.cat((v @ top, bottom), -2) / scale, torch.nan)
+
+    return solved
 
 
 def _reciprocal(g: Tensor, least: Tensor) -> Tensor:
@@ -162,6 +232,8 @@ class _Solve(torch.autograd.Function):
     def forward(p, c, damping):
         if damping is None and products.solves(p, c):
             return _completed(*products.solve(p, c), _by_eigenvectors, p, c)
+        if is_differentiable_record(True):
+            return _recorded_solution(p, c, damping)
         return _by_eigenvectors(p, c, damping)
 
     @staticmethod

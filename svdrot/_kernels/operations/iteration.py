@@ -3,6 +3,8 @@
 In torch operations; on a GPU large symmetric products without a derivative go through Triton (`gram`).
 """
 
+import os
+from collections.abc import Sequence
 from functools import cache
 from types import ModuleType
 
@@ -18,10 +20,13 @@ from svdrot.schedules import Schedule, Step
 
 def over_frobenius(m: Tensor) -> Tensor:
     """By the largest entry first: squares of tiny or huge numbers would leave the range of the dtype."""
-    for order in (torch.inf, 2):
-        norm = torch.linalg.vector_norm(m, order, dim=(-2, -1), keepdim=True)
-        m = m / torch.where(norm > 0, norm, 1)  # not over the least number, whose square gradients go by
-    return m
+    m = m / _size(m, torch.inf)
+    return m.div_(_size(m, 2)) if is_in_place(m) else m / _size(m, 2)
+
+
+def _size(m: Tensor, order: float) -> Tensor:
+    norm = torch.linalg.vector_norm(m, order, dim=(-2, -1), keepdim=True)
+    return torch.where(norm > 0, norm, 1)  # not over the least number, whose square gradients go by
 
 
 def eye(n: int, like: Tensor) -> Tensor:
@@ -43,10 +48,47 @@ def residual(x: Tensor, one: Tensor) -> Tensor:
 
 def advance(x: Tensor, e: Tensor, step: Step) -> Tensor:
     constant, *others = about_one(step)
-    p = others[-1] * e if len(others) == 1 else symmetric_product(e, others[-1], e, others[-2])
-    for c in reversed(others[:-2]):
-        p = torch.baddbmm(e, e, p, beta=c)
+    p = _vanishing(e, others)
     return torch.baddbmm(x, p, x, beta=constant) if _wide(x) else torch.baddbmm(x, x, p, beta=constant)
+
+
+def _vanishing(e: Tensor, coefficients: Sequence[float]) -> Tensor:
+    """The polynomial in E whose coefficients of E, E², ... these are."""
+    *others, last = coefficients
+    if not others:
+        return last * e
+    p = symmetric_product(e, last, e, others.pop())
+    for c in reversed(others):
+        p = torch.baddbmm(e, e, p, beta=c)
+    return p
+
+
+IN_PLACE = 2**23  # bytes of a matrix on a CPU from which on its memory counts
+ROWS = 256  # that are multiplied at a time, as fast as all at once
+
+
+def is_in_place(x: Tensor) -> bool:
+    """Whether steps are to overwrite X: it is large, and nobody looks inside."""
+    return x.is_cpu and x.shape[-2:].numel() * x.itemsize >= IN_PLACE and is_opaque(x)
+
+
+def step_in_place(x: Tensor, step: Step) -> None:
+    """Write X p(XᵀX) on X row after row, of wide matrices column after column: beside it there is but E.
+
+    Of a nearly square matrix each row is multiplied by E twice, as long as E² would take; else E² is made.
+    """
+    for matrix in x.mT if _wide(x) else x:
+        e = (matrix.mT @ matrix).neg_()
+        e.diagonal().add_(1)
+        coefficients = about_one(step)
+        if len(matrix) > 2 * len(e):
+            e, coefficients = _vanishing(e[None], coefficients[1:])[0], (coefficients[0], 1.0)
+        *others, last = coefficients
+        for rows in matrix.split(ROWS):
+            found = torch.addmm(rows, rows, e, beta=others[-1], alpha=last)
+            for c in reversed(others[:-1]):
+                found = torch.addmm(rows, found, e, beta=c)
+            rows.copy_(found)
 
 
 # Where `gram` is taken, and from which side on: near where others' kernels of the kind begin to gain. Not yet
@@ -63,13 +105,27 @@ def symmetric_product(x: Tensor, alpha: float, c: Tensor, beta: float) -> Tensor
 
 
 def is_faster_in_full(x: Tensor, dtype: torch.dtype) -> bool:
-    """Whether products in half precision take longer than in float32: here 1.4 to 1.7 times as long."""
-    return x.is_cpu and dtype in (torch.bfloat16, torch.float16) and not _has_tiles()
+    """Whether products in half precision take longer than in float32, as they do on a CPU without units for
+    them: 1.4 to 1.7 times as long.
+    """
+    return x.is_cpu and dtype in UNITS and not _has_units(dtype)
 
 
+# Who tells of units by which oneDNN, which torch's products go through, multiplies faster than in float32:
+# tiles, and dot products in a register, twice as fast. What ONEDNN_MAX_CPU_ISA may leave it that has neither.
+UNITS = {
+    torch.bfloat16: ("_is_amx_tile_supported", "_is_avx512_bf16_supported"),
+    torch.float16: ("_is_amx_tile_supported",),
+}
+WITHOUT_UNITS = ("SSE41", "AVX", "AVX2", "AVX2_VNNI", "AVX512_CORE", "AVX512_CORE_VNNI")
+
+
+@torch.compiler.assume_constant_result
 @cache
-def _has_tiles() -> bool:
-    return getattr(torch.cpu, "_is_amx_tile_supported", lambda: True)()
+def _has_units(dtype: torch.dtype) -> bool:
+    if os.environ.get("ONEDNN_MAX_CPU_ISA", "").upper() in WITHOUT_UNITS:
+        return False
+    return any(getattr(torch.cpu, unit, lambda: True)() for unit in UNITS[dtype])
 
 
 def is_opaque(*tensors: Tensor) -> bool:

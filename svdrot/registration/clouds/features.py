@@ -1,25 +1,20 @@
 """Correspondences between clouds in any position: points whose surroundings look alike.
 
-Fast point feature histograms (Rusu et al., ICRA 2009) are computed by open3d. They depend on the signs of the
-normals, and signs as an eigenvector happens to have them change when the cloud is turned: here normals point
-away from what surrounds them within some ten voxels, wherever the cloud lies. Share of right pairs, at random
-rotations of the source, with such signs and with open3d's: 4 and 2 % for two indoor scans, 16 and 5 % for a
-kitchen, 22 and 6 % for two turns of a LiDAR (`experiments.registration.robust_procrustes`).
+Fast point feature histograms (Rusu et al., ICRA 2009), equal to those of open3d for the same normals. They
+depend on the signs of these, and signs as an eigenvector happens to have them change when the cloud is
+turned: here normals point away from what surrounds them within some ten voxels, wherever the cloud lies.
+Share of right pairs, at random rotations of the source, with such signs and with open3d's: 4 and 2 % for
+two indoor scans, 16 and 5 % for a kitchen, 22 and 6 % for two turns of a LiDAR
+(`experiments.registration.robust_procrustes`).
 """
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from svdrot._checks import check_floating, check_positive, check_shape
-from svdrot._optional import optional
+from svdrot._kernels.cpu import clouds
+from svdrot.registration.clouds._levels import OUTWARD, Level
 from svdrot.registration.clouds.neighbors import Neighbors
-from svdrot.registration.clouds.surfaces import estimate_normals, number_cells
-
-NORMAL_RADIUS, NORMAL_NEIGHBORS = 2, 30  # in voxels; points at most
-FEATURE_RADIUS, FEATURE_NEIGHBORS = 5, 100
-SURROUNDINGS = 10  # voxels: deviation of the Gaussian weights of the surroundings
-BLOCK = 1 << 22  # distances held at a time
 
 
 def fpfh(points: Tensor, voxel: float) -> Tensor:
@@ -36,7 +31,6 @@ def fpfh(points: Tensor, voxel: float) -> Tensor:
     Raises:
         ValueError: if `points` has another shape or `voxel` is not a positive number.
         TypeError: if `points` is not a floating-point tensor.
-        ImportError: if open3d cannot be loaded, with what it needs.
 
     Source:
         Rusu, Blodow and Beetz, "Fast Point Feature Histograms (FPFH) for 3D Registration", ICRA 2009.
@@ -45,38 +39,20 @@ def fpfh(points: Tensor, voxel: float) -> Tensor:
         >>> import torch, svdrot
         >>> cloud = torch.rand(5000, 3, generator=torch.Generator().manual_seed(0))
         >>> points, = svdrot.registration.voxel_downsample(cloud, 0.1)
-        >>> features = svdrot.registration.fpfh(points, 0.1)  # doctest: +SKIP
-        >>> features.shape == (len(points), 33)  # doctest: +SKIP
+        >>> features = svdrot.registration.fpfh(points, 0.1)
+        >>> features.shape == (len(points), 33)
         True
     """
     check_shape("points", points, 3)
     check_positive("voxel", voxel)
-    open3d = optional("open3d", "FPFH")
-    x = points.detach().double().cpu() / voxel
-    normals = estimate_normals(x, NORMAL_NEIGHBORS, NORMAL_RADIUS)
-    defined = normals.isfinite().all(-1)
-    x, normals = x[defined], normals[defined]
     features = torch.full((len(points), 33), torch.nan, dtype=torch.float64, device="cpu")
-    if len(x):
-        inward = ((x - surroundings(x)) * normals).sum(-1, keepdim=True) < 0
-        cloud = open3d.geometry.PointCloud(open3d.utility.Vector3dVector(x.numpy()))
-        cloud.normals = open3d.utility.Vector3dVector(torch.where(inward, -normals, normals).numpy())
-        around = open3d.geometry.KDTreeSearchParamHybrid(FEATURE_RADIUS, FEATURE_NEIGHBORS)
-        found = open3d.pipelines.registration.compute_fpfh_feature(cloud, around)
-        features[defined] = torch.from_numpy(np.array(found.data.T))
+    x = points.detach().double().cpu().numpy()
+    found = clouds.sort_into_cells(x, voxel) if len(x) else None
+    if found is not None:
+        cells, order = found
+        level = Level.of(cells, clouds.coarser(cells, OUTWARD))
+        features[order[level.kept]] = torch.from_numpy(level.features)
     return features.to(points.device)
-
-
-def surroundings(x: Tensor) -> Tensor:
-    """Return the mean of the cloud around each point (N, 3), weighted by a Gaussian of distance in voxels."""
-    cells, inverse = number_cells((x / (SURROUNDINGS / 4)).floor())
-    count = torch.bincount(inverse, minlength=cells)
-    coarse = x.new_zeros(cells, 3).index_add_(0, inverse, x) / count[:, None]
-    means = []
-    for part in x.split(max(1, BLOCK // len(coarse))):
-        weights = (-0.5 * (torch.cdist(part, coarse) / SURROUNDINGS).square()).exp() * count
-        means.append((weights @ coarse) / weights.sum(1, keepdim=True))
-    return torch.cat(means)
 
 
 def match(source: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:

@@ -135,10 +135,15 @@ def spacing(points: Tensor) -> float:
     """
     if len(points) < 2:
         return 0.0
-    some = points[:: max(1, len(points) // 1000)]
-    nearest = Neighbors(points).query(some, min(len(points), 8))[0]
-    distances = torch.where(nearest > 0, nearest, math.inf).amin(1)
-    distances = distances[distances.isfinite()]
+    left, tree, k = points[:: max(1, len(points) // 1000)], Neighbors(points), 2
+    found: list[Tensor] = []
+    while len(left) and k < 4 * len(points):  # more and more of those that have so many copies
+        k *= 4
+        nearest = tree.query(left, min(len(points), k))[0]
+        distances = torch.where(nearest > 0, nearest, math.inf).amin(1)
+        found.append(distances[distances.isfinite()])
+        left = left[distances.isinf()]
+    distances = torch.cat(found)
     return distances.median().item() if len(distances) else 0.0
 
 

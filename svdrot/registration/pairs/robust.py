@@ -8,8 +8,11 @@ weighted least-squares fit of `kabsch`, so that is what an estimate is, and how 
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from svdrot._checks import check_choice, check_floating, check_mask, check_shape, common_batch
@@ -315,3 +318,18 @@ def _log_false_alarms(y: Tensor, live: Tensor, count: Tensor, threshold: float) 
 
     alarms = n.log() + log_choose(n, k) + log_choose(k, k.new_tensor(3)) + (k - 2) * ball
     return torch.where(k >= 3, alarms, math.inf)
+
+
+def by_more_than_chance(x: NDArray[Any], y: NDArray[Any], pose: NDArray[Any], threshold: float) -> bool:
+    """Return whether more pairs (n, 3) agree with a pose (3, 4) than would by chance with the best of all.
+
+    Args:
+        x: sources.
+        y: targets.
+        pose: rotation and translation.
+        threshold: distance within which a pair agrees.
+    """
+    agree = np.square(x @ pose[:, :3].T + pose[:, 3] - y).sum(1) < threshold**2
+    target, count = torch.from_numpy(y)[None], torch.tensor([int(agree.sum())])
+    live = torch.ones(1, len(y), dtype=torch.bool, device="cpu")
+    return bool(_log_false_alarms(target, live, count, threshold) < 0)

@@ -8,10 +8,29 @@ import numpy as np
 import pytest
 import torch
 
-from experiments.orthogonalization import ica_competition, isotropic_curvature, mimuon_gate, muoneq_spectrum
+from experiments.orthogonalization import (
+    ica_competition,
+    isotropic_curvature,
+    mimuon_gate,
+    muon_pose,
+    muoneq_spectrum,
+)
+from svdrot.optim import Muon
 
 MUONEQ = muoneq_spectrum.Config(
-    seeds=2, training_seeds=2, samples=256, inputs=16, hidden=24, steps=30, batch=32, rates=(0.02, 0.05)
+    seeds=2,
+    training_seeds=2,
+    samples=256,
+    inputs=16,
+    hidden=24,
+    steps=30,
+    batch=32,
+    rates=(0.02, 0.05),
+    pose_seeds=1,
+    pose_steps=20,
+    pose_clouds=4,
+    pose_points=8,
+    pose_momenta=2,
 )
 MIMUON = mimuon_gate.Config(
     taus=(0.0, 1e-3, 1e-2, math.inf),
@@ -56,6 +75,27 @@ def test_rows_equilibrated_are_better_conditioned_columns_alone_are_not(muoneq):
     assert 1.5 < gain["r", "rms Jordan"] < 3
     assert gain["r", "rms Express"] > 1.5
     assert max(gain["c", of] for of in ("stable rank", "condition", "rms Jordan")) < 3
+
+
+def test_momenta_of_a_training_are_what_muon_orthogonalizes_and_gain_less(muoneq, monkeypatch):
+    seen = []
+
+    class Watched(Muon):
+        def direction(self, update, stack):
+            seen.append(update.clone())
+            return super().direction(update, stack)
+
+    _, grid = muon_pose.OPTIMIZERS["Muon"]
+    monkeypatch.setitem(muon_pose.OPTIMIZERS, "Muon", (Watched, grid))
+    found = muoneq_spectrum.momenta(MUONEQ)
+    assert [len(of_layer) for of_layer in found.values()] == [2, 2, 2]
+    last = seen[-3:]  # a batch of one matrix for each shape
+    for of_layer in found.values():
+        (same,) = [update[0] for update in last if update.shape[1:] == of_layer[-1].shape]
+        torch.testing.assert_close(of_layer[-1].float(), same, rtol=1e-5, atol=1e-6 * same.abs().max().item())
+    rows = {(row["mode"], row["of"]): row["median"] for row in muoneq["ratios of momenta"]}
+    made = {(row["mode"], row["of"]): row["median"] for row in muoneq["ratios"]}
+    assert rows["r", "condition"] < made["r", "condition"] / 10
 
 
 def test_equilibration_is_another_direction(muoneq):

@@ -334,7 +334,10 @@ def test_table_aggregates_over_seeds():
         for head, seed, mean in [("6d", 0, 20.0), ("6d", 1, 24.0), ("svd", 0, 3.0), ("svd", 1, 5.0)]
     ]
     svd, six = _comparison.summary(rows)
-    assert [*svd.values()][:3] == ["svd", 2, "4.00 ± 1.41"] and [*six.values()][:3] == ["6d", 2, "22.0 ± 2.8"]
+    assert [*svd.values()][:3] == ["svd", 2, "4.00 (3.00 to 5.00)"]
+    assert [*six.values()][:3] == ["6d", 2, "22.0 (20.0 to 24.0)"]
+    assert shared.statistics.spread([1, 2, 3, 2, 2]) == "2.00 ± 0.71"  # of five
+    assert shared.statistics.spread([2]) == "2.00"
 
 
 def test_interrupted_training_ends_bit_identical(finished, tmp_path):

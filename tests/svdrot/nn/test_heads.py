@@ -5,6 +5,7 @@ import pickle
 
 import pytest
 import torch
+from torch.nn.utils.parametrize import register_parametrization
 
 from svdrot.engine import formula
 from svdrot.losses import geodesic
@@ -217,3 +218,87 @@ def test_representations_of_a_user_are_checked_and_may_be_replaced():
     with pytest.raises(ValueError, match=r"`write` must be a formula from \(3, 3\) to \(3,\)"):
         add_representation("signed", made(1.0), made(1.0))
     assert "signed" not in REPRESENTATIONS and "signed" not in TABLE
+
+
+# The projection as a parametrization of a weight.
+
+
+def parametrized(*shape, dtype=torch.float32, damping=None):
+    torch.manual_seed(0)
+    layer = torch.nn.Module()
+    layer.weight = torch.nn.Parameter(torch.randn(*shape, dtype=dtype))
+    return layer, SpecialOrthogonalize(damping)
+
+
+def defect(matrix):
+    return (matrix.mT @ matrix - torch.eye(matrix.shape[-1], dtype=matrix.dtype)).abs().max()
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 7])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+@pytest.mark.parametrize("batch", [(), (4,)])
+def test_a_weight_that_is_a_rotation_is_kept_and_may_be_assigned(n, dtype, batch):
+    layer, projection = parametrized(*batch, n, n, dtype=dtype, damping=0.1)
+    eps = torch.finfo(dtype).eps
+    first, second = special_orthogonalize(torch.randn(2, *batch, n, n).double()).to(dtype)
+    with torch.no_grad():
+        layer.weight.copy_(first)
+    free = layer.weight
+    register_parametrization(layer, "weight", projection)
+    assert layer.parametrizations.weight.original is free  # an optimizer that has it goes on
+    torch.testing.assert_close(layer.weight.detach(), first, rtol=0, atol=4 * n * eps)
+
+    given = second.clone()
+    layer.weight = second
+    torch.testing.assert_close(layer.weight.detach(), given, rtol=0, atol=4 * n * eps)
+    layer.weight.sum().backward()
+    torch.optim.SGD([free], 0.1).step()
+    assert torch.equal(second, given)  # steps do not write to what was assigned
+    assert defect(layer.weight.detach().double()) < 20 * eps * n
+
+
+def test_a_weight_that_is_no_rotation_becomes_its_nearest_when_registered():
+    layer, projection = parametrized(3, 3)
+    raw = layer.weight.detach().clone()
+    register_parametrization(layer, "weight", projection)
+    assert torch.equal(layer.parametrizations.weight.original, raw)
+    assert torch.equal(layer.weight, special_orthogonalize(raw))
+
+
+WRONG = {
+    "scaled": 2 * torch.eye(3),
+    "mirror": torch.diag(torch.tensor([1.0, 1.0, -1.0])),
+    "bent": torch.eye(3) + 1e-4,
+    "nan": torch.full((3, 3), torch.nan),
+}
+
+
+@pytest.mark.parametrize("kind", WRONG)
+def test_what_is_no_rotation_is_not_assigned(kind):
+    layer, projection = parametrized(3, 3)
+    register_parametrization(layer, "weight", projection)
+    before = layer.weight.detach().clone()
+    with pytest.raises(ValueError, match=r"`value` must hold rotations, .*; got .*det R = .*Assign"):
+        layer.weight = WRONG[kind]
+    assert torch.equal(layer.weight, before)
+    with pytest.raises(ValueError, match=r"at \(1,\)"):
+        projection.right_inverse(torch.stack((torch.eye(3), WRONG[kind])))
+
+
+def test_what_is_no_square_matrix_is_refused_when_registered():
+    with pytest.raises(ValueError, match=r"`value` must have shape \(\.\.\., n, n\).*; got \(3, 2\)"):
+        register_parametrization(*(parametrized(3, 2)[0], "weight", SpecialOrthogonalize()))
+
+
+def test_a_rotation_to_the_rounding_of_products_is_one():
+    _, projection = parametrized(3, 3)
+    chain = torch.eye(3)
+    for step in special_orthogonalize(torch.randn(5, 3, 3)):
+        chain = chain @ step
+    torch.testing.assert_close(projection(projection.right_inverse(chain)), chain, rtol=0, atol=1e-6)
+
+
+def test_a_weight_without_numbers_may_be_parametrized():
+    layer = torch.nn.Linear(3, 3, device="meta")
+    register_parametrization(layer, "weight", SpecialOrthogonalize())
+    assert layer.weight.is_meta and layer.weight.shape == (3, 3)

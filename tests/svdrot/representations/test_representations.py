@@ -723,3 +723,55 @@ def test_10d_of_numbers_near_the_largest():
     symmetric = torch.tensor([1.0, 0, 0, 0, 1, 0, 0, -1, 0, -2])
     wanted = svdrot.symmetric_10d_to_matrix(symmetric)
     torch.testing.assert_close(svdrot.symmetric_10d_to_matrix(1e38 * symmetric), wanted)
+
+
+# What is no rotation. Nothing is checked, and the docstrings say what comes.
+
+
+@pytest.mark.parametrize("target", [kind for kind in KINDS if kind != "matrix"])
+def test_maps_from_the_matrix_say_that_they_check_nothing_and_what_does(target):
+    said = " ".join((rep.CONVERSIONS[f"matrix_to_{target}"].__doc__ or "").split())
+    assert "Nothing checks that `matrix` is a rotation; `svdrot.is_rotation` does." in said
+    assert "(det < 0" in said
+
+
+NO_ROTATIONS = {
+    "negated": lambda r, noise: -r,
+    "mirrored": lambda r, noise: r * torch.tensor([1.0, 1.0, -1.0]).to(r),
+    "doubled": lambda r, noise: 2 * r,
+    "bent": lambda r, noise: r + 0.2 * noise,
+    "free": lambda r, noise: noise,
+}
+
+
+@pytest.mark.parametrize("name", FROM_MATRIX)
+@pytest.mark.parametrize("kind", NO_ROTATIONS)
+def test_what_is_no_rotation_gives_numbers_of_a_rotation(name, kind):
+    generator = torch.Generator().manual_seed(0)
+    rotation = svdrot.random_rotation(200, generator=generator, dtype=torch.float64)
+    noise = torch.randn(200, 3, 3, generator=generator, dtype=torch.float64)
+    matrix = NO_ROTATIONS[kind](rotation, noise)
+    assert not is_rotation(matrix).any()
+    numbers = FROM_MATRIX[name](matrix)
+    back = TO_MATRIX[name](numbers)
+    assert numbers.isfinite().all() and is_rotation(back, tolerance=1e-13).all()
+
+    nearest = svdrot.special_orthogonalize(matrix)
+    off = torch.rad2deg(geodesic_distance(back, nearest))
+    frames = name in ("6d", "2vec", "5d")
+    if name in ("9d", "10d"):
+        # Of a reflection all rotations by half turns are equally near, and rounding chooses.
+        gained = (matrix * (back - nearest)).sum((-2, -1))
+        assert (gained > -1e-9).all() and (kind in ("negated", "mirrored") or (off < 1e-9).all())
+    elif kind == "doubled" and (name.startswith("euler") or name in ("6d", "2vec")):
+        assert (off < 1e-10).all()
+    elif kind == "doubled" and name == "5d":
+        assert 26 < off.max() < 28
+    elif frames and kind in ("negated", "mirrored"):
+        kept = matrix * torch.tensor([1.0, 1.0, -1.0]).to(matrix)
+        torch.testing.assert_close(back, kept, rtol=0, atol=1e-13)
+    else:
+        assert off.max() > 10  # not the nearest
+    if name in ("6d", "2vec"):
+        columns = torch.cat((matrix[..., 0], matrix[..., 1]), -1)
+        torch.testing.assert_close(numbers, columns, rtol=0, atol=0)

@@ -2,7 +2,7 @@
 
 A module of kernels has their signatures, `KERNELS`, their `HELPERS`, and a `vocabulary`, against which all of
 these are compiled: they are never called as such. If need be it has the `FORMULAS` they use, and how many
-vectors their loops take at a time, `INTERLEAVE`.
+vectors their loops take at a time, `INTERLEAVE`, or that they are `EXACT`: computed as written.
 """
 # pyright: reportPrivateImportUsage=false
 
@@ -33,7 +33,8 @@ HELPER_OPTIONS: Any = OPTIONS | {"forceinline": True, "no_cpython_wrapper": True
 
 def compile(module: Any, kernel: str, dtype: torch.dtype) -> tuple[str, list[str]]:
     """The name that numba gives a kernel of a module, its LLVM code, and that of its entry for threads."""
-    inline = numba.njit(**HELPER_OPTIONS)
+    exact = {"fastmath": False} if getattr(module, "EXACT", False) else {}
+    inline = numba.njit(**HELPER_OPTIONS | exact)
     scalar = SCALARS[dtype]
     words = {"__name__": __name__, "carray": numba.carray, "use_widest_vectors": simd.use_widest_vectors}
     words |= {"sqrt": math.sqrt, "absolute": abs, "where": inline(where)}
@@ -46,7 +47,7 @@ def compile(module: Any, kernel: str, dtype: torch.dtype) -> tuple[str, list[str
     kinds |= {"double": numba.float64, "intp": numba.intp}
     signature = numba.void(*(kinds[kind] for kind in module.KERNELS[kernel]))
     with _interleaving(getattr(module, "INTERLEAVE", {}).get(kernel, 0)):
-        compiled = numba.cfunc(signature, **OPTIONS)(function)
+        compiled = numba.cfunc(signature, **OPTIONS | exact)(function)
     name = compiled.native_name
     return name, [compiled.inspect_llvm(), entry(f"{kernel}_entry", name, module.KERNELS[kernel], dtype)]
 

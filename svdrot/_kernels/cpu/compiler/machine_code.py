@@ -18,19 +18,28 @@ import llvmlite.binding as llvm
 import torch
 
 from svdrot._kernels.cpu.loops import (
+    agreement,
+    cells,
+    histograms,
     hypotheses,
     icp_steps,
     icp_sums,
+    matches,
     neighbors,
     pairs,
     polar_lanes,
     polar_rows,
+    poses,
+    sweeps,
 )
 from svdrot.engine.cpu import machine
 
 from . import kept, threads
 
-LOOPS = (polar_lanes, polar_rows, pairs, neighbors, icp_sums, icp_steps, hypotheses)
+LOOPS = (
+    *(polar_lanes, polar_rows, pairs, neighbors, icp_sums, icp_steps, hypotheses),
+    *(cells, sweeps, histograms, matches, agreement, poses),
+)
 MODULES = {kernel: module for module in LOOPS for kernel in module.KERNELS}
 assert len(MODULES) == sum(len(module.KERNELS) for module in LOOPS), "two kernels of one name"
 

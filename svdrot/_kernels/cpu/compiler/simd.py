@@ -35,6 +35,16 @@ def integers(context, pointer):
 
 
 @intrinsic
+def ones(context, word):
+    """How many bits of an integer are set."""
+
+    def generate(context, builder, signature, arguments):
+        return builder.ctpop(arguments[0])
+
+    return types.int64(types.int64), generate
+
+
+@intrinsic
 def as_written(context, x):
     """x, whose computation LLVM does not mix with what follows: (x - p) + a stays itself, not x + (a - p)."""
 
