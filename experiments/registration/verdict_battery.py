@@ -37,8 +37,7 @@ from experiments import shared
 from experiments.registration import _verdict_pairs as battery
 from experiments.registration import _verdict_shapes as shapes
 from experiments.shared.settings import Amount, Count, Out, Settings
-from svdrot.registration import Transform, Verdict, automatic_voxel, judge, register
-from svdrot.registration.clouds.surfaces import spacing
+from svdrot.registration import Transform, Verdict, judge, register
 
 RIGHT, WRONG = 0.03, 0.05  # of the size
 ONLY = ("symmetric", "repeated", "low overlap", *battery.FREE)  # kinds of which no pose is the only right one
@@ -128,10 +127,7 @@ def registered(pair: battery.Pair) -> dict[str, Any]:
     """Return the pose that is found, in a row."""
     source, target = _clouds(pair)
     begin = time.process_time()
-    voxel = max(
-        automatic_voxel(source, target), 2 * spacing(source), 2 * spacing(target)
-    )  # as `svdrot align`
-    found = register(source, target, voxel=voxel, generator=torch.Generator().manual_seed(0))
+    found = register(source, target)
     seconds = time.process_time() - begin
     return {"number": pair.number, "matrix": found.transform.matrix.tolist(), "seconds": _short(seconds)}
 

@@ -20,7 +20,6 @@ from svdrot.io.points import read_points, write_points
 from svdrot.io.transforms import read_transform
 from svdrot.registration.clouds.global_registration import automatic_voxel, register
 from svdrot.registration.clouds.icp import Iteration, Status, evaluate, icp
-from svdrot.registration.clouds.surfaces import spacing
 from svdrot.registration.clouds.verdict import Verdict, judge
 from svdrot.representations import matrix_to_axis_angle
 from svdrot.transform import Transform
@@ -185,7 +184,7 @@ def _aligned(
     """Globally unless that is not wanted or the start is known, then locally, from coarse to fine."""
     start = init or Transform.identity(dtype=torch.float64)
     with stages("scale"):
-        voxel = settings.voxel or _voxel(source, target)
+        voxel = settings.voxel or automatic_voxel(source, target)
     if not voxel > 0:
         told = judge(source, target, start)
         return Result(start, 0.0, math.nan, math.nan, told, list(told.reasons))
@@ -194,11 +193,6 @@ def _aligned(
     with stages("global"), _refusing():
         found = register(source, target, voxel=voxel, refine=None)
     return _refined(source, target, found.transform, voxel, FINE, settings.method, stages)
-
-
-def _voxel(source: Tensor, target: Tensor) -> float:
-    """At least twice the distance of neighbors: within less, even the same surface has other points."""
-    return max(automatic_voxel(source, target), 2 * spacing(source), 2 * spacing(target))
 
 
 def _refined(

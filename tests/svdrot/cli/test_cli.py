@@ -335,7 +335,9 @@ def test_sizes_that_differ_are_named(tmp_path, capsys):
     write_points(tmp_path / "b.npy", 1.05 * moved(angle=0.02, length=0.01).apply(stone(seed=1)))
     assert cli.main(["align", f"{tmp_path}/a.npy", f"{tmp_path}/b.npy", "--no-global"]) == 1
     assert "the sizes differ: the source would fit best multiplied by 1.0" in capsys.readouterr().out
-    assert json.loads((tmp_path / "a_to_b/result.json").read_text())["scale"] == pytest.approx(1.05, abs=0.005)
+    assert json.loads((tmp_path / "a_to_b/result.json").read_text())["scale"] == pytest.approx(
+        1.05, abs=0.005
+    )
 
 
 FACES = {
