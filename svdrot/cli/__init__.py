@@ -85,7 +85,11 @@ def _parser() -> argparse.ArgumentParser:
         help="folder of the results (default: SOURCE_to_TARGET beside SOURCE)",
     )
     align.add_argument(
-        "--seed", type=_seed, default=0, metavar="N", help="of all random numbers (default: 0)"
+        "--seed",
+        type=_seed,
+        default=0,
+        metavar="N",
+        help="of the points that are drawn on meshes (default: 0)",
     )
     for name in ("source", "target"):
         align.add_argument(
