@@ -13,7 +13,7 @@ from svdrot._vectors import image
 from svdrot.projection import special_orthogonalize
 from svdrot.registration.clouds._verdict import rule, words
 from svdrot.registration.clouds._verdict.poses import Array
-from svdrot.registration.clouds._verdict.surfaces import Both
+from svdrot.registration.clouds._verdict.surfaces import Both, middle_of
 from svdrot.representations import matrix_to_axis_angle
 from svdrot.transform import Transform
 
@@ -195,8 +195,9 @@ class _Units:
         clouds, middles, extents = [], [], []
         for cloud, factor in ((source, float(scale)), (target, 1.0)):
             x = cloud.detach().cpu().double().numpy() * factor
-            x = x[np.isfinite(x).all(1)]
-            middle = np.median(x, 0) if len(x) else np.zeros(3)
+            finite = np.isfinite(x).all(1)
+            x = x if finite.all() else x[finite]
+            middle = middle_of(x) if len(x) else np.zeros(3)
             with np.errstate(over="ignore"):
                 far = np.linalg.norm(x - middle, axis=1)
             clouds.append(x)

@@ -1,5 +1,6 @@
 """Two clouds, thinned to one density, and the planes through the neighbors of each of their points."""
 
+import math
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -19,6 +20,7 @@ BORDER = 0.7  # of that edge: a point farther from the middle of its neighbors i
 BLOCKS = 40  # patches of a cloud
 FAR = 1000.0  # median distances from the middle: beyond are fill values, not points
 LONELY = 2.2  # medians of the mean distance of eight neighbors: farther are single points beside the surface
+TABLE = 2**24  # bytes, of the tables of voxels: more voxels are sorted
 SAME = 1e-6  # of the extent: nearer points are one
 
 Ints, Bools = NDArray[np.int64], NDArray[np.bool_]
@@ -135,6 +137,11 @@ class Both:
         return cls(a, b, edge, min(float(np.linalg.norm(np.ptp(cloud, axis=0))) for cloud in clouds))
 
 
+def middle_of(points: Array) -> Array:
+    """Return the medians of the coordinates, (3,)."""
+    return np.median(np.ascontiguousarray(points.T), 1)
+
+
 def query(tree: Neighbors, points: Array, k: int, limit: float | None = None) -> tuple[Array, Ints]:
     distances, indices = tree.query(torch.from_numpy(points), k, limit)
     return distances.numpy(), indices.numpy()
@@ -146,10 +153,11 @@ def _looked_at(points: Array, random: np.random.Generator) -> Array:
         return points
     if len(points) > SOME:
         points = points[random.permutation(len(points))[:SOME]]
-    far = np.linalg.norm(points - np.median(points, 0), axis=1)
-    points = points[far <= FAR * np.median(far)]
+    far = np.linalg.norm(points - middle_of(points), axis=1)
+    near = far <= FAR * np.median(far)
+    points = points if near.all() else points[near]
     edge = voxel_size(points, 4 * MOST) if len(points) > 8 * MOST else 0.0
-    edge = max(edge, SAME * float(np.ptp(points, axis=0).max()))
+    edge = max(edge, SAME * float(_columns(points).max()))
     return _thinned(points, edge, random) if edge > 0 else points[:1]
 
 
@@ -166,20 +174,37 @@ def _without_lonely(points: Array) -> tuple[Array, float]:
     return points[kept], float(np.median(distances[kept, 0]))
 
 
-def _cells(points: Array, edge: float) -> Ints:
-    """Return a number for the voxel of each point."""
-    c = ((points - points.min(0)) / edge).astype(np.int64)
-    sides = c.max(0) + 1
-    return (c[:, 0] * sides[1] + c[:, 1]) * sides[2] + c[:, 2]
+def _columns(points: Array) -> Array:
+    """Return the coordinates from the lowest on, (3, N): numpy is several times faster along rows."""
+    columns = np.ascontiguousarray(points.T)
+    columns -= columns.min(1, keepdims=True)
+    return columns
+
+
+def _cells(columns: Array, edge: float) -> tuple[Ints, int]:
+    """Return a number for the voxel of each of `_columns`, and of how many voxels these numbers are."""
+    c = (columns / edge).astype(np.int64)
+    sides = [int(side) + 1 for side in c.max(1)]
+    return (c[0] * sides[1] + c[1]) * sides[2] + c[2], math.prod(sides)
+
+
+def _filled(columns: Array, edge: float) -> int:
+    cells, most = _cells(columns, edge)
+    if most > TABLE:
+        return len(np.unique(cells))
+    seen = np.zeros(most, bool)
+    seen[cells] = True
+    return np.count_nonzero(seen)
 
 
 def voxel_size(points: Array, most: int) -> float:
     """Return the edge of the voxels of which a cloud fills about `most`; 0 if it has no more points."""
     if len(points) <= most:
         return 0.0
-    edge = float(np.linalg.norm(np.ptp(points, axis=0))) / most**0.5
+    columns = _columns(points)
+    edge = float(np.linalg.norm(columns.max(1))) / most**0.5
     for _ in range(8):
-        ratio = (len(np.unique(_cells(points, edge))) / most) ** 0.5
+        ratio = (_filled(columns, edge) / most) ** 0.5
         edge *= ratio  # exact for surfaces
         if abs(ratio - 1) < 0.02:
             break
@@ -189,7 +214,14 @@ def voxel_size(points: Array, most: int) -> float:
 def _thinned(points: Array, edge: float, random: np.random.Generator) -> Array:
     """Return one of the points of each voxel, as it is: a mean would have less noise."""
     points = points[random.permutation(len(points))]
-    return points[np.sort(np.unique(_cells(points, edge), return_index=True)[1])]
+    cells, most = _cells(_columns(points), edge)
+    if 8 * most > TABLE:
+        return points[np.sort(np.unique(cells, return_index=True)[1])]
+    # Of several that are written to one place the last stays: backwards, that is the first.
+    first = np.empty(most, np.int64)
+    numbers = np.arange(len(points))
+    first[cells[::-1]] = numbers[::-1]
+    return points[first[cells] == numbers]
 
 
 def _planes(hoods: Array, used: Bools | None = None) -> tuple[Array, Array]:
