@@ -8,6 +8,7 @@ views, outliers up to 30 %, densities of 1 to 10.
 """
 
 from dataclasses import dataclass
+from itertools import permutations
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ import numpy as np
 from experiments.registration import _verdict_shapes as shapes
 from experiments.registration._verdict_shapes import Array, Random, Shape
 
-KINDS = {  # how many of a hundred
+KINDS = {  # how many of 115
     "full": 8, "partial": 14, "views": 8, "noisy": 8, "outliers": 6, "density": 6,
     "different": 14, "mirror": 3, "scaled": 3,
     "symmetric": 8, "near-symmetric": 6, "repeated": 2,
@@ -128,6 +129,27 @@ def make(kind: str, number: int, meshes: Path | None) -> Pair:
     twists = np.array(free).reshape(-1, 6).T
     clean = a @ place.T
     return Pair(kind, number, *both, truth, shape, possible, twists, clean, frame, place, size)
+
+
+def of_different_meshes(number: int, meshes: Path) -> Pair:
+    """Draw 300 to 8,000 points of each of two meshes of one size, turned at random: no pose is right.
+
+    All ordered pairs of different meshes come by turns.
+    """
+    pairs = list(permutations(shapes.ALL, 2))
+    random = np.random.default_rng([len(KINDS), number])
+    names = pairs[number % len(pairs)]
+    clouds = []
+    for name in names:
+        count = int(np.exp(random.uniform(np.log(300), np.log(8000))))
+        points = shapes.on_triangles(shapes.mesh(meshes, name), count, random)
+        clouds.append(points @ shapes.random_rotation(random).T)
+    a, b = clouds
+    size, still = float(np.linalg.norm(np.ptp(a, axis=0))), (np.eye(3), np.zeros(3))
+    shape = Shape(" on ".join(names), lambda n, random: a[:n])
+    return Pair(
+        "different", number, a, b, np.eye(4), shape, False, np.zeros((6, 0)), a, still, np.eye(3), size
+    )
 
 
 def _shape(kind: str, random: Random, meshes: Path | None) -> Shape:

@@ -18,6 +18,7 @@ Array = NDArray[np.float64]
 Random = np.random.Generator
 
 MESHES = ("spot_low_resolution", "fish", "penguin", "boat", "goathead")  # the wing nut looks symmetric
+ALL = (*MESHES, "wingnut")
 SMALL = ("spot_low_resolution", "penguin", "goathead")  # that stand on tables
 
 
