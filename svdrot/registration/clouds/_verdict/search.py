@@ -2,10 +2,12 @@
 
 import numpy as np
 
+from svdrot._kernels.cpu import fits
+from svdrot._kernels.cpu.loops.fits import DAMPING, MOST
 from svdrot.registration.clouds._verdict import poses as motions
 from svdrot.registration.clouds._verdict.evidence import TANGENT, Evidence, evidence
 from svdrot.registration.clouds._verdict.poses import Array, Spread
-from svdrot.registration.clouds._verdict.surfaces import Bools, Both, Ints, Points, Surface, query
+from svdrot.registration.clouds._verdict.surfaces import Both, Ints, Points, Surface, query
 
 TUKEY = 4.7  # standard deviations, beyond which a residual has no weight: 95 % efficient on Gaussian noise
 SOFTEST = 0.3  # edges: what counts as one standard deviation for weights, at least
@@ -81,30 +83,29 @@ class Grid:
 
     def __init__(self, surface: Surface, edge: float, limit: float):
         points = surface.points
-        self._low = points.min(0) - limit
-        extent = points.max(0) + limit - self._low
-        self._edge = max(1.5 * edge, float(np.prod(extent) / CELLS) ** (1 / 3))
-        self._sides = np.ceil(extent / self._edge).astype(np.int64)
-        axes = [
-            (np.arange(n) + 0.5) * self._edge + low for n, low in zip(self._sides, self._low, strict=True)
-        ]
+        low = points.min(0) - limit
+        extent = points.max(0) + limit - low
+        side = max(1.5 * edge, float(np.prod(extent) / CELLS) ** (1 / 3))
+        sides = np.ceil(extent / side).astype(np.int64)
+        axes = [(np.arange(n) + 0.5) * side + at for n, at in zip(sides, low, strict=True)]
         middles = np.stack(np.meshgrid(*axes, indexing="ij"), -1).reshape(-1, 3)
-        self._table = query(surface.tree, middles, 1, limit + self._edge)[1]
-        self._count = len(points)
+        index = query(surface.tree, middles, 1, limit + side)[1].ravel()
+        index[index == len(points)] = -1
+        self.planes = fits.Planes(np.ascontiguousarray(surface.rows.T), index, np.r_[low, side], sides)
 
-    def nearest(self, points: Array) -> tuple[Ints, Bools]:
-        """Return, for (B, 3, N), the indices (B, N), and whether there is one."""
-        place, inside = 0, True
-        for i in range(3):
-            c = np.floor((points[:, i] - self._low[i]) / self._edge)
-            inside = inside & (c >= 0) & (c < self._sides[i])
-            place = place * self._sides[i] + np.clip(c, 0, self._sides[i] - 1).astype(np.int64)
-        index = self._table[place]
-        found = inside & (index < self._count)
-        return np.where(found, index, 0), found
+    def refined(self, points: Array, poses: Array, limits: Array) -> Array:
+        """Do as `refined`, of all poses at once, with the partners that the grid knows."""
+        found = np.ascontiguousarray(poses[:, :3])
+        fits.refine_poses(np.ascontiguousarray(points), self.planes, found, limits)
+        return np.concatenate((found, poses[:, 3:]), 1)
+
+    def fitting(self, points: Array, poses: Array, edge: float, noise: float) -> Array:
+        """Return about which share of some points lies near the planes, at each pose."""
+        at = np.ascontiguousarray(poses[:, :3])
+        return fits.fit_poses(np.ascontiguousarray(points), self.planes, at, 2 * edge, 0.3 * edge + noise)
 
 
-def refined(points: Array, surface: Surface, poses: Array, limits: Array, grid: Grid | None = None) -> Array:
+def refined(points: Array, surface: Surface, poses: Array, limits: Array) -> Array:
     """Take point-to-plane steps of a batch of poses of one cloud on a surface.
 
     Args:
@@ -113,19 +114,18 @@ def refined(points: Array, surface: Surface, poses: Array, limits: Array, grid: 
         poses: (B, 4, 4), where each begins.
         limits: for each step, how far a point may be from its partner, in the units of the points; the weight
             of a pair falls with the square of its distance, to 0 there.
-        grid: by which partners are found, about; exactly if None.
 
     Returns:
         The poses (B, 4, 4) after the last step.
     """
     for limit in limits:
         y = motions.moved(poses, points)
-        index, found = grid.nearest(y) if grid else surface.nearest(y, limit)
+        index, found = surface.nearest(y, limit)
         planes, d = _planes(surface, y, index)
         square = (d[0] * d[0] + d[1] * d[1] + d[2] * d[2]) / limit**2
         w = np.where(found, np.maximum(1 - square, 0), 0)
         height = y[:, 0] * planes[0] + y[:, 1] * planes[1] + y[:, 2] * planes[2] - planes[3]
-        poses = motions.step(poses, y, np.moveaxis(planes[:3], 0, 1), height, w, 1e-3, 0.4)
+        poses = motions.step(poses, y, np.moveaxis(planes[:3], 0, 1), height, w, DAMPING, MOST)
     return poses
 
 
@@ -144,14 +144,14 @@ def competitors(both: Both, pose: Array, found: Evidence, distinct: float) -> Ar
     noise = float(np.median(np.concatenate((a.sigma, b.sigma))))
     grid = Grid(b, edge, 8 * edge)
     first, second, third = (a.some(count).points for count in (FIRST, SECOND, THIRD))
-    poses = refined(first, b, starts(both, pose, found), edge * np.array(FIRST_LIMITS), grid)
+    poses = grid.refined(first, starts(both, pose, found), edge * np.array(FIRST_LIMITS, float))
     least = 0.0
     for kept, limits in ((FIRST_KEPT, SECOND_LIMITS), (SECOND_KEPT, ())):
-        fit = _quick(second, b, np.concatenate((taken, poses)), edge, noise, grid)
+        fit = grid.fitting(second, np.concatenate((taken, poses)), edge, noise)
         order = np.argsort(-fit[1:], kind="stable")
         order = order[fit[1:][order] >= least * fit.max()]
         poses = _distinct(poses[order], taken, apart, near, kept)
-        poses = refined(second, b, poses, edge * np.array(limits), grid)
+        poses = grid.refined(second, poses, edge * np.array(limits, float))
         least = HOPEFUL
     if not len(poses):
         return poses
@@ -201,16 +201,6 @@ def _turns() -> Array:
 
 
 TURNS = _turns()
-
-
-def _quick(points: Array, surface: Surface, poses: Array, edge: float, noise: float, grid: Grid) -> Array:
-    """Return about which share of some points lies near the planes of the target."""
-    y = motions.moved(poses, points)
-    index, found = grid.nearest(y)
-    planes, d = _planes(surface, y, index)
-    found = found & (d[0] * d[0] + d[1] * d[1] + d[2] * d[2] < (2 * edge) ** 2)
-    height = y[:, 0] * planes[0] + y[:, 1] * planes[1] + y[:, 2] * planes[2] - planes[3]
-    return (found * np.exp(-0.5 * (height / (0.3 * edge + noise)) ** 2)).mean(1)
 
 
 def _distinct(poses: Array, taken: Array, apart: Spread, distance: float, count: int) -> Array:

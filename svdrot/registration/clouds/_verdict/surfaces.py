@@ -194,7 +194,7 @@ def _filled(columns: Array, edge: float) -> int:
         return len(np.unique(cells))
     seen = np.zeros(most, bool)
     seen[cells] = True
-    return np.count_nonzero(seen)
+    return int(np.count_nonzero(seen))
 
 
 def voxel_size(points: Array, most: int) -> float:
