@@ -16,6 +16,8 @@ CUT = 4.0  # standard deviations, beyond which a residual counts no more
 SOFT = 0.25  # added to both mean squares, so that clouds without noise of their own have a finite ratio
 STRICT = 3.0  # standard errors, of motions beside one that is open
 FEWEST = 20  # points over the other surface, or pairs
+PATCH, PATCH_POINTS = 0.4, 6  # share of a patch, of so many points, that contradicts one pose only
+WORSE = 2.5  # standard errors by which one pose contradicts more
 
 
 @dataclass(frozen=True)
@@ -119,6 +121,21 @@ def evidence(both: Both, poses: Array, count: int | None = None) -> Evidence:
     misfit = np.where(enough, (square / total + SOFT) / (own / total + SOFT), np.inf)
     by_patch = np.stack([np.concatenate((votes[k], votes[k + 4]), 1) for k in range(4)], 1)
     return Evidence(there, back, misfit, cover / (len(p.points) + len(q.points)), by_patch)
+
+
+def refuted(rival: Array, found: Array) -> bool:
+    """Tell whether a rival leaves off the surface what the pose found has on it, of `Evidence.votes`.
+
+    That is much of two patches, or a larger share of all points, in standard errors of two equal shares. How
+    much a pose covers refutes nothing: none is better because it overlaps more.
+    """
+    lost = rival[3] / np.maximum(rival[1], 1) - found[3] / np.maximum(found[1], 1)
+    if ((rival[3] >= PATCH_POINTS) & (lost > PATCH)).sum() >= 2:
+        return True
+    m, n = (max(votes[2].sum(), 1) for votes in (rival, found))
+    p, q = rival[3].sum(), found[3].sum()
+    error = np.sqrt((p + q + 1) / (m + n) * (1 / m + 1 / n))
+    return bool(p / m - q / n >= WORSE * error)
 
 
 def stretch(both: Both, pose: Array, found: Evidence) -> tuple[float, float]:

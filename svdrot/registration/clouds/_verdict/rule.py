@@ -5,7 +5,14 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from svdrot.registration.clouds._verdict import poses as motions
-from svdrot.registration.clouds._verdict.evidence import Evidence, Stiffness, evidence, stiffness, stretch
+from svdrot.registration.clouds._verdict.evidence import (
+    Evidence,
+    Stiffness,
+    evidence,
+    refuted,
+    stiffness,
+    stretch,
+)
 from svdrot.registration.clouds._verdict.poses import Array, Spread
 from svdrot.registration.clouds._verdict.search import competitors, polished
 from svdrot.registration.clouds._verdict.surfaces import Both
@@ -20,8 +27,6 @@ SPREAD = 0.013  # of the size: a larger standard deviation leaves a motion open
 ROUNDS = 6  # of estimates of another size
 DISTINCT = 0.08  # of the size: poses that are so far apart are two
 RIVAL_FITS, RIVAL_COVERS = 2.0, 0.5  # the misfit, and the cover over that of the pose found, of a rival
-PATCH, PATCH_POINTS = 0.4, 6  # share of a patch, of so many points, that contradicts one pose only
-WORSE = 2.5  # standard errors by which one pose contradicts more
 
 
 @dataclass(frozen=True)
@@ -154,18 +159,3 @@ def _is_rival(found: Evidence, other: Evidence) -> bool:
         return False
     mine, its = found.votes[0], other.votes[0]
     return not refuted(its, mine) or refuted(mine, its)
-
-
-def refuted(rival: Array, found: Array) -> bool:
-    """Tell whether a rival leaves off the surface what the pose found has on it, of `Evidence.votes`.
-
-    That is much of two patches, or a larger share of all points, in standard errors of two equal shares. How
-    much a pose covers refutes nothing: none is better because it overlaps more.
-    """
-    lost = rival[3] / np.maximum(rival[1], 1) - found[3] / np.maximum(found[1], 1)
-    if ((rival[3] >= PATCH_POINTS) & (lost > PATCH)).sum() >= 2:
-        return True
-    m, n = (max(votes[2].sum(), 1) for votes in (rival, found))
-    p, q = rival[3].sum(), found[3].sum()
-    error = np.sqrt((p + q + 1) / (m + n) * (1 / m + 1 / n))
-    return bool(p / m - q / n >= WORSE * error)

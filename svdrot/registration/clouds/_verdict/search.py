@@ -1,11 +1,13 @@
 """Better poses nearby, and other poses that fit: the batches of steps that a verdict spends its time with."""
 
+from itertools import permutations, product
+
 import numpy as np
 
 from svdrot._kernels.cpu import fits
 from svdrot._kernels.cpu.loops.fits import DAMPING, MOST
 from svdrot.registration.clouds._verdict import poses as motions
-from svdrot.registration.clouds._verdict.evidence import TANGENT, Evidence, evidence
+from svdrot.registration.clouds._verdict.evidence import TANGENT, Evidence, evidence, refuted
 from svdrot.registration.clouds._verdict.poses import Array, Spread
 from svdrot.registration.clouds._verdict.surfaces import Both, Ints, Points, Surface, query
 
@@ -14,6 +16,8 @@ SOFTEST = 0.3  # edges: what counts as one standard deviation for weights, at le
 # Starts, in the principal axes of the source: turns, and shifts in shares of the extent.
 ANGLES = (45, 60, 90, 120)
 SHIFTS = (-0.45, -0.3, -0.15, 0.15, 0.3, 0.45)
+ASIDE = 0.02  # of the points, outside of what is taken for the box about a cloud
+CORNERS = [*product((0, 1), repeat=3), (2, 2, 2)]  # of boxes, and middles
 # Of the search, coarse to fine: points, distances of pairs in edges, and how many poses go on.
 FIRST, FIRST_LIMITS, FIRST_KEPT = 80, (8, 8, 8, 5, 5), 60
 SECOND, SECOND_LIMITS, SECOND_KEPT = 200, (5, 3, 3, 3), 20
@@ -161,8 +165,10 @@ def competitors(both: Both, pose: Array, found: Evidence, distinct: float) -> Ar
     if not len(poses):
         return poses
     poses = polished(both, poses, LAST_STEPS, LAST)
-    cover = evidence(both, poses, LAST).cover
-    return _distinct(poses[np.argsort(-cover, kind="stable")], taken, apart, distinct, KEPT)
+    last = evidence(both, poses, LAST)
+    # First those that the pose found does not refute: where many fit nearly, these are the rivals.
+    worse = [refuted(votes, found.votes[0]) for votes in last.votes]
+    return _distinct(poses[np.lexsort((-last.cover, worse))], taken, apart, distinct, KEPT)
 
 
 def starts(both: Both, pose: Array, found: Evidence) -> Array:
@@ -170,8 +176,7 @@ def starts(both: Both, pose: Array, found: Evidence) -> Array:
     at = motions.moved(pose, both.source.points)[0].T
     agrees = found.there.agrees[0]
     center = at[agrees].mean(0) if agrees.sum() > 10 else at.mean(0)
-    frame = np.linalg.svd(at - at.mean(0), full_matrices=False)[2].T
-    frame[:, 2] *= np.sign(np.linalg.det(frame))
+    frame = _principal_axes(at)
     turns = frame @ TURNS @ frame.T
     middle = both.target.points.mean(0)
     extent = np.ptp((at - center) @ frame, axis=0)
@@ -179,7 +184,30 @@ def starts(both: Both, pose: Array, found: Evidence) -> Array:
     half = [np.eye(3), *(2 * np.outer(axis, axis) - np.eye(3) for axis in frame.T)]
     begun = [motions.about(center, turns), motions.about(at.mean(0), turns, middle - at.mean(0))]
     begun += [motions.about(center, np.repeat(h[None], len(shifts), 0), shifts) for h in half]
+    begun.append(_boxes(at, both.target.points, frame))
     return np.concatenate(begun) @ pose
+
+
+def _boxes(source: Array, target: Array, frame: Array) -> Array:
+    """Return the motions that lay the box about the source on that about the target, corner on corner.
+
+    A wall that is cut has another middle, but the corner of a room is where it was.
+    """
+    axes = _principal_axes(target)
+    turns = axes @ CUBE @ frame.T
+    low, high = np.quantile(target @ axes, (ASIDE, 1 - ASIDE), axis=0)
+    boxes = np.quantile(np.einsum("gij,ik,nj->gkn", turns, axes, source), (ASIDE, 1 - ASIDE), axis=2)
+    moves = np.stack((low - boxes[0], high - boxes[1], (low + high - boxes[0] - boxes[1]) / 2))
+    shifts = np.stack([moves[corner, :, range(3)] for corner in CORNERS])  # (corners, 3, turns)
+    shifts = np.einsum("ik,ckg->cgi", axes, shifts).reshape(-1, 3)
+    return motions.about(np.zeros(3), np.tile(turns, (len(CORNERS), 1, 1)), shifts)
+
+
+def _principal_axes(points: Array) -> Array:
+    """Return a rotation (3, 3), with the axes in its columns."""
+    axes = np.linalg.svd(points - points.mean(0), full_matrices=False)[2].T
+    axes[:, 2] *= np.sign(np.linalg.det(axes))
+    return axes
 
 
 def _turns() -> Array:
@@ -200,7 +228,17 @@ def _turns() -> Array:
     return np.array(found[1:] + more)
 
 
-TURNS = _turns()
+def _cube() -> Array:
+    """Return the rotations that change axes into axes, (24, 3, 3)."""
+    signed = [
+        np.diag(signs)[list(order)]
+        for order in permutations(range(3))
+        for signs in product((1, -1), repeat=3)
+    ]
+    return np.array([turn for turn in signed if np.linalg.det(turn) > 0], float)
+
+
+TURNS, CUBE = _turns(), _cube()
 
 
 def _distinct(poses: Array, taken: Array, apart: Spread, distance: float, count: int) -> Array:
