@@ -28,6 +28,9 @@ RESULT, ALIGNED, PICTURE = "result.json", "aligned.ply", "picture.png"
 CODES = {"aligned": 0, "doubtful": 1, "free": 3, "ambiguous": 4}  # 2 is for bad usage
 SAMPLES = 20_000  # of a mesh with faces, unless another number is given
 CERTAIN = 4.1  # standard deviations: of six numbers a hundredth are farther off
+NEAR = (
+    0.005  # of the size: what scans share beside noise, as drift, lets poses that are as good differ so much
+)
 
 # Voxel, distance of pairs, and iterations of ICP, lengths in voxels: from somewhere near, and to the end. By
 # the last scale all methods end within 0.9 degrees and 9 cm of the truth where the first alone leaves 1.6 and
@@ -214,13 +217,26 @@ def _refined(
     with stages("judging"):
         told = judge(source, target, local.transform, start=start)
         reasons = list(told.reasons)
-        # The iterations used all points, the verdict some: theirs stays, unless the surfaces say otherwise.
-        stays = not told.moved and told.answer != "free" and told.normalized_error(local.transform) <= CERTAIN
-        transform = local.transform if stays or told.answer == "doubtful" else told.transform
+        transform = _chosen(source, local.transform, told)
         fitness, rmse, _ = evaluate(source, target, transform, voxel)
     if local.status.item() in (Status.NO_OVERLAP, Status.EMPTY, Status.NOT_FINITE) and not told.moved:
         reasons += local.reasons
     return Result(transform, voxel, fitness.item(), rmse.item(), told, reasons)
+
+
+def _chosen(source: Tensor, local: Transform, told: Verdict) -> Transform:
+    """The pose by the iterations, which used all points, unless that of the verdict is surely another.
+
+    Of 128 objects the median error is 0.18 % of the size, as by iterations alone, where the verdict's poses
+    have 0.25; a tenth have over 0.6 % and not over 1.1.
+    """
+    if told.answer == "doubtful":
+        return local
+    if told.moved or told.answer == "free":
+        return told.transform
+    extent = (source.amax(0) - source.amin(0)).norm()
+    apart = (local.apply(source) - told.transform.apply(source)).square().sum(1).mean().sqrt()
+    return local if apart <= NEAR * extent or told.normalized_error(local) <= CERTAIN else told.transform
 
 
 def _write(settings: Settings, source: Tensor, target: Tensor, result: Result) -> list[str]:
