@@ -117,11 +117,11 @@ def figure(found: list[Example]) -> Figure:
     return panels
 
 
-def _end(source: Tensor) -> Array:
+def _end(source: Tensor) -> Tensor:
     """Return which points lie at one end, so that turns can be seen."""
     x = source.numpy() - source.numpy().mean(0)
     along = x @ np.linalg.svd(x, full_matrices=False)[2].T @ (1.0, 0.8, 0.5)
-    return along > np.quantile(along, 0.9)
+    return torch.from_numpy(along > np.quantile(along, 0.9))
 
 
 def _slid(points: Tensor, told: Verdict, twist: Tensor) -> Tensor:
@@ -131,7 +131,7 @@ def _slid(points: Tensor, told: Verdict, twist: Tensor) -> Tensor:
     if np.linalg.norm(w) < 0.3:
         return points + torch.from_numpy(v)
     at = np.cross(w, v) / (w @ w)
-    turned = (x - at) @ shapes.rotation(w, np.linalg.norm(w)).T + at
+    turned = (x - at) @ shapes.rotation(w, float(np.linalg.norm(w))).T + at
     return torch.from_numpy(turned + told.center.numpy())
 
 

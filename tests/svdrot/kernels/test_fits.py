@@ -26,11 +26,13 @@ def clouds():
     return points[900:], surface, grid, begun
 
 
-class ByGrid:
+class ByGrid(Surface):
     """A surface whose nearest points are those that a grid knows."""
 
+    _planes: fits.Planes
+
     def __init__(self, surface: Surface, planes: fits.Planes):
-        self.rows, self._planes = surface.rows, planes
+        self.__dict__ |= {**vars(surface), "_planes": planes}
 
     def nearest(self, points, limit):
         c = np.floor((points.swapaxes(1, 2) - self._planes.corner[:3]) / self._planes.corner[3])

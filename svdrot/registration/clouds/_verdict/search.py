@@ -167,7 +167,7 @@ def competitors(both: Both, pose: Array, found: Evidence, distinct: float) -> Ar
     poses = polished(both, poses, LAST_STEPS, LAST)
     last = evidence(both, poses, LAST)
     # First those that the pose found does not refute: where many fit nearly, these are the rivals.
-    worse = [refuted(votes, found.votes[0]) for votes in last.votes]
+    worse = np.array([refuted(votes, found.votes[0]) for votes in last.votes])
     return _distinct(poses[np.lexsort((-last.cover, worse))], taken, apart, distinct, KEPT)
 
 

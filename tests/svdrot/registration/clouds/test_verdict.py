@@ -285,6 +285,11 @@ def test_wrong_arguments_are_named():
         judge(stone(), stone(), broken)
     with pytest.raises(ValueError, match="`start` must be one finite transform"):
         judge(stone(), stone(), HERE, start=broken)
+    many = Transform(*(x.expand(2, *x.shape) for x in (HERE.rotation, HERE.translation, HERE.scale)))
+    with pytest.raises(ValueError, match="`transform` must be one finite transform"):
+        judge(stone(), stone(), many)
+    with pytest.raises(TypeError, match="`start` must be a Transform; got Tensor"):
+        judge(stone(), stone(), HERE, start=torch.eye(4))  # type: ignore[arg-type]
 
 
 # Real scans.
