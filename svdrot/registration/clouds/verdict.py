@@ -204,7 +204,7 @@ class _Units:
         scale = transform.scale.detach()
         clouds, middles, extents = [], [], []
         for cloud, factor in ((source, float(scale)), (target, 1.0)):
-            x = cloud.detach().cpu().double().numpy() * factor
+            x = _array(cloud) * factor
             finite = np.isfinite(x).all(1)
             x = x if finite.all() else x[finite]
             middle = middle_of(x) if len(x) else np.zeros(3)
@@ -222,9 +222,7 @@ class _Units:
 
     def inward(self, transform: Transform) -> Array:
         """Return the pose (1, 4, 4) that a transform is in these units."""
-        rotation, translation = (
-            x.detach().cpu().double().numpy() for x in (transform.rotation, transform.translation)
-        )
+        rotation, translation = (_array(x) for x in (transform.rotation, transform.translation))
         pose = np.eye(4)[None]
         rotation = special_orthogonalize(torch.from_numpy(rotation)).numpy()  # of a text with few decimals
         pose[0, :3, :3] = rotation
@@ -242,6 +240,10 @@ class _Units:
     def back(self, value: Tensor, dtype: torch.dtype = torch.float64) -> Tensor:
         """Bring a tensor to where the source is."""
         return value.to(self.like.device, dtype)
+
+
+def _array(value: Tensor) -> Array:
+    return value.detach().cpu().double().resolve_neg().numpy()
 
 
 def _verdict(judged: rule.Judged, units: _Units) -> Verdict:
