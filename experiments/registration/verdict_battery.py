@@ -59,8 +59,9 @@ FOUND, FILE, DIFFERENT = "found.jsonl", "pairs.jsonl", "different.jsonl"
 @dataclass(frozen=True)
 class Config(Settings):
     pairs: Count = 1500
-    first: Amount = 10_000
-    """Number of the first pair. The prototype's rule was made and tried on those up to 4,000."""
+    first: Amount = 60_000
+    """Number of the first pair. The rule was made and tried on those up to 4,000, the search for other poses
+    and what is a rival on some from 10,000 to 51,500."""
     only: tuple[str, ...] = tuple(battery.KINDS)
     """Kinds of pairs; of the others none is made."""
     different: Amount = 340

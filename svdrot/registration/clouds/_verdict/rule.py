@@ -27,6 +27,7 @@ SPREAD = 0.013  # of the size: a larger standard deviation leaves a motion open
 ROUNDS = 6  # of estimates of another size
 DISTINCT = 0.08  # of the size: poses that are so far apart are two
 RIVAL_FITS, RIVAL_COVERS = 2.0, 0.5  # the misfit, and the cover over that of the pose found, of a rival
+RIVAL_WORSE, BY_CHANCE = 1.25, 1.2  # the misfit of a rival over that of the pose found; or so much, by chance
 
 
 @dataclass(frozen=True)
@@ -155,7 +156,9 @@ def _best(found: Evidence) -> int:
 
 def _is_rival(found: Evidence, other: Evidence) -> bool:
     """Tell whether another pose explains the clouds as well; two that refute each other both do."""
-    if other.cover[0] < max(RIVAL_COVERS * found.cover[0], COVERS) or not other.misfit[0] <= RIVAL_FITS:
+    if other.cover[0] < max(RIVAL_COVERS * found.cover[0], COVERS):
+        return False
+    if not other.misfit[0] <= min(RIVAL_FITS, max(RIVAL_WORSE * found.misfit[0], BY_CHANCE)):
         return False
     mine, its = found.votes[0], other.votes[0]
     return not refuted(its, mine) or refuted(mine, its)
