@@ -211,3 +211,12 @@ def test_times_are_those_of_the_results():
     assert len(rows) == 5
     for n, *figures in rows:
         assert figures == [batches[n][k] for k in (1, 2, 6, 5, 8, 9)], n
+
+
+def test_rates_of_the_verdict_are_those_of_the_results():
+    rates = tables("experiments/results/registration/verdict_battery/table.md")[0]
+    section = PAGES["docs/registration.md"].partition("## Whether to believe it")[2]
+    rows = re.findall(r"^\| ([^|]+) \| (\S+) of (\S+) \| ([^|]+) \| ([^|]+) \|$", section, re.MULTILINE)
+    assert {name for name, *_ in rows} == set(rates) - {"rate"}
+    for name, count, of, *rest in rows:
+        assert [of, count, *rest] == rates[name][1:], name

@@ -79,9 +79,10 @@ def test_a_pose_does_not_depend_on_the_others(clouds):
 
 def test_nothing_nearby_moves_nothing(clouds):
     points, surface, grid, _ = clouds
-    away = motions.about(np.zeros(3), np.eye(3)[None], np.array([[1e6, 0, -1e300]]))
+    shifts = np.array([[1e6, 0, -1e300], [30, 0, 0]])
+    away = motions.about(np.zeros(3), np.stack((np.eye(3), np.eye(3))), shifts)
     assert np.array_equal(grid.refined(points, away, np.array([surface.edge])), away)
-    assert grid.fitting(points, away, surface.edge, 0.0) == 0
+    assert not grid.fitting(points, away, surface.edge, 0.0).any()
     assert len(grid.refined(points, away[:0], np.array([surface.edge]))) == 0
 
 
