@@ -12,6 +12,9 @@ from stones import moved, stone
 import svdrot
 from svdrot.io import read_points, read_transform
 from svdrot.registration import ANSWERS, Transform, icp, judge, voxel_downsample
+from svdrot.registration.clouds._verdict import poses as motions
+from svdrot.registration.clouds._verdict import rule, search
+from svdrot.registration.clouds._verdict.evidence import Evidence, Side
 
 DATA = Path(__file__).parents[5] / "shared/data/registration"
 HERE = Transform.identity(dtype=torch.float64)
@@ -158,6 +161,31 @@ def test_a_better_pose_takes_the_place_of_a_wrong_one():
     if found.answer == "aligned":
         assert found.moved
         assert svdrot.geodesic_distance(found.transform.rotation, truth.rotation) < 0.02
+
+
+def test_a_room_that_is_cut_is_laid_corner_on_corner():
+    """Where middles differ, some start is near the truth for every corner that both have."""
+    room = uniform(2000, 3).numpy() * (4, 2, 1)
+    truth = moved(3)
+    part = truth.apply(torch.from_numpy(room[room[:, 0] < 3])).numpy()
+    begun = search._boxes(part, room, search._principal_axes(part))
+    places = motions.moved(begun, part).swapaxes(1, 2)
+    off = np.linalg.norm(places - room[room[:, 0] < 3], axis=2).mean(1)
+    assert off.min() < 0.05 < np.sort(off)[-200]
+    assert np.allclose(np.linalg.det(begun[:, :3, :3]), 1)
+
+
+def test_rivals_fit_about_as_well_and_cover_half_as_much():
+    def told(misfit: float, cover: float) -> Evidence:
+        side = Side(*np.zeros((3, 1, 0)), *np.zeros((2, 1, 0), bool), np.zeros((1, 0), int))
+        return Evidence(side, side, np.array([misfit]), np.array([cover]), np.zeros((1, 4, 80)))
+
+    found = told(1.1, 0.8)
+    assert rule._is_rival(found, told(1.3, 0.8)) and not rule._is_rival(found, told(1.4, 0.8))
+    assert rule._is_rival(found, told(1.1, 0.41)) and not rule._is_rival(found, told(1.1, 0.39))
+    # Two samples of one surface differ by as much.
+    assert rule._is_rival(told(0.8, 0.8), told(1.15, 0.8))
+    assert not rule._is_rival(told(1.8, 0.8), told(2.1, 0.8))
 
 
 DIFFERENT = {
