@@ -34,7 +34,7 @@ def test_pairs_have_the_truth_that_they_claim(kind):
 def _moved(twist, amount):
     step = np.eye(4)
     w = amount * twist[:3]
-    angle = np.linalg.norm(w)
+    angle = float(np.linalg.norm(w))
     if angle > 0:
         step[:3, :3] = shapes.rotation(w / angle, angle)
     step[:3, 3] = amount * twist[3:]

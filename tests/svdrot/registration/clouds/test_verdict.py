@@ -177,7 +177,8 @@ def test_a_room_that_is_cut_is_laid_corner_on_corner():
 
 def test_rivals_fit_about_as_well_and_cover_half_as_much():
     def told(misfit: float, cover: float) -> Evidence:
-        side = Side(*np.zeros((3, 1, 0)), *np.zeros((2, 1, 0), bool), np.zeros((1, 0), int))
+        none, no = np.zeros((1, 0)), np.zeros((1, 0), bool)
+        side = Side(none, none, none, no, no, np.zeros((1, 0), int))
         return Evidence(side, side, np.array([misfit]), np.array([cover]), np.zeros((1, 4, 80)))
 
     found = told(1.1, 0.8)
