@@ -272,7 +272,7 @@ def rates(rows: list[dict[str, Any]], different: list[dict[str, Any]]) -> list[d
     return [
         line("wrong or not determined, and aligned", wrongly, every, "at most 0.5 %"),
         line("the same, of pairs that the data decide", wrongly, decided, "at most 0.5 %"),
-        line("different, mirrored, resized: aligned", wrongly, without, "at most 0.5 %"),
+        line("different, mirrored, resized: aligned", wrongly, without, "at most 0.5 % of all pairs"),
         line("plane, corridor, cylinder, sphere, vase: aligned", wrongly, endless, "0"),
         line("right, the only one: doubtful", answers["doubtful"], only, "at most 2 %"),
         line("right, the only one: free", answers["free"], only, "at most 3 %"),
