@@ -126,7 +126,7 @@ def judge(
 
     Five tests are asked, none of which knows a length: do the clouds fit, by residuals no larger than those
     within each cloud; does enough of what determines their poses agree; are they of one size; is every motion
-    determined, by what the normals of both agree on; and does no other pose, of 238 turned and shifted starts
+    determined, by what the normals of both agree on; and does no other pose, of 454 turned and shifted starts
     that are refined, fit as well without contradictions. Both clouds are thinned to at most 2,500 points of
     one density. The same clouds always give the same verdict.
 
