@@ -17,15 +17,16 @@ ALIGN = """\
 Align SOURCE with TARGET: globally, from features, wherever they lie, and then locally, by ICP.
 
 Clouds are ply, pcd, obj, off, stl, npy, npz (FILE.npz:NAME names an array), xyz, pts, txt, csv or KITTI's
-bin, in any unit, but both in the same. Prints the transform, which takes points of SOURCE to TARGET, and
-writes result.json, aligned.ply and picture.png."""
+bin, in any unit, but both in the same. Prints the transform, which takes points of SOURCE to TARGET, how
+exact it is and whether to trust it, and writes result.json, aligned.ply and picture.png."""
 
 EXIT = """\
 example:
   svdrot align scan.ply model.ply --output aligned
 
 Ends with 0 if they are aligned, 1 if no reliable alignment was found, 2 for bad usage or a file that cannot
-be read or written."""
+be read or written, 3 if some motions change nothing (a plane slides on a plane), along which nothing is
+moved, and 4 if other poses fit as well (of things that are symmetric, or repeat themselves)."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -84,14 +85,18 @@ def _parser() -> argparse.ArgumentParser:
         help="folder of the results (default: SOURCE_to_TARGET beside SOURCE)",
     )
     align.add_argument(
-        "--seed", type=_seed, default=0, metavar="N", help="of all random numbers (default: 0)"
+        "--seed",
+        type=_seed,
+        default=0,
+        metavar="N",
+        help="of the points that are drawn on meshes (default: 0)",
     )
     for name in ("source", "target"):
         align.add_argument(
             f"--{name}-samples",
             type=int,
             metavar="N",
-            help=f"{name.upper()} is a mesh: N points of its surface, not its vertices",
+            help=f"{name.upper()} is a mesh: N points of its surface (default: 20,000), 0 for its vertices",
         )
     align.add_argument("--drop-nan", action="store_true", help="leave out points that are not finite")
 

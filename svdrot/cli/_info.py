@@ -33,7 +33,7 @@ def report() -> str:
         ("devices", ", ".join(_devices())),
         ("CPU kernels", _cpu_kernels()),
         ("GPU kernels", _gpu_kernels()),
-        ("features", _loads("open3d")),
+        ("binary PCD", _loads("open3d")),
         ("meshes", _loads("trimesh")),
         ("pictures", _loads("matplotlib")),
     ]
@@ -72,7 +72,7 @@ def _gpu_kernels() -> str:
 
 
 def _loads(package: str) -> str:
-    purpose = {"open3d": "FPFH", "trimesh": "samples of surfaces", "matplotlib": "before and after"}[package]
+    purpose = {"open3d": "files", "trimesh": "samples of surfaces", "matplotlib": "before and after"}[package]
     try:
         importlib.import_module(package)
     except (ImportError, OSError) as error:

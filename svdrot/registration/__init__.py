@@ -24,6 +24,9 @@ from .clouds.neighbors import Neighbors as Neighbors
 from .clouds.neighbors import nearest as nearest
 from .clouds.surfaces import estimate_normals as estimate_normals
 from .clouds.surfaces import voxel_downsample as voxel_downsample
+from .clouds.verdict import ANSWERS as ANSWERS
+from .clouds.verdict import Verdict as Verdict
+from .clouds.verdict import judge as judge
 from .pairs.procrustes import Alignment as Alignment
 from .pairs.procrustes import kabsch as kabsch
 from .pairs.procrustes import procrustes as procrustes
@@ -33,6 +36,7 @@ from .pairs.robust import robust_kabsch as robust_kabsch
 from .pairs.robust import robust_umeyama as robust_umeyama
 
 __all__ = [
+    "ANSWERS",
     "KERNELS",
     "METHODS",
     "Alignment",
@@ -45,10 +49,12 @@ __all__ = [
     "Stage",
     "Status",
     "Transform",
+    "Verdict",
     "automatic_voxel",
     "estimate_normals",
     "fpfh",
     "icp",
+    "judge",
     "kabsch",
     "match",
     "nearest",

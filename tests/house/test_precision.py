@@ -161,7 +161,8 @@ PRODUCTS = {
     "averaging/_cycles.py": "float64",
     "registration/clouds/_iterations.py": "float64",
     "registration/clouds/_steps.py": "float64",
-    "registration/clouds/reliability.py": "float64",
+    "registration/clouds/_verdict": "float64, of numpy",
+    "registration/clouds/verdict.py": "float64, of numpy",
     "io/transforms.py": "float64",
 }
 NAMES = {"matmul", "einsum", "bmm", "mm", "mv", "addmm", "baddbmm", "tensordot", "inner", "vecdot", "dot"}

@@ -213,7 +213,7 @@ MAKERS: dict[str, Callable[[Draw], Any]] = {
     "target_surface": surface,
     **{
         f"svdrot.registration.{f}.{p}": one_cloud
-        for f in ("register", "automatic_voxel")
+        for f in ("register", "automatic_voxel", "judge")
         for p in ("source", "target")
     },
     "svdrot.registration.fpfh.points": one_cloud,
@@ -223,6 +223,9 @@ MAKERS: dict[str, Callable[[Draw], Any]] = {
     "svdrot.registration.match.target": features,
     "svdrot.registration.Neighbors.query.points": features,
     "svdrot.registration.Neighbors.query.query": features,
+    "svdrot.registration.judge.transform": lambda draw: registration.Transform.identity(),
+    "svdrot.registration.judge.start": lambda draw: None,
+    "search": number(True, False),
     "svdrot.registration.register.voxel": number(None, 0.5),
     "svdrot.registration.register.search": number("features", "rotations"),
     "refine": number(None, "point_to_plane"),

@@ -20,6 +20,7 @@ import torch
 from svdrot._kernels.cpu.loops import (
     agreement,
     cells,
+    fits,
     histograms,
     hypotheses,
     icp_steps,
@@ -38,7 +39,7 @@ from . import kept, threads
 
 LOOPS = (
     *(polar_lanes, polar_rows, pairs, neighbors, icp_sums, icp_steps, hypotheses),
-    *(cells, sweeps, histograms, matches, agreement, poses),
+    *(cells, sweeps, histograms, matches, agreement, poses, fits),
 )
 MODULES = {kernel: module for module in LOOPS for kernel in module.KERNELS}
 assert len(MODULES) == sum(len(module.KERNELS) for module in LOOPS), "two kernels of one name"

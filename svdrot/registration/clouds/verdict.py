@@ -1,0 +1,308 @@
+"""The verdict on an alignment: is it right, the only one, and how exact?"""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from svdrot._checks import check_shape
+from svdrot._precision import result_dtype
+from svdrot._vectors import image
+from svdrot.projection import special_orthogonalize
+from svdrot.registration.clouds._verdict import rule, words
+from svdrot.registration.clouds._verdict.poses import Array
+from svdrot.registration.clouds._verdict.surfaces import Both, middle_of
+from svdrot.representations import matrix_to_axis_angle
+from svdrot.transform import Transform
+
+ANSWERS = ("aligned", "free", "ambiguous", "doubtful")
+EPS = 1e-12  # of the largest variance: that of a free motion is 0 up to rounding
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Say what two clouds determine of the pose of one on the other.
+
+    Twists are (rotation vector in radians, translation) of small motions x -> x + w × (x - `center`) + v in
+    the frame of the target, the translation in the units of the points.
+
+    Attributes:
+        answer: "aligned": right, as far as the clouds can tell, and the only pose. "free": right, but some
+            motions change nothing. "ambiguous": other poses fit as well. "doubtful": wrong, or not known.
+        reasons: why it is not "aligned", in numbers, each a clause in English.
+        transform: the pose, polished: moved to where the surfaces fit best, but not along free motions.
+        free: twists of motions that change nothing, shape (k, 6), slides first; orthonormal if rotation
+            vectors are multiplied by `radius`.
+        rivals: other poses that fit as well, shapes (R, 3, 3), (R, 3) and (R,).
+        covariance: of the twist from the pose to the true one, shape (6, 6), along free motions zero; NaN
+            where too few points agree.
+        center: of the points that agree, in the frame of the target, shape (3,).
+        radius: their root mean square distance from it.
+        misfit: mean square of the residuals of each cloud from the other's surface over that within each
+            cloud: about 1, at most 1.8, if both show one surface; infinite if too little lies near.
+        cover: share of what determines the poses of the clouds that agrees, less what contradicts.
+        scale: by which the source would have to be multiplied to fit best. It is exact near 1 only.
+        scale_error: standard error of it.
+        axes: twists along which the clouds determine the pose least to best, shape (6, 6), one in a row, of
+            unit length with rotation vectors times `radius`.
+        spread: standard deviation of the pose along each, of such lengths, over the size of the smaller
+            cloud, with one standard error less of information; at most 0.013 where a motion is not free.
+        moved: whether the search for other poses put a better one in the place of the one given.
+
+    Example:
+        >>> import torch, svdrot
+        >>> x, y = 2 * torch.rand(2, 2000, generator=torch.Generator().manual_seed(0)) - 1
+        >>> floor = torch.stack((x, y, 0 * x), -1)
+        >>> there = svdrot.Transform.identity()
+        >>> found = svdrot.registration.judge(floor[:1000], floor[1000:], there)
+        >>> found.answer, len(found.free)
+        ('free', 3)
+    """
+
+    answer: str
+    reasons: tuple[str, ...]
+    transform: Transform
+    free: Tensor
+    rivals: Transform
+    covariance: Tensor
+    center: Tensor
+    radius: float
+    misfit: float
+    cover: float
+    scale: float
+    scale_error: float
+    axes: Tensor
+    spread: Tensor
+    moved: bool
+
+    def normalized_error(self, transform: Transform) -> float:
+        """Return how far another pose is from this one in standard deviations, free motions apart.
+
+        Args:
+            transform: from source to target, shapes (3, 3), (3,) and (); its scale is not looked at.
+
+        Returns:
+            The root of twist' C⁻¹ twist, with the twist from this pose to the other and C the covariance. For
+            the true pose its square is distributed about as chi-squared with as many degrees of freedom as
+            motions are determined. NaN where the covariance is.
+
+        Example:
+            >>> import torch, svdrot
+            >>> x, y = 2 * torch.rand(2, 4000, generator=torch.Generator().manual_seed(0)) - 1
+            >>> dune = torch.stack((x, y, 0.3 * torch.sin(3 * x + y**2) + 0.2 * x * y), -1)
+            >>> there = svdrot.Transform.identity()
+            >>> found = svdrot.registration.judge(dune[:2000], dune[2000:], there)
+            >>> found.normalized_error(found.transform) < 1e-3, found.normalized_error(there) < 5
+            (True, True)
+        """
+        if not self.covariance.isfinite().all():
+            return math.nan
+        own, other = (
+            Transform(t.rotation.double(), t.translation.double(), torch.ones_like(t.scale.double()))
+            for t in (self.transform, transform)
+        )
+        step = other @ own.inverse()
+        shift = step.apply(self.center[None])[0] - self.center
+        # In lengths, or rotations and translations would be of different orders.
+        unit = shift.new_tensor([self.radius] * 3 + [1.0] * 3)
+        twist = unit * torch.cat((matrix_to_axis_angle(step.rotation), shift))
+        values, vectors = torch.linalg.eigh(unit[:, None] * self.covariance * unit)
+        kept = values > EPS * values[-1]
+        along = image(vectors.mT, twist)[kept]
+        return float((along.square() / values[kept]).sum().sqrt())
+
+
+def judge(
+    source: Tensor,
+    target: Tensor,
+    transform: Transform,
+    *,
+    start: Transform | None = None,
+    search: bool = True,
+) -> Verdict:
+    """Judge an alignment of two clouds that show parts of one surface, or do not.
+
+    Five tests are asked, none of which knows a length: do the clouds fit, by residuals no larger than those
+    within each cloud; does enough of what determines their poses agree; are they of one size; is every motion
+    determined, by what the normals of both agree on; and does no other pose, of 454 turned and shifted starts
+    that are refined, fit as well without contradictions. Both clouds are thinned to at most 2,500 points of
+    one density. The same clouds always give the same verdict.
+
+    Args:
+        source: shape (N, 3), any floating dtype. Points that are not finite are left out.
+        target: shape (M, 3), likewise, in the same units.
+        transform: from the source to the target, shapes (3, 3), (3,) and (), near the end of an alignment: to
+            about the distance of neighboring points. Its scale is kept.
+        start: where the alignment began. Along free motions `Verdict.transform` stays there, as nearly as the
+            others let it. Default: `transform`.
+        search: for other poses. Without it nothing is "ambiguous", symmetric things and wrong poses of
+            repeated ones are "aligned", and it takes half the time.
+
+    Returns:
+        `Verdict`, float64 but for `transform` and `rivals`, which are of the source's dtype. Clouds of too
+        few points, on a line or without extent are "doubtful". Not differentiable.
+
+    Raises:
+        ValueError: if a shape is another, or a transform is not finite.
+        TypeError: if a cloud is not a floating-point tensor, or a transform is none.
+
+    Example:
+        >>> import torch, svdrot
+        >>> x, y = 2 * torch.rand(2, 4000, generator=torch.Generator().manual_seed(0)) - 1
+        >>> dune = torch.stack((x, y, 0.3 * torch.sin(3 * x + y**2) + 0.2 * x * y), -1)
+        >>> there = svdrot.Transform.identity()
+        >>> svdrot.registration.judge(dune[:2000], dune[2000:], there).answer
+        'aligned'
+        >>> found = svdrot.registration.judge(dune[:2000], 1.06 * dune[2000:], there)
+        >>> found.answer, round(found.scale, 2)
+        ('doubtful', 1.06)
+    """
+    check_cloud("source", source)
+    check_cloud("target", target)
+    start = transform if start is None else start
+    check_pose("transform", transform)
+    check_pose("start", start)
+    units = _Units.of(source, target, transform)
+    with torch.no_grad():
+        pose, begun = units.inward(transform), units.inward(start)
+        both = None if units.length == 0 else Both.of(units.source, units.target)
+        if both is None:
+            return _nothing(units, transform)
+        return _verdict(rule.decide(both, pose, begun, search), units)
+
+
+def check_cloud(name: str, value: Tensor) -> None:
+    check_shape(name, value, 3)
+    if value.ndim != 2:
+        raise ValueError(f"`{name}` must have shape (N, 3); got {tuple(value.shape)}.")
+
+
+def check_pose(name: str, value: Transform) -> None:
+    if not isinstance(value, Transform):
+        raise TypeError(f"`{name}` must be a Transform; got {type(value).__name__}.")
+    parts = value.rotation, value.translation, value.scale
+    if [tuple(x.shape) for x in parts] != [(3, 3), (3,), ()] or not all(x.isfinite().all() for x in parts):
+        raise ValueError(f"`{name}` must be one finite transform in space; got {value}.")
+
+
+@dataclass(frozen=True)
+class _Units:
+    """Hold both clouds about their medians, in units of the larger's extent, and the way back."""
+
+    source: Array
+    target: Array
+    middles: tuple[Array, Array]
+    length: float
+    ratio: float  # of the extents, target over source
+    scale: Tensor  # of the transform, with which the source was multiplied
+    like: Tensor
+
+    @classmethod
+    def of(cls, source: Tensor, target: Tensor, transform: Transform) -> "_Units":
+        scale = transform.scale.detach()
+        clouds, middles, extents = [], [], []
+        for cloud, factor in ((source, float(scale)), (target, 1.0)):
+            x = _array(cloud) * factor
+            finite = np.isfinite(x).all(1)
+            x = x if finite.all() else x[finite]
+            middle = middle_of(x) if len(x) else np.zeros(3)
+            with np.errstate(over="ignore"):
+                far = np.linalg.norm(x - middle, axis=1)
+            clouds.append(x)
+            middles.append(middle)
+            extents.append(float(np.median(far)) if len(x) else 0.0)
+        length = max(extents) if min(extents) > 0 and np.isfinite(max(extents)) else 0.0
+        if length:
+            clouds = [(x - m) / length for x, m in zip(clouds, middles, strict=True)]
+        x, y = clouds
+        ratio = extents[1] / extents[0] if length else 1.0
+        return cls(x, y, (middles[0], middles[1]), length, ratio, scale, source.detach())
+
+    def inward(self, transform: Transform) -> Array:
+        """Return the pose (1, 4, 4) that a transform is in these units."""
+        rotation, translation = (_array(x) for x in (transform.rotation, transform.translation))
+        pose = np.eye(4)[None]
+        rotation = special_orthogonalize(torch.from_numpy(rotation)).numpy()  # of a text with few decimals
+        pose[0, :3, :3] = rotation
+        shift = rotation @ self.middles[0] + translation - self.middles[1]
+        pose[0, :3, 3] = shift / (self.length or 1)
+        return pose
+
+    def outward(self, poses: Array) -> Transform:
+        """Return the transforms that poses (B, 4, 4) are in the units of the points."""
+        rotation = poses[:, :3, :3]
+        shift = self.length * poses[:, :3, 3] + self.middles[1] - rotation @ self.middles[0]
+        r, t = (self.back(torch.from_numpy(x), result_dtype(self.like)) for x in (rotation, shift))
+        return Transform(r, t, self.scale.to(r.device, r.dtype).expand(len(poses)))
+
+    def back(self, value: Tensor, dtype: torch.dtype = torch.float64) -> Tensor:
+        """Bring a tensor to where the source is."""
+        return value.to(self.like.device, dtype)
+
+
+def _array(value: Tensor) -> Array:
+    return value.detach().cpu().double().resolve_neg().numpy()
+
+
+def _verdict(judged: rule.Judged, units: _Units) -> Verdict:
+    known, length = judged.stiffness, units.length
+    pose = units.outward(judged.pose)
+    radius = known.radius * length if known else math.nan
+    center = known.center * length + units.middles[1] if known else np.full(3, np.nan)
+    back = np.r_[np.full(3, 1 / radius), np.ones(3)]  # of twists of unit length, from radius times w to w
+    free = known.scaled(judged.free).T * back if known else np.zeros((0, 6))
+    covariance = (
+        known.covariance(rule.SPREAD, judged.evidence.misfit[0]) if known else np.full((6, 6), np.nan)
+    )
+    unit = back * length  # of twists in the units of `Both`
+    reasons = words.reasons(judged, free, center, radius)
+    if judged.answer == "doubtful":
+        reasons += words.of_units(units.ratio)
+    axes = known.axes.T * back if known else np.full((6, 6), np.nan)
+    spread = known.spread() if known else np.full(6, np.inf)
+    return Verdict(
+        judged.answer,
+        tuple(reasons),
+        Transform(pose.rotation[0], pose.translation[0], pose.scale[0]),
+        units.back(torch.from_numpy(free)),
+        units.outward(judged.rivals),
+        units.back(torch.from_numpy(covariance * unit[:, None] * unit)),
+        units.back(torch.from_numpy(center)),
+        radius,
+        float(judged.evidence.misfit[0]),
+        float(judged.evidence.cover[0]),
+        1 + judged.stretch,
+        judged.stretch_error,
+        units.back(torch.from_numpy(axes)),
+        units.back(torch.from_numpy(spread)),
+        judged.moved,
+    )
+
+
+def _nothing(units: _Units, transform: Transform) -> Verdict:
+    """Return what is said where nothing can be measured."""
+    nan, none = (units.back(torch.full((n, 6), torch.nan, device="cpu")) for n in (6, 0))
+    own = [
+        units.back(x, result_dtype(units.like))
+        for x in (transform.rotation, transform.translation, transform.scale)
+    ]
+    reasons = [words.TOO_FEW, *words.of_units(units.ratio)]
+    return Verdict(
+        "doubtful",
+        tuple(reasons),
+        Transform(*own),
+        none,
+        units.outward(np.zeros((0, 4, 4))),
+        nan,
+        nan[0, :3],
+        math.nan,
+        math.inf,
+        0.0,
+        1.0,
+        math.inf,
+        nan,
+        torch.full_like(nan[0], math.inf),
+        False,
+    )
