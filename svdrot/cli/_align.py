@@ -4,7 +4,7 @@ import json
 import math
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -19,7 +19,7 @@ from svdrot.io.files import replacing
 from svdrot.io.points import read_points, write_points
 from svdrot.io.transforms import read_transform
 from svdrot.registration.clouds.global_registration import automatic_voxel, register
-from svdrot.registration.clouds.icp import Iteration, Status, evaluate, icp
+from svdrot.registration.clouds.icp import evaluate
 from svdrot.registration.clouds.verdict import Verdict, judge
 from svdrot.representations import matrix_to_axis_angle
 from svdrot.transform import Transform
@@ -28,15 +28,8 @@ RESULT, ALIGNED, PICTURE = "result.json", "aligned.ply", "picture.png"
 CODES = {"aligned": 0, "doubtful": 1, "free": 3, "ambiguous": 4}  # 2 is for bad usage
 SAMPLES = 20_000  # of a mesh with faces, unless another number is given
 CERTAIN = 4.1  # standard deviations: of six numbers a hundredth are farther off
-NEAR = (
-    0.005  # of the size: what scans share beside noise, as drift, lets poses that are as good differ so much
-)
-
-# Voxel, distance of pairs, and iterations of ICP, lengths in voxels: from somewhere near, and to the end. By
-# the last scale all methods end within 0.9 degrees and 9 cm of the truth where the first alone leaves 1.6 and
-# 11 (two indoor fragments with half of their points in common, voxels of 5 cm).
-COARSE = ((4.0, 12.0, 50), (2.0, 6.0, 50), (1.0, 4.0, 50))
-FINE = ((1.0, 2.0, 30), (0.5, 1.0, 20), (0.5, 0.5, 40))
+# Of the size: what scans share beside noise, as drift, lets poses that are as good differ so much.
+NEAR = 0.005
 
 
 @dataclass(frozen=True)
@@ -79,12 +72,6 @@ class Result:
     fitness: float
     inlier_rmse: float
     verdict: Verdict
-    reasons: list[str]
-
-    @property
-    def answer(self) -> str:
-        """That of the verdict; with reasons of the search itself, "doubtful"."""
-        return "doubtful" if len(self.reasons) > len(self.verdict.reasons) else self.verdict.answer
 
 
 class Stages:
@@ -147,7 +134,7 @@ def _run(settings: Settings, stages: Stages) -> int:
     print(f"results      {settings.folder}: {', '.join([RESULT, ALIGNED, *([] if notes else [PICTURE])])}")
     for note in notes:
         print(f"svdrot align: {note}", file=sys.stderr)
-    return CODES[result.answer]
+    return CODES[result.verdict.answer]
 
 
 def _read(settings: Settings, path: Path, samples: int | None) -> Tensor:
@@ -184,48 +171,26 @@ def _open_folder(settings: Settings) -> None:
 def _aligned(
     source: Tensor, target: Tensor, init: Transform | None, settings: Settings, stages: Stages
 ) -> Result:
-    """Globally unless that is not wanted or the start is known, then locally, from coarse to fine."""
-    start = init or Transform.identity(dtype=torch.float64)
+    """From any position, unless the start is known or nothing else is wanted."""
+    if settings.no_global and init is None:
+        init = Transform.identity(dtype=torch.float64)
     with stages("scale"):
         voxel = settings.voxel or automatic_voxel(source, target)
     if not voxel > 0:
+        start = init or Transform.identity(dtype=torch.float64)
         told = judge(source, target, start)
-        return Result(start, 0.0, math.nan, math.nan, told, list(told.reasons))
-    if init is not None or settings.no_global:
-        return _refined(source, target, start, voxel, COARSE + FINE, settings.method, stages)
-    with stages("global"), _refusing():
-        found = register(source, target, voxel=voxel, refine=None)
-    return _refined(source, target, found.transform, voxel, FINE, settings.method, stages)
-
-
-def _refined(
-    source: Tensor,
-    target: Tensor,
-    start: Transform,
-    voxel: float,
-    scales: Sequence[tuple[float, float, int]],
-    method: str,
-    stages: Stages,
-) -> Result:
-    def show(iteration: Iteration) -> None:
-        at = f"scale {iteration.scale + 1} of {len(scales)}, iteration {iteration.number + 1}"
-        stages.show(f"local: {at}, fitness {iteration.fitness.item():.3f}")
-
-    with stages("local"):
-        plan = [(voxel * edge, voxel * distance, count) for edge, distance, count in scales]
-        local = icp(source, target, init=start, method=method, scales=plan, progress=show)
+        return Result(start, 0.0, math.nan, math.nan, told)
+    with stages("aligning"), _refusing():
+        found = register(source, target, voxel=voxel, refine=settings.method, init=init).transform
     with stages("judging"):
-        told = judge(source, target, local.transform, start=start)
-        reasons = list(told.reasons)
-        transform = _chosen(source, local.transform, told)
+        told = judge(source, target, found, start=init or found)
+        transform = _chosen(source, found, told)
         fitness, rmse, _ = evaluate(source, target, transform, voxel)
-    if local.status.item() in (Status.NO_OVERLAP, Status.EMPTY, Status.NOT_FINITE) and not told.moved:
-        reasons += local.reasons
-    return Result(transform, voxel, fitness.item(), rmse.item(), told, reasons)
+    return Result(transform, voxel, fitness.item(), rmse.item(), told)
 
 
 def _chosen(source: Tensor, local: Transform, told: Verdict) -> Transform:
-    """The pose by the iterations, which used all points, unless that of the verdict is surely another.
+    """The pose that was found, by all points, unless that of the verdict is surely another.
 
     Of 128 objects the median error is 0.18 % of the size, as by iterations alone, where the verdict's poses
     have 0.25; a tenth have over 0.6 % and not over 1.1.
@@ -263,8 +228,8 @@ def _record(
         "rotation_degrees": angle,
         "rotation_axis": axis,
         "translation": result.transform.translation.tolist(),
-        "verdict": result.answer,
-        "reasons": result.reasons,
+        "verdict": result.verdict.answer,
+        "reasons": result.verdict.reasons,
         **_judged(result.verdict),
         "fitness": _finite(result.fitness),
         "inlier_rmse": _finite(result.inlier_rmse),
@@ -305,7 +270,7 @@ def _angle_and_axis(transform: Transform) -> tuple[float, list[float]]:
 
 
 def _verdict(result: Result) -> str:
-    return "no reliable alignment" if result.answer == "doubtful" else result.answer
+    return "no reliable alignment" if result.verdict.answer == "doubtful" else result.verdict.answer
 
 
 def _told(result: Result, seconds: dict[str, float]) -> str:
@@ -322,7 +287,7 @@ def _told(result: Result, seconds: dict[str, float]) -> str:
             f"fitness      {result.fitness:.4f} of the source within {result.voxel:.4g} of the target",
             f"inlier RMSE  {result.inlier_rmse:.6g}",
             *_accuracy(result),
-            f"verdict      {'; '.join([_verdict(result), *result.reasons])}",
+            f"verdict      {'; '.join([_verdict(result), *result.verdict.reasons])}",
             f"seconds      {times}, in all {sum(seconds.values()):.2f}",
         ]
     )
@@ -331,7 +296,7 @@ def _told(result: Result, seconds: dict[str, float]) -> str:
 def _accuracy(result: Result) -> list[str]:
     """The standard deviations of the pose, in the direction in which they are largest."""
     covariance = result.verdict.covariance
-    if result.answer == "doubtful" or not covariance.isfinite().all():
+    if result.verdict.answer == "doubtful" or not covariance.isfinite().all():
         return []
     blocks = covariance[:3, :3], covariance[3:, 3:]
     turn, shift = (torch.linalg.eigvalsh(block)[-1].clamp(min=0).sqrt().item() for block in blocks)

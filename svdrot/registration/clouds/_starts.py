@@ -28,6 +28,9 @@ class Starts(NamedTuple):
     inliers: Array
 
 
+NONE = Starts(np.zeros((0, 3, 4)), np.zeros(0, int), np.zeros(0, int))
+
+
 def correspondences(x: list[Level], y: list[Level]) -> list[tuple[Array, Array]]:
     """Points (n, 3) of both clouds that are described alike, the likest first, at each scale."""
     pairs = [matched(u.features, v.features) for u, v in zip(x, y, strict=True)]

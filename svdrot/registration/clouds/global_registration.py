@@ -211,7 +211,9 @@ def _register(
     edges = [voxel * factor for factor in FACTORS]
     stages = [report("features" if start is None else "start", pose, tick())]
 
-    if start is not None:
+    if not len(a[0].cells.points) or not len(b[0].cells.points):  # no point has a normal, as on a line
+        found = _starts.NONE
+    elif start is not None:
         found = _starts.near(a, b, pose)
     elif search == "rotations":
         found = _starts.all_over(a, b)

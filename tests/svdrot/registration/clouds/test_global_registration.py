@@ -148,11 +148,14 @@ CLOUDS = {
 }
 
 
+@pytest.mark.parametrize(
+    "options", [{}, {"search": "rotations"}, {"init": torch.eye(4)}], ids=("features", "rotations", "init")
+)
 @pytest.mark.parametrize("name", CLOUDS)
-def test_degenerate_clouds_are_defined(name):
+def test_degenerate_clouds_are_defined(name, options):
     other = landscape(400).float()
     for source, target in ((CLOUDS[name], other), (other, CLOUDS[name]), (CLOUDS[name], CLOUDS[name])):
-        found = register(source, target)
+        found = register(source, target, **options)
         assert svdrot.is_rotation(found.transform.rotation, tolerance=1e-5)
         assert found.transform.translation.isfinite().all()
         assert 0 <= found.fitness <= 1 and (found.rmse >= 0 or math.isnan(found.rmse))
