@@ -194,7 +194,7 @@ def is_rotation(matrix: Tensor, *, tolerance: float | None = None) -> Tensor:
     check_shape("matrix", matrix, 3, 3)
     tolerance = 16 * torch.finfo(matrix.dtype).eps if tolerance is None else tolerance
     r = matrix.to(compute_dtype(matrix))
-    gram = product(r.mT, r)
+    gram = product(r.transpose(-2, -1), r)
     defect = (gram - torch.eye(3, dtype=r.dtype, device=r.device)).abs().amax((-2, -1))
     x, y, z = r.unbind(-1)
     return (defect <= tolerance) & ((torch.linalg.cross(x, y) * z).sum(-1) > 0)

@@ -108,7 +108,7 @@ class Transform:
             >>> torch.allclose(pose.inverse().apply(pose.apply(x)), x, atol=1e-5)
             True
         """
-        back, scale = self.rotation.mT, 1 / self.scale
+        back, scale = self.rotation.transpose(-2, -1), 1 / self.scale
         return Transform(back, -scale[..., None] * image(back, self.translation), scale)
 
     @property

@@ -180,7 +180,7 @@ def _ours(method: str) -> Align:
 
 
 def ours_global(pair: ObjectPair, config: Config) -> Transform:
-    return register(pair.source, pair.target, voxel=config.spacing).transform
+    return register(pair.source, pair.target, voxel=config.spacing, verdict=False).transform
 
 
 METHODS: dict[str, Align] = {

@@ -120,7 +120,7 @@ def by_peer(align: peers.Local) -> Local:
 
 def by_register(source: Tensor, target: Tensor, voxel: float, seed: int) -> Transform:
     """With a voxel and a refinement of its own."""
-    return register(source, target).transform
+    return register(source, target, verdict=False).transform
 
 
 def by_global_peer(align: peers.Global) -> Global:

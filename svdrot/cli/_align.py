@@ -18,18 +18,15 @@ from svdrot.io.faces import has_faces
 from svdrot.io.files import replacing
 from svdrot.io.points import read_points, write_points
 from svdrot.io.transforms import read_transform
-from svdrot.registration.clouds.global_registration import automatic_voxel, register
+from svdrot.registration.clouds.global_registration import register
 from svdrot.registration.clouds.icp import evaluate
-from svdrot.registration.clouds.verdict import Verdict, judge
+from svdrot.registration.clouds.verdict import Verdict
 from svdrot.representations import matrix_to_axis_angle
 from svdrot.transform import Transform
 
 RESULT, ALIGNED, PICTURE = "result.json", "aligned.ply", "picture.png"
 CODES = {"aligned": 0, "doubtful": 1, "free": 3, "ambiguous": 4}  # 2 is for bad usage
 SAMPLES = 20_000  # of a mesh with faces, unless another number is given
-CERTAIN = 4.1  # standard deviations: of six numbers a hundredth are farther off
-# Of the size: what scans share beside noise, as drift, lets poses that are as good differ so much.
-NEAR = 0.005
 
 
 @dataclass(frozen=True)
@@ -174,34 +171,16 @@ def _aligned(
     """From any position, unless the start is known or nothing else is wanted."""
     if settings.no_global and init is None:
         init = Transform.identity(dtype=torch.float64)
-    with stages("scale"):
-        voxel = settings.voxel or automatic_voxel(source, target)
-    if not voxel > 0:
-        start = init or Transform.identity(dtype=torch.float64)
-        told = judge(source, target, start)
-        return Result(start, 0.0, math.nan, math.nan, told)
     with stages("aligning"), _refusing():
-        found = register(source, target, voxel=voxel, refine=settings.method, init=init).transform
-    with stages("judging"):
-        told = judge(source, target, found, start=init or found)
-        transform = _chosen(source, found, told)
-        fitness, rmse, _ = evaluate(source, target, transform, voxel)
-    return Result(transform, voxel, fitness.item(), rmse.item(), told)
-
-
-def _chosen(source: Tensor, local: Transform, told: Verdict) -> Transform:
-    """The pose that was found, by all points, unless that of the verdict is surely another.
-
-    Of 128 objects the median error is 0.18 % of the size, as by iterations alone, where the verdict's poses
-    have 0.25; a tenth have over 0.6 % and not over 1.1.
-    """
-    if told.answer == "doubtful":
-        return local
-    if told.moved or told.answer == "free":
-        return told.transform
-    extent = (source.amax(0) - source.amin(0)).norm()
-    apart = (local.apply(source) - told.transform.apply(source)).square().sum(1).mean().sqrt()
-    return local if apart <= NEAR * extent or told.normalized_error(local) <= CERTAIN else told.transform
+        found = register(source, target, voxel=settings.voxel, refine=settings.method, init=init)
+    assert found.verdict is not None
+    parts = {stage.name: stage.seconds for stage in found.stages}
+    stages.seconds["aligning"] -= sum(parts.values())  # what is left is the voxel's
+    stages.seconds |= parts
+    fitness, rmse = 0.0, torch.tensor(math.nan)
+    if found.voxel > 0:
+        fitness, rmse, _ = evaluate(source, target, found.transform, found.voxel)
+    return Result(found.transform, found.voxel, float(fitness), rmse.item(), found.verdict)
 
 
 def _write(settings: Settings, source: Tensor, target: Tensor, result: Result) -> list[str]:

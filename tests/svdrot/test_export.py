@@ -86,11 +86,15 @@ def test_export_is_made_of_plain_operations(n):
         torch.testing.assert_close(program.module()(features), model(features), rtol=0, atol=1e-5)
 
 
-def onnx_session(model, features, path):
+def onnx_session(model, features, path, is_traced=False):
+    """By the exporter of torch, or that of older torch, which traces; for a batch of any size."""
     pytest.importorskip("onnxscript", reason="torch exports to ONNX by onnxscript")
     onnxruntime = pytest.importorskip("onnxruntime", reason="what is exported runs in onnxruntime")
-    dynamic = ({0: torch.export.Dim("batch")},)
-    torch.onnx.export(model.eval(), (features,), path, dynamo=True, dynamic_shapes=dynamic, verbose=False)
+    if is_traced:
+        how = {"dynamo": False, "input_names": ["x"], "dynamic_axes": {"x": {0: "batch"}}}
+    else:
+        how = {"dynamo": True, "dynamic_shapes": ({0: torch.export.Dim("batch")},), "verbose": False}
+    torch.onnx.export(model.eval(), (features,), path, **how)
     return onnxruntime.InferenceSession(path)
 
 
@@ -114,10 +118,11 @@ def test_onnxruntime_gives_the_same_rotations(tmp_path):
     assert answers[1].isnan().all() and svdrot.is_rotation(answers[2:]).all()
 
 
+@pytest.mark.parametrize("is_traced", [False, True], ids=("exported", "traced"))
 @pytest.mark.parametrize("representation", svdrot.nn.REPRESENTATIONS)
-def test_every_head_exports_to_onnx(representation, tmp_path):
+def test_every_head_exports_to_onnx(representation, is_traced, tmp_path):
     torch.manual_seed(0)
     head = svdrot.nn.RotationHead(8, representation)
     features = torch.randn(20, 8)
-    session = onnx_session(head, features[:3], tmp_path / "head.onnx")
+    session = onnx_session(head, features[:3], tmp_path / "head.onnx", is_traced)
     torch.testing.assert_close(run(session, features), head(features).detach(), rtol=0, atol=1e-5)

@@ -7,7 +7,7 @@ some poses, and of all of them the one is kept that lays surface on surface. Not
 
 import math
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -29,6 +29,7 @@ from svdrot.registration.clouds.icp import METHODS as REFINEMENTS
 from svdrot.registration.clouds.icp import icp, initial
 from svdrot.registration.clouds.neighbors import Neighbors
 from svdrot.registration.clouds.surfaces import spacing
+from svdrot.registration.clouds.verdict import Verdict, judge
 from svdrot.registration.pairs.robust import by_more_than_chance
 from svdrot.transform import Transform
 
@@ -43,6 +44,9 @@ SCALES = ((1, 1.5, 20), (0.5, 0.5, 30))  # of ICP at the end: voxel and distance
 LEAST_KEPT = 0.9  # of the fitness of the pose from features, by ICP
 FINE_POINTS = 20  # by which normals are estimated at the end
 FEWEST = 4  # points of a cloud
+CERTAIN = 4.1  # standard deviations: of six numbers a hundredth are farther off
+# Of the size: what scans share beside noise, as drift, lets poses that are as good differ so much.
+NEAR = 0.005
 FAR = 1e4  # median distances from the middle, beyond which lie only fill values such as 1e30
 STEPS = 8  # towards the automatic voxel
 
@@ -52,7 +56,7 @@ class Stage:
     """Describe what one step of `register` came to.
 
     Attributes:
-        name: "features" or "start", "robust" and "local".
+        name: "features" or "start", "robust", "local" and "verdict".
         transform: after the step, from source to target.
         fitness: as in `GlobalRegistration`, after the step.
         rmse: likewise.
@@ -81,11 +85,13 @@ class GlobalRegistration:
         transform: from source to target, rigid.
         fitness: share of the source's voxels with a point of the target within 1.5 voxels, in [0, 1].
         rmse: root of the mean square of the distances of those, NaN if there are none.
-        converged: whether more correspondences agree with the transform than would by chance.
+        converged: whether the verdict is "aligned"; without one, whether more correspondences agree with the
+            transform than would by chance.
         correspondences: number of matched features, at the voxel below.
         inliers: how many of them agree with the robust fit.
         voxel: at which the features were made, 0 if the clouds determine none.
         stages: each `Stage`, in order; none if a cloud is too small.
+        verdict: what `judge` says of it, with covariance, free motions and rivals; None if it was not asked.
 
     Example:
         >>> import torch, svdrot
@@ -102,6 +108,7 @@ class GlobalRegistration:
     inliers: int
     voxel: float
     stages: tuple[Stage, ...]
+    verdict: Verdict | None = None
 
 
 @_deprecated.renamed_arguments("svdrot.registration.register")
@@ -113,6 +120,7 @@ def register(
     refine: str | None = "point_to_plane",
     search: str = "features",
     init: Transform | Tensor | None = None,
+    verdict: bool = True,
 ) -> GlobalRegistration:
     """Find the rigid motion that lays the source on the target where their shapes agree, from any position.
 
@@ -129,6 +137,9 @@ def register(
         init: rigid transform or matrix (4, 4) to begin at, in place of a search. From near, that pose is
             found and no other; from farther off, up to some eight voxels, the best that steps from coarser
             scales lead to.
+        verdict: whether to judge the pose (0.1 to 0.2 seconds of a processor). Then motions that change
+            nothing stay where they began, and another pose that fits better takes the place of the one
+            found.
 
     Returns:
         `GlobalRegistration`, the transform in the source's dtype. Clouds of fewer than four points, or
@@ -159,13 +170,19 @@ def register(
     if refine is not None:
         check_choice("refine", refine, REFINEMENTS)
     check_choice("search", search, SEARCHES)
-    start = None if init is None else initial(init, torch.Size(), source)
-    if start is not None and start.scale != 1:
-        raise ValueError(f"`init` must be rigid; got a scale of {start.scale.item():.6g}.")
+    start = None if init is None else _start(init, source)
     x, y = _usable(source), _usable(target)
     size = _automatic(x, y) if voxel is None else float(voxel)
     with torch.no_grad():
-        return _register(x, y, size, refine, search, start, source)
+        found = _register(x, y, size, refine, search, start, source)
+        return _judged(found, x, y, start, source) if verdict else found
+
+
+def _start(init: Transform | Tensor, like: Tensor) -> Transform:
+    start = initial(init, torch.Size(), like)
+    if start.scale != 1:
+        raise ValueError(f"`init` must be rigid; got a scale of {start.scale.item():.6g}.")
+    return Transform(start.rotation[0], start.translation[0], start.scale[0])
 
 
 def _check_clouds(source: Tensor, target: Tensor) -> None:
@@ -244,6 +261,38 @@ def _register(
         voxel,
         tuple(stages),
     )
+
+
+def _judged(
+    found: GlobalRegistration, x: Array, y: Array, start: Transform | None, like: Tensor
+) -> GlobalRegistration:
+    """What was found, or the pose of the verdict, if that is surely another, and the verdict."""
+    tick, dtype = _Clock(), result_dtype(like)
+    source, target = (torch.from_numpy(points).to(like.device, dtype) for points in (x, y))
+    told = judge(source, target, found.transform, start=start or found.transform)
+    transform = found.transform
+    if told.answer != "doubtful" and (told.moved or told.answer == "free" or _is_apart(x, transform, told)):
+        transform = told.transform
+    found = replace(found, transform=transform, converged=told.answer == "aligned", verdict=told)
+    if not found.stages:
+        return found
+    a, b = (clouds.fill_cells(points, found.voxel) for points in (x, y))
+    assert a is not None and b is not None
+    report = _Report(a.points, b.points, np.zeros(3), found.voxel, like)
+    end = report("verdict", _matrix(transform), tick())
+    return replace(found, fitness=end.fitness, rmse=end.rmse, stages=(*found.stages, end))
+
+
+def _is_apart(x: Array, found: Transform, told: Verdict) -> bool:
+    """Whether the verdict's pose is surely another than that found, which is by all points.
+
+    Of 128 objects the median error of those found is 0.18 % of the size, where the verdict's poses have 0.25;
+    a tenth have over 0.6 % and not over 1.1.
+    """
+    turn = _matrix(found) - _matrix(told.transform)
+    apart = math.sqrt(np.square(x @ turn[:, :3].T + turn[:, 3]).sum(1).mean())
+    extent = float(np.linalg.norm(np.subtract(*clouds.bounds_of(x))))
+    return apart > NEAR * extent and told.normalized_error(found) > CERTAIN
 
 
 class _Clock:
@@ -363,9 +412,9 @@ def _about(pose: Array, center: Array) -> Array:
 
 
 def _matrix(transform: Transform) -> Array:
-    """The pose (3, 4) of a batch of one, without its scale."""
-    rotation, translation = transform.rotation[0].cpu().numpy(), transform.translation[0].cpu().numpy()
-    return np.concatenate((rotation, translation[:, None]), 1)
+    """The pose (3, 4) of a rigid transform."""
+    parts = (x.detach().cpu().double().numpy() for x in (transform.rotation, transform.translation[:, None]))
+    return np.concatenate([*parts], 1)
 
 
 def _transform(pose: Array, like: Tensor) -> Transform:

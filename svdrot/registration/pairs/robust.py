@@ -170,6 +170,11 @@ Method = Callable[[Tensor, Tensor, Tensor, Tensor, bool, torch.Generator | None]
 
 def _one_by_one(method: Callable[[Pairs, torch.Generator | None], Selection]) -> Method:
     def batched(x, y, w, threshold, scaled, generator) -> Selection:
+        if torch._C._are_functorch_transforms_active():
+            raise NotImplementedError(
+                "`method` 'consistency' and 'ransac' have no transforms of torch.func;"
+                " those of torch.autograd they have."
+            )
         weights = torch.zeros_like(w)
         iterations = torch.zeros_like(threshold, dtype=torch.long)
         settled = torch.zeros_like(iterations, dtype=torch.bool)
@@ -309,9 +314,10 @@ def _log_false_alarms(moved: Tensor, y: Tensor, live: Tensor, count: Tensor, thr
     high = torch.where(live[..., None], y, -math.inf).amax(1)
     extent = (high - low).clamp_min(0) / threshold + 2
     some = torch.linspace(0, y.shape[1] - 1, min(y.shape[1], SHUFFLED), device=y.device).long()
-    apart = torch.cdist(moved[:, some], y)
+    columns = zip(moved[:, some].unbind(-1), y.unbind(-1), strict=True)
+    squares = sum(((a[..., None] - b[:, None]).square() for a, b in columns), y.new_zeros(()))
     both = live[:, some, None] & live[:, None] & (some[:, None] != torch.arange(y.shape[1], device=y.device))
-    meet = ((apart <= threshold) & both).sum((1, 2)) / both.sum((1, 2)).clamp_min(1)
+    meet = ((squares <= threshold**2) & both).sum((1, 2)) / both.sum((1, 2)).clamp_min(1)
     return _log_of_fits(live.sum(1).double(), count.double(), extent, meet.double())
 
 

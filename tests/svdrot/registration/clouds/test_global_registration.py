@@ -55,7 +55,7 @@ def test_real_scans_from_any_position(scan):
     found = register(moved.apply(pair.source), pair.target)
     degrees, meters = off(found.transform @ moved, pair.truth)
     assert found.converged and degrees <= TARGETS[scan][0] and meters <= TARGETS[scan][1]
-    assert [stage.name for stage in found.stages] == ["features", "robust", "local"]
+    assert [stage.name for stage in found.stages] == ["features", "robust", "local", "verdict"]
     assert found.fitness == found.stages[-1].fitness > 0.4
 
 
@@ -81,7 +81,7 @@ def test_a_part_of_another_density():
 
 def test_a_cloud_of_eighty_points():
     x, truth = landscape(80), rigid(3)
-    found = register(x, truth.apply(x))
+    found = register(x, truth.apply(x), verdict=False)
     assert found.converged and off(found.transform, truth)[0] < 1e-3 and found.fitness == 1
 
 
@@ -176,11 +176,27 @@ def test_a_refinement_that_runs_away_is_not_taken(monkeypatch, runs_away, end):
 
     refined = global_registration._refined
     monkeypatch.setattr(global_registration, "_refined", away)
-    found = register(x, y)
+    found = register(x, y, verdict=False)
     assert [stage.name for stage in found.stages] == ["features", "robust", "local"]
     (taken,) = (stage for stage in found.stages if stage.name == end)
     assert torch.equal(found.transform.matrix, taken.transform.matrix) and found.fitness == taken.fitness
     assert off(found.transform, truth)[0] < 5
+
+
+def test_the_verdict_says_what_is_open_and_leaves_it_where_it_began():
+    """A floor slides on itself; of two of one landscape the smaller is of another size."""
+    u, v = (2 * torch.rand(2, 3000, generator=seeded(), dtype=torch.float64) - 1).unbind()
+    floor = torch.stack((u, v, 0 * u), 1)
+    start = rigid(1, 0.0)
+    source = start.inverse().apply(floor[:1500])
+    lifted = Transform(start.rotation, start.translation + torch.tensor([0, 0, 0.01]), start.scale)
+    found = register(source, floor[1500:], init=lifted)
+    assert found.verdict.answer == "free" and len(found.verdict.free) == 3 and not found.converged
+    assert (found.transform.apply(source) - floor[:1500]).norm(dim=1).max() < 0.002
+
+    x = landscape(3000)
+    found = register(1.1 * x, x)
+    assert found.verdict.answer == "doubtful" and abs(found.verdict.scale - 1 / 1.1) < 0.02
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -253,7 +269,7 @@ def test_a_start_at_the_truth_or_near_it_ends_there(seed, degrees):
     start = truth @ Transform(turn, torch.zeros(3, dtype=torch.float64), torch.ones((), dtype=torch.float64))
     found = register(source, target, init=start.matrix.round(decimals=3))
     assert off(found.transform, truth)[0] < 5
-    assert [stage.name for stage in found.stages] == ["start", "robust", "local"]
+    assert [stage.name for stage in found.stages] == ["start", "robust", "local", "verdict"]
 
 
 @pytest.mark.parametrize("seed", range(2))
