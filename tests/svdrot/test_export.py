@@ -4,6 +4,7 @@ from functools import partial
 
 import pytest
 import torch
+from typical import Typical
 
 import svdrot
 from svdrot._formulas import projection, turns
@@ -126,3 +127,11 @@ def test_every_head_exports_to_onnx(representation, is_traced, tmp_path):
     features = torch.randn(20, 8)
     session = onnx_session(head, features[:3], tmp_path / "head.onnx", is_traced)
     torch.testing.assert_close(run(session, features), head(features).detach(), rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["icp", "nearest", "estimate_normals", "robust_kabsch"])
+def test_what_is_computed_in_memory_is_not_traced(name):
+    """A trace has tensors for sizes, which a kernel would take for addresses, and constants for results."""
+    call = Typical(f"svdrot.registration.{name}")
+    with pytest.raises(NotImplementedError, match="in memory, which"):
+        torch.jit.trace(call.__call__, tuple(call.tensors), check_trace=False)

@@ -228,6 +228,7 @@ MAKERS: dict[str, Callable[[Draw], Any]] = {
     "search": number(True, False),
     "svdrot.registration.register.voxel": number(None, 0.5),
     "svdrot.registration.register.search": number("features", "rotations"),
+    "svdrot.registration.register.verdict": number(False, True),
     "refine": number(None, "point_to_plane"),
     "svdrot.registration.icp.source": icp_points,
     "svdrot.registration.icp.target": icp_points,
