@@ -1,12 +1,14 @@
 """Derivatives in derivatives: every public function under every two of torch's transforms.
 
     PYTHONPATH=. python tests/support/nesting.py RESULT.csv [part of a name ...]  # goes on where it stopped
+    PYTHONPATH=. python tests/support/nesting.py RESULT.csv --page docs/transforms.md
 
 A function is taken along two random directions about a typical argument: of two numbers, cheap to transform.
 What comes out is compared with differences of the function itself, which know nothing of torch's transforms.
 """
 
 import csv
+import itertools
 import sys
 import warnings
 from collections.abc import Callable, Iterator
@@ -25,6 +27,21 @@ STEPS = [2.5e-3 * 2**k for k in range(6)]  # over the 0.1 by which sides move an
 EPS = 2.0**-52
 OPERATIONS = 100  # whose roundings add up in a value, or in a derivative of it
 REFUSALS = ("projection_gap is differentiable once", "has no further derivative")  # not wrong, and said so
+
+# Whose transforms are not what differences of the values are, and why.
+NO_DERIVATIVES = {
+    "svdrot.nn.ManifoldGradient.forward": "gives another direction, by its purpose",
+    "svdrot.registration.icp": "chooses pairs; see test_icp.py",
+    "svdrot.registration.robust_kabsch": "chooses pairs, and is differentiable in its last fit",
+    "svdrot.registration.robust_umeyama": "chooses pairs, and is differentiable in its last fit",
+    "svdrot.nn.RotationHead.forward": "draws its weights",
+    "svdrot.nn.RigidHead.forward": "draws its weights",
+    "svdrot.distributions.IsotropicGaussian.rsample": "draws",
+    **{
+        f"svdrot.distributions.{name}.validated": "looks at the numbers"
+        for name in ("Bingham", "MatrixFisher", "RotationLaplace")
+    },
+}
 
 
 def flat(f: Function) -> Function:
@@ -251,7 +268,62 @@ def judged(ray: Function, *names: str) -> str:
     return f"WRONG by {error:.2g}, {bound:.2g} allowed: {value.tolist()} instead of {expected.tolist()}"
 
 
+PAGE = """# Derivatives in derivatives
+
+Of how many public functions the transform of a row, applied to that of a column, is what differences of the
+function itself are, of {functions} with a derivative ({rows:,} cases); the others refuse in words. None is
+wrong. "21 / 23": of 23 that were asked. "-": torch does not do this pair right for a function of its own.
+
+{table}
+
+Refused, by how many cases:
+
+{refused}
+
+Not asked, since their transforms are not what differences of their values are:
+
+{others}
+
+`python tests/support/nesting.py RESULT.csv` makes the cases in about two hours, `--page` this page.
+"""
+
+
+def page(path: str) -> str:
+    """What the cases in a file come to, in Markdown."""
+    with Path(path).open(newline="") as file:
+        rows = [row for row in csv.reader(file) if row[0].partition(" of size")[0] not in NO_DERIVATIVES]
+    if wrong := [row for row in rows if row[3].startswith("WRONG")]:
+        raise ValueError(f"There are wrong ones: {wrong}")
+    right, made = (dict.fromkeys(itertools.product(TRANSFORMS, TRANSFORMS), 0) for _ in range(2))
+    refused: dict[str, int] = {}
+    for _, outer, inner, said in rows:
+        made[outer, inner] += 1
+        right[outer, inner] += said == "right"
+        if said != "right":
+            refused[said] = refused.get(said, 0) + 1
+    functions = len({row[0] for row in rows})
+
+    def cell(right: int, made: int) -> str:
+        return "-" if not made else str(right) if made == functions else f"{right} / {made}"
+
+    table = ["| | " + " | ".join(TRANSFORMS) + " |", "|---" + "|---:" * len(TRANSFORMS) + "|"]
+    for outer in TRANSFORMS:
+        cells = (cell(right[outer, inner], made[outer, inner]) for inner in TRANSFORMS)
+        table.append(f"| {outer} | " + " | ".join(cells) + " |")
+    often = sorted(refused.items(), key=lambda item: -item[1])
+    return PAGE.format(
+        functions=functions,
+        rows=len(rows),
+        table="\n".join(table),
+        refused="\n".join(f"* {count}: {said}" for said, count in often),
+        others="\n".join(f"* `{name}`: {why}" for name, why in NO_DERIVATIVES.items()),
+    )
+
+
 def main(path: str, *only: str) -> None:
+    if only[:1] == ("--page",):
+        Path(only[1]).write_text(page(path))
+        return
     warnings.simplefilter("ignore")  # of Dynamo, of each graph that breaks
     result = Path(path)
     done = set()
@@ -275,7 +347,7 @@ def _cases(only: tuple[str, ...]) -> Iterator[tuple[str, str, str, Ray]]:
     for compiled in (False, True):
         chosen = [pair for pair in pairs() if ("compile" in pair) == compiled]
         for name in found():
-            if only and not any(part in name for part in only):
+            if name in NO_DERIVATIVES or (only and not any(part in name for part in only)):
                 continue
             for size in (3, 4) if name in of_any_size() else (3,):
                 try:

@@ -9,25 +9,12 @@ import zlib
 import pytest
 import torch
 from exports import verdict
-from nesting import REFUSALS, TRANSFORMS, Ray, judged, pairs
+from nesting import NO_DERIVATIVES, REFUSALS, TRANSFORMS, Ray, judged, pairs
 from typical import Typical, found, of_any_size
 
 # Inductor and the exporters import what torch itself deprecates; torch batches some of its operations slowly.
 pytestmark = pytest.mark.filterwarnings("ignore")
 
-NO_DERIVATIVES = {
-    "svdrot.nn.ManifoldGradient.forward": "gives another direction, by its purpose",
-    "svdrot.registration.icp": "chooses pairs; see test_icp.py",
-    "svdrot.registration.robust_kabsch": "chooses pairs, and is differentiable in its last fit",
-    "svdrot.registration.robust_umeyama": "chooses pairs, and is differentiable in its last fit",
-    "svdrot.nn.RotationHead.forward": "draws its weights",
-    "svdrot.nn.RigidHead.forward": "draws its weights",
-    "svdrot.distributions.IsotropicGaussian.rsample": "draws",
-    **{
-        f"svdrot.distributions.{name}.validated": "looks at the numbers"
-        for name in ("Bingham", "MatrixFisher", "RotationLaplace")
-    },
-}
 EAGER = [name for name in TRANSFORMS if name != "compile"]
 NO_EMPTY_VMAP = (
     "select(): index 0 out of range",  # torch's own batching of `2 * x` for numbers x
