@@ -34,7 +34,7 @@ def run_rows(
     """Call a kernel on rows of so many numbers, in as many threads as torch uses and the batch is worth.
 
     Raises:
-        NotImplementedError: where torch.jit.trace would record what the kernel writes as a constant, and gives
+        NotImplementedError: where torch.jit.trace would record what the kernel writes as a constant, and has
             tensors for sizes.
     """
     if torch._C._is_tracing() and not torch._C._dispatch_tls_is_dispatch_key_excluded(_TRACER):

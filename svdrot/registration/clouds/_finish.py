@@ -18,6 +18,7 @@ from svdrot.representations import axis_angle_to_matrix
 Array = NDArray[Any]
 
 LOOKED_AT, MOST = 2000, 10_000  # points of the source: to see whether it pays, and to the end
+SEEN = 100_000  # points of the target, to see whether it pays
 NEIGHBORS = 20  # points of the target that a plane is of
 LOOKS, STEPS = 3, 15
 EFFICIENT = 4.685 * 1.4826  # of Tukey's weights, in medians of residuals
@@ -30,21 +31,21 @@ def finished(x: Array, y: Array, pose: Array, reach: float, before: float) -> Ar
 
     Or as it was, if that is not surely less uncertain than `before`.
     """
-    tree = Neighbors(torch.from_numpy(y))
-    planes = _Planes(y, tree)
-    looked, after, count = _stepped(x, tree, planes, pose, reach, LOOKED_AT, LOOKS)
+    some = _Planes(y[:: max(1, len(y) // SEEN)])
+    looked, after, count = _stepped(x, some, pose, reach, LOOKED_AT, LOOKS)
     if not after * math.sqrt(count / min(len(x), MOST)) < BETTER * before:
         return pose
-    there, after, _ = _stepped(x, tree, planes, looked, reach, MOST, STEPS)
+    every = some if len(some.points) == len(y) else _Planes(y)
+    there, after, _ = _stepped(x, every, looked, reach, MOST, STEPS)
     return there if after < BETTER * before else pose
 
 
 def _stepped(
-    x: Array, tree: Neighbors, planes: "_Planes", pose: Array, reach: float, most: int, steps: int
+    x: Array, planes: "_Planes", pose: Array, reach: float, most: int, steps: int
 ) -> tuple[Array, float, int]:
     """The pose after steps with so many of the points, its uncertainty, and how many points these were."""
     x = np.ascontiguousarray(x[np.linspace(0, len(x) - 1, min(len(x), most)).astype(int)])
-    follow, cloud, after = Followed(tree, reach), torch.from_numpy(x), math.inf
+    follow, cloud, after = Followed(planes.tree, reach), torch.from_numpy(x), math.inf
     for _ in range(steps):
         rotation, translation = torch.from_numpy(pose[:, :3].copy()), torch.from_numpy(pose[:, 3].copy())
         moved, _, places = (found.numpy() for found in follow.query(cloud, rotation, translation))
@@ -78,15 +79,16 @@ class _Planes:
     So a large target costs a tree and little more.
     """
 
-    def __init__(self, points: Array, tree: Neighbors):
-        self.points, self._tree = points, tree
+    def __init__(self, points: Array):
+        self.points = np.ascontiguousarray(points)
+        self.tree = Neighbors(torch.from_numpy(self.points))
         self._normals, self._known = np.empty_like(points), np.zeros(len(points), bool)
 
     def at(self, places: Array) -> Array:
         new = np.unique(places[~self._known[places]])
         if len(new):
             own = self.points[new]
-            around = self._tree.query(torch.from_numpy(own), min(NEIGHBORS, len(self.points)))[1].numpy()
+            around = self.tree.query(torch.from_numpy(own), min(NEIGHBORS, len(self.points)))[1].numpy()
             d = self.points[around.reshape(len(new), -1)] - own[:, None]
             d -= d.mean(1, keepdims=True)
             spread = torch.from_numpy(np.swapaxes(d, 1, 2) @ d)
