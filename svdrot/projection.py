@@ -31,8 +31,9 @@ def special_orthogonalize(matrix: Tensor, *, damping: float | None = None) -> Te
     there. The zero matrix gives the identity and a zero gradient. NaN or infinity in a matrix gives NaN for
     that matrix only.
     Programs recorded by `torch.export`, `torch.jit.trace` or `make_fx` have the same gradients, up to the
-    third derivative; the fourth is not finite. Recorded under `torch.no_grad()`, for inference, they are half
-    as long, and their gradient is NaN where the gap vanishes, as it is after `run_decompositions`.
+    third derivative; the fourth is not finite. Recorded for inference, under `torch.no_grad()` or, by
+    `torch.jit.trace`, `torch.inference_mode()`, they are half as long, and their gradient is NaN where the gap
+    vanishes, as it is after `run_decompositions`.
 
     Args:
         matrix: shape (..., n, n), any floating dtype. Half precision is computed in float32 and returned as

@@ -5,7 +5,7 @@ aligned by `register` and judged. Expected: two slides and a turn of the plane, 
 cylinder, three other poses of the box, and the stone and the scans aligned; a stone and its mirror image are
 doubtful.
 
-    python -m experiments.registration.verdict_gallery --root data/registration
+    python -m experiments.registration.verdict_gallery --scans data/registration
 
 Without the scans (`lidar_small_gicp`) their column is left out. The published picture is by --out
 experiments/results/registration/verdict_gallery.
@@ -36,7 +36,7 @@ SCANS = ("source.ply", "target.ply")
 @dataclass(frozen=True)
 class Config(Settings):
     seed: Seed = 0
-    root: Path = Path("data/registration")
+    scans: Path = Path("data/registration")
     """With the folder lidar_small_gicp; may be missing."""
     out: Out = Path("runs/registration/verdict_gallery")
 
@@ -77,7 +77,7 @@ def _clouds(config: Config) -> Iterator[tuple[str, Array, Array]]:
         yield name, *_apart(make(2000), make(2000), random)
     mirrored = stone(2000, random) * (-1, 1, 1)
     yield "stone and mirror image", *_apart(stone(2000, random), mirrored, random)
-    folder = config.root / "lidar_small_gicp"
+    folder = config.scans / "lidar_small_gicp"
     if all((folder / name).is_file() for name in SCANS):
         source, target = (read_points(folder / name).double().numpy() for name in SCANS)
         yield "laser scans", source @ shapes.rotation((0, 0, 1), 2.0).T, target

@@ -38,17 +38,25 @@ def in_memory(*tensors: Tensor | None) -> bool:
 def is_differentiable_record(in_function: bool = False) -> bool:
     """Whether operations are written down for a program that may be differentiated itself.
 
-    Not without gradients. Not by `torch.compile`, which has the derivatives of what it compiles. Not for
-    ONNX, which has none.
+    Not without gradients; but torch.jit.trace traces once more without them, to compare, and they are not
+    wanted there only under torch.inference_mode(). Not by `torch.compile`, which has the derivatives of what
+    it compiles. Not for ONNX, which has none.
 
     Args:
         in_function: whether it is the forward of an autograd Function, where torch has turned gradients off.
     """
-    return (in_function or torch.is_grad_enabled()) and _is_recording()
+    wanted = (
+        in_function or torch.is_grad_enabled() or (_is_traced() and not torch.is_inference_mode_enabled())
+    )
+    return wanted and _is_recording()
+
+
+def _is_traced() -> bool:
+    return not torch.compiler.is_compiling() and torch._C._is_tracing()
 
 
 def _is_recording() -> bool:
-    if is_exporting() or (not torch.compiler.is_compiling() and torch._C._is_tracing()):
+    if is_exporting() or _is_traced():
         return not torch.onnx.is_in_onnx_export()
     if torch.compiler.is_compiling():
         return False
