@@ -32,8 +32,8 @@ def special_orthogonalize(matrix: Tensor, *, damping: float | None = None) -> Te
     that matrix only.
     Programs recorded by `torch.export`, `torch.jit.trace` or `make_fx` have the same gradients, up to the
     third derivative; the fourth is not finite. Recorded for inference, under `torch.no_grad()` or, by
-    `torch.jit.trace`, `torch.inference_mode()`, they are half as long, and their gradient is NaN where the gap
-    vanishes, as it is after `run_decompositions`.
+    `torch.jit.trace`, `torch.inference_mode()`, they are half as long, and their gradient is NaN where the
+    gap vanishes, as it is after `run_decompositions`.
 
     Args:
         matrix: shape (..., n, n), any floating dtype. Half precision is computed in float32 and returned as
