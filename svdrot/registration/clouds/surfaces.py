@@ -139,11 +139,10 @@ def spacing(points: Tensor) -> float:
     left, tree, k = points[:: max(1, len(points) // 1000)], Neighbors(points), 2
     found: list[Tensor] = []
     while len(left) and k < 4 * len(points):  # more and more of those that have so many copies
-        k *= 4
         nearest = tree.query(left, min(len(points), k))[0]
         distances = torch.where(nearest > 0, nearest, math.inf).amin(1)
         found.append(distances[distances.isfinite()])
-        left = left[distances.isinf()]
+        left, k = left[distances.isinf()], 4 * k
     distances = torch.cat(found)
     return distances.median().item() if len(distances) else 0.0
 
@@ -246,7 +245,7 @@ def _covariances(points: Tensor, k: int, radius: float | None) -> Tensor:
     if not n:
         return points.new_empty(0, 3, 3)
     distances, indices = Neighbors(points).query(points, k, radius)
-    if ((distances == 0).sum(1) >= max(3, k // COPIES)).any():  # of so many copies no surface follows
+    if (distances[:, max(3, k // COPIES) - 1] == 0).any():  # of so many copies no surface follows
         different, places = torch.unique(points, dim=0, return_inverse=True)
         if len(different) < n:
             return _covariances(different, k, radius)[places]
