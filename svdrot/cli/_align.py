@@ -1,6 +1,7 @@
 """`svdrot align`: read, align, judge, tell, write."""
 
 import json
+import logging
 import math
 import sys
 import time
@@ -106,10 +107,31 @@ def _refusing() -> Iterator[None]:
         raise Refused(" ".join(str(error).split())) from error
 
 
+class Told(logging.Handler):
+    """Show what the library says meanwhile: that it compiles, which takes seconds the first time."""
+
+    def __init__(self, stages: Stages) -> None:
+        super().__init__(logging.INFO)
+        self._stages, self._log = stages, logging.getLogger("svdrot")
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._stages.show(record.getMessage())
+
+    def __enter__(self) -> None:
+        self._level = self._log.level
+        self._log.setLevel(logging.INFO)
+        self._log.addHandler(self)
+
+    def __exit__(self, *_: object) -> None:
+        self._log.removeHandler(self)
+        self._log.setLevel(self._level)
+
+
 def run(settings: Settings) -> int:
     stages = Stages()
     try:
-        return _run(settings, stages)
+        with Told(stages):
+            return _run(settings, stages)
     except Refused as error:
         stages.show("")
         print(f"svdrot align: {error}", file=sys.stderr)

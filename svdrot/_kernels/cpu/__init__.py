@@ -19,7 +19,6 @@ from .compiler import threads as _threads
 NUMBERS_PER_THREAD = 32768  # at least: 3,641 matrices of 3 x 3, 40 us
 NUMBERS_PER_CHUNK = 16384  # but full tiles
 _here = threading.local()
-_TRACER = torch._C._parse_dispatch_key("Tracer")
 
 
 def run_rows(
@@ -37,7 +36,7 @@ def run_rows(
         NotImplementedError: where torch.jit.trace would record what the kernel writes as a constant, and has
             tensors for sizes.
     """
-    if torch._C._is_tracing() and not torch._C._dispatch_tls_is_dispatch_key_excluded(_TRACER):
+    if torch._C._is_tracing() and not torch._C._dispatch_tls_is_dispatch_key_excluded("Tracer"):
         raise NotImplementedError(f"{name} is computed in memory, which torch.jit.trace cannot record.")
     kernel = load(name, dtype)
     pointers = [x.data_ptr() if isinstance(x, Tensor) else x for x in arguments]

@@ -2,6 +2,7 @@
 
 import importlib.metadata
 import json
+import logging
 import os
 import re
 import signal
@@ -16,8 +17,10 @@ from stones import moved, stone
 
 import svdrot
 from svdrot import cli
+from svdrot._kernels.cpu.compiler import machine_code
 from svdrot.io.points import FORMATS, read_points, write_points
 from svdrot.io.transforms import read_transform, write_transform
+from svdrot.registration import register
 
 ROOT = Path(__file__).parents[3]
 DATA = ROOT.parent / "shared/data"
@@ -432,6 +435,20 @@ def test_progress_is_for_terminals(clouds, tmp_path, capsys, monkeypatch):
     shown = capsys.readouterr().err
     assert all(name in shown for name in ("reading", "aligning", "writing"))
     assert shown.endswith("\r\x1b[K")
+
+
+def test_kernels_that_are_compiled_are_told_of(clouds, tmp_path, capsys, monkeypatch):
+    aligned = register
+
+    def slow(*arguments, **options):
+        machine_code._compile("count_cells", torch.float64)
+        return aligned(*arguments, **options)
+
+    monkeypatch.setattr("svdrot.cli._align.register", slow)
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    assert cli.main(["align", *map(str, clouds), "--output", f"{tmp_path}/out"]) == 0
+    assert "compiling count_cells, once on this machine" in capsys.readouterr().err
+    assert not logging.getLogger("svdrot").handlers
 
 
 @pytest.fixture

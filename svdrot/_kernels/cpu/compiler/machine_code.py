@@ -5,6 +5,7 @@ All of it happens under one lock: LLVM sets itself up once, and not for two thre
 
 import ctypes
 import hashlib
+import logging
 import os
 import sys
 from collections.abc import Callable
@@ -96,6 +97,7 @@ def _code(kernel: str, dtype: torch.dtype) -> bytes:
 def _compile(kernel: str, dtype: torch.dtype) -> bytes:
     from . import by_numba  # 0.2 s that a process which finds the machine code on disk does not spend
 
+    logging.getLogger("svdrot").info("compiling %s, once on this machine", kernel)
     name, (code, entry) = by_numba.compile(MODULES[kernel], kernel, dtype)
     module = llvm.parse_assembly(code)
     module.link_in(llvm.parse_assembly(entry))
