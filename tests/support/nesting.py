@@ -272,7 +272,7 @@ PAGE = """# Derivatives in derivatives
 
 Of how many public functions the transform of a row, applied to that of a column, is what differences of the
 function itself are, of {functions} with a derivative ({rows:,} cases); the others refuse in words. None is
-wrong. "21 / 23": of 23 that were asked. "-": torch does not do this pair right for a function of its own.
+wrong. "52 / 52": of 52 that were asked. "-": torch does not do this pair right for a function of its own.
 
 {table}
 
