@@ -89,7 +89,12 @@ MAKERS: dict[str, Callable[[Draw], Any]] = {
     "motion": motion,
     **{
         f"svdrot.{f}.axis": motion_axis
-        for f in ("registration.procrustes", "registration.kabsch", "registration.umeyama")
+        for f in (
+            "registration.procrustes",
+            "registration.kabsch",
+            "registration.umeyama",
+            "evaluation.trajectories.align_trajectories",
+        )
     },
     "threshold": positive,
     "rotations": rotation_list,
