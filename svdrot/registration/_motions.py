@@ -1,5 +1,7 @@
 """The motions that an alignment may be limited to: `motion`, and the `axis` that it is about."""
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
@@ -30,3 +32,31 @@ def checked_axis(motion: str, axis: Tensor | None, like: Tensor) -> Tensor | Non
     check_shape("axis", axis, 3)
     axis = axis.double()
     return axis / length(axis)[..., None]
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Hold the axes, unit vectors (B, 3), float64, that motions "yaw" or "planar" of a batch are about."""
+
+    motion: str
+    axis: Tensor
+
+    @property
+    def planar(self) -> bool:
+        return self.motion == "planar"
+
+    @property
+    def closed(self) -> int:
+        """Return how many of the six degrees of freedom there are not."""
+        return 3 if self.planar else 2
+
+    @property
+    def projector(self) -> Tensor:
+        """Return the projector to what remains of (rotation vector, translation), (B, 6, 6)."""
+        along = self.axis[:, :, None] * self.axis[:, None, :]
+        eye, zero = torch.eye(3, dtype=along.dtype, device=along.device), torch.zeros_like(along)
+        moving = eye - along if self.planar else zero + eye
+        return torch.cat((torch.cat((along, zero), -1), torch.cat((zero, moving), -1)), -2)
+
+    def take(self, items: Tensor) -> "Limits":
+        return Limits(self.motion, self.axis[items])
