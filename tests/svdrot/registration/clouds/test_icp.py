@@ -99,6 +99,17 @@ def test_other_points_of_the_same_surface(method):
 
 
 @pytest.mark.parametrize("method", METHODS)
+def test_the_order_of_points_in_memory_does_not_matter(method):
+    """Rows of coordinates, transposed: as many keep their clouds."""
+    (target, _), source = surface(400), motion().inverse().apply(surface(400)[0])
+    columns = [x.T.contiguous().T for x in (source, target)]
+    options = {"max_distance": 0.5, "method": method, "max_iterations": 3}
+    found, wanted = icp(*columns, **options), icp(source, target, **options)
+    torch.testing.assert_close(found.transform.matrix, wanted.transform.matrix, rtol=0, atol=1e-12)
+    assert torch.equal(found.correspondences, wanted.correspondences)
+
+
+@pytest.mark.parametrize("method", METHODS)
 def test_an_exact_start_stays(method):
     source, _ = surface(300)
     truth = motion(1.0, 3.0)
