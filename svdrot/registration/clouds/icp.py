@@ -232,7 +232,7 @@ def icp(
             "planar", rotations about `axis` and translations across it, as of what drives on a floor. The
             motion begins at `init`, which may have any tilt and height: they are kept.
         axis: in the frame of the target, shape (..., 3), of any length but 0, which leaves its item as it
-            was; broadcasts to the batch of the clouds. Constant to derivatives. Default: z.
+            was; batch dimensions broadcast. Constant to derivatives. Default: z.
         progress: called with each `Iteration`.
 
     Returns:
@@ -284,10 +284,12 @@ def icp(
         Clouds.of("source", source, source_mask, weights, source_normals, source_covariances),
         Clouds.of("target", target, target_mask, None, target_normals, target_covariances),
     )
-    batch = common_batch(source=given[0].points.shape[:-2], target=given[1].points.shape[:-2])
+    axis = checked_axis(motion, axis, given[0].points)
+    batches = {"source": given[0].points.shape[:-2], "target": given[1].points.shape[:-2]}
+    batch = common_batch(**batches, **({} if axis is None else {"axis": axis.shape[:-1]}))
     dtype = result_dtype(given[0].points.to(torch.promote_types(*(cloud.points.dtype for cloud in given))))
     start = initial(init, batch, given[0].points)
-    limits = _limits(motion, axis, batch, given[0].points)
+    limits = None if axis is None else Limits(motion, one_batch(axis.detach().expand(*batch, 3), 1))
     size = start.scale[:, None, None]
     from_, to = (cloud.flattened(batch) for cloud in given)
     from_ = replace(from_, points=size * from_.points)
@@ -339,18 +341,6 @@ def icp(
         motion,
         None if limits is None else shaped(limits.axis, torch.float64),
     )
-
-
-def _limits(motion: str, axis: Tensor | None, batch: torch.Size, like: Tensor) -> Limits | None:
-    """Return the limits of the motions of the flattened batch, on the device of `like`."""
-    axis = checked_axis(motion, axis, like)
-    if axis is None:
-        return None
-    try:
-        axis = axis.detach().to(like.device).expand(*batch, 3)
-    except RuntimeError as error:
-        raise ValueError(f"`axis` has shape {tuple(axis.shape)}, not {(*batch, 3)}.") from error
-    return Limits(motion, axis.reshape(math.prod(batch), 3))
 
 
 def evaluate(

@@ -93,6 +93,7 @@ MAKERS: dict[str, Callable[[Draw], Any]] = {
             "registration.procrustes",
             "registration.kabsch",
             "registration.umeyama",
+            "registration.icp",
             "evaluation.trajectories.align_trajectories",
         )
     },

@@ -314,7 +314,8 @@ def motion(draw: Draw) -> str:
 def motion_axis(draw: Draw) -> Tensor | None:
     if draw.memo["motion"] == "free" or draw.chance(0.3):
         return None
-    return draw.tensor(draw.normal(*draw.lead(), 3), 1)
+    lead = draw.pick((), (2,)) if draw.memo.get("list") else draw.lead()
+    return draw.tensor(draw.normal(*lead, 3), 1)
 
 
 def covariance_matrix(draw: Draw) -> Tensor:

@@ -659,6 +659,16 @@ def test_a_wall_on_the_floor_slides_along_itself():
     torch.testing.assert_close(along.abs(), torch.eye(6, **double)[3], rtol=0, atol=1e-6)
 
 
+def test_clouds_of_the_plane_are_clouds_of_space():
+    xy = torch.rand(300, 2, generator=generator(), **double)
+    flat = torch.nn.functional.pad(xy, (0, 1))
+    truth = allowed("planar", None, 0.02)
+    truth = Transform(truth.rotation, 0.2 * truth.translation, truth.scale)
+    found = icp(truth.inverse().apply(flat), flat, max_distance=0.1, method="point_to_point", motion="planar")
+    assert found.converged
+    torch.testing.assert_close(found.transform.matrix, truth.matrix, rtol=0, atol=1e-9)
+
+
 def test_each_item_may_have_its_axis_and_none_is_bad_for_another():
     target, _ = surface(800)
     axes = torch.stack((unit(None), unit(AXES["oblique"]), torch.zeros(3, **double)))
@@ -670,6 +680,9 @@ def test_each_item_may_have_its_axis_and_none_is_bad_for_another():
         torch.testing.assert_close(found.transform.matrix[i], truths[i].matrix, rtol=0, atol=1e-9)
     assert torch.equal(found.transform.matrix[2], torch.eye(4, **double))
     assert found.axis.shape == (3, 3)
+    both = icp(sources[0], target, max_distance=0.5, motion="yaw", axis=axes[:2])
+    assert both.converged.shape == (2,) and both.converged[0]
+    torch.testing.assert_close(both.transform.matrix[0], truths[0].matrix, rtol=0, atol=1e-9)
 
 
 def test_points_on_the_axis_leave_the_turn_open():
@@ -690,8 +703,9 @@ def test_refusals_of_motions():
         icp(cloud, cloud, max_distance=0.1, axis=torch.ones(3))
     with pytest.raises(ValueError, match=r"`axis` must have shape \(..., 3\)"):
         icp(cloud, cloud, max_distance=0.1, motion="yaw", axis=torch.ones(4))
-    with pytest.raises(ValueError, match=r"`axis` has shape \(2, 3\), not \(3,\)"):
-        icp(cloud, cloud, max_distance=0.1, motion="yaw", axis=torch.ones(2, 3))
+    two = cloud.expand(2, 50, 3)
+    with pytest.raises(ValueError, match=r"must broadcast; got .* \(3,\) of `axis`"):
+        icp(two, two, max_distance=0.1, motion="yaw", axis=torch.ones(3, 3))
     with pytest.raises(TypeError, match="`axis` must be a tensor"):
         icp(cloud, cloud, max_distance=0.1, motion="yaw", axis=(0, 0, 1))
 
