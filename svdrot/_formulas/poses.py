@@ -5,6 +5,7 @@ nothing may be anything: a pair of weight 0 whose coordinates are not finite is 
 taken relative to the first pair that counts, so that nothing cancels far from the origin."""
 
 from functools import cache
+from itertools import product
 
 import torch
 
@@ -12,8 +13,9 @@ from svdrot.engine.maps import Map
 from svdrot.engine.program import COMPUTED, Program, program
 from svdrot.engine.words import absolute, detached, where
 
+from . import axes
 from .projection import project
-from .vectors import choose, dot, vector
+from .vectors import choose, dot, reject, vector
 
 MOST_PAIRS = (
     8  # a kernel of 8 compiles in half a second, and is four times as fast as the loops; of 16 in 4 s
@@ -87,6 +89,43 @@ def _posed(start, end, covariance, variance, centered: bool, scaled: bool):
         scale = where(spread, along / where(spread, variance, 1.0), 1.0)
     translation = end - scale * (rotation @ start) if centered else vector(0.0, 0.0, 0.0)
     return rotation, translation, scale, covariance
+
+
+def _pose_about(centered: bool, scaled: bool, planar: bool) -> Map:
+    """(moments (17), pivots (6), axis (3)) -> rotation, translation, scale and covariance.
+
+    The motions turn about the axis alone, a unit vector a, and do not go along it if `planar`. The rotation R
+    is nearest to the covariance C among those, whatever the translation: heights a·x stay as they are. With p
+    and q the centroids the translation is t = q - s R p, which takes one to the other. A planar one is
+    t - a (a·t): centroids meet across the axis, and keep the difference of their heights. Then the squared
+    distances have along the axis those of the heights themselves, not of heights about their means, and the
+    scale is (tr(RᵀC) + (a·p)(a·q)) / (v + (a·p)²) instead of tr(RᵀC) / v. Of a free rotation the trace is not
+    negative. Here heights may be opposite; then the best scale that is not negative is 0.
+    """
+
+    def place(moments, pivots, axis):
+        centroids, covariance, variance = moments[1:7] + pivots, moments[7:16].reshape(3, 3), moments[16]
+        start, end = centroids[:3], centroids[3:]
+        rotation = axes.nearest_about(covariance, axis)
+        scale = 1.0
+        if scaled:
+            along = dot(rotation.ravel(), covariance.ravel())
+            if planar:
+                height = dot(axis, start)
+                along, variance = along + height * dot(axis, end), variance + height * height
+            spread = variance != 0.0
+            scale = where(spread, where(along < 0.0, 0.0, along) / where(spread, variance, 1.0), 1.0)
+        translation = end - scale * (rotation @ start) if centered else vector(0.0, 0.0, 0.0)
+        return rotation, reject(translation, axis) if planar else translation, scale, covariance
+
+    inputs = {"moments": (17,), "pivots": (6,), "axis": (3,)}
+    how = f"moments{', centered' * centered}{', scaled' * scaled}{', planar' * planar}"
+    return Map(place, inputs, [(3, 3), (3,), (), (3, 3)], name=f"{__name__}.poses about an axis of {how}")
+
+
+POSES_ABOUT = {
+    how: _pose_about(*how) for how in product((False, True), repeat=3)
+}  # no cache: Dynamo reads it
 
 
 def _mean(share, points):

@@ -33,11 +33,18 @@ KITTI_LENGTHS = (100.0, 200.0, 300.0, 400.0, 500.0, 600.0, 700.0, 800.0)  # mete
 
 
 def align_trajectories(
-    estimate: Transform, reference: Transform, *, scale: bool = False, mask: Tensor | None = None
+    estimate: Transform,
+    reference: Transform,
+    *,
+    scale: bool = False,
+    mask: Tensor | None = None,
+    motion: str = "free",
+    axis: Tensor | None = None,
 ) -> Alignment:
     """Find the rigid transform, or with `scale` the similarity, of the world that fits positions best.
 
-    Orientations have no part in it. `move_trajectory` applies it.
+    Orientations have no part in it. `move_trajectory` applies it. Visual-inertial odometry knows gravity, and
+    is compared after a motion "yaw", of 4 degrees of freedom: a free one would hide errors of roll and pitch.
 
     Args:
         estimate: poses (..., N), pose by pose those of `reference`; see `associate`.
@@ -45,15 +52,23 @@ def align_trajectories(
         scale: whether the estimate has no scale of its own, as that of a single camera.
         mask: boolean, shape (..., N): poses that count. What does not may be NaN. Its first n give an
             alignment by the beginning.
+        motion: "free"; "yaw", a rotation about `axis` and any translation; or "planar", a rotation about
+            `axis` and a translation across it. As of `svdrot.registration.kabsch`.
+        axis: shape (..., 3), along gravity, of any length. Default: z.
 
     Returns:
         `Alignment` (...), with `residual` the root mean square error of position, and `gap`, which is 0 where
-        the alignment is ambiguous: positions on a line, or fewer than three. One pose gives the identity and
+        the alignment is ambiguous: positions on a line, or fewer than three; about an axis those on one
+        parallel of it, or fewer than two. One pose gives the identity and
         the difference of positions, no pose the identity. A pose that counts and is not finite gives NaN.
 
     Raises:
-        ValueError: if the trajectories differ in length.
-        TypeError: if a trajectory is not a `Transform`, or `mask` not boolean.
+        ValueError: if the trajectories differ in length, or there is no such motion.
+        TypeError: if a trajectory is not a `Transform`, `mask` not boolean, or `axis` no tensor.
+
+    Source:
+        Zhang and Scaramuzza, "A Tutorial on Quantitative Trajectory Evaluation for Visual(-Inertial)
+        Odometry", IROS 2018, for which alignment is due to which sensors.
 
     Example:
         >>> import torch, svdrot
@@ -65,7 +80,8 @@ def align_trajectories(
         2.0
     """
     _check_pair(estimate, reference)
-    return (umeyama if scale else kabsch)(estimate.translation, reference.translation, mask=mask)
+    fit = umeyama if scale else kabsch
+    return fit(estimate.translation, reference.translation, mask=mask, motion=motion, axis=axis)
 
 
 def align_origins(estimate: Transform, reference: Transform) -> Transform:

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from svdrot import _kernels
 from svdrot.engine.door import is_constant
+from svdrot.registration._motions import Limits
 from svdrot.registration.clouds import _steps
 from svdrot.registration.clouds._clouds import Clouds
 from svdrot.registration.clouds.neighbors import Followed, Neighbors
@@ -92,6 +93,7 @@ class Aligner:
     kernel: str
     parameter: float | None
     limit: float
+    limits: Limits | None  # of the motions
 
     def __post_init__(self) -> None:
         self.marked, self.points = self.source.marked(), self.source.valid.sum(1)
@@ -155,8 +157,9 @@ class Aligner:
                 )
                 source, marked, points = self._sources(items)
         # What stepped with a normal matrix that leaves a direction open has not converged.
-        open_ = _steps.eigen(state.normal_matrix)[0]
-        flat = open_[:, 0] <= _steps.OBSERVABLE * open_[:, -1]
+        open_ = _steps.eigen(state.normal_matrix, self.limits)[0]
+        least = open_[:, 0 if self.limits is None else self.limits.closed]
+        flat = least <= _steps.OBSERVABLE * open_[:, -1]
         stepped = (state.status == Status.CONVERGED) | (state.status == Status.ITERATIONS)
         state.status[flat & stepped & (state.iterations > 0)] = Status.UNOBSERVABLE
 
@@ -244,6 +247,7 @@ class Aligner:
             self.target.weights,
             source.known,
             self.target.known,
+            limits=self._limits(items),
             kernel=self.kernel,
             parameter=self.parameter,
         )
@@ -279,7 +283,11 @@ class Aligner:
             None if target.normals is None else chosen(target.normals),
             covariances,
             None if target.covariances is None else chosen(target.covariances),
+            self._limits(items),
         )
+
+    def _limits(self, items: Tensor) -> Limits | None:
+        return None if self.limits is None else self.limits.take(items)
 
 
 def _quality(points: Tensor, found: Tensor, squares: Tensor) -> Tensor:

@@ -4,7 +4,8 @@ A step is $p' = E p + s$ for the points $p$ of the source where they are. All bu
 sum $\sum w\, r^2$ of residuals linearized in $\delta = (\rho\,\omega, u)$, with $E = \exp[\omega]_\times$
 about a pivot $c$, the mean of the pairs, and $\rho$ their root mean square distance from it. So all six
 unknowns are lengths, and the eigenvalues of the normal equations $H \delta = -g$ can be compared: directions
-in which H is no more than `OBSERVABLE` times its largest are not determined, and no step goes that way.
+in which H is no more than `OBSERVABLE` times its largest are not determined, and no step goes that way. Of
+motions about an axis H and g are projected to what is allowed, and so are steps; H is 0 along the rest.
 
 Each step is there twice: in tensors, differentiable, on any device; and in kernels for the CPU, ten times
 faster (`take`). Both are the same to rounding.
@@ -12,7 +13,8 @@ faster (`take`). Both are the same to rounding.
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -22,6 +24,7 @@ from svdrot._kernels.cpu.loops import icp_steps, icp_sums
 from svdrot._kernels.cpu.loops.icp_steps import OBSERVABLE
 from svdrot._kernels.records import STEP, SUMS
 from svdrot._robust_kernels import KERNELS
+from svdrot.registration._motions import Limits
 from svdrot.registration.pairs.procrustes import kabsch
 from svdrot.representations import axis_angle_to_matrix
 
@@ -32,7 +35,8 @@ SEGMENT = 4096  # pairs that one call of a kernel goes over, so that threads can
 class Pairs:
     """Hold batches of pairs, (B, N, ...) in float64: `source` where it is now, `target` nearest to it.
 
-    Where the weight is 0, the others are finite and of no effect. Covariances are packed, (B, N, 6).
+    Where the weight is 0, the others are finite and of no effect. Covariances are packed, (B, N, 6). `limits`
+    are those of the motion.
     """
 
     source: Tensor
@@ -42,9 +46,10 @@ class Pairs:
     target_normals: Tensor | None = None
     source_covariances: Tensor | None = None
     target_covariances: Tensor | None = None
+    limits: Limits | None = None
 
     def weighted(self, weights: Tensor) -> "Pairs":
-        return Pairs(**{f.name: getattr(self, f.name) for f in fields(self)} | {"weights": weights})
+        return replace(self, weights=weights)
 
     @property
     def normals(self) -> tuple[Tensor, Tensor]:
@@ -107,7 +112,9 @@ def _distance(pairs: Pairs) -> Tensor:
 
 def _point_to_point(pairs: Pairs) -> Step:
     """Return the exact solution; H is that of the linear problem, for the report."""
-    best = kabsch(pairs.source, pairs.target, pairs.weights)
+    limits = pairs.limits
+    how: dict[str, Any] = {} if limits is None else {"motion": limits.motion, "axis": limits.axis}
+    best = kabsch(pairs.source, pairs.target, pairs.weights, **how)
     with torch.no_grad():
         pivot, radius, p = _centered(pairs)
         moment = (pairs.weights[..., None] * p).mT @ p
@@ -118,6 +125,7 @@ def _point_to_point(pairs: Pairs) -> Step:
         )
         zero = torch.zeros_like(moment)
         h = torch.cat((torch.cat((turning, zero), -1), torch.cat((zero, total), -1)), -2)
+        h = h if limits is None else limits.projector @ h @ limits.projector
     return Step(best.rotation, best.translation, h, pivot, radius)
 
 
@@ -133,7 +141,7 @@ def _point_to_plane(pairs: Pairs) -> Step:
     n = pairs.target_normals
     jacobian = torch.cat((torch.linalg.cross(p, n), n), -1)
     h, g = _of_rows(jacobian, _plane_distance(pairs), pairs.weights)
-    delta = _solve(h, g)
+    h, delta = _solve(h, g, pairs.limits)
     return _about(pivot, delta[:, :3] / radius[:, None], delta[:, 3:], h, radius)
 
 
@@ -153,12 +161,15 @@ def _symmetric(pairs: Pairs) -> Step:
     total = pairs.weights.sum(1, keepdim=True)
     weights = (pairs.weights / torch.where(total > 0, total, 1))[..., None]
     center = (weights * pairs.target).sum(1, keepdim=True)
+    if pairs.limits is not None and pairs.limits.planar:  # at the height of the pivot: then t~ has none
+        axis = pairs.limits.axis[:, None]
+        center = center - axis * (axis * (center - pivot[:, None])).sum(-1, keepdim=True)
     q = (pairs.target - center) / radius[:, None, None]
     n = _sum_of_normals(pairs)
     jacobian = torch.cat((torch.linalg.cross(p + q, n), n), -1)
     residual = radius[:, None] * ((p - q) * n).sum(-1)
     h, g = _of_rows(jacobian, residual, pairs.weights)
-    delta = _solve(h, g)
+    h, delta = _solve(h, g, pairs.limits)
     tangent = delta[:, :3] / radius[:, None]
     size = tangent.square().sum(-1, keepdim=True)
     moving = size > 0
@@ -202,7 +213,7 @@ def _generalized(pairs: Pairs) -> Step:
     md = _times(m, (pairs.source - pairs.target).mT.contiguous())
     pull = monomials[:, :4] @ md.mT
     g = torch.cat((torch.einsum("ijk,bjk->bi", LEVI_CIVITA.to(p), pull[:, 1:]), pull[:, 0]), -1)
-    delta = _solve(h, g)
+    h, delta = _solve(h, g, pairs.limits)
     return _about(pivot, delta[:, :3] / radius[:, None], delta[:, 3:], h, radius)
 
 
@@ -260,8 +271,12 @@ def _of_rows(jacobian: Tensor, residual: Tensor, weights: Tensor) -> tuple[Tenso
     return weighted.mT @ jacobian, (weighted.mT @ residual[..., None])[..., 0]
 
 
-def _solve(h: Tensor, g: Tensor) -> Tensor:
-    """Return -g / H in the directions that H determines, 0 in the others, which are taken for constant."""
+def _solve(h: Tensor, g: Tensor, limits: Limits | None) -> tuple[Tensor, Tensor]:
+    """Return H within the limits, and -g / H in the directions that it determines; 0 in the others, which are
+    taken for constant."""
+    if limits is not None:
+        allowed = limits.projector
+        h, g = allowed @ h @ allowed, _turn(allowed, g)
     values, vectors = eigen(h)
     top = values[:, -1:]
     seen = values > OBSERVABLE * top
@@ -270,12 +285,19 @@ def _solve(h: Tensor, g: Tensor) -> Tensor:
     fill = torch.where(top > 0, top, 1)[..., None]
     projected = kept @ h @ kept + fill * (eye - kept)
     delta, _ = torch.linalg.solve_ex(projected, -(kept @ g[..., None]))
-    return delta[..., 0]
+    return h, delta[..., 0] if limits is None else _turn(limits.projector, delta[..., 0])
 
 
-def eigen(h: Tensor) -> tuple[Tensor, Tensor]:
-    """Return ascending eigenvalues and vectors of symmetric matrices, constants; 0 where not finite."""
+def eigen(h: Tensor, limits: Limits | None = None) -> tuple[Tensor, Tensor]:
+    """Return ascending eigenvalues and vectors of symmetric matrices, constants; 0 where not finite.
+
+    First come those of what limits do not allow, negative.
+    """
     with torch.no_grad():
+        if limits is not None:
+            trace = h.diagonal(dim1=-2, dim2=-1).sum(-1)[:, None, None]
+            eye = torch.eye(6, dtype=h.dtype, device=h.device)
+            h = h - torch.where(trace > 0, trace, 1) * (eye - limits.projector)
         finite = h.isfinite().all(-1).all(-1)[:, None, None]
         values, vectors = torch.linalg.eigh(torch.where(finite, h, 0))
         return values, vectors
@@ -305,6 +327,7 @@ def take(
     own: Tensor | None = None,
     theirs: Tensor | None = None,
     *,
+    limits: Limits | None = None,
     kernel: str = "none",
     parameter: float | None = None,
 ) -> tuple[Taken, Tensor, Tensor]:
@@ -323,6 +346,7 @@ def take(
         counts: (T, M), positive where a point counts for steps.
         own: normals or packed covariances of the source, not turned.
         theirs: those of the target.
+        limits: of the motions, of batch (B,).
         kernel: of the robust weights, as for `robust_weights`, or "none".
         parameter: likewise.
 
@@ -352,7 +376,10 @@ def take(
         weights = weights * robust_weights(kernel, residuals, residuals.isfinite(), parameter)
         sums = sum_up(weights)
     steps = torch.empty(size, STEP.size, dtype=torch.float64, device="cpu")
-    poses = (sums, segments, origin, rotation, translation.contiguous(), steps)
+    kinds = torch.zeros(size, 4, dtype=torch.float64, device="cpu")
+    if limits is not None:
+        kinds[:, :3], kinds[:, 3] = limits.axis, 2 if limits.planar else 1
+    poses = (sums, segments, origin, rotation, translation.contiguous(), kinds, steps)
     cpu.run_rows(method.stepping, torch.float64, size, 1000, poses, icp_steps.SCRATCH, 1)
     step = STEP.read(steps)
     taken = Taken(

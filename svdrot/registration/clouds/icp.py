@@ -14,6 +14,7 @@ from svdrot._precision import result_dtype
 from svdrot._robust_kernels import KERNELS
 from svdrot._vectors import one_batch
 from svdrot.projection import special_orthogonalize
+from svdrot.registration._motions import Limits, checked_axis
 from svdrot.registration._points import Points
 from svdrot.registration.clouds import _steps
 from svdrot.registration.clouds._clouds import Clouds
@@ -81,6 +82,8 @@ class Registration:
             vector about `pivot`, translation), all lengths.
         pivot: center of the paired points in the frame of the target, shape (..., 3).
         radius: their root mean square distance from it, shape (...).
+        motion: "free", "yaw" or "planar": what was allowed. `normal_matrix` is 0 along the rest.
+        axis: the unit axis (..., 3) of a motion that is not free, float64.
 
     Example:
         >>> import torch, svdrot
@@ -105,6 +108,8 @@ class Registration:
     normal_matrix: Tensor
     pivot: Tensor
     radius: Tensor
+    motion: str = "free"
+    axis: Tensor | None = None
 
     @property
     def converged(self) -> Tensor:
@@ -121,7 +126,7 @@ class Registration:
         """Return the inverse covariance of (rotation vector about `pivot`, translation), shape (..., 6, 6).
 
         The rotation vector is in radians. For residuals of unit variance; divide by theirs. Zero without a
-        step.
+        step, and along motions that were not allowed.
         """
         unit = torch.cat(
             (self.radius[..., None].expand(*self.radius.shape, 3), torch.ones_like(self.pivot)), -1
@@ -132,9 +137,10 @@ class Registration:
     def stiffness(self) -> Tensor:
         """Return the eigenvalues of `normal_matrix` over the largest, ascending, shape (..., 6).
 
-        All 0 without a step.
+        All 0 without a step. First come those of motions that were not allowed, 0.
         """
-        values = _steps.eigen(one_batch(self.normal_matrix))[0].reshape(self.normal_matrix.shape[:-1])
+        matrix = one_batch(self.normal_matrix)
+        values = _steps.eigen(matrix, self._limits)[0].reshape(self.normal_matrix.shape[:-1])
         top = values[..., -1:]
         return values.clamp(min=0) / torch.where(top > 0, top, 1)
 
@@ -142,12 +148,22 @@ class Registration:
     def directions(self) -> Tensor:
         """Return the eigenvectors of `normal_matrix`, columns of (..., 6, 6), in the order of `stiffness`."""
         shape = self.normal_matrix.shape
-        return _steps.eigen(one_batch(self.normal_matrix))[1].reshape(shape)
+        return _steps.eigen(one_batch(self.normal_matrix), self._limits)[1].reshape(shape)
 
     @property
     def unobservable(self) -> Tensor:
-        """Return which of `directions` the pairs leave open, boolean, shape (..., 6)."""
-        return self.stiffness <= _steps.OBSERVABLE
+        """Return which of `directions` the pairs leave open, boolean, shape (..., 6).
+
+        Those that were not allowed are not open.
+        """
+        open_ = self.stiffness <= _steps.OBSERVABLE
+        if self._limits is not None:
+            open_[..., : self._limits.closed] = False
+        return open_
+
+    @property
+    def _limits(self) -> Limits | None:
+        return None if self.axis is None else Limits(self.motion, one_batch(self.axis, 1))
 
 
 @_deprecated.renamed_arguments("svdrot.registration.icp")
@@ -172,6 +188,8 @@ def icp(
     source_covariances: Points | None = None,
     target_covariances: Points | None = None,
     neighbors: int = 20,
+    motion: str = "free",
+    axis: Tensor | None = None,
     progress: Callable[[Iteration], Any] | None = None,
 ) -> Registration:
     """Find the rigid motion of the source, near an initial one, that brings it closest to the target.
@@ -210,6 +228,11 @@ def icp(
             whose normal or covariance is NaN are not used for steps.
         target_covariances: likewise, shape (..., M, 3, 3).
         neighbors: number of points by which a normal is estimated.
+        motion: "free"; "yaw", rotations about `axis` and any translation, as where gravity is known; or
+            "planar", rotations about `axis` and translations across it, as of what drives on a floor. The
+            motion begins at `init`, which may have any tilt and height: they are kept.
+        axis: in the frame of the target, shape (..., 3), of any length but 0, which leaves its item as it
+            was; batch dimensions broadcast. Constant to derivatives. Default: z.
         progress: called with each `Iteration`.
 
     Returns:
@@ -261,9 +284,12 @@ def icp(
         Clouds.of("source", source, source_mask, weights, source_normals, source_covariances),
         Clouds.of("target", target, target_mask, None, target_normals, target_covariances),
     )
-    batch = common_batch(source=given[0].points.shape[:-2], target=given[1].points.shape[:-2])
+    axis = checked_axis(motion, axis, given[0].points)
+    batches = {"source": given[0].points.shape[:-2], "target": given[1].points.shape[:-2]}
+    batch = common_batch(**batches, **({} if axis is None else {"axis": axis.shape[:-1]}))
     dtype = result_dtype(given[0].points.to(torch.promote_types(*(cloud.points.dtype for cloud in given))))
     start = initial(init, batch, given[0].points)
+    limits = None if axis is None else Limits(motion, one_batch(axis.detach().expand(*batch, 3), 1))
     size = start.scale[:, None, None]
     from_, to = (cloud.flattened(batch) for cloud in given)
     from_ = replace(from_, points=size * from_.points)
@@ -285,7 +311,7 @@ def icp(
             for cloud, need in ((from_, needs.source), (to, needs.target))
         ]
         tolerance = 1e-4 * limit if length_tolerance is None else length_tolerance
-        fine = Aligner(clouds[0], clouds[1], needs, kernel, kernel_parameter, limit)
+        fine = Aligner(clouds[0], clouds[1], needs, kernel, kernel_parameter, limit, limits)
         with torch.no_grad():
             fine.run(state, count, angle_tolerance, tolerance, lambda *values, s=scale: report(s, *values))
     assert fine is not None
@@ -312,6 +338,8 @@ def icp(
         shaped(state.normal_matrix, torch.float64),
         shaped(state.pivot + center_to),
         shaped(state.radius),
+        motion,
+        None if limits is None else shaped(limits.axis, torch.float64),
     )
 
 

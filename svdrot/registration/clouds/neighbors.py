@@ -270,6 +270,7 @@ class Followed:
         Returns:
             The points there (N, 3), the distances of their neighbors (N,), and the indices of these (N,).
         """
+        cloud = cloud.contiguous()  # before memory is made like it
         tree = self._neighbors.tree
         if tree is None or not len(tree.points):
             moved = cloud @ rotation.mT + translation
@@ -279,7 +280,7 @@ class Followed:
             self._memory = torch.empty_like(cloud), torch.empty_like(cloud[:, 0]), places
             self._turns = _Boxes(cloud).all_in_order()
         moved, distances, indices = (torch.empty_like(x) for x in (cloud, cloud[:, 0], self._memory[2][:, 0]))
-        queries = cloud.contiguous(), self._turns
+        queries = cloud, self._turns
         motion = rotation.contiguous(), translation.contiguous(), _below(self._limit)
         arguments = (*tree.parts, *queries, *motion, *self._memory, moved, distances, indices)
         cpu.run_rows("follow", torch.float64, len(cloud), 72, arguments, SCRATCH, 1)

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.autograd import forward_ad
 
 from svdrot import _autograd, _kernels
-from svdrot._formulas.poses import MOST_PAIRS, alignment, pose
+from svdrot._formulas.poses import MOST_PAIRS, POSES_ABOUT, alignment, pose
 from svdrot._kernels.operations import pairs as pairs_reference
 from svdrot._rules import backward_rule
 from svdrot.engine import door
@@ -40,6 +40,15 @@ def fit(x: Tensor, y: Tensor, w: Tensor | None, centered: bool, scaled: bool, re
     if x.shape[-1] != 3 or reflection or transformed or not _kernels.in_memory(x, y, w):
         return composed(x, y, w, centered, scaled, reflection)
     return Fit(*_Fit.apply(x, y, w, centered, scaled))  # type: ignore[misc]
+
+
+def fit_about(
+    axis: Tensor, planar: bool, x: Tensor, y: Tensor, w: Tensor | None, centered: bool, scaled: bool
+) -> Fit:
+    """Fit motions that turn about axes alone, (B, 3) or (3,), and if `planar` do not go along them."""
+    found = POSES_ABOUT[centered, scaled, planar](*moments(x, y, w, centered), axis)
+    rotation, translation, scale = (part.to(x.dtype) for part in found[:3])
+    return Fit(rotation, translation, scale, found[3])
 
 
 def composed(x: Tensor, y: Tensor, w: Tensor | None, centered: bool, scaled: bool, reflection: bool) -> Fit:

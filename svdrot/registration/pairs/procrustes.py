@@ -4,20 +4,31 @@ With weights that sum to one, centroids $\bar x$ and $\bar y$, $C = \sum w (y - 
 $v = \sum w |x - \bar x|^2$, the sum $\sum w |s R x + t - y|^2$ is least for the rotation $R$ nearest to $C$,
 $s = \operatorname{tr}(R^\top C) / v$ and $t = \bar y - s R \bar x$ (Umeyama, IEEE TPAMI 13, 1991). Weights
 enter once in each sum.
+
+A rotation by $\theta$ about a unit axis a is $a a^\top + \cos\theta (I - a a^\top) + \sin\theta [a]_\times$.
+With $c = (C_{32} - C_{23}, C_{13} - C_{31}, C_{21} - C_{12})$ its $\operatorname{tr}(R^\top C)$ is
+$a^\top C a + \cos\theta (\operatorname{tr} C - a^\top C a) + \sin\theta\, a \cdot c$, largest for $\theta =
+\operatorname{atan2}(a \cdot c, \operatorname{tr} C - a^\top C a)$: the rotation nearest to the 2x2 block of C
+across the axis (`svdrot._formulas.axes`). A motion "planar" moves nothing along the axis, $t = (I - a a^\top)
+(\bar y - s R \bar x)$: centroids meet across it, and what their heights differ by remains.
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
 from svdrot import _deprecated
 from svdrot._checks import check_floating, check_mask, common_batch, same_shape
+from svdrot._formulas.axes import across
+from svdrot._kernels.operations.pairs import centroids
 from svdrot._precision import compute_dtype, result_dtype
+from svdrot._vectors import one_batch
 from svdrot.projection import projection_gap
+from svdrot.registration._motions import checked_axis
 from svdrot.registration._points import Points, as_tensor, padded
-from svdrot.registration.pairs._fit import fit
+from svdrot.registration.pairs._fit import fit, fit_about
 from svdrot.registration.pairs._moments import moments, residual
 from svdrot.transform import Transform, register_pytree
 
@@ -37,6 +48,8 @@ class Alignment(Transform):
         reflection: whether reflections were allowed.
         pairs: what it was fitted to, kept for `residual`: source, target and, if there are any, weights.
         centered: whether the clouds were centered, or turned about the origin.
+        motion: "free", "yaw" or "planar": what was allowed.
+        about: the unit axis (..., 3) of a motion that is not free, float64; else empty.
 
     Example:
         >>> import torch, svdrot
@@ -52,6 +65,8 @@ class Alignment(Transform):
     reflection: bool
     pairs: tuple[Tensor, ...]
     centered: bool
+    motion: str = field(default="free", kw_only=True)
+    about: tuple[Tensor, ...] = field(default=(), kw_only=True)
 
     @property
     def residual(self) -> Tensor:
@@ -67,6 +82,10 @@ class Alignment(Transform):
             w = None if w is None else w.flatten(0, -2)
         raw, pivots = moments(x, y, w, self.centered)
         left = residual(x, y, w, raw, pivots, turned.reshape(x.shape[0], *turned.shape[-2:]).to(raw.dtype))
+        if self.motion == "planar" and self.centered:
+            start, end = centroids(raw, pivots)
+            axis, scale = self.about[0].detach().reshape(-1, 3), self.scale.detach().reshape(-1, 1)
+            left = torch.hypot(left, (axis * (scale * start - end)).sum(-1))
         return left.to(turned.dtype).reshape(turned.shape[:-2])
 
     @property
@@ -75,9 +94,10 @@ class Alignment(Transform):
 
         The distance is over the Frobenius norm of C. That is `projection_gap`, or with reflections twice the
         smallest singular value. Points on a line and clouds of rotational symmetry have gap 0; errors of the
-        points are amplified by 2 / gap.
+        points are amplified by 2 / gap. Of a motion about an axis it is that of the 2x2 block of C across it,
+        which is 0 if all points are on one parallel of the axis.
         """
-        c = self.covariance.detach()
+        c = self._determining()
         largest = c.abs().amax((-2, -1), keepdim=True)  # whose square may be 0
         c = c / torch.where(largest > 0, largest, 1)
         norm = torch.linalg.matrix_norm(c)
@@ -88,14 +108,20 @@ class Alignment(Transform):
     def rank(self) -> Tensor:
         """Return the rank of C, up to rounding of the points: integers, shape (...).
 
-        d - 1 is enough for a rotation, d for reflections. 0 where C is not finite.
+        d - 1 is enough for a rotation, d for reflections. 0 where C is not finite. Of a motion about an axis
+        it is that of the 2x2 block of C across it, of which 1 is enough.
         """
-        s = _singular_values(self.covariance.detach())
+        s = _singular_values(self._determining())
         tolerance = 8 * s.shape[-1] * torch.finfo(self.rotation.dtype).eps
         return (s > tolerance * s[..., :1]).sum(-1)
 
+    def _determining(self) -> Tensor:
+        """Return the matrix to which the rotation is nearest: C, or its block across the axis."""
+        c = self.covariance.detach()
+        return across(c, self.about[0].detach()) if self.about else c
 
-register_pytree(Alignment, "reflection", "centered")
+
+register_pytree(Alignment, "reflection", "centered", "motion")
 
 
 def procrustes(
@@ -105,6 +131,8 @@ def procrustes(
     *,
     mask: Points | None = None,
     reflection: bool = False,
+    motion: str = "free",
+    axis: Tensor | None = None,
 ) -> Alignment:
     """Find the rotation R about the origin of least sum of w |R x - y|^2.
 
@@ -116,13 +144,15 @@ def procrustes(
         weights: shape (..., N), at least 0, of any total; a list if the clouds are one. Default: 1.
         mask: boolean, shape (..., N): pairs that count. What does not count, or has weight 0, may be NaN.
         reflection: whether the determinant may be -1.
+        motion: "free", or "yaw" for rotations about `axis` alone. "planar" is the same here.
+        axis: as of `kabsch`.
 
     Returns:
         `Alignment`: `rotation` (..., d, d), `translation` 0, `scale` 1. No pair or a total weight of 0 gives
         the identity with gap 0; a pair that counts and is not finite gives NaN for its cloud only.
 
     Raises:
-        ValueError: if shapes do not fit.
+        ValueError: if shapes do not fit, or a motion about an axis is asked of a plane or with reflections.
         TypeError: if an argument is not a tensor of the right kind.
 
     Source:
@@ -136,7 +166,7 @@ def procrustes(
         >>> torch.rad2deg(svdrot.matrix_to_axis_angle(turn))[2].round()
         tensor(90.)
     """
-    return _aligned(source, target, weights, mask, reflection, centered=False, scaled=False)
+    return _aligned(source, target, weights, mask, reflection, motion, axis, centered=False, scaled=False)
 
 
 def kabsch(
@@ -146,6 +176,8 @@ def kabsch(
     *,
     mask: Points | None = None,
     reflection: bool = False,
+    motion: str = "free",
+    axis: Tensor | None = None,
 ) -> Alignment:
     """Find the rigid transform R x + t of least sum of w |R x + t - y|^2.
 
@@ -160,15 +192,20 @@ def kabsch(
         mask: boolean, shape (..., N): pairs that count. What does not count may be NaN. So may pairs of
             weight 0.
         reflection: whether the determinant may be -1.
+        motion: "free"; "yaw", a rotation about `axis` and any translation (4 degrees of freedom), as where
+            gravity is known; or "planar", a rotation about `axis` and a translation across it (3), which
+            brings the centroids together across the axis and keeps heights along it. For points in space.
+        axis: shape (..., 3), of any length but 0, which gives NaN; batch dimensions broadcast. Default: z.
 
     Returns:
         `Alignment`: `rotation` (..., d, d), `translation` (..., d), `scale` (...) 1, with `residual`, `gap`
         and `rank`. Coincident points give the identity and the difference of the centroids, no pair or a
         total weight of 0 the identity and no translation, both with gap 0 and zero gradients along what is
-        undefined. NaN, infinity or a negative weight in a pair that counts gives NaN for its cloud only.
+        undefined; so do, for a motion about an axis, points on one parallel of it. NaN, infinity or a
+        negative weight in a pair that counts gives NaN for its cloud only.
 
     Raises:
-        ValueError: if shapes do not fit.
+        ValueError: if shapes do not fit, or a motion about an axis is asked of a plane or with reflections.
         TypeError: if an argument is not a tensor of the right kind.
 
     Source:
@@ -182,8 +219,11 @@ def kabsch(
         >>> fit = svdrot.registration.kabsch(source, target)
         >>> torch.allclose(fit.rotation, turn, atol=1e-5), fit.translation.round(decimals=4)
         (True, tensor([1., 2., 3.]))
+        >>> two = svdrot.registration.kabsch(source[:2], target[:2], motion="yaw")  # no tilt, so that two do
+        >>> torch.allclose(two.rotation, turn, atol=1e-5), bool(two.gap > 1)
+        (True, True)
     """
-    return _aligned(source, target, weights, mask, reflection, centered=True, scaled=False)
+    return _aligned(source, target, weights, mask, reflection, motion, axis, centered=True, scaled=False)
 
 
 def umeyama(
@@ -193,6 +233,8 @@ def umeyama(
     *,
     mask: Points | None = None,
     reflection: bool = False,
+    motion: str = "free",
+    axis: Tensor | None = None,
 ) -> Alignment:
     """Find the similarity s R x + t of least sum of w |s R x + t - y|^2.
 
@@ -204,13 +246,16 @@ def umeyama(
         weights: shape (..., N), at least 0, of any total; a list if the clouds are one. Default: 1.
         mask: boolean, shape (..., N): pairs that count. What does not count, or has weight 0, may be NaN.
         reflection: whether the determinant may be -1.
+        motion: as of `kabsch`. The scale is one in all directions; "planar" scales heights, too, from 0, to
+            which they are not moved.
+        axis: as of `kabsch`.
 
     Returns:
         `Alignment`: `rotation` (..., d, d), `translation` (..., d), `scale` (...), which is 0 if nothing in
         the target follows the source, and 1 if the source is a single point; otherwise as `kabsch`.
 
     Raises:
-        ValueError: if shapes do not fit.
+        ValueError: if shapes do not fit, or a motion about an axis is asked of a plane or with reflections.
         TypeError: if an argument is not a tensor of the right kind.
 
     Source:
@@ -225,7 +270,7 @@ def umeyama(
         >>> round(fit.scale.item(), 3), round(fit.residual.item(), 3)
         (25.4, 0.0)
     """
-    return _aligned(source, target, weights, mask, reflection, centered=True, scaled=True)
+    return _aligned(source, target, weights, mask, reflection, motion, axis, centered=True, scaled=True)
 
 
 def _aligned(
@@ -234,22 +279,45 @@ def _aligned(
     weights: Points | None,
     mask: Points | None,
     reflection: bool,
+    motion: str,
+    axis: Tensor | None,
     centered: bool,
     scaled: bool,
 ) -> Alignment:
     x, y, w = _pairs(source, target, weights, mask)
+    axis = checked_axis(motion, axis, x)
+    if axis is not None:
+        if reflection:
+            raise ValueError(f'`reflection` is of free motions; got True for `motion` "{motion}".')
+        x, y, w, axis = _each_about(x, y, w, axis)
     batch, dtype, precision = x.shape[:-2], result_dtype(x), compute_dtype(x)
     x, y = (_flat(z, precision, z.shape[-2:]) for z in (x, y))
     w = None if w is None else _flat(w, precision, w.shape[-1:])
 
-    found = fit(x, y, w, centered, scaled, reflection)
+    if axis is None:
+        found = fit(x, y, w, centered, scaled, reflection)
+    else:
+        each = axis if axis.ndim == 1 else one_batch(axis, 1)
+        found = fit_about(each, motion == "planar", x, y, w, centered, scaled)
     parts = found.rotation, found.translation, found.scale  # Dynamo of torch 2.8 cannot slice a named tuple
     pose = [z if z.dtype == dtype else z.to(dtype) for z in parts]
     pose.append(found.covariance)
     if len(batch) != 1:
         pose = [z.reshape(batch + z.shape[1:]) for z in pose]
     kept = (x, y) if w is None else (x, y, w)
-    return Alignment(*pose, reflection=reflection, pairs=kept, centered=centered)
+    about = () if axis is None else (axis.expand(*batch, 3),)
+    return Alignment(*pose, reflection=reflection, pairs=kept, centered=centered, motion=motion, about=about)
+
+
+def _each_about(
+    x: Tensor, y: Tensor, w: Tensor | None, axis: Tensor
+) -> tuple[Tensor, Tensor, Tensor | None, Tensor]:
+    """Expand pairs and axes to a common batch, but an axis that is one for all."""
+    if axis.ndim == 1 or same_shape(axis.shape[:-1], x.shape[:-2]):
+        return x, y, w, axis
+    batch = common_batch(source=x.shape[:-2], axis=axis.shape[:-1])
+    x, y = (z.expand(*batch, *z.shape[-2:]) for z in (x, y))
+    return x, y, None if w is None else w.expand(*batch, w.shape[-1]), axis.expand(*batch, 3)
 
 
 def _singular_values(c: Tensor) -> Tensor:

@@ -41,6 +41,8 @@ class RobustAlignment(Alignment):
         reflection: False.
         pairs: source, target and weights of the fit, kept for `residual`.
         centered: True.
+        motion: "free".
+        about: empty.
         weights: of the least-squares fit, shape (..., N): those given, times the method's, at most 1.
         inliers: pairs that end within the threshold, boolean, shape (..., N).
         fitness: their share of the pairs that count, shape (...), in [0, 1].

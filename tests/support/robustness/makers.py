@@ -34,6 +34,8 @@ from .values import (
     loss_pose,
     mask,
     matrix,
+    motion,
+    motion_axis,
     number,
     one_cloud,
     one_trajectory,
@@ -44,6 +46,7 @@ from .values import (
     pose,
     pose_pairs,
     positive,
+    reflection,
     relative,
     rotation,
     rotation_list,
@@ -82,7 +85,18 @@ MAKERS: dict[str, Callable[[Draw], Any]] = {
     "device": number(None, "cpu"),
     "generator": generator,
     "shape": shape,
-    "reflection": number(False, True),
+    "reflection": reflection,
+    "motion": motion,
+    **{
+        f"svdrot.{f}.axis": motion_axis
+        for f in (
+            "registration.procrustes",
+            "registration.kabsch",
+            "registration.umeyama",
+            "registration.icp",
+            "evaluation.trajectories.align_trajectories",
+        )
+    },
     "threshold": positive,
     "rotations": rotation_list,
     "average": lambda draw: draw.tensor(rotations(draw), 2, scaled=False),

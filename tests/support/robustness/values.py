@@ -299,6 +299,25 @@ def axis(draw: Draw) -> Any:
     return draw.pick((0.0, 0.0, 1.0), (1.0, 2.0, 3.0), draw.tensor(unit(draw.normal(3)), 1, scaled=False))
 
 
+def reflection(draw: Draw) -> bool:
+    draw.memo["reflection"] = draw.pick(False, True)
+    return draw.memo["reflection"]
+
+
+def motion(draw: Draw) -> str:
+    """What an alignment may do: of points in space, and without reflections, less than all."""
+    limited = draw.memo.get("dim", 3) == 3 and not draw.memo.get("reflection")
+    draw.memo["motion"] = found = draw.pick("free", "free", "yaw", "planar") if limited else "free"
+    return found
+
+
+def motion_axis(draw: Draw) -> Tensor | None:
+    if draw.memo["motion"] == "free" or draw.chance(0.3):
+        return None
+    lead = draw.pick((), (2,)) if draw.memo.get("list") else draw.lead()
+    return draw.tensor(draw.normal(*lead, 3), 1)
+
+
 def covariance_matrix(draw: Draw) -> Tensor:
     x = draw.normal(*draw.lead(), 6, 6)
     return draw.tensor(x @ np.swapaxes(x, -1, -2) + np.eye(6), 2, scaled=False)

@@ -108,6 +108,44 @@ def test_alignment_beats_its_neighbors():
             assert cost(found) < cost(nudge @ found)
 
 
+@pytest.mark.parametrize("scale", [1.0, 40.0])
+@pytest.mark.parametrize("motion", ["yaw", "planar"])
+def test_what_knows_gravity_keeps_its_errors_of_roll_and_pitch(motion, scale):
+    reference = wandering(50)
+    gravity = torch.tensor([0.3, -0.2, -9.8], dtype=torch.float64)
+    down = gravity / gravity.norm()
+    shift = torch.tensor([5.0, -3.0, 2.0], dtype=torch.float64)
+    if motion == "planar":
+        shift = shift - (shift @ down) * down
+    turn = svdrot.axis_angle_to_matrix(2.0 * down)
+    world = Transform(turn, shift, torch.tensor(scale, dtype=torch.float64))
+    estimate = move_trajectory(world.inverse(), reference)
+    found = align_trajectories(estimate, reference, scale=scale != 1, motion=motion, axis=gravity)
+    assert largest(found.matrix - world.matrix) < 10 * ROUNDING * scale
+
+    # A tilt of the whole world, and one of every orientation.
+    sideways = torch.linalg.cross(down, torch.tensor([1.0, 0.0, 0.0], dtype=torch.float64))
+    tilt = svdrot.axis_angle_to_matrix(0.05 * sideways / sideways.norm())
+    tilted = move_trajectory(poses(tilt, 0 * shift), estimate)
+    tilted = poses(noisy(tilted).rotation, tilted.translation)
+    limited = align_trajectories(tilted, reference, scale=scale != 1, motion=motion, axis=gravity)
+    moved = move_trajectory(limited, tilted)
+    # The direction of gravity in the body, from which roll and pitch follow, is what it was estimated to be.
+    assert largest(moved.rotation.mT @ down - tilted.rotation.mT @ down) < ROUNDING
+    free = align_trajectories(tilted, reference, scale=scale != 1)
+    assert free.residual < 1e-9 * scale and limited.residual > 0.01
+    assert largest(move_trajectory(free, tilted).rotation.mT @ down - tilted.rotation.mT @ down) > 0.04
+
+
+def test_two_positions_determine_a_motion_about_the_axis():
+    reference = wandering(2)
+    turn = svdrot.axis_angle_to_matrix(torch.tensor([0.0, 0.0, 2.0], dtype=torch.float64))
+    estimate = move_trajectory(poses(turn.mT, torch.ones(3, dtype=torch.float64)), reference)
+    found = align_trajectories(estimate, reference, motion="yaw")
+    assert align_trajectories(estimate, reference).gap < ROUNDING < 0.9 < found.gap
+    assert largest(move_trajectory(found, estimate).matrix - reference.matrix) < ROUNDING
+
+
 def test_a_mask_aligns_by_the_beginning():
     reference, estimate = wandering(40), noisy(wandering(40))
     first = torch.arange(40) < 10
@@ -419,6 +457,10 @@ def test_wrong_arguments_are_named():
         absolute_pose_error(ten, nine)
     with pytest.raises(ValueError, match="`reference` must be poses"):
         align_trajectories(ten, poses(ten.rotation[0], ten.translation[0]))
+    with pytest.raises(ValueError, match="`motion` must be one of free, yaw, planar; got 'roll'"):
+        align_trajectories(ten, ten, motion="roll")
+    with pytest.raises(ValueError, match=r"`axis` must have shape"):
+        align_trajectories(ten, ten, motion="yaw", axis=torch.zeros(2))
     with pytest.raises(ValueError, match=r"`pairs` must index 10 poses; got 0 to 10"):
         relative_pose_error(ten, ten, torch.tensor([[0, 10]]))
     with pytest.raises(ValueError, match=r"`pairs` must be integers of shape \(P, 2\)"):

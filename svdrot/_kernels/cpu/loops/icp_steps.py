@@ -13,8 +13,8 @@ from svdrot._formulas import projection
 from svdrot._kernels import pairs
 from svdrot._kernels.records import STEP, SUMS
 
-# Sums, segments, origins, rotations and translations of before, steps.
-STEPS = ("pointer", "intp", "pointer", "pointer", "pointer", "pointer", "pointer", "intp", "intp")
+# Sums, segments, origins, rotations and translations of before, limits, steps.
+STEPS = ("pointer", "intp", *["pointer"] * 6, "intp", "intp")
 KERNELS = {"step_points": STEPS, "step_planes": STEPS, "step_symmetric": STEPS}
 
 SCRATCH = 4 * 7 * 7
@@ -22,7 +22,7 @@ OBSERVABLE = 1e-6  # normals that scatter by a milliradian determine no motion
 SWEEPS = 30  # of Jacobi's method at most: it converges quadratically, in six or seven
 
 
-def step_points(sums, segments, origins, rotations, translations, steps, scratch, start, stop):
+def step_points(sums, segments, origins, rotations, translations, limits, steps, scratch, start, stop):
     """The nearest rotation to the covariance of the pairs; H of the linear problem, for the report."""
     work, result = carray(scratch, (4, 7, 7)), carray(steps, (stop, STEP_SIZE))
     m, h = work[0], work[2]
@@ -30,8 +30,12 @@ def step_points(sums, segments, origins, rotations, translations, steps, scratch
         counted = merge(sums, segments, item, scratch)
         p, q, radius, share = means(m)
         a, b, c = covariance(m, 1, p, q, share), covariance(m, 2, p, q, share), covariance(m, 3, p, q, share)
-        a, b, c = nearest_rotation(a, b, c)
-        r, s, t = (a[0], b[0], c[0]), (a[1], b[1], c[1]), (a[2], b[2], c[2])
+        axis, kind = limit(limits, item)
+        if kind > ZERO:
+            r, s, t = nearest_about(axis, a, b, c)
+        else:
+            a, b, c = nearest_rotation(a, b, c)
+            r, s, t = (a[0], b[0], c[0]), (a[1], b[1], c[1]), (a[2], b[2], c[2])
         pivot, center = add(at(origins, item), p), add(at(origins, item), q)
         factor, nothing = m[0, 0] / (radius * radius), ZERO * m[0, 0]  # not a constant: see `diagonalize`
         for i in range(3):
@@ -43,32 +47,41 @@ def step_points(sums, segments, origins, rotations, translations, steps, scratch
             h[i, i] -= trace
             h[3 + i, 3 + i] = m[0, 0]
         shift = difference(center, (dot(r, pivot), dot(s, pivot), dot(t, pivot)))
+        if kind > ZERO:
+            restrict(h, axis, kind)
+            restrict(h.T, axis, kind)
+        if kind > ONE:
+            shift = across(axis, shift)
         motion = (r, s, t), shift
         write_step(result[item], counted, rotations, translations, item, motion, pivot, radius, h)
 
 
-def step_planes(sums, segments, origins, rotations, translations, steps, scratch, start, stop):
+def step_planes(sums, segments, origins, rotations, translations, limits, steps, scratch, start, stop):
     """The step that the normal equations of planes or covariances give."""
     work, result = carray(scratch, (4, 7, 7)), carray(steps, (stop, STEP_SIZE))
     for item in range(start, stop):
         counted = merge(sums, segments, item, scratch)
         p, _, radius, _ = means(work[0])
         pivot = add(at(origins, item), p)
-        omega, u = solution(work, p, (ZERO, ZERO, ZERO), radius)
+        axis, kind = limit(limits, item)
+        omega, u = solution(work, p, (ZERO, ZERO, ZERO), radius, axis, kind)
         r, s, t = exponential(omega)
         shift = difference(add(pivot, u), (dot(r, pivot), dot(s, pivot), dot(t, pivot)))
         motion = (r, s, t), shift
         write_step(result[item], counted, rotations, translations, item, motion, pivot, radius, work[2])
 
 
-def step_symmetric(sums, segments, origins, rotations, translations, steps, scratch, start, stop):
+def step_symmetric(sums, segments, origins, rotations, translations, limits, steps, scratch, start, stop):
     """The two halves of the turn, each by the angle whose tangent was solved for."""
     work, result = carray(scratch, (4, 7, 7)), carray(steps, (stop, STEP_SIZE))
     for item in range(start, stop):
         counted = merge(sums, segments, item, scratch)
         p, q, radius, _ = means(work[0])
+        axis, kind = limit(limits, item)
+        if kind > ONE:  # the target's center at the height of the source's: then u has none
+            q = add(along(axis, p), across(axis, q))
         pivot, center = add(at(origins, item), p), add(at(origins, item), q)
-        tangent, u = solution(work, add(p, q), difference(p, q), radius)
+        tangent, u = solution(work, add(p, q), difference(p, q), radius, axis, kind)
         square = dot(tangent, tangent)
         cosine = ONE / sqrt(ONE + square)
         # Of half the turn and of the whole: sin a = tan a cos a, 1 - cos a = sin² a / (1 + cos a).
@@ -110,11 +123,14 @@ def covariance(m, k, p, q, share):
     return share * m[4, k] - q[0] * x, share * m[5, k] - q[1] * x, share * m[6, k] - q[2] * x
 
 
-def solution(work, e, d, radius):
+def solution(work, e, d, radius, axis, kind):
     """Rotation vector and translation, of the equations in work[1]; H goes to work[2]."""
     g, h, v = work[1], work[2], work[3]
     change(g, e, d, ONE / radius)
     change(g.T, e, d, ONE / radius)
+    if kind > ZERO:  # H is 0 along what is not allowed, where nothing goes
+        restrict(g, axis, kind)
+        restrict(g.T, axis, kind)
     for i in range(6):
         for j in range(6):
             h[i, j] = g[i, j]
@@ -123,17 +139,78 @@ def solution(work, e, d, radius):
     for i in range(6):
         top = max(top, g[i, i])
     for i in range(6):
-        along = ZERO
+        pull = ZERO
         for j in range(6):
-            along += v[j, i] * g[j, 6]
+            pull += v[j, i] * g[j, 6]
         # A comparison that NaN passes: it must come out.
-        v[6, i] = where(g[i, i] <= OBSERVABLE * top, ZERO, -along / where(g[i, i] == ZERO, ONE, g[i, i]))
+        v[6, i] = where(g[i, i] <= OBSERVABLE * top, ZERO, -pull / where(g[i, i] == ZERO, ONE, g[i, i]))
     for i in range(6):
-        along = ZERO
+        total = ZERO
         for j in range(6):
-            along += v[i, j] * v[6, j]
-        g[6, i] = along
-    return scaled(ONE / radius, (g[6, 0], g[6, 1], g[6, 2])), (g[6, 3], g[6, 4], g[6, 5])
+            total += v[i, j] * v[6, j]
+        g[6, i] = total
+    omega, u = scaled(ONE / radius, (g[6, 0], g[6, 1], g[6, 2])), (g[6, 3], g[6, 4], g[6, 5])
+    if kind > ZERO:  # rounding would add up over the iterations
+        omega = along(axis, omega)
+    if kind > ONE:
+        u = across(axis, u)
+    return omega, u
+
+
+def limit(limits, item):
+    """The axis that a motion is about, and its kind: 0 free, 1 yaw, 2 planar."""
+    x = carray(limits, (item + 1, 4))
+    return (x[item, 0], x[item, 1], x[item, 2]), x[item, 3]
+
+
+def along(axis, x):
+    return scaled(dot(axis, x), axis)
+
+
+def across(axis, x):
+    return difference(x, along(axis, x))
+
+
+def restrict(g, axis, kind):
+    """Rows of rotations become their parts along the axis; of a planar motion those of translations the parts
+    across it."""
+    for k in range(7):
+        x, y, z = along(axis, (g[0, k], g[1, k], g[2, k]))
+        g[0, k], g[1, k], g[2, k] = x, y, z
+        if kind > ONE:
+            x, y, z = across(axis, (g[3, k], g[4, k], g[5, k]))
+            g[3, k], g[4, k], g[5, k] = x, y, z
+
+
+def nearest_about(axis, a, b, c):
+    """Rows of the rotation about the axis nearest to the matrix of columns a, b and c.
+
+    As in `svdrot._formulas.axes`, where e, f and the rule of what is rounding are explained.
+    """
+    x, y, z = axis
+    e = (-y, x, ZERO) if abs(x) > HALF else (ZERO, -z, y)
+    e = scaled(ONE / sqrt(dot(e, e)), e)
+    f = cross(axis, e)
+    me, mf = apply(a, b, c, e), apply(a, b, c, f)
+    ee, fe, ef, ff = dot(e, me), dot(f, me), dot(e, mf), dot(f, mf)
+    a, b, c, e, f = sizes(a), sizes(b), sizes(c), sizes(e), sizes(f)
+    me, mf = apply(a, b, c, e), apply(a, b, c, f)
+    products = max(max(dot(e, me), dot(f, me)), max(dot(e, mf), dot(f, mf)))
+    largest = max(max(abs(ee), abs(fe)), max(abs(ef), abs(ff)))
+    cosine, sine = ee + ff, fe - ef
+    if largest <= NOTHING * products:
+        cosine, sine = ONE, ZERO * sine
+    else:
+        k = ONE / largest
+        cosine, sine = k * cosine, k * sine
+    size = sqrt(cosine * cosine + sine * sine)
+    if size == ZERO:
+        cosine, size = ONE, ONE
+    return turned(axis, sine / size, ONE - cosine / size, ONE)
+
+
+def sizes(x):
+    return abs(x[0]), abs(x[1]), abs(x[2])
 
 
 def change(g, e, d, inverse):
@@ -243,7 +320,8 @@ def at(vectors, item):
 
 
 HELPERS = (
-    *(sum_of, at, merge, means, covariance, change, diagonalize, solution, exponential, turned, write_step),
+    *(sum_of, sizes, at, limit, along, across, restrict, merge, means, covariance, change, diagonalize),
+    *(solution, exponential, turned, nearest_about, write_step),
 )
 FORMULAS = (*projection.FORMULAS, pairs.difference)
 
@@ -251,5 +329,5 @@ FORMULAS = (*projection.FORMULAS, pairs.difference)
 def vocabulary(dtype: torch.dtype, scalar: Any) -> dict[str, Any]:
     words = {"SUMS_SIZE": SUMS.size, "STEP_SIZE": STEP.size, "SWEEPS": SWEEPS, "OBSERVABLE": OBSERVABLE}
     words |= SUMS.words("sums_") | STEP.words("step_")
-    words |= {"LEAST": 1e-12, "ROUNDING": 2.0**-106}
+    words |= {"LEAST": 1e-12, "ROUNDING": 2.0**-106, "NOTHING": 32 * 2.0**-52}
     return projection.with_constants(words, np.float64)

@@ -9,7 +9,8 @@ import pytest
 import torch
 
 import svdrot
-from svdrot.registration import KERNELS, Transform
+from svdrot.registration import KERNELS, Transform, kabsch
+from svdrot.registration._motions import MOTIONS, Limits
 from svdrot.registration.clouds import _steps
 from svdrot.registration.clouds._clouds import Clouds
 from svdrot.registration.clouds.icp import METHODS, Status, evaluate, icp
@@ -18,6 +19,10 @@ from svdrot.rotations import random_rotation
 
 DATA = Path(__file__).parents[5] / "shared/data/registration"
 double = {"dtype": torch.float64}
+LIMITED = [("none", "planar"), ("tukey", "yaw")]
+KINDS = ["yaw", "planar"]
+AXES = {"z": None, "oblique": torch.tensor([1.0, -2.0, 3.0], **double)}
+ROUNDING = 1e-13  # of tens of steps; measured: 1e-15
 
 
 def generator(seed=0):
@@ -91,6 +96,17 @@ def test_other_points_of_the_same_surface(method):
     assert result.converged
     assert_found(result.transform, truth, 4e-3)
     assert errors(result.transform, truth)[0] < errors(point_to_point.transform, truth)[0]
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_the_order_of_points_in_memory_does_not_matter(method):
+    """Rows of coordinates, transposed: as many keep their clouds."""
+    (target, _), source = surface(400), motion().inverse().apply(surface(400)[0])
+    columns = [x.T.contiguous().T for x in (source, target)]
+    options = {"max_distance": 0.5, "method": method, "max_iterations": 3}
+    found, wanted = icp(*columns, **options), icp(source, target, **options)
+    torch.testing.assert_close(found.transform.matrix, wanted.transform.matrix, rtol=0, atol=1e-12)
+    assert torch.equal(found.correspondences, wanted.correspondences)
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -195,8 +211,9 @@ def test_a_step_is_a_minimum(method):
 
 
 @pytest.mark.parametrize("far", [0.0, 1e3])
+@pytest.mark.parametrize("motion", MOTIONS)
 @pytest.mark.parametrize("method", METHODS)
-def test_kernels_take_the_steps_of_tensors(method, far):
+def test_kernels_take_the_steps_of_tensors(method, motion, far):
     """Of two items in three segments, with missing neighbors and weights, about another origin."""
     row = _steps.METHODS[method]
     n, m = 2 * _steps.SEGMENT + 100, 3000
@@ -220,9 +237,10 @@ def test_kernels_take_the_steps_of_tensors(method, far):
     }
     own, theirs = forms[row.source](a.expand(2, n, 3)), forms[row.target](normals)
     origin = torch.randn(2, 3, generator=generator(7), **double) + offset
-    taken, given, residuals = _steps.take(
-        row, source, indices, weights, items, turn, translation, origin, points, counts, own, theirs
-    )
+    axes = torch.nn.functional.normalize(torch.randn(2, 3, generator=generator(9), **double), dim=-1)
+    limits = None if motion == "free" else Limits(motion, axes)
+    given = (row, source, indices, weights, items, turn, translation, origin, points, counts, own, theirs)
+    taken, given, residuals = _steps.take(*given, limits=limits)
     at = (items[:, None], indices.clamp(max=m - 1))
     turned = {None: None, "normals": a @ turn.mT}.get(row.source, None)
     pairs = _steps.Pairs(
@@ -233,13 +251,15 @@ def test_kernels_take_the_steps_of_tensors(method, far):
         theirs[at] if row.target == "normals" else None,
         _steps.turn_packed(turn, own) if row.source == "covariances" else None,
         theirs[at] if row.target == "covariances" else None,
+        limits,
     )
     distances = torch.where(found, (source - chosen).norm(dim=-1), torch.inf)
     wanted = _steps.take_of_pairs(row, pairs, distances, turn, translation)
     sizes = torch.where(pairs.weights > 0, row.residual(pairs).abs(), torch.inf)
     torch.testing.assert_close(residuals, sizes, rtol=1e-9 * (1 + far), atol=1e-12 * (1 + far))
     assert torch.equal(given, weights)
-    assert taken.enough.all() and taken.finite.all() and wanted.enough.all() and (wanted.angle > 1e-3).all()
+    assert taken.enough.all() and taken.finite.all() and wanted.enough.all()
+    assert (wanted.angle > (1e-3 if motion == "free" else 5e-5)).all()
     for field in fields(wanted):
         found, exact = (getattr(x, field.name).double() for x in (taken, wanted))
         # Of coordinates about 1 both ways lose what the coordinates far from the origin do.
@@ -514,17 +534,194 @@ def test_information_predicts_the_scatter_of_the_result():
     assert energy.mean().item() == pytest.approx(6, abs=1.3)
 
 
+# Motions about an axis.
+
+
+def unit(axis):
+    axis = torch.tensor([0.0, 0.0, 1.0], **double) if axis is None else axis
+    return axis / axis.norm()
+
+
+def allowed(kind, axis, angle=0.1):
+    """A motion of the kind."""
+    a, shift = unit(axis), torch.tensor([0.05, -0.03, 0.04], **double)
+    shift = shift - (shift @ a) * a if kind == "planar" else shift
+    return Transform(svdrot.axis_angle_to_matrix(angle * a), shift, torch.ones((), **double))
+
+
+def assert_about(found, kind, axis):
+    a = unit(axis)
+    torch.testing.assert_close(
+        found.rotation @ a, a.expand(*found.scale.shape, 3), rtol=0, atol=ROUNDING, check_dtype=False
+    )
+    if kind == "planar":
+        assert ((found.translation @ a).abs() < ROUNDING).all()
+
+
+@pytest.mark.parametrize("axis", AXES)
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("method", METHODS)
+def test_a_motion_about_the_axis_is_found_exactly(method, kind, axis):
+    target, _ = surface()
+    truth = allowed(kind, AXES[axis])
+    source = truth.inverse().apply(target)
+    found = icp(source, target, max_distance=0.5, method=method, motion=kind, axis=AXES[axis])
+    assert found.converged
+    torch.testing.assert_close(found.transform.matrix, truth.matrix, rtol=0, atol=1e-9)
+    assert_about(found.transform, kind, AXES[axis])
+
+
+@pytest.mark.parametrize("kernel", ["none", "tukey"])
+@pytest.mark.parametrize("axis", AXES)
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("method", METHODS)
+def test_a_tilt_is_not_followed(method, kind, axis, kernel):
+    """Of clouds that another motion would fit, over scales, in a batch of which the items end one by one."""
+    target, _ = surface(seed=2)
+    truth = motion(0.05, 0.03, 4, 3)
+    source = truth.inverse().apply(target)
+    options = {"scales": [(0.2, 0.5, 15), (None, 0.3, 40)], "method": method, "kernel": kernel}
+    found = icp(source, target, motion=kind, axis=AXES[axis], **options)
+    assert_about(found.transform, kind, AXES[axis])
+    free = icp(source, target, **options)
+    assert (free.rmse < 1e-2 * found.rmse).all()
+    for i in range(3):
+        alone = icp(source[i], target, motion=kind, axis=AXES[axis], **options)
+        torch.testing.assert_close(alone.transform.matrix, found.transform.matrix[i], rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_end_is_the_best_motion_for_its_pairs(kind):
+    source, target = surface(800)[0], surface(1200, seed=3)[0]
+    found = icp(
+        source, target, max_distance=0.5, method="point_to_point", motion=kind, axis=AXES["oblique"],
+        max_iterations=200, angle_tolerance=1e-9, length_tolerance=1e-9,
+    )  # fmt: skip
+    assert found.converged
+    live = found.correspondences < len(target)
+    pairs = source[live], target[found.correspondences[live]]
+    best = kabsch(*pairs, motion=kind, axis=AXES["oblique"])
+    torch.testing.assert_close(found.transform.matrix, best.matrix, rtol=0, atol=1e-8)
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("kind", KINDS)
+def test_motions_begin_at_the_start(kind, method):
+    """Its tilt, height and scale are kept."""
+    target, _ = surface()
+    start = Transform(
+        *(getattr(motion(0.4, 0.5, 7), p) for p in ("rotation", "translation")), torch.tensor(2.0)
+    )
+    truth = allowed(kind, AXES["oblique"]) @ start
+    source = truth.inverse().apply(target)
+    found = icp(
+        source, target, max_distance=0.5, init=start, method=method, motion=kind, axis=AXES["oblique"]
+    ).transform
+    assert found.scale == 2
+    torch.testing.assert_close(found.matrix, truth.matrix, rtol=0, atol=1e-8)
+    done = (
+        Transform(found.rotation, found.translation, found.scale / 2)
+        @ Transform(start.rotation, start.translation, start.scale / 2).inverse()
+    )
+    assert_about(done, kind, AXES["oblique"])
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_what_the_axis_rules_out_is_not_open(method):
+    """A floor leaves three open, whether its own tilts and height are allowed or not; a corner none."""
+    x, y = torch.rand(2, 600, generator=generator(), **double)
+    floor = torch.stack((x, y, 0 * x), -1)
+    corner = torch.cat((floor, torch.stack((x, 0 * x, y), -1), torch.stack((0 * x, x, y), -1)))
+    tolerances = {"max_distance": 0.1, "method": method, "source_normals": None}
+    if method in ("point_to_plane", "symmetric"):  # pairs of the others decide everything
+        open_ = icp(floor, floor, motion="planar", **tolerances)
+        assert open_.status == Status.UNOBSERVABLE and open_.unobservable.sum() == 3
+        open_ = icp(floor, floor, motion="yaw", **tolerances)
+        assert open_.status == Status.UNOBSERVABLE and open_.unobservable.sum() == 3
+    found = icp(corner, corner, motion="planar", **tolerances)
+    assert found.converged and not found.unobservable.any()
+    assert (found.stiffness[:3] == 0).all() and (found.stiffness[3:] > 1e-3).all()
+    # First the directions that are not allowed, tilts and height; then those that are.
+    ruled_out = torch.zeros(6, **double).index_fill(0, torch.tensor([0, 1, 5]), 1)
+    held = found.directions[:, :3].square().sum(-1)
+    torch.testing.assert_close(held, ruled_out, rtol=0, atol=1e-12)
+    assert (found.information[[0, 1, 5]] == 0).all() and (found.information.diagonal()[2:5] > 0).all()
+    assert found.motion == "planar" and torch.equal(found.axis, unit(None))
+
+
+def test_a_wall_on_the_floor_slides_along_itself():
+    x, y = torch.rand(2, 600, generator=generator(), **double)
+    wall = torch.stack((x, 0 * x, y), -1)
+    found = icp(wall + torch.tensor([0, 0.03, 0.02]), wall, max_distance=0.1, motion="planar")
+    assert found.status == Status.UNOBSERVABLE and found.unobservable.sum() == 1
+    torch.testing.assert_close(found.transform.translation, torch.tensor([0, -0.03, 0], **double))
+    along = found.directions[:, 3]  # the first that is allowed
+    torch.testing.assert_close(along.abs(), torch.eye(6, **double)[3], rtol=0, atol=1e-6)
+
+
+def test_clouds_of_the_plane_are_clouds_of_space():
+    xy = torch.rand(300, 2, generator=generator(), **double)
+    flat = torch.nn.functional.pad(xy, (0, 1))
+    truth = allowed("planar", None, 0.02)
+    truth = Transform(truth.rotation, 0.2 * truth.translation, truth.scale)
+    found = icp(truth.inverse().apply(flat), flat, max_distance=0.1, method="point_to_point", motion="planar")
+    assert found.converged
+    torch.testing.assert_close(found.transform.matrix, truth.matrix, rtol=0, atol=1e-9)
+
+
+def test_each_item_may_have_its_axis_and_none_is_bad_for_another():
+    target, _ = surface(800)
+    axes = torch.stack((unit(None), unit(AXES["oblique"]), torch.zeros(3, **double)))
+    truths = [allowed("planar", axes[0]), allowed("planar", axes[1]), allowed("planar", axes[0])]
+    sources = torch.stack([truth.inverse().apply(target) for truth in truths])
+    found = icp(sources, target, max_distance=0.5, motion="planar", axis=axes)
+    assert found.converged.tolist() == [True, True, False] and found.status[2] == Status.NOT_FINITE
+    for i in range(2):
+        torch.testing.assert_close(found.transform.matrix[i], truths[i].matrix, rtol=0, atol=1e-9)
+    assert torch.equal(found.transform.matrix[2], torch.eye(4, **double))
+    assert found.axis.shape == (3, 3)
+    both = icp(sources[0], target, max_distance=0.5, motion="yaw", axis=axes[:2])
+    assert both.converged.shape == (2,) and both.converged[0]
+    torch.testing.assert_close(both.transform.matrix[0], truths[0].matrix, rtol=0, atol=1e-9)
+
+
+def test_points_on_the_axis_leave_the_turn_open():
+    line = torch.linspace(0, 1, 50, **double)[:, None] * unit(AXES["oblique"])
+    shift = torch.tensor([0.01, 0.0, 0.0], **double)
+    found = icp(
+        line + shift, line, max_distance=0.05, method="point_to_point", motion="yaw", axis=AXES["oblique"]
+    )
+    assert found.status == Status.UNOBSERVABLE and found.unobservable.sum() == 1
+    torch.testing.assert_close(found.transform.rotation, torch.eye(3, **double), rtol=0, atol=1e-12)
+
+
+def test_refusals_of_motions():
+    cloud = torch.rand(50, 3, generator=generator())
+    with pytest.raises(ValueError, match="`motion` must be one of free, yaw, planar; got 'roll'"):
+        icp(cloud, cloud, max_distance=0.1, motion="roll")
+    with pytest.raises(ValueError, match="`axis` is that of a motion"):
+        icp(cloud, cloud, max_distance=0.1, axis=torch.ones(3))
+    with pytest.raises(ValueError, match=r"`axis` must have shape \(..., 3\)"):
+        icp(cloud, cloud, max_distance=0.1, motion="yaw", axis=torch.ones(4))
+    two = cloud.expand(2, 50, 3)
+    with pytest.raises(ValueError, match=r"must broadcast; got .* \(3,\) of `axis`"):
+        icp(two, two, max_distance=0.1, motion="yaw", axis=torch.ones(3, 3))
+    with pytest.raises(TypeError, match="`axis` must be a tensor"):
+        icp(cloud, cloud, max_distance=0.1, motion="yaw", axis=(0, 0, 1))
+
+
 # Gradients.
 
 
 @pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize("kernel", ["none", "tukey"])
-def test_gradients_are_those_of_the_last_step(method, kernel):
+@pytest.mark.parametrize(("kernel", "motion"), [("none", "free"), ("tukey", "free"), *LIMITED])
+def test_gradients_are_those_of_the_last_step(method, kernel, motion):
     """Against differences of that step, with pairs, normals, robust weights and its start held fixed."""
     source, p = surface(40)
     target, q = surface(60, seed=1)
     weights = 0.5 + torch.rand(40, generator=generator(), **double)
     options = {"max_distance": 0.8, "method": method, "kernel": kernel, "angle_tolerance": 0.0}
+    options |= {"motion": motion, "axis": None if motion == "free" else torch.ones(3)}
     options |= {
         "source_normals": p,
         "target_normals": q,
