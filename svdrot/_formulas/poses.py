@@ -24,8 +24,7 @@ MOST_PAIRS = (
 NAN = float("nan")
 
 
-@cache
-def alignment(pairs: int, weighted: bool, centered: bool, scaled: bool) -> Map:
+def _alignment(pairs: int, weighted: bool, centered: bool, scaled: bool) -> Map:
     """(x (N, 3), y (N, 3), weights (N)) -> rotation, translation, scale, covariance."""
 
     def align(x, y, w=None):
@@ -36,6 +35,13 @@ def alignment(pairs: int, weighted: bool, centered: bool, scaled: bool) -> Map:
     return Map(
         align, inputs, [(3, 3), (3,), (), (3, 3)], guarded=False, name=f"{__name__}.alignment of {how}"
     )
+
+
+# Whole, and no cache that is filled when it is asked: Dynamo reads a table, and cannot make a map.
+ALIGNMENTS = {
+    how: _alignment(*how)
+    for how in product(range(1, MOST_PAIRS + 1), (False, True), (False, True), (False, True))
+}
 
 
 def _aligned(x, y, w, centered: bool, scaled: bool):

@@ -158,7 +158,7 @@ def register(
     Example:
         >>> import torch, svdrot
         >>> x, y = 4 * torch.rand(2, 4000, generator=torch.Generator().manual_seed(0)) - 2
-        >>> target = torch.stack((x, y, (x * y).sin() + 0.3 * x * (2 * y).cos()), -1)
+        >>> target = torch.stack((x, y, (x * y).sin() + 0.3 * x * (2 * y).cos() + 0.2 * x**2), -1)
         >>> turn = svdrot.axis_angle_to_matrix(torch.tensor([0.0, 2.0, 1.0]))
         >>> found = svdrot.registration.register(target @ turn, target)
         >>> found.converged, bool(svdrot.geodesic_distance(found.transform.rotation, turn) < 1e-3)

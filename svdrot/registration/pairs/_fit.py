@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.autograd import forward_ad
 
 from svdrot import _autograd, _kernels
-from svdrot._formulas.poses import MOST_PAIRS, POSES_ABOUT, alignment, pose
+from svdrot._formulas.poses import ALIGNMENTS, MOST_PAIRS, POSES_ABOUT, pose
 from svdrot._kernels.operations import pairs as pairs_reference
 from svdrot._rules import backward_rule
 from svdrot.engine import door
@@ -32,9 +32,8 @@ class Fit(NamedTuple):
 def fit(x: Tensor, y: Tensor, w: Tensor | None, centered: bool, scaled: bool, reflection: bool) -> Fit:
     if x.shape[-1] == 3 and 0 < x.shape[1] <= MOST_PAIRS and not reflection:
         pairs = (x, y) if w is None else (x, y, w)
-        rotation, translation, scale, covariance = alignment(x.shape[1], w is not None, centered, scaled)(
-            *pairs
-        )
+        best = ALIGNMENTS[x.shape[1], w is not None, centered, scaled]
+        rotation, translation, scale, covariance = best(*pairs)
         return Fit(rotation, translation, scale, covariance.double())
     transformed = torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0
     if x.shape[-1] != 3 or reflection or transformed or not _kernels.in_memory(x, y, w):

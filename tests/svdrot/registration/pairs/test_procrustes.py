@@ -298,6 +298,18 @@ def test_compiled_whole():
         torch.testing.assert_close(leaf.grad, gradient)
 
 
+def test_few_pairs_compile_whole_where_they_are_met_first():
+    """A number of pairs that no test has had: what makes its formula is not for Dynamo to see."""
+    code = """
+import torch, svdrot
+x, y = torch.randn(2, 2, 7, 3)
+kabsch = lambda *pairs: svdrot.registration.kabsch(*pairs).rotation
+fit = torch.compile(kabsch, fullgraph=True, backend="aot_eager")
+torch.testing.assert_close(fit(x, y), svdrot.registration.kabsch(x, y).rotation)
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
 def angle_of_each(angle, source, target, weights):
     return torch.stack([angle(source, *parts) for parts in zip(target, weights, strict=True)])
 
