@@ -1,5 +1,7 @@
 """Laws of the alignments of pairs, and of the transforms that they give."""
 
+import subprocess
+import sys
 from functools import partial
 
 import mpmath
