@@ -32,7 +32,7 @@ class Fit(NamedTuple):
 def fit(x: Tensor, y: Tensor, w: Tensor | None, centered: bool, scaled: bool, reflection: bool) -> Fit:
     if x.shape[-1] == 3 and 0 < x.shape[1] <= MOST_PAIRS and not reflection:
         pairs = (x, y) if w is None else (x, y, w)
-        best = ALIGNMENTS[x.shape[1], w is not None, centered, scaled]
+        best = ALIGNMENTS[int(x.shape[1]), w is not None, centered, scaled]  # a tensor in a trace
         rotation, translation, scale, covariance = best(*pairs)
         return Fit(rotation, translation, scale, covariance.double())
     transformed = torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0
