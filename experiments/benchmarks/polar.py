@@ -201,11 +201,11 @@ def run(config: Config) -> dict[str, list[dict[str, Any]]]:
 
 def figure(tables: dict[str, list[dict[str, Any]]]) -> Figure:
     drawing = Figure(figsize=(10, 4), layout="constrained")
-    colors = ("#0072B2", "#56B4E9", "#E69F00", "#009E73", "#CC79A7", "#D55E00")
+    colors = "#0072B2 #56B4E9 #E69F00 #009E73 #CC79A7 #D55E00 #000000".split()
     for axis, (title, rows) in zip(drawing.subplots(1, 2), list(tables.items())[:2], strict=True):
         sides = [row["n"] for row in rows]
         names = [name.removesuffix(" us") for name in rows[0] if name.endswith(" us")]
-        for name, color in zip(names, colors, strict=True):
+        for name, color in zip(names, colors, strict=False):
             times = [row[f"{name} us"] for row in rows]
             axis.loglog(sides, times, "o-", c=color, label=name, ms=4)
         axis.set(title=title, xlabel="n", xticks=sides, xticklabels=sides)
