@@ -132,8 +132,8 @@ def register(
             `automatic_voxel`.
         refine: method of `icp`, or None to end with the pose found at the voxel.
         search: "features", which both clouds must show alike, or "rotations": 960 of them, with the middles
-            of both clouds laid on each other. These find more of small things with much noise, all of which
-            both clouds show, in six times the time.
+            of both clouds laid on each other, for small things whose features noise spoils. On objects of
+            700 points that takes thirteen times as long.
         init: rigid transform or matrix (4, 4) to begin at, in place of a search. From near, that pose is
             found and no other; from farther off, up to some eight voxels, the best that steps from coarser
             scales lead to.
