@@ -18,6 +18,18 @@ def _scaled(m):
     return [k * x for x in m], scale, k
 
 
+def _sums(a, b, c, d):
+    """Half of x and y, to a common factor, and that factor.
+
+    Numbers of opposite sign must meet before they are scaled: of k a + k d one product may be rounded and the
+    other not, and what is left has a direction of its own. Halves are exact, and do not overflow.
+    """
+    x, y = 0.5 * a + 0.5 * d, 0.5 * c - 0.5 * b
+    scale = maximum(largest((x, y)), TINY)
+    k = 1.0 / scale
+    return k * x, k * y, scale
+
+
 def _direction(x, y):
     """Cosine and sine; 1 and 0 where there are none, and every rotation is nearest."""
     square = x * x + y * y
@@ -27,15 +39,16 @@ def _direction(x, y):
 
 
 def _nearest(a, b, c, d, damping=None):
-    (a, b, c, d), _, _ = _scaled((a, b, c, d))
-    x, y = _direction(a + d, c - b)
+    x, y, _ = _sums(a, b, c, d)
+    x, y = _direction(x, y)
     return x, -y, y, x
 
 
 def _nearest_either(a, b, c, d):
-    (a, b, c, d), _, _ = _scaled((a, b, c, d))
-    mirror = where(a * d < b * c, -1.0, 1.0)
-    x, y = _direction(a + mirror * d, c - mirror * b)
+    (p, q, r, s), _, _ = _scaled((a, b, c, d))
+    mirror = where(p * s < q * r, -1.0, 1.0)
+    x, y, _ = _sums(a, mirror * b, c, mirror * d)
+    x, y = _direction(x, y)
     return x, -mirror * y, y, mirror * x
 
 
@@ -125,9 +138,8 @@ def gap(matrix):
 
 
 def _gap(a, b, c, d):
-    (a, b, c, d), scale, _ = _scaled((a, b, c, d))
-    x, y = a + d, c - b
-    return [scale * root(x * x + y * y)]
+    x, y, scale = _sums(a, b, c, d)
+    return [scale * (2.0 * root(x * x + y * y))]
 
 
 def _gap_slopes(m):

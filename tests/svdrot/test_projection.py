@@ -280,6 +280,12 @@ def test_any_layout_and_batch_shape():
         assert svdrot.projection_gap(empty).shape == shape[:-2]
     with torch.inference_mode():
         assert torch.equal(svdrot.special_orthogonalize(m), r)
+    # The imaginary part of a conjugate: numbers whose sign is still to be taken. At reflections another order
+    # of roundings would give another rotation.
+    reflections = -svdrot.random_rotation(100, generator=torch.Generator().manual_seed(15))
+    conjugate = torch.complex(torch.zeros_like(reflections), -reflections).conj().imag
+    assert conjugate.is_neg()
+    assert torch.equal(svdrot.special_orthogonalize(conjugate), svdrot.special_orthogonalize(reflections))
 
 
 @pytest.mark.parametrize(
@@ -327,6 +333,17 @@ def test_any_layout_and_batch_shape():
 def test_wrong_arguments_are_named(call, error, message):
     with pytest.raises(error, match=message):
         call()
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64], ids=str)
+def test_reflections_of_the_plane_are_equally_far_from_all_rotations(dtype):
+    angle = 7 * torch.rand(1000, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    c, s = angle.cos(), angle.sin()
+    for scale in (1.0,) if dtype.itemsize < 4 else (1.0, 1e-30, 1e30, 3e38):
+        mirrors = (scale * torch.stack((c, s, s, -c), -1)).reshape(-1, 2, 2).to(dtype)
+        eye = torch.eye(2, dtype=dtype).expand(1000, 2, 2)
+        assert torch.equal(svdrot.special_orthogonalize(mirrors), eye)
+        assert torch.equal(svdrot.projection_gap(mirrors), mirrors.new_zeros(1000))
 
 
 @pytest.mark.parametrize("scale", [1e-30, 1e-37, 1e30])

@@ -132,7 +132,10 @@ def _gradients(call: Call, outputs: list[Tensor], note: Callable[[str, str], Non
         and torch.float16 not in {tensor.dtype for tensor in (*(made.tensor for made in draw.made), *outputs)}
     )
     finite = all(made.tensor.isfinite().all() for made in draw.made if not made.tensor.is_meta)
-    known = not any(output.isnan().any() for output in outputs if output.is_floating_point())
+    # Of no element nothing is known: the slope at a matrix without a density times zero is NaN.
+    known = any(map(Tensor.numel, ends)) and not any(
+        output.isnan().any() for output in outputs if output.is_floating_point()
+    )
     if usual and finite and known:
         for value in gradients.values():
             if not value.isfinite().all():
