@@ -9,18 +9,23 @@ from torch import Tensor
 from svdrot._checks import check_mask, check_shape, common_batch
 from svdrot.registration._points import Points, as_tensor, pad, padded
 from svdrot.registration.clouds import _steps
-from svdrot.registration.clouds.surfaces import estimate_normals, plane_covariances, spacing, voxel_downsample
+from svdrot.registration.clouds.neighbors import Neighbors
+from svdrot.registration.clouds.surfaces import Planes, plane_covariances, planes, spacing, voxel_downsample
 
 
 @dataclass(frozen=True)
 class Clouds:
-    """Hold clouds (..., N, 3) in float64 with 0 in place of what does not count; `weights` are 0 there."""
+    """Hold clouds (..., N, 3) in float64 with 0 in place of what does not count; `weights` are 0 there.
+
+    `planes` are those through neighbors, if normals were estimated.
+    """
 
     points: Tensor
     valid: Tensor
     weights: Tensor
     normals: Tensor | None
     covariances: Tensor | None
+    planes: Planes | None = None
 
     @staticmethod
     def of(
@@ -103,11 +108,12 @@ class Clouds:
 
     def ready(self, need: str | None, neighbors: int, voxel: float | None) -> "Clouds":
         """Return the clouds with what is needed, covariances packed, and no weight where it is not known."""
-        normals, covariances = self.normals, self.covariances
+        normals, covariances, planes = self.normals, self.covariances, None
         if need is None:
             return replace(self, normals=None, covariances=None)
         if normals is None and (need == "normals" or covariances is None):
-            normals = self.estimated(neighbors, voxel)
+            planes = self.estimated(neighbors, voxel)
+            normals = planes.normals
         if need == "normals":
             assert normals is not None
             known, unknown = normals, torch.zeros(3, device="cpu")
@@ -124,21 +130,31 @@ class Clouds:
             torch.where(usable, self.weights, 0),
             known if need == "normals" else None,
             known if need == "covariances" else None,
+            planes,
         )
 
-    def estimated(self, neighbors: int, voxel: float | None) -> Tensor:
-        """Estimate normals by the nearest points, or at a scale with a voxel by what lies around.
+    def estimated(self, neighbors: int, voxel: float | None) -> Planes:
+        """Estimate planes by the nearest points, or at a scale with a voxel by what lies around.
 
         That is, within two voxels, or within twice the spacing of a sparser cloud. Twenty points far from a
         scanner belong to several surfaces: by point-to-plane steps in voxels of 25 cm one revolution ends 0.7
         degrees off the next, and by what lies within 50 cm 0.05.
         """
-        if voxel is None:
-            return estimate_normals(self.marked(), neighbors)
-        normals = torch.full_like(self.points, torch.nan)
-        for i, (cloud, valid) in enumerate(zip(self.marked(), self.valid, strict=True)):
-            normals[i] = estimate_normals(cloud, neighbors, 2 * max(voxel, spacing(cloud[valid])))
-        return normals
+        rows = []
+        for cloud, valid in zip(self.marked(), self.valid, strict=True):
+            radius = None if voxel is None else 2 * max(voxel, spacing(cloud[valid]))
+            rows.append(planes(Neighbors(cloud), neighbors, None, radius))
+        if rows:
+            return Planes(*(torch.stack(parts) for parts in zip(*rows, strict=True)))
+        return Planes(self.points, self.valid, self.valid.new_zeros(0, dtype=torch.float64))
+
+    def planes_of(self, item: int, neighbors: int) -> Planes:
+        """Return the planes of a cloud's valid points; where normals were given, through neighbors."""
+        valid = self.valid[item]
+        if self.planes is None:
+            return planes(Neighbors(self.points[item, valid].detach()), neighbors)
+        normals, border, ripple = self.planes
+        return Planes(normals[item, valid], border[item, valid], ripple[item])
 
     @property
     def known(self) -> Tensor | None:

@@ -12,8 +12,13 @@ from svdrot.engine.door import is_constant
 from svdrot.registration._motions import Limits
 from svdrot.registration.clouds import _steps
 from svdrot.registration.clouds._clouds import Clouds
+from svdrot.registration.clouds._verdict.settled import Reach, basis_of, settled
 from svdrot.registration.clouds.neighbors import Followed, Neighbors
 from svdrot.transform import Transform
+
+# How stiff the softest motion is, over the stiffest. Above this, or so many times the variance that normals
+# have by noise, these need not be looked at.
+SOFT, NOISY = 0.05, 20.0
 
 
 class Status(IntEnum):
@@ -94,6 +99,7 @@ class Aligner:
     parameter: float | None
     limit: float
     limits: Limits | None  # of the motions
+    neighbors: int = 20  # by which normals are estimated
 
     def __post_init__(self) -> None:
         self.marked, self.points = self.source.marked(), self.source.valid.sum(1)
@@ -157,11 +163,60 @@ class Aligner:
                 )
                 source, marked, points = self._sources(items)
         # What stepped with a normal matrix that leaves a direction open has not converged.
-        open_ = _steps.eigen(state.normal_matrix, self.limits)[0]
-        least = open_[:, 0 if self.limits is None else self.limits.closed]
-        flat = least <= _steps.OBSERVABLE * open_[:, -1]
-        stepped = (state.status == Status.CONVERGED) | (state.status == Status.ITERATIONS)
-        state.status[flat & stepped & (state.iterations > 0)] = Status.UNOBSERVABLE
+        state.status[self._stepped(state) & (self._least(state) <= _steps.OBSERVABLE)] = Status.UNOBSERVABLE
+
+    def settle(self, state: State, start: Transform) -> Transform:
+        """Bring poses back to the start along what the normals of both clouds do not hold together.
+
+        Noise of normals makes a wall look stiff along itself. Return the motions that were taken, (B,).
+        """
+        eye = torch.eye(3, dtype=state.rotation.dtype, device=state.rotation.device)
+        back = Transform(
+            eye.expand_as(state.rotation).clone(), torch.zeros_like(start.translation), start.scale
+        )
+        if self.method.target is None:  # pairs of points hold whatever they are
+            return back
+        least = self._least(state)
+        soft = self._stepped(state) & (least <= SOFT)
+        state.rotation, state.translation = state.rotation.clone(), state.translation.clone()
+        for i in soft.nonzero()[:, 0].tolist():
+            theirs = self.target.planes_of(i, self.neighbors)
+            ours = None if self.method.source is None else self.source.planes_of(i, self.neighbors)
+            noise = theirs.ripple if ours is None else torch.maximum(theirs.ripple, ours.ripple)
+            if least[i] > NOISY * noise + self.method.softest + _steps.OBSERVABLE:
+                continue
+            source, target = (c.points[i, c.valid[i]].detach() for c in (self.source, self.target))
+            found = Transform(state.rotation[i], state.translation[i], start.scale[i])
+            begun = Transform(start.rotation[i], start.translation[i], start.scale[i])
+            basis = None if self.limits is None else basis_of(self.limits.projector[i])
+            reach = Reach(self.limit, self.neighbors, basis)
+            there = settled(source, target, ours, theirs, found, begun, reach)
+            if there is None:
+                continue
+            state.normal_matrix[i] = state.normal_matrix[i, 3:, 3:].trace() * there.matrix
+            state.pivot[i], state.radius[i] = there.center, there.radius
+            if there.open_:
+                state.status[i] = Status.UNOBSERVABLE
+                way = there.transform @ found.inverse()
+                back.rotation[i], back.translation[i] = way.rotation, way.translation
+                state.rotation[i], state.translation[i] = (
+                    there.transform.rotation,
+                    there.transform.translation,
+                )
+        return back
+
+    def _stepped(self, state: State) -> Tensor:
+        """Return which items ended with a step."""
+        ended = state.status == Status.CONVERGED
+        for status in (Status.ITERATIONS, Status.UNOBSERVABLE):
+            ended = ended | (state.status == status)
+        return ended & (state.iterations > 0)
+
+    def _least(self, state: State) -> Tensor:
+        """Return how stiff the softest motion is over the stiffest."""
+        values = _steps.eigen(state.normal_matrix, self.limits)[0]
+        least, top = values[:, 0 if self.limits is None else self.limits.closed], values[:, -1]
+        return torch.where(top > 0, least / torch.where(top > 0, top, 1), 0)
 
     def evaluate(self, state: State) -> tuple[Tensor, Tensor, Tensor]:
         """Return fitness, rmse and the index of each point's neighbor at the final poses, without a step."""

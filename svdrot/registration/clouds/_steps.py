@@ -96,6 +96,7 @@ class Method:
         stepping: the kernel that takes the same step from the sums.
         source: what it must know of the source, "normals", "covariances" or nothing.
         target: likewise.
+        softest: how stiff it takes a plane to be along itself, over across.
     """
 
     residual: Callable[[Pairs], Tensor]
@@ -104,6 +105,7 @@ class Method:
     stepping: str
     source: str | None = None
     target: str | None = None
+    softest: float = 0.0
 
 
 def _distance(pairs: Pairs) -> Tensor:
@@ -435,7 +437,7 @@ METHODS = {
         _symmetric_distance, _symmetric, icp_sums.SYMMETRIC, "step_symmetric", "normals", "normals"
     ),
     "generalized": Method(
-        _mahalanobis, _generalized, icp_sums.COVARIANCES, "step_planes", "covariances", "covariances"
+        _mahalanobis, _generalized, icp_sums.COVARIANCES, "step_planes", "covariances", "covariances", 3e-3
     ),
 }
 

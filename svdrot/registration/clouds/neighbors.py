@@ -108,6 +108,11 @@ class Neighbors:
         else:
             self._search = _halves(self._points.cpu())
 
+    @property
+    def points(self) -> Tensor:
+        """Return the cloud, shape (M, d)."""
+        return self._points
+
     def query(self, query: Tensor, k: int = 1, max_distance: float | None = None) -> tuple[Tensor, Tensor]:
         """Return the distances and the indices of the k points nearest to each query, nearest first.
 
@@ -255,7 +260,7 @@ class Followed:
     """
 
     def __init__(self, neighbors: Neighbors, max_distance: float):
-        self._neighbors, self._limit = neighbors, max_distance
+        self.neighbors, self._limit = neighbors, max_distance
         self._memory: tuple[Tensor, Tensor, Tensor] | None = None
         self._turns: Tensor
 
@@ -271,10 +276,10 @@ class Followed:
             The points there (N, 3), the distances of their neighbors (N,), and the indices of these (N,).
         """
         cloud = cloud.contiguous()  # before memory is made like it
-        tree = self._neighbors.tree
+        tree = self.neighbors.tree
         if tree is None or not len(tree.points):
             moved = cloud @ rotation.mT + translation
-            return moved, *self._neighbors.query(moved, 1, self._limit)
+            return moved, *self.neighbors.query(moved, 1, self._limit)
         if self._memory is None:
             places = torch.full((len(cloud), 2), len(tree.points), device="cpu")
             self._memory = torch.empty_like(cloud), torch.empty_like(cloud[:, 0]), places

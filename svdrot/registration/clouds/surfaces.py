@@ -1,6 +1,7 @@
 """Surfaces behind clouds of points: one point per voxel, normals, and the covariances of neighborhoods."""
 
 import math
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -10,6 +11,10 @@ from svdrot.registration.clouds.neighbors import Neighbors
 
 # (Width² - thickness²) / length² of a line, which has no normal: the eigenvalues of one are exact to 2e-8.
 LINE = 1e-7
+BORDER = 0.42  # of the root mean square distance of neighbors: where their middle is so far, a surface ends
+SOME = 100  # points by which the noise of normals is judged
+BLOCK = 2048  # points at a time
+FULL = torch.tensor([[0, 1, 2], [1, 3, 4], [2, 4, 5]], device="cpu")  # of the entries xx, xy, xz, yy, yz, zz
 COPIES = 4  # of a k-th of its neighbors in its own place a point has too many copies
 
 
@@ -206,6 +211,28 @@ def least_direction(covariance: Tensor) -> Tensor:
     return torch.stack(best, -1) * scale[..., None]
 
 
+class Planes(NamedTuple):
+    """Hold the planes through the neighbors of points, (..., N)."""
+
+    normals: Tensor  # unit, (..., N, 3), NaN where there is none
+    border: Tensor  # whether the neighbors lie to one side, as where a surface ends
+    ripple: Tensor  # variance of the normals by their noise, squared radians in each direction, (...)
+
+
+def planes(tree: Neighbors, k: int, at: Tensor | None = None, radius: float | None = None) -> Planes:
+    """Return the planes through the k nearest points of the points of a cloud, or of those `at`.
+
+    A plane through k points with the variance a across it and b along it is tilted by a / (k b): of points
+    with noise, and of points on a bend or an edge. The mean of some is the ripple.
+    """
+    found = hoods(tree, k, at, radius)
+    some = found.covariance[:: max(1, len(found.covariance) // SOME)]
+    values = torch.linalg.eigvalsh(torch.where(some.isfinite(), some, 0)).clamp(min=0)
+    along = values[:, 1:].mean(1)
+    tilt = torch.where(along > 0, values[:, 0] / (k * torch.where(along > 0, along, 1)), 0)
+    return Planes(least_direction(found.covariance), found.border, tilt.sum() / max(len(tilt), 1))
+
+
 def _cross(a: tuple[Tensor, ...], b: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
     return a[1] * b[2] - a[2] * b[1], a[2] * b[0] - a[0] * b[2], a[0] * b[1] - a[1] * b[0]
 
@@ -241,29 +268,40 @@ def _means(value: Tensor, inverse: Tensor, counts: Tensor) -> Tensor:
 
 
 def _covariances(points: Tensor, k: int, radius: float | None) -> Tensor:
-    n = len(points)
-    if not n:
+    if not len(points):
         return points.new_empty(0, 3, 3)
-    distances, indices = Neighbors(points).query(points, k, radius)
+    return hoods(Neighbors(points), k, None, radius).covariance
+
+
+class Hoods(NamedTuple):
+    """Hold what is known of the neighborhoods of points, (n, ...)."""
+
+    covariance: Tensor  # (n, 3, 3), NaN of fewer than three points
+    border: Tensor  # whether the neighbors lie to one side, boolean
+
+
+def hoods(tree: Neighbors, k: int, at: Tensor | None = None, radius: float | None = None) -> Hoods:
+    """Return the neighborhoods of the k nearest points of a cloud, of all its points or of those `at`."""
+    points, n = tree.points, len(tree.points)
+    own = torch.arange(n, device=points.device) if at is None else at
+    distances, indices = tree.query(points[own], k, radius)
     if (distances[:, max(3, k // COPIES) - 1] == 0).any():  # of so many copies no surface follows
         different, places = torch.unique(points, dim=0, return_inverse=True)
         if len(different) < n:
-            return _covariances(different, k, radius)[places]
-    # Differences from the point itself, so that far from the origin nothing is lost; what is missing adds 0.
-    own = torch.arange(n, device=points.device)
-    places = torch.where(indices < n, indices, own[:, None]).T.contiguous()
-    x = points.T.contiguous()
-    first, second = torch.zeros_like(x), x.new_zeros(3, 3, n)
-    # One neighbor of all points at a time: sums of d and of the upper triangle of d d'.
-    for place in places:
-        d = x[:, place] - x
-        first += d
-        for i in range(3):
-            second[i, i:] += d[i] * d[i:]
+            return hoods(Neighbors(different), k, places[own], radius)
+    # Differences d from the point itself, so that far from the origin nothing is lost; what is missing adds 0.
+    # Sums of d and of the upper triangle of d d', in blocks that stay in the cache.
+    places = torch.where(indices < n, indices, own[:, None])
+    x, first, second = points.T.contiguous(), [], []
+    for block, around in zip(own.split(BLOCK), places.split(BLOCK), strict=True):
+        d = x[:, around.T.reshape(-1)].view(3, indices.shape[1], len(block)) - x[:, None, block]
+        first.append(d.sum(1))
+        second.append(torch.stack([(d[i] * d[j]).sum(0) for i in range(3) for j in range(i, 3)]))
+    first, second = torch.cat(first, 1), torch.cat(second, 1)[FULL]
     count = (indices < n).sum(1)
     total = count.clamp(min=1)
-    upper = second / total - first[:, None] * (first / total**2)
-    found = torch.where(count >= 3, upper, torch.nan)
-    i, j = torch.triu_indices(3, 3, device=points.device)
-    found[j, i] = found[i, j]
-    return found.permute(2, 0, 1)
+    covariance = second / total - (first[:, None] * first) / total**2
+    covariance = torch.where(count >= 3, covariance, torch.nan).permute(2, 0, 1)
+    # Of a half disc the middle is 0.6 of the root mean square distance away; of twenty points in a disc 0.2.
+    spread = second[0, 0] + second[1, 1] + second[2, 2]
+    return Hoods(covariance, first.square().sum(0) > BORDER**2 * total * spread)

@@ -9,16 +9,13 @@ from torch import Tensor
 
 from svdrot._checks import check_shape
 from svdrot._precision import result_dtype
-from svdrot._vectors import image
-from svdrot.projection import special_orthogonalize
+from svdrot.registration._uncertainty import normalized_error
 from svdrot.registration.clouds._verdict import rule, words
-from svdrot.registration.clouds._verdict.poses import Array
-from svdrot.registration.clouds._verdict.surfaces import Both, middle_of
-from svdrot.representations import matrix_to_axis_angle
+from svdrot.registration.clouds._verdict.surfaces import Both
+from svdrot.registration.clouds._verdict.units import Units
 from svdrot.transform import Transform
 
 ANSWERS = ("aligned", "free", "ambiguous", "doubtful")
-EPS = 1e-12  # of the largest variance: that of a free motion is 0 up to rounding
 
 
 @dataclass(frozen=True)
@@ -97,21 +94,8 @@ class Verdict:
             >>> found.normalized_error(found.transform) < 1e-3, found.normalized_error(there) < 5
             (True, True)
         """
-        if not self.covariance.isfinite().all():
-            return math.nan
-        own, other = (
-            Transform(t.rotation.double(), t.translation.double(), torch.ones_like(t.scale.double()))
-            for t in (self.transform, transform)
-        )
-        step = other @ own.inverse()
-        shift = step.apply(self.center[None])[0] - self.center
-        # In lengths, or rotations and translations would be of different orders.
-        unit = shift.new_tensor([self.radius] * 3 + [1.0] * 3)
-        twist = unit * torch.cat((matrix_to_axis_angle(step.rotation), shift))
-        values, vectors = torch.linalg.eigh(unit[:, None] * self.covariance * unit)
-        kept = values > EPS * values[-1]
-        along = image(vectors.mT, twist)[kept]
-        return float((along.square() / values[kept]).sum().sqrt())
+        radius = self.center.new_tensor(self.radius)
+        return normalized_error(self.covariance, self.center, radius, self.transform, transform).item()
 
 
 def judge(
@@ -164,7 +148,7 @@ def judge(
     start = transform if start is None else start
     check_pose("transform", transform)
     check_pose("start", start)
-    units = _Units.of(source, target, transform)
+    units = Units.of(source, target, transform)
     with torch.no_grad():
         pose, begun = units.inward(transform), units.inward(start)
         both = None if units.length == 0 else Both.of(units.source, units.target)
@@ -187,66 +171,7 @@ def check_pose(name: str, value: Transform) -> None:
         raise ValueError(f"`{name}` must be one finite transform in space; got {value}.")
 
 
-@dataclass(frozen=True)
-class _Units:
-    """Hold both clouds about their medians, in units of the larger's extent, and the way back."""
-
-    source: Array
-    target: Array
-    middles: tuple[Array, Array]
-    length: float
-    ratio: float  # of the extents, target over source
-    scale: Tensor  # of the transform, with which the source was multiplied
-    like: Tensor
-
-    @classmethod
-    def of(cls, source: Tensor, target: Tensor, transform: Transform) -> "_Units":
-        scale = transform.scale.detach()
-        clouds, middles, extents = [], [], []
-        for cloud, factor in ((source, float(scale)), (target, 1.0)):
-            x = _array(cloud) * factor
-            finite = np.isfinite(x).all(1)
-            x = x if finite.all() else x[finite]
-            middle = middle_of(x) if len(x) else np.zeros(3)
-            with np.errstate(over="ignore"):
-                far = np.linalg.norm(x - middle, axis=1)
-            clouds.append(x)
-            middles.append(middle)
-            extents.append(float(np.median(far)) if len(x) else 0.0)
-        length = max(extents) if min(extents) > 0 and np.isfinite(max(extents)) else 0.0
-        if length:
-            clouds = [(x - m) / length for x, m in zip(clouds, middles, strict=True)]
-        x, y = clouds
-        ratio = extents[1] / extents[0] if length else 1.0
-        return cls(x, y, (middles[0], middles[1]), length, ratio, scale, source.detach())
-
-    def inward(self, transform: Transform) -> Array:
-        """Return the pose (1, 4, 4) that a transform is in these units."""
-        rotation, translation = (_array(x) for x in (transform.rotation, transform.translation))
-        pose = np.eye(4)[None]
-        rotation = special_orthogonalize(torch.from_numpy(rotation)).numpy()  # of a text with few decimals
-        pose[0, :3, :3] = rotation
-        shift = rotation @ self.middles[0] + translation - self.middles[1]
-        pose[0, :3, 3] = shift / (self.length or 1)
-        return pose
-
-    def outward(self, poses: Array) -> Transform:
-        """Return the transforms that poses (B, 4, 4) are in the units of the points."""
-        rotation = poses[:, :3, :3]
-        shift = self.length * poses[:, :3, 3] + self.middles[1] - rotation @ self.middles[0]
-        r, t = (self.back(torch.from_numpy(x), result_dtype(self.like)) for x in (rotation, shift))
-        return Transform(r, t, self.scale.to(r.device, r.dtype).expand(len(poses)))
-
-    def back(self, value: Tensor, dtype: torch.dtype = torch.float64) -> Tensor:
-        """Bring a tensor to where the source is."""
-        return value.to(self.like.device, dtype)
-
-
-def _array(value: Tensor) -> Array:
-    return value.detach().cpu().double().resolve_neg().numpy()
-
-
-def _verdict(judged: rule.Judged, units: _Units) -> Verdict:
+def _verdict(judged: rule.Judged, units: Units) -> Verdict:
     known, length = judged.stiffness, units.length
     pose = units.outward(judged.pose)
     radius = known.radius * length if known else math.nan
@@ -254,7 +179,9 @@ def _verdict(judged: rule.Judged, units: _Units) -> Verdict:
     back = np.r_[np.full(3, 1 / radius), np.ones(3)]  # of twists of unit length, from radius times w to w
     free = known.scaled(judged.free).T * back if known else np.zeros((0, 6))
     covariance = (
-        known.covariance(rule.SPREAD, judged.evidence.misfit[0]) if known else np.full((6, 6), np.nan)
+        known.covariance(known.open_(rule.SPREAD), judged.evidence.misfit[0])
+        if known
+        else np.full((6, 6), np.nan)
     )
     unit = back * length  # of twists in the units of `Both`
     reasons = words.reasons(judged, free, center, radius)
@@ -281,7 +208,7 @@ def _verdict(judged: rule.Judged, units: _Units) -> Verdict:
     )
 
 
-def _nothing(units: _Units, transform: Transform) -> Verdict:
+def _nothing(units: Units, transform: Transform) -> Verdict:
     """Return what is said where nothing can be measured."""
     nan, none = (units.back(torch.full((n, 6), torch.nan, device="cpu")) for n in (6, 0))
     own = [

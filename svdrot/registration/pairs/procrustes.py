@@ -26,8 +26,10 @@ from svdrot._kernels.operations.pairs import centroids
 from svdrot._precision import compute_dtype, result_dtype
 from svdrot._vectors import one_batch
 from svdrot.projection import projection_gap
-from svdrot.registration._motions import checked_axis
+from svdrot.registration._motions import Limits, checked_axis
 from svdrot.registration._points import Points, as_tensor, padded
+from svdrot.registration._uncertainty import normalized_error
+from svdrot.registration.pairs._exactness import pose_covariance
 from svdrot.registration.pairs._fit import fit, fit_about
 from svdrot.registration.pairs._moments import moments, residual
 from svdrot.transform import Transform, register_pytree
@@ -87,6 +89,74 @@ class Alignment(Transform):
             axis, scale = self.about[0].detach().reshape(-1, 3), self.scale.detach().reshape(-1, 1)
             left = torch.hypot(left, (axis * (scale * start - end)).sum(-1))
         return left.to(turned.dtype).reshape(turned.shape[:-2])
+
+    @property
+    def pose_covariance(self) -> Tensor:
+        """Return the covariance of the twist from the pose to the true one, shape (..., 6, 6), float64.
+
+        The twist is (rotation vector in radians about `center`, translation), in the frame of the target; 0
+        along motions that were not allowed. Errors of the pairs are taken for independent and alike in all
+        directions, and weights for inverse variances up to one factor, which follows from what is left over.
+        NaN where the pairs do not determine the pose, or are no more than they need for it. For points in
+        space, and proper rotations. Not differentiable.
+
+        Example:
+            >>> import torch, svdrot
+            >>> source = torch.rand(100, 3, generator=torch.Generator().manual_seed(0))
+            >>> noise = 0.01 * torch.randn(100, 3, generator=torch.Generator().manual_seed(1))
+            >>> fit = svdrot.registration.kabsch(source, source + noise)
+            >>> fit.pose_covariance.diagonal()[3:].sqrt()  # of the mean of a hundred
+            tensor([0.0010, 0.0010, 0.0010], dtype=torch.float64)
+            >>> bool(fit.normalized_error(svdrot.Transform.identity()) < 5)
+            True
+        """
+        return self._exactness()[0]
+
+    @property
+    def center(self) -> Tensor:
+        """Return the weighted mean of the source as the fit moves it, shape (..., 3), float64.
+
+        Rotations and translations about it are independent. The origin, if the clouds were not centered.
+        """
+        return self._exactness()[1]
+
+    def normalized_error(self, transform: Transform) -> Tensor:
+        """Return how far another pose is from this one in standard deviations, shape (...).
+
+        Args:
+            transform: of the source to the target.
+
+        Returns:
+            The root of twist' C^-1 twist, with C `pose_covariance`, of motions that were allowed. For the
+            true pose its square is distributed about as chi-squared with as many degrees of freedom as these
+            have. NaN where the covariance is.
+
+        Example:
+            >>> import torch, svdrot
+            >>> source = torch.rand(100, 3, generator=torch.Generator().manual_seed(0))
+            >>> noise = 0.01 * torch.randn(100, 3, generator=torch.Generator().manual_seed(1))
+            >>> fit = svdrot.registration.kabsch(source, source + noise)
+            >>> fit.normalized_error(fit) < 1e-3
+            tensor(True)
+        """
+        return normalized_error(*self._exactness(), self, transform)
+
+    def _exactness(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the covariance, its center, and a radius of the pairs about that."""
+        d = self.rotation.shape[-1]
+        if d != 3 or self.reflection:
+            raise ValueError(f"Covariances are of proper rotations of three dimensions; these have {d}.")
+        batch = self.rotation.shape[:-2]
+        axis = None if not self.about else one_batch(self.about[0].detach().expand(*batch, 3), 1)
+        count = math.prod(batch)
+        rotation, translation, scale, residual = (
+            part.detach().double().reshape(count, *part.shape[len(batch) :])
+            for part in (self.rotation, self.translation, self.scale, self.residual)
+        )
+        limits = None if axis is None else Limits(self.motion, axis)
+        found = pose_covariance(self.pairs, rotation, translation, scale, residual, self.centered, limits)
+        covariance, center, radius = (part.reshape((*batch, *part.shape[1:])) for part in found)
+        return covariance, center, radius
 
     @property
     def gap(self) -> Tensor:

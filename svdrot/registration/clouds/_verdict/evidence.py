@@ -1,20 +1,18 @@
-"""What two surfaces say at a pose: where they agree and contradict, and which motions they leave open."""
+"""What two surfaces say at a pose: where they agree and where they contradict."""
 
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.linalg import eigh
 
 from svdrot.registration.clouds._verdict import poses as motions
 from svdrot.registration.clouds._verdict.poses import Array
-from svdrot.registration.clouds._verdict.surfaces import BLOCKS, Bools, Both, Ints, K, Points, Surface
+from svdrot.registration.clouds._verdict.surfaces import BLOCKS, Bools, Both, Ints, Points, Surface
 
 # In edges: a point is over a surface if it is so far from its nearest point along it, and across it.
 TANGENT, HEIGHT = 1.2, 4.0
 AGREES = 3.0  # standard deviations
 CUT = 4.0  # standard deviations, beyond which a residual counts no more
 SOFT = 0.25  # added to both mean squares, so that clouds without noise of their own have a finite ratio
-STRICT = 3.0  # standard errors, of motions beside one that is open
 FEWEST = 20  # points over the other surface, or pairs
 PATCH, PATCH_POINTS = 0.4, 6  # share of a patch, of so many points, that contradicts one pose only
 WORSE = 2.5  # standard errors by which one pose contradicts more
@@ -165,94 +163,3 @@ def stretch(both: Both, pose: Array, found: Evidence) -> tuple[float, float]:
         ways.append((-(inverse @ (j @ (w * side.height[0][used])))[6], inverse[6, 6]))
     (s, u), (t, v) = ways
     return float(s - t) / 2, float(np.sqrt(u + v)) / 2
-
-
-@dataclass(frozen=True)
-class Stiffness:
-    """What the pairs say of small motions about a center: (radius times rotation vector, translation).
-
-    Attributes:
-        center: middle of the pairs in the frame of the target, (3,).
-        radius: their root mean square distance from it.
-        axes: unit columns (6, 6), from the least determined on.
-        stiff: plain stiffness along each, (6,).
-        size: of the smaller cloud.
-        share: of the plain stiffness along each the part that both clouds agree on.
-        error: standard error of that.
-        pairs: how many.
-        noise: root mean square of their standard deviations.
-    """
-
-    center: Array
-    radius: float
-    axes: Array
-    stiff: Array
-    size: float
-    share: Array
-    error: float
-    pairs: int
-    noise: float
-
-    def spread(self, errors: float = 1.0) -> Array:
-        """Return the standard deviation of the pose along each axis over the size, (6,).
-
-        That is with so many standard errors less of the share than was found.
-        """
-        least = self.stiff * np.maximum(self.share - errors * self.error, 0)
-        return self.noise / np.sqrt(self.pairs * np.maximum(least, 1e-9)) / self.size
-
-    def covariance(self, most: float, misfit: float) -> Array:
-        """Return the covariance (6, 6) of these unknowns, along axes with no more than a spread alone.
-
-        The variance of a residual is that of the clouds' own noise, as many times as the misfit says.
-        """
-        determined = ~self.open_(most)
-        kept = self.axes[:, determined] / np.sqrt(self.stiff[determined])
-        share = np.maximum(self.share[determined], 1e-9)
-        return misfit * self.noise**2 / self.pairs * (kept / share) @ kept.T
-
-    def open_(self, most: float) -> Bools:
-        """Return which axes are left open: with more than a spread, (6,).
-
-        Where one is, the surface is of a kind that leaves more of them, and the others are held to more.
-        """
-        found = ~(self.spread() <= most)
-        return ~(self.spread(STRICT) <= most) if found.any() else found
-
-    def scaled(self, twists: Array) -> Array:
-        return motions.scaled(twists, self.center, self.radius)
-
-
-def stiffness(both: Both, pose: Array, found: Evidence) -> Stiffness | None:
-    """Return the information of the pairs without what noise of the normals adds to it.
-
-    The row of a pair has the normal n + e, and the mean of its square is that of n plus one of e: a wall with
-    noise looks stiff along itself. The normals of both clouds at one place have independent e, and the mean
-    of the product of their rows has none of it: nothing needs to be subtracted, nor to be known of e. Along
-    each axis the share of the plain stiffness is 0 where all is noise, up to an error of as many independent
-    normals as there are neighborhoods. Points at borders, whose neighbors lie to one side in both clouds, are
-    left out. None if there are too few pairs.
-    """
-    a, b, side = both.source, both.target, found.there
-    index = side.index[0]
-    used = side.agrees[0] & ~a.border & ~b.border[index]
-    count = int(used.sum())
-    if count < FEWEST:
-        return None
-    y = motions.moved(pose, a.points[used])
-    center = y.mean(2)
-    y = y - center[..., None]
-    radius = np.sqrt((y * y).sum(1).mean(1))
-    of_a = (pose[0, :3, :3] @ a.planes[:3, used])[None]
-    of_b = b.planes[None, :3, index[used]]
-    of_a = of_a * np.where((of_a * of_b).sum(1, keepdims=True) < 0, -1, 1)
-    ja, jb = motions.rows(y, of_a, radius)[0], motions.rows(y, of_b, radius)[0]
-    h = ja @ jb.T / count
-    h = (h + h.T) / 2
-    metric = (ja @ ja.T + jb @ jb.T) / (2 * count) + 1e-9 * np.eye(6)
-    share, axes = eigh(h, metric)
-    axes = axes / np.linalg.norm(axes, axis=0)
-    error = float(np.sqrt((K + 1) / count))
-    stiff = (axes * (metric @ axes)).sum(0)
-    noise = float(np.sqrt(np.mean(a.sigma[used] ** 2)))
-    return Stiffness(center[0], float(radius[0]), axes, stiff, both.size, share, error, count, noise)

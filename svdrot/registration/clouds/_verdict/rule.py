@@ -5,16 +5,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from svdrot.registration.clouds._verdict import poses as motions
-from svdrot.registration.clouds._verdict.evidence import (
-    Evidence,
-    Stiffness,
-    evidence,
-    refuted,
-    stiffness,
-    stretch,
-)
+from svdrot.registration.clouds._verdict.evidence import Evidence, evidence, refuted, stretch
 from svdrot.registration.clouds._verdict.poses import Array, Spread
 from svdrot.registration.clouds._verdict.search import competitors, polished
+from svdrot.registration.clouds._verdict.stiffness import Stiffness, stiffness
 from svdrot.registration.clouds._verdict.surfaces import Both
 
 # Each is the value at which 2,750 pairs of clouds with known truth were told apart best; what it has to be
@@ -94,7 +88,7 @@ def _tested(both: Both, pose: Array, found: Evidence, most: float, moved: bool =
     answer = "doubtful" if failed else "aligned"
     if known is not None and not failed and open_.any():
         failed, answer = ["determined"], "free"
-        free = motions.unscaled(_apart(known.axes[:, open_]), known.center, known.radius)
+        free = motions.unscaled(apart(known.axes[:, open_]), known.center, known.radius)
     return Judged(answer, tuple(failed), pose, found, known, growth, error, free, np.zeros((0, 4, 4)), moved)
 
 
@@ -124,7 +118,7 @@ def _resized(both: Both, pose: Array, growth: float) -> tuple[float, bool]:
     return first, False
 
 
-def _apart(axes: Array) -> Array:
+def apart(axes: Array) -> Array:
     """Return a basis of the same motions (6, k), the slides first."""
     basis = np.linalg.qr(axes)[0]
     return basis @ np.linalg.svd(basis[:3])[2].T[:, ::-1]

@@ -429,7 +429,7 @@ def test_planes_and_lines_leave_directions_open(method):
     assert (result.transform.apply(flat @ rotation.mT)[:, None] * up).sum(-1).max() < 10
     height = (result.transform.apply(flat @ rotation.mT) - lifted) @ rotation[:, 2]
     assert height.abs().max() < 1e-6
-    if method in ("point_to_plane", "symmetric"):
+    if method != "point_to_point":
         assert result.status == Status.UNOBSERVABLE and not result.converged
         assert result.unobservable.tolist() == [True] * 3 + [False] * 3
         free = result.directions[:, :3]
@@ -444,6 +444,73 @@ def test_planes_and_lines_leave_directions_open(method):
     assert thin.status == (Status.UNOBSERVABLE if method == "point_to_point" else Status.NO_OVERLAP)
     if method == "point_to_point":
         assert thin.unobservable.sum() == 1
+
+
+def free_shape(kind, n, seed):
+    """Points of a surface that some motions lay on itself, and of which coordinates its middle is held."""
+    u, v = torch.rand(2, n, generator=generator(seed), **double)
+    if kind == "plane":
+        return torch.stack((u, 0.7 * v, 0 * u), -1), (0, 0, 1)
+    if kind == "cylinder":
+        return torch.stack((0.3 * (math.tau * u).cos(), 0.3 * (math.tau * u).sin(), v), -1), (1, 1, 0)
+    z = torch.randn(n, 3, generator=generator(seed), **double)
+    return 0.5 * z / z.norm(dim=-1, keepdim=True), (1, 1, 1)
+
+
+@pytest.mark.parametrize("sigma", [0.0, 0.002, 0.01])
+@pytest.mark.parametrize(("kind", "free"), [("plane", 3), ("cylinder", 2), ("sphere", 3)])
+@pytest.mark.parametrize("method", METHODS[1:])
+def test_noise_holds_nothing(method, kind, free, sigma):
+    """Noise of normals makes a wall look stiff along itself. Nothing is moved there, and it is told."""
+    (source, held), (target, _) = (free_shape(kind, 1500, seed) for seed in (0, 1))
+    source, target = (
+        x + sigma * torch.randn(x.shape, generator=generator(seed), **double)
+        for x, seed in ((source, 2), (target, 3))
+    )
+    turn = random_rotation(generator=generator(4), **double)
+    shift = torch.tensor([0.03, 0.02, 0.01], **double)
+    start = source @ turn.mT + shift
+    found = icp(start, target @ turn.mT, max_distance=0.1, method=method)
+    assert found.status == Status.UNOBSERVABLE and found.unobservable.sum() == free
+    variances = torch.linalg.eigvalsh(found.covariance)
+    assert (variances > 1e-9 * variances[-1]).sum() == 6 - free
+    went = ((found.transform.apply(start) - start) @ turn).mean(0)
+    wanted = -(shift @ turn) * torch.tensor(held)
+    # Means of 1,500 heights of either cloud, of whose normals each direction has a third at least; and what
+    # planes through neighbors cut off a round surface.
+    assert (went - wanted).abs().max() < 5 * sigma * (2 * 3 / 1500) ** 0.5 + 5e-4
+
+
+@pytest.mark.parametrize("method", METHODS[1:])
+def test_covariance_is_that_of_the_errors(method):
+    """Of pairs of samples of one surface; a share of the squared errors beyond what is expected is bias."""
+    squares = []
+    for seed in range(30):
+        source, target = (surface(1500, seed=2 * seed + k)[0] for k in (0, 1))
+        source, target = (
+            x + 0.01 * torch.randn(x.shape, generator=generator(100 + 2 * seed + k), **double)
+            for k, x in enumerate((source, target))
+        )
+        truth = motion(0.05, 0.02, seed)
+        found = icp(source, truth.apply(target), max_distance=0.2, method=method, kernel="tukey")
+        assert found.normalized_error(found.transform) < 1e-3
+        squares.append(found.normalized_error(truth).item() ** 2)
+    # Chi-squared of six has its median at 5.35; of thirty the median is within a quarter of that, mostly.
+    assert 0.2 * 5.35 < sorted(squares)[15] < 2.5 * 5.35
+
+
+def test_covariance_of_a_batch_is_that_of_its_items():
+    source, target = surface(400)[0], surface(500, seed=1)[0]
+    batch = icp(torch.stack((source, source * torch.nan)), target, max_distance=0.4)
+    alone = icp(source, target, max_distance=0.4)
+    torch.testing.assert_close(batch.covariance[0], alone.covariance)
+    assert batch.covariance.shape == (2, 6, 6) and batch.covariance[1].isnan().all()
+    assert batch.center.shape == (2, 3) and batch.normalized_error(motion()).shape == (2,)
+    moved = motion(2.0, 3.0, seed=5)  # of both clouds: other voxels, and the twist turns with the target
+    there = icp(moved.apply(source), moved.apply(target), max_distance=0.4)
+    assert (there.center - moved.apply(alone.center[None])[0]).norm() < 0.1
+    ratio = there.normalized_error(moved @ motion() @ moved.inverse()) / alone.normalized_error(motion())
+    assert 0.7 < ratio < 1.4
 
 
 @pytest.mark.parametrize("method", METHODS)

@@ -7,6 +7,7 @@ from functools import partial
 import mpmath
 import pytest
 import torch
+from scipy.stats import f
 
 import svdrot
 from svdrot.registration import Transform, kabsch, pad, procrustes, umeyama
@@ -517,3 +518,46 @@ def test_a_matrix_of_rank_one_is_what_it_is_alone(d):
     assert torch.equal(together.scale, alone)
     spoiled = matrix.index_fill(0, torch.tensor([3]), torch.nan)
     assert torch.equal(Transform.from_matrix(spoiled).scale[4:], together.scale[4:])
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize(("motion", "unknowns"), [("free", 6), ("yaw", 4), ("planar", 3)])
+@pytest.mark.parametrize("fit", FITS)
+def test_covariance_is_that_of_the_errors(fit, motion, unknowns, dtype):
+    """With Gaussian errors the squared error over the covariance is distributed as Fisher's F."""
+    batch, points = 4000, 6
+    source = normal(batch, points, 3) * torch.tensor([3.0, 1.0, 0.3]) + 5 * normal(batch, 1, 3)
+    weights = 0.2 + 5 * uniform(batch, points)
+    turn = normal(batch, 3) if motion == "free" else normal(batch, 1) * torch.tensor([0.0, 0.0, 1.0])
+    shift = normal(batch, 3) * torch.tensor([1.0, 1.0, 0.0 if motion == "planar" else 1.0])
+    truth = Transform(svdrot.axis_angle_to_matrix(turn), shift, torch.ones(batch))
+    if fit is procrustes:
+        truth = Transform(truth.rotation, 0 * shift, truth.scale)
+        unknowns = 3 if motion == "free" else 1
+    errors = 1e-2 * normal(batch, points, 3) / weights.sqrt()[..., None]
+    pairs = (part.to(dtype) for part in (source, truth.apply(source) + errors, weights))
+    found = fit(*pairs, motion=motion)
+    spare = 3 * points - unknowns - (fit is umeyama)
+    ratio = found.normalized_error(truth).square() / unknowns
+    # The share below a quantile of so many draws is exact to two hundredths, by three standard errors.
+    for share in (0.5, 0.9):
+        below = (ratio < f.ppf(share, unknowns, spare)).double().mean().item()
+        assert abs(below - share) < 0.025
+
+
+@pytest.mark.parametrize("fit", [kabsch, umeyama])
+def test_covariance_says_what_pairs_cannot_tell(fit):
+    line = torch.arange(5.0, dtype=torch.float64)[:, None] * torch.tensor([1.0, 2.0, -1.0])
+    source, target = normal(10, 3), normal(10, 3)
+    bad = source.clone()
+    bad[3, 0] = torch.nan
+    for x, y in ((line, line + 1e-3 * normal(5, 3)), (source[:2], target[:2]), (bad, target)):
+        found = fit(x, y)
+        assert found.pose_covariance.isnan().all() and found.normalized_error(found).isnan()
+    both = fit(torch.stack((bad, source)), torch.stack((target, target)))
+    torch.testing.assert_close(both.pose_covariance[1], fit(source, target).pose_covariance)
+    assert both.pose_covariance[0].isnan().all() and both.center.shape == (2, 3)
+    exact = fit(source, source + 1)
+    assert exact.pose_covariance.abs().max() < 1e-24
+    with pytest.raises(ValueError, match="three dimensions"):
+        _ = fit(source[:, :2], target[:, :2]).pose_covariance
