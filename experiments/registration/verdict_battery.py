@@ -92,8 +92,8 @@ def run(config: Config) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
         shared.run.open_folder(config.out, config, free=("pairs", "different", "out", "meshes"), data=data)
         names = battery.kinds(config.first + config.pairs)
         numbers = [i for i in range(config.first, len(names)) if names[i] in config.only]
-        found = _continued(config.out / FOUND, numbers, lambda i: registered(_pair(config, i)))
-        rows = _continued(config.out / FILE, numbers, lambda i: measured(_pair(config, i), found[i]))
+        found = continued(config.out / FOUND, numbers, lambda i: registered(_pair(config, i)))
+        rows = continued(config.out / FILE, numbers, lambda i: measured(_pair(config, i), found[i]))
         folder, others = config.folder, range(config.different if config.folder else 0)
 
         def of_meshes(number: int) -> dict[str, Any]:
@@ -101,7 +101,7 @@ def run(config: Config) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
             pair = battery.of_different_meshes(number, folder)
             return measured(pair, registered(pair))
 
-        different = _continued(config.out / DIFFERENT, others, of_meshes)
+        different = continued(config.out / DIFFERENT, others, of_meshes)
     return [rows[i] for i in numbers], [different[i] for i in others]
 
 
@@ -109,7 +109,7 @@ def _pair(config: Config, number: int) -> battery.Pair:
     return battery.make(battery.kinds(number + 1)[number], number, config.folder)
 
 
-def _continued(
+def continued(
     file: Path, numbers: Sequence[int], make: Callable[[int], dict[str, Any]]
 ) -> dict[int, dict[str, Any]]:
     """Return a row for each number: those of a file, and those that are made and appended to it."""
@@ -138,20 +138,20 @@ def _read(file: Path) -> list[dict[str, Any]]:
 
 def registered(pair: battery.Pair) -> dict[str, Any]:
     """Return the pose that is found, in a row."""
-    source, target = _clouds(pair)
+    source, target = clouds_of(pair)
     begin = time.process_time()
     found = register(source, target, verdict=False)
     seconds = time.process_time() - begin
-    return {"number": pair.number, "matrix": found.transform.matrix.tolist(), "seconds": _short(seconds)}
+    return {"number": pair.number, "matrix": found.transform.matrix.tolist(), "seconds": short(seconds)}
 
 
-def _clouds(pair: battery.Pair) -> tuple[Tensor, Tensor]:
+def clouds_of(pair: battery.Pair) -> tuple[Tensor, Tensor]:
     return torch.from_numpy(pair.source).contiguous(), torch.from_numpy(pair.target).contiguous()
 
 
 def measured(pair: battery.Pair, found: dict[str, Any]) -> dict[str, Any]:
     """Return what is said of the pose found, and what is true of it, in a row."""
-    source, target = _clouds(pair)
+    source, target = clouds_of(pair)
     matrix = torch.tensor(found["matrix"], dtype=torch.float64)
     begin = time.process_time()
     told = judge(source, target, Transform.from_matrix(matrix))
@@ -178,12 +178,12 @@ def measured(pair: battery.Pair, found: dict[str, Any]) -> dict[str, Any]:
         "chi2": _normalized(pair, told),
         "seconds": [found["seconds"], end - begin],
     }
-    return {key: _short(value) for key, value in row.items()}
+    return {key: short(value) for key, value in row.items()}
 
 
-def _short(value: Any) -> Any:
+def short(value: Any) -> Any:
     if isinstance(value, list):
-        return [_short(x) for x in value]
+        return [short(x) for x in value]
     return float(f"{value:.4g}") if isinstance(value, float) else value
 
 
