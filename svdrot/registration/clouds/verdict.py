@@ -121,6 +121,7 @@ def judge(
     *,
     start: Transform | None = None,
     search: bool = True,
+    scale: bool = False,
 ) -> Verdict:
     """Judge an alignment of two clouds that show parts of one surface, or do not.
 
