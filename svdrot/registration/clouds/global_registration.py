@@ -205,7 +205,7 @@ def _register_sized(
     tick = _Clock()
     (middle, own), (away, other) = (sizes.middle_and_extent(z) for z in (x, y))
     a, b = x - middle, y - away
-    begun, factors, rigid = np.eye(4)[:3], [], None
+    begun, factors, rigid, edge = np.eye(4)[:3], [], None, 0.0
     exact = torch.empty((), dtype=torch.float64, device="cpu")
     if start is not None:
         pose, first = _matrix(start), float(start.scale)
@@ -218,9 +218,11 @@ def _register_sized(
     tried = [_register(factor * a, b, voxel, None, search, rigid, exact) for factor in factors]
     pairs = [(t, factor) for t, factor in zip(tried, factors, strict=True) if t.stages]
     if not pairs:
-        return _register(x, y, voxel, refine, search, start, like)
+        found = _register(x, y, voxel, refine, search, start, like)
+        return found if start is None else replace(found, transform=_transform(_matrix(start), like, factors[0]))
     poses = [Similarity(_matrix(t.transform), factor) for t, factor in pairs]
-    poses, at = likeliest(a, b, poses, max(t.voxel for t, _ in pairs))
+    edges = [t.voxel for t, _ in pairs]
+    poses, at = likeliest(a, b, poses, edges, edge * other or edges[0])
     found = pairs[at][0]
 
     def told(name: str, pose: Similarity, seconds: float) -> Stage:

@@ -13,30 +13,40 @@ from svdrot.registration.clouds._levels import Level
 
 Array = NDArray[Any]
 
-LOOKED_AT, STEPS = 1000, (8, 8)  # points, and steps with pairs up to 1.5 voxels and to one
+LOOKED_AT, SHARES, STEPS = 1000, (1.5, 1.0), (8, 8)  # points, and steps with pairs up to so many voxels
 LAST, LAST_STEPS = 10_000, 20  # to the end, with pairs up to half a voxel
 SOME = 1000  # points, of the evidence
 
 
-def likeliest(x: Array, y: Array, poses: list[Similarity], voxel: float) -> tuple[list[Similarity], int]:
-    """Similarities of x (n, 3) on y (m, 3), after steps with cells of a voxel, and which is the likeliest."""
-    there = clouds.fill_cells(y, voxel)
-    assert there is not None
-    b, found, heights = Level.of(there), [], []
-    planes = Planes(b.cells.points)
-    for pose in poses:
-        here = clouds.fill_cells(pose.factor * x, voxel)
-        assert here is not None
-        other, pose_ = Planes(here.points / pose.factor), pose
-        for share, steps in zip((_evidence.REACH, 1.0), STEPS, strict=True):
-            pose_ = fitted(other, planes, pose_, share * voxel, LOOKED_AT, steps)
-        found.append(pose_)
-        here = clouds.fill_cells(pose_.factor * x, voxel)
-        assert here is not None
-        a, at = Level.of(here), pose_.pose[None]
-        heights.append(_evidence.measured(a, b, at, SOME, _evidence.REACH * voxel))
+def likeliest(
+    x: Array, y: Array, poses: list[Similarity], edges: list[float], voxel: float
+) -> tuple[list[Similarity], int]:
+    """Similarities of x (n, 3) on y (m, 3) after steps with cells of its own edge each, and the likeliest.
+
+    That is by cells of one voxel.
+    """
+    found = [_stepped(x, y, pose, edge) for pose, edge in zip(poses, edges, strict=True)]
+    b, heights = _level(y, voxel), []
+    for at in found:
+        a = _level(at.factor * x, voxel)
+        heights.append(_evidence.measured(a, b, at.pose[None], SOME, _evidence.REACH * voxel))
     both = [np.concatenate([_resampled(h[k]) for h in heights]) for k in range(2)]
     return found, int(_evidence.scored(both[0], both[1], voxel).argmax())
+
+
+def _stepped(x: Array, y: Array, pose: Similarity, edge: float) -> Similarity:
+    here, there = clouds.fill_cells(pose.factor * x, edge), clouds.fill_cells(y, edge)
+    assert here is not None and there is not None
+    planes = Planes(here.points / pose.factor), Planes(there.points)
+    for share, steps in zip(SHARES, STEPS, strict=True):
+        pose = fitted(*planes, pose, share * edge, LOOKED_AT, steps)
+    return pose
+
+
+def _level(points: Array, edge: float) -> Level:
+    cells = clouds.fill_cells(points, edge)
+    assert cells is not None
+    return Level.of(cells)
 
 
 def _resampled(heights: Array) -> Array:

@@ -19,9 +19,11 @@ from svdrot.registration.clouds._levels import OUTWARD, Level
 Array = NDArray[Any]
 
 STEP, LEVELS, APART = 2 ** (1 / 3), 9, 2  # of cells from one to the next, how many, and how far two may be
-MOST = 500  # pairs of points of two levels, the likest first
+MOST = 250  # pairs of points of two levels, the likest first
 LONG = 0.3  # extents: a pair of points that are nearer votes too vaguely
-WIDTH, RANGE = 0.01, 1.2  # of bins of logarithms, and how far from the ratio of the extents they reach
+WIDTH = 0.01  # of bins of logarithms
+RANGE, MARGIN = 0.7, 0.6  # how far from the ratio of the extents factors lie, and the hill beside them
+BINS = round(2 * (RANGE + MARGIN) / WIDTH)
 FINE, COARSE = 1.5, 15.0  # bins: standard deviations of the votes of right pairs, and of the hill of the others
 PEAK = 0.05  # logarithms: candidates are so far apart
 KEPT = 8
@@ -44,13 +46,14 @@ def ratios(x: Array, y: Array, voxel: float) -> list[float]:
 
     `voxel` is the edge of the finest cells of both.
     """
-    votes = np.zeros(round(2 * RANGE / WIDTH))
+    votes = np.zeros(BINS)
     both = [_pyramid(points, voxel) for points in (x, y)]
     for k, a in enumerate(both[0]):
         for b in both[1][max(0, k - APART) : k + APART + 1]:
             i, j = matched(a.features, b.features)
             votes += _standing_out(_logarithms(a.cells.points[i[:MOST]], b.cells.points[j[:MOST]]))
-    middles = (np.arange(len(votes)) + 0.5) * WIDTH - RANGE
+    middles = (np.arange(BINS) + 0.5) * WIDTH - RANGE - MARGIN
+    votes[np.abs(middles) > RANGE] = 0
     found: list[float] = []
     while len(found) < KEPT and votes.max() > 0:
         best = middles[votes.argmax()]
@@ -74,7 +77,7 @@ def _logarithms(x: Array, y: Array) -> Array:
 
 def _standing_out(logarithms: Array) -> Array:
     """How much more votes lie in each bin than around it, in standard deviations of so many."""
-    counts = np.histogram(logarithms, round(2 * RANGE / WIDTH), (-RANGE, RANGE))[0].astype(float)
+    counts = np.histogram(logarithms, BINS, (-RANGE - MARGIN, RANGE + MARGIN))[0].astype(float)
     fine, coarse = (np.convolve(counts, _bell(width), "same") for width in (FINE, COARSE))
     return np.maximum(fine - coarse, 0) / np.sqrt(coarse + 1)
 

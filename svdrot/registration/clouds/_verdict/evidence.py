@@ -223,7 +223,7 @@ class Stiffness:
         return motions.scaled(twists, self.center, self.radius)
 
 
-def stiffness(both: Both, pose: Array, found: Evidence) -> Stiffness | None:
+def stiffness(both: Both, pose: Array, found: Evidence, sized: bool = False) -> Stiffness | None:
     """Return the information of the pairs without what noise of the normals adds to it.
 
     The row of a pair has the normal n + e, and the mean of its square is that of n plus one of e: a wall with
@@ -232,6 +232,8 @@ def stiffness(both: Both, pose: Array, found: Evidence) -> Stiffness | None:
     each axis the share of the plain stiffness is 0 where all is noise, up to an error of as many independent
     normals as there are neighborhoods. Points at borders, whose neighbors lie to one side in both clouds, are
     left out. None if there are too few pairs.
+
+    If the size was found by the same pairs it is a seventh unknown, the growth times the radius.
     """
     a, b, side = both.source, both.target, found.there
     index = side.index[0]
@@ -247,9 +249,11 @@ def stiffness(both: Both, pose: Array, found: Evidence) -> Stiffness | None:
     of_b = b.planes[None, :3, index[used]]
     of_a = of_a * np.where((of_a * of_b).sum(1, keepdims=True) < 0, -1, 1)
     ja, jb = motions.rows(y, of_a, radius)[0], motions.rows(y, of_b, radius)[0]
+    if sized:
+        ja, jb = (np.concatenate((j, (y * n).sum(1) / radius)) for j, n in ((ja, of_a), (jb, of_b)))
     h = ja @ jb.T / count
     h = (h + h.T) / 2
-    metric = (ja @ ja.T + jb @ jb.T) / (2 * count) + 1e-9 * np.eye(6)
+    metric = (ja @ ja.T + jb @ jb.T) / (2 * count) + 1e-9 * np.eye(len(h))
     share, axes = eigh(h, metric)
     axes = axes / np.linalg.norm(axes, axis=0)
     error = float(np.sqrt((K + 1) / count))
