@@ -3,6 +3,9 @@
 Every length is a multiple of one voxel, and the voxel follows from the clouds, so that meters and
 millimeters give the same. Features are made at that voxel, at twice and at four times it; each scale gives
 some poses, and of all of them the one is kept that lays surface on surface. Nothing is random.
+
+Where the size of the source is not known, the likeliest few are found first, each is tried so, and that of
+the pose kept is improved with it.
 """
 
 import math
@@ -80,14 +83,14 @@ class GlobalRegistration:
     """Describe where the source lies on the target, as `register` returns it.
 
     Attributes:
-        transform: from source to target, rigid.
+        transform: from source to target, rigid unless a scale was asked for.
         fitness: share of the source's voxels with a point of the target within 1.5 voxels, in [0, 1].
         rmse: root of the mean square of the distances of those, NaN if there are none.
         converged: whether the verdict is "aligned"; without one, whether more correspondences agree with the
             transform than would by chance.
         correspondences: number of matched features, at the voxel below.
         inliers: how many of them agree with the robust fit.
-        voxel: at which the features were made, 0 if the clouds determine none.
+        voxel: at which the features were made, in the units of the target, 0 if the clouds determine none.
         stages: each `Stage`, in order; none if a cloud is too small.
         verdict: what `judge` says of it, with covariance, free motions and rivals; None if it was not asked.
 
@@ -121,13 +124,13 @@ def register(
     verdict: bool = True,
     scale: bool = False,
 ) -> GlobalRegistration:
-    """Find the rigid motion that lays the source on the target where their shapes agree, from any position.
+    """Find the motion that lays the source on the target where their shapes agree, from any position.
 
     Args:
         source: shape (N, 3), any floating dtype. Points that are not finite are left out, and those ten
             thousand times as far from the middle as half of all are: fill values, such as 1e30.
-        target: shape (M, 3), likewise, in the same units.
-        voxel: edge length of the grid on which both are compared, in the units of the points. Default:
+        target: shape (M, 3), likewise, in the same units but with `scale`.
+        voxel: edge length of the grid on which both are compared, in the units of the target. Default:
             `automatic_voxel`.
         refine: method of `icp`, or None to end with the pose found at the voxel.
         search: "features", which both clouds must show alike, or "rotations": 960 of them, with the middles
@@ -139,11 +142,14 @@ def register(
         verdict: whether to judge the pose (0.1 to 0.2 seconds of a processor). Then motions that change
             nothing stay where they began, and another pose that fits better takes the place of the one
             found.
+        scale: whether the source may be of any other size: in millimeters where the target is in meters, a
+            few per cent larger, or without a unit. Then the transform has the scale, for which up to nine
+            sizes are tried, and takes ten times as long. `init` may have one, good to some ten per cent.
 
     Returns:
-        `GlobalRegistration`, the transform in the source's dtype. Clouds of fewer than four points, or
-        without extent, give the identity and what it makes of them, not `converged`; so do clouds that
-        share no shape, with the best that was found. Equal arguments give equal results. Not
+        `GlobalRegistration`, the transform in the source's dtype, rigid without `scale`. Clouds of fewer than
+        four points, or without extent, give the identity and what it makes of them, not `converged`; so do
+        clouds that share no shape, with the best that was found. Equal arguments give equal results. Not
         differentiable. Computed on the CPU.
 
     Raises:
@@ -152,7 +158,7 @@ def register(
 
     Source:
         Rusu, Blodow and Beetz, "Fast Point Feature Histograms (FPFH) for 3D Registration", ICRA 2009; Chen
-        et al., "SC2-PCR", CVPR 2022.
+        et al., "SC2-PCR", CVPR 2022; the size by votes as in Yang, Shi and Carlone, "TEASER", T-RO 2021.
 
     Example:
         >>> import torch, svdrot
@@ -162,6 +168,9 @@ def register(
         >>> found = svdrot.registration.register(target @ turn, target)
         >>> found.converged, bool(svdrot.geodesic_distance(found.transform.rotation, turn) < 1e-3)
         (True, True)
+        >>> found = svdrot.registration.register(target @ turn / 1000, target, scale=True)
+        >>> found.converged, round(found.transform.scale.item())
+        (True, 1000)
     """
     _check_clouds(source, target)
     if voxel is not None:
@@ -179,8 +188,13 @@ def register(
 
 def _start(init: Transform | Tensor, like: Tensor, scaled: bool) -> Transform:
     start = initial(init, torch.Size(), like)
-    if start.scale != 1 and not scaled:
-        raise ValueError(f"`init` must be rigid; got a scale of {start.scale.item():.6g}.")
+    size = start.scale.item()
+    if size != 1 and not scaled:
+        raise ValueError(
+            f"`init` must be rigid; got a scale of {size:.6g}. With `scale=True` it may have one."
+        )
+    if not 0 < size < math.inf:
+        raise ValueError(f"`init` must have a positive scale; got {size:.6g}.")
     return Transform(start.rotation[0], start.translation[0], start.scale[0])
 
 
@@ -213,13 +227,19 @@ def _register_sized(
         factors, rigid = [first * ratio for ratio in sizes.NEAR], _transform(begun, exact)
     elif own > 0 and other > 0:
         edge = automatic(a / own, b / other) if voxel is None else voxel / other
-        factors = [other / own * ratio for ratio in sizes.ratios(a / own, b / other, edge)]
+        factors = [other / own * ratio for ratio in sizes.ratios(a / own, b / other, edge)] if edge else []
     seconds = tick()
     tried = [_register(factor * a, b, voxel, None, search, rigid, exact) for factor in factors]
-    pairs = [(t, factor) for t, factor in zip(tried, factors, strict=True) if t.stages]
+    pairs = [
+        (t, factor)
+        for t, factor in zip(tried, factors, strict=True)
+        if t.stages and (t.correspondences or start is not None)
+    ]
     if not pairs:
         found = _register(x, y, voxel, refine, search, start, like)
-        return found if start is None else replace(found, transform=_transform(_matrix(start), like, factors[0]))
+        if start is not None:
+            found = replace(found, transform=_transform(_matrix(start), like, factors[0]))
+        return found
     poses = [Similarity(_matrix(t.transform), factor) for t, factor in pairs]
     edges = [t.voxel for t, _ in pairs]
     poses, at = likeliest(a, b, poses, edges, edge * other or edges[0])
@@ -235,15 +255,12 @@ def _register_sized(
     names = "features" if start is None else "start", "robust", "local"
     stages = [told(names[0], Similarity(begun, factors[0]), seconds), told(names[1], poses[at], tick())]
     if refine is not None:
-        best = poses[at]
-        best = finished_with_size(a, b, best, found.voxel)
+        best = finished_with_size(a, b, poses[at], found.voxel)
         if refine != "point_to_plane":
             best = Similarity(_by_icp(best.factor * a, b, best.pose, found.voxel, refine), best.factor)
         stages.append(told(names[2], best, tick()))
     end = stages[-1] if stages[-1].fitness >= LEAST_KEPT * stages[1].fitness else stages[1]
-    return replace(
-        found, transform=end.transform, fitness=end.fitness, rmse=end.rmse, stages=tuple(stages)
-    )
+    return replace(found, transform=end.transform, fitness=end.fitness, rmse=end.rmse, stages=tuple(stages))
 
 
 def _register(

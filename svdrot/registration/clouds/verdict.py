@@ -30,7 +30,8 @@ class Verdict:
 
     Attributes:
         answer: "aligned": right, as far as the clouds can tell, and the only pose. "free": right, but some
-            motions change nothing, or the size is open. "ambiguous": other poses fit as well. "doubtful": wrong, or not known.
+            motions change nothing, or the size is open. "ambiguous": other poses fit as well. "doubtful":
+            wrong, or not known.
         reasons: why it is not "aligned", in numbers, each a clause in English.
         transform: the pose, polished: moved to where the surfaces fit best, but not along free motions.
         free: twists of motions that change nothing, shape (k, 6), slides first; orthonormal if rotation

@@ -1,4 +1,4 @@
-"""By which factors the source may have to be multiplied: the votes of pairs of points that look alike. In numpy.
+"""By which factors the source may have to be multiplied, by votes of pairs that look alike. In numpy.
 
 Features of cells of one size beside features of cells of another are those of clouds of different size, so
 that both clouds have features at nine sizes of cells, and each size meets those of up to 1.6 times more and
@@ -24,7 +24,7 @@ LONG = 0.3  # extents: a pair of points that are nearer votes too vaguely
 WIDTH = 0.01  # of bins of logarithms
 RANGE, MARGIN = 0.7, 0.6  # how far from the ratio of the extents factors lie, and the hill beside them
 BINS = round(2 * (RANGE + MARGIN) / WIDTH)
-FINE, COARSE = 1.5, 15.0  # bins: standard deviations of the votes of right pairs, and of the hill of the others
+FINE, COARSE = 1.5, 15.0  # bins: standard deviations of the votes of right pairs, and of their hill
 PEAK = 0.05  # logarithms: candidates are so far apart
 KEPT = 8
 NEAR = 1.0, 0.94, 1.06  # times the size of a start
@@ -32,7 +32,7 @@ FAR = 3.0  # median distances from the middle, which no point counts for more th
 
 
 def middle_and_extent(points: Array) -> tuple[Array, float]:
-    """The median of a cloud (n, 3) and the root mean square distance from it, to which far points add little."""
+    """The median of a cloud (n, 3), and the root mean square distance from it, far points as less far."""
     if not len(points):
         return np.zeros(3), 0.0
     middle = np.median(points, 0)
