@@ -17,8 +17,9 @@ ALIGN = """\
 Align SOURCE with TARGET: globally, from features, wherever they lie, and then locally, by ICP.
 
 Clouds are ply, pcd, obj, off, stl, npy, npz (FILE.npz:NAME names an array), xyz, pts, txt, csv or KITTI's
-bin, in any unit, but both in the same. Prints the transform, which takes points of SOURCE to TARGET, how
-exact it is and whether to trust it, and writes result.json, aligned.ply and picture.png."""
+bin, in any unit, but both in the same unless --scale is given. Prints the transform, which takes points of
+SOURCE to TARGET, how exact it is and whether to trust it, and writes result.json, aligned.ply and
+picture.png."""
 
 EXIT = """\
 example:
@@ -67,7 +68,12 @@ def _parser() -> argparse.ArgumentParser:
         "--voxel",
         type=_length,
         metavar="V",
-        help="finest detail, in the unit of the clouds (default: by their size)",
+        help="finest detail, in the unit of TARGET (default: by their size)",
+    )
+    align.add_argument(
+        "--scale",
+        action="store_true",
+        help="find the size of SOURCE, too: the clouds are in different units, or one has none",
     )
     align.add_argument(
         "--init",

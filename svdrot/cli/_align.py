@@ -38,6 +38,7 @@ class Settings:
     target: Path
     method: str
     voxel: float | None
+    scale: bool
     init: Path | None
     no_global: bool
     output: Path | None
@@ -141,7 +142,7 @@ def run(settings: Settings) -> int:
 def _run(settings: Settings, stages: Stages) -> int:
     with stages("reading"), _refusing():
         source, target = (_read(settings, path, samples) for path, samples in settings.clouds)
-        init = _read_init(settings.init)
+        init = _read_init(settings.init, settings.scale)
         _open_folder(settings)
     result = _aligned(source, target, init, settings, stages)
     with stages("writing"), _refusing():
@@ -165,13 +166,16 @@ def _read(settings: Settings, path: Path, samples: int | None) -> Tensor:
     return read_points(path, samples=max(SAMPLES, len(points)), drop_nan=drop_nan, seed=seed)
 
 
-def _read_init(path: Path | None) -> Transform | None:
-    """A rigid transform. A scale that is one up to the decimals of a text becomes one."""
+def _read_init(path: Path | None, scaled: bool) -> Transform | None:
+    """A transform, rigid unless a scale is wanted. One that is 1 up to the decimals of a text becomes 1."""
     if path is None:
         return None
     init = read_transform(path)
+    if scaled:
+        return init
     if abs(init.scale.item() - 1) > 1e-3:
-        raise ValueError(f"{path}: has the scale {init.scale.item():.6g}; only rigid transforms are found.")
+        size = f"{init.scale.item():.6g}"
+        raise ValueError(f"{path}: has the scale {size}; only with --scale others than rigid ones are found.")
     return Transform(init.rotation, init.translation, torch.ones_like(init.scale))
 
 
@@ -194,7 +198,8 @@ def _aligned(
     if settings.no_global and init is None:
         init = Transform.identity(dtype=torch.float64)
     with stages("aligning"), _refusing():
-        found = register(source, target, voxel=settings.voxel, refine=settings.method, init=init)
+        options = {"voxel": settings.voxel, "refine": settings.method, "scale": settings.scale}
+        found = register(source, target, init=init, **options)
     assert found.verdict is not None
     parts = {stage.name: stage.seconds for stage in found.stages}
     stages.seconds["aligning"] -= sum(parts.values())  # what is left is the voxel's
@@ -229,6 +234,7 @@ def _record(
         "rotation_degrees": angle,
         "rotation_axis": axis,
         "translation": result.transform.translation.tolist(),
+        "source_scale": result.transform.scale.item(),
         "verdict": result.verdict.answer,
         "reasons": result.verdict.reasons,
         **_judged(result.verdict),
@@ -278,6 +284,7 @@ def _told(result: Result, seconds: dict[str, float]) -> str:
     angle, axis = _angle_and_axis(result.transform)
     matrix = [" ".join(f"{x:15.9g}" for x in row) for row in result.transform.matrix.tolist()]
     translation = result.transform.translation
+    size = result.transform.scale.item()
     times = ", ".join(f"{name} {value:.2f}" for name, value in seconds.items())
     return "\n".join(
         [
@@ -285,6 +292,7 @@ def _told(result: Result, seconds: dict[str, float]) -> str:
             *matrix,
             f"rotation     {angle:.6g} degrees about {_vector(axis)}",
             f"translation  {_vector(translation.tolist())}, length {translation.norm().item():.6g}",
+            *([] if size == 1 else [f"scale        {size:.6g}, by which the source is multiplied first"]),
             f"fitness      {result.fitness:.4f} of the source within {result.voxel:.4g} of the target",
             f"inlier RMSE  {result.inlier_rmse:.6g}",
             *_accuracy(result),

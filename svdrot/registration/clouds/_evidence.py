@@ -46,13 +46,22 @@ def verified(x: list[Level], y: list[Level], poses: Array, scales: Array) -> tup
 
 def evidence(x: Level, y: Level, poses: Array, most: int) -> Array:
     """Scores of poses (h, 3, 4)."""
-    limit = REACH * x.cells.edge
-    heights = y.measure(x.some(most), poses, limit), x.measure(y.some(most), inverse(poses), limit)
+    return scored(*measured(x, y, poses, most, REACH * x.cells.edge), x.cells.edge)
+
+
+def measured(x: Level, y: Level, poses: Array, most: int, limit: float) -> tuple[Array, Array]:
+    """Heights of points of x at poses (h, 3, 4) over planes of y, and of y over x, NaN without one near."""
+    return y.measure(x.some(most), poses, limit), x.measure(y.some(most), inverse(poses), limit)
+
+
+def scored(there: Array, back: Array, edge: float) -> Array:
+    """Scores of poses from heights (h, n) and (h, m)."""
+    heights = there, back
     near = [np.isfinite(height) for height in heights]
     squares = [np.where(one, height, 0) ** 2 for one, height in zip(near, heights, strict=True)]
     overlap = np.minimum(*(one.mean(1) for one in near))
     enough = overlap >= LEAST_OVERLAP * overlap.max()
     variances = sum(s.sum(1) for s in squares) / np.maximum(sum(one.sum(1) for one in near), 1)
-    variance = max(variances[enough].min(), 1e-12 * x.cells.edge**2)
+    variance = max(variances[enough].min(), 1e-12 * edge**2)
     gains = (np.maximum(0.5 - s / (2 * variance), WORST) * one for s, one in zip(squares, near, strict=True))
     return np.where(enough, sum(gain.mean(1) for gain in gains), -np.inf)

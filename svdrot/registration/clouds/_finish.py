@@ -31,17 +31,17 @@ def finished(x: Array, y: Array, pose: Array, reach: float, before: float) -> Ar
 
     Or as it was, if that is not surely less uncertain than `before`.
     """
-    some = _Planes(y[:: max(1, len(y) // SEEN)])
+    some = Planes(y[:: max(1, len(y) // SEEN)])
     looked, after, count = _stepped(x, some, pose, reach, LOOKED_AT, LOOKS)
     if not after * math.sqrt(count / min(len(x), MOST)) < BETTER * before:
         return pose
-    every = some if len(some.points) == len(y) else _Planes(y)
+    every = some if len(some.points) == len(y) else Planes(y)
     there, after, _ = _stepped(x, every, looked, reach, MOST, STEPS)
     return there if after < BETTER * before else pose
 
 
 def _stepped(
-    x: Array, planes: "_Planes", pose: Array, reach: float, most: int, steps: int
+    x: Array, planes: "Planes", pose: Array, reach: float, most: int, steps: int
 ) -> tuple[Array, float, int]:
     """The pose after steps with so many of the points, its uncertainty, and how many points these were."""
     x = np.ascontiguousarray(x[np.linspace(0, len(x) - 1, min(len(x), most)).astype(int)])
@@ -73,7 +73,7 @@ def uncertainty(count: float, square: float, matrix: Array) -> float:
     return math.sqrt(square / (1 - 6 / count) * (1 / np.maximum(values, 1e-9 * values[-1])).sum())
 
 
-class _Planes:
+class Planes:
     """Hold points of a cloud, and normals there, each estimated when it is first asked for.
 
     So a large target costs a tree and little more.

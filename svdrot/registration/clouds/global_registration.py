@@ -3,6 +3,9 @@
 Every length is a multiple of one voxel, and the voxel follows from the clouds, so that meters and
 millimeters give the same. Features are made at that voxel, at twice and at four times it; each scale gives
 some poses, and of all of them the one is kept that lays surface on surface. Nothing is random.
+
+Where the size of the source is not known, the likeliest few are found first, each is tried so, and that of
+the pose kept is improved with it.
 """
 
 import math
@@ -23,32 +26,30 @@ from svdrot._kernels.records import ALIGNED
 from svdrot._precision import result_dtype
 from svdrot.registration.clouds import _candidates, _evidence, _starts
 from svdrot.registration.clouds._finish import finished, uncertainty
+from svdrot.registration.clouds._global import sizes
+from svdrot.registration.clouds._global.fit import Similarity
+from svdrot.registration.clouds._global.search import finished_with_size, likeliest
+from svdrot.registration.clouds._global.voxels import FEWEST, automatic, usable
 from svdrot.registration.clouds._levels import Level, levels
 from svdrot.registration.clouds._starts import THRESHOLD
 from svdrot.registration.clouds.icp import METHODS as REFINEMENTS
 from svdrot.registration.clouds.icp import icp, initial
 from svdrot.registration.clouds.neighbors import Neighbors
-from svdrot.registration.clouds.surfaces import spacing
 from svdrot.registration.clouds.verdict import Verdict, judge
 from svdrot.registration.pairs.robust import by_more_than_chance
 from svdrot.transform import Transform
 
 Array = NDArray[Any]
 
-POINTS, MOST_POINTS = 5000, 20_000  # one in a voxel: of the smaller cloud, and of the larger at most
-APART = 2.0  # a voxel, in distances of points to the next: of points at random on a surface a voxel holds one
 FACTORS = (1, 2, 4)  # of the voxel, for features: smooth shapes have none that are small
 START_FACTORS = (1, 2, 4, 8)  # for a start, which may be so far off
 SEARCHES = ("features", "rotations")
 SCALES = ((1, 1.5, 20), (0.5, 0.5, 30))  # of ICP at the end: voxel and distance, in voxels, and iterations
 LEAST_KEPT = 0.9  # of the fitness of the pose from features, by ICP
 FINE_POINTS = 20  # by which normals are estimated at the end
-FEWEST = 4  # points of a cloud
 CERTAIN = 4.1  # standard deviations: of six numbers a hundredth are farther off
 # Of the size: what scans share beside noise, as drift, lets poses that are as good differ so much.
 NEAR = 0.005
-FAR = 1e4  # median distances from the middle, beyond which lie only fill values such as 1e30
-STEPS = 8  # towards the automatic voxel
 
 
 @dataclass(frozen=True)
@@ -82,14 +83,14 @@ class GlobalRegistration:
     """Describe where the source lies on the target, as `register` returns it.
 
     Attributes:
-        transform: from source to target, rigid.
+        transform: from source to target, rigid unless a scale was asked for.
         fitness: share of the source's voxels with a point of the target within 1.5 voxels, in [0, 1].
         rmse: root of the mean square of the distances of those, NaN if there are none.
         converged: whether the verdict is "aligned"; without one, whether more correspondences agree with the
             transform than would by chance.
         correspondences: number of matched features, at the voxel below.
         inliers: how many of them agree with the robust fit.
-        voxel: at which the features were made, 0 if the clouds determine none.
+        voxel: at which the features were made, in the units of the target, 0 if the clouds determine none.
         stages: each `Stage`, in order; none if a cloud is too small.
         verdict: what `judge` says of it, with covariance, free motions and rivals; None if it was not asked.
 
@@ -121,14 +122,15 @@ def register(
     search: str = "features",
     init: Transform | Tensor | None = None,
     verdict: bool = True,
+    scale: bool = False,
 ) -> GlobalRegistration:
-    """Find the rigid motion that lays the source on the target where their shapes agree, from any position.
+    """Find the motion that lays the source on the target where their shapes agree, from any position.
 
     Args:
         source: shape (N, 3), any floating dtype. Points that are not finite are left out, and those ten
             thousand times as far from the middle as half of all are: fill values, such as 1e30.
-        target: shape (M, 3), likewise, in the same units.
-        voxel: edge length of the grid on which both are compared, in the units of the points. Default:
+        target: shape (M, 3), likewise, in the same units but with `scale`.
+        voxel: edge length of the grid on which both are compared, in the units of the target. Default:
             `automatic_voxel`.
         refine: method of `icp`, or None to end with the pose found at the voxel.
         search: "features", which both clouds must show alike, or "rotations": 960 of them, with the middles
@@ -140,11 +142,14 @@ def register(
         verdict: whether to judge the pose (0.1 to 0.2 seconds of a processor). Then motions that change
             nothing stay where they began, and another pose that fits better takes the place of the one
             found.
+        scale: whether the source may be of any other size: in millimeters where the target is in meters, a
+            few per cent larger, or without a unit. Then the transform has the scale, for which up to nine
+            sizes are tried, and takes ten times as long. `init` may have one, good to some ten per cent.
 
     Returns:
-        `GlobalRegistration`, the transform in the source's dtype. Clouds of fewer than four points, or
-        without extent, give the identity and what it makes of them, not `converged`; so do clouds that
-        share no shape, with the best that was found. Equal arguments give equal results. Not
+        `GlobalRegistration`, the transform in the source's dtype, rigid without `scale`. Clouds of fewer than
+        four points, or without extent, give the identity and what it makes of them, not `converged`; so do
+        clouds that share no shape, with the best that was found. Equal arguments give equal results. Not
         differentiable. Computed on the CPU.
 
     Raises:
@@ -153,7 +158,7 @@ def register(
 
     Source:
         Rusu, Blodow and Beetz, "Fast Point Feature Histograms (FPFH) for 3D Registration", ICRA 2009; Chen
-        et al., "SC2-PCR", CVPR 2022.
+        et al., "SC2-PCR", CVPR 2022; the size by votes as in Yang, Shi and Carlone, "TEASER", T-RO 2021.
 
     Example:
         >>> import torch, svdrot
@@ -163,6 +168,9 @@ def register(
         >>> found = svdrot.registration.register(target @ turn, target)
         >>> found.converged, bool(svdrot.geodesic_distance(found.transform.rotation, turn) < 1e-3)
         (True, True)
+        >>> found = svdrot.registration.register(target @ turn / 1000, target, scale=True)
+        >>> found.converged, round(found.transform.scale.item())
+        (True, 1000)
     """
     _check_clouds(source, target)
     if voxel is not None:
@@ -170,18 +178,23 @@ def register(
     if refine is not None:
         check_choice("refine", refine, REFINEMENTS)
     check_choice("search", search, SEARCHES)
-    start = None if init is None else _start(init, source)
-    x, y = _usable(source), _usable(target)
-    size = _automatic(x, y) if voxel is None else float(voxel)
+    start = None if init is None else _start(init, source, scale)
+    x, y = usable(source), usable(target)
     with torch.no_grad():
-        found = _register(x, y, size, refine, search, start, source)
-        return _judged(found, x, y, start, source) if verdict else found
+        find = _register_sized if scale else _register
+        found = find(x, y, voxel, refine, search, start, source)
+        return _judged(found, x, y, start, source, scale) if verdict else found
 
 
-def _start(init: Transform | Tensor, like: Tensor) -> Transform:
+def _start(init: Transform | Tensor, like: Tensor, scaled: bool) -> Transform:
     start = initial(init, torch.Size(), like)
-    if start.scale != 1:
-        raise ValueError(f"`init` must be rigid; got a scale of {start.scale.item():.6g}.")
+    size = start.scale.item()
+    if size != 1 and not scaled:
+        raise ValueError(
+            f"`init` must be rigid; got a scale of {size:.6g}. With `scale=True` it may have one."
+        )
+    if not 0 < size < math.inf:
+        raise ValueError(f"`init` must have a positive scale; got {size:.6g}.")
     return Transform(start.rotation[0], start.translation[0], start.scale[0])
 
 
@@ -193,26 +206,73 @@ def _check_clouds(source: Tensor, target: Tensor) -> None:
         raise ValueError(f"`source` and `target` must have shapes (N, 3) and (M, 3); got {shapes}.")
 
 
-def _usable(cloud: Tensor) -> Array:
-    """The points of a cloud in numpy, without those that are not finite or stand for "nothing there"."""
-    own = cloud.detach().cpu().resolve_neg()
-    own = own if own.dtype in (torch.float32, torch.float64) else own.double()
-    points = np.ascontiguousarray(own.numpy(), np.float64)
-    if len(points) and not np.isfinite(clouds.bounds_of(points)).all():
-        points = points[np.isfinite(points).all(1)]
-    if not len(points):
-        return points
-    some = points[:: max(1, len(points) // 1000)]
-    middle = np.median(some, 0)
-    far = FAR * float(np.median(np.abs(some - middle).max(1)))
-    if far > 0 and (np.abs(clouds.bounds_of(points) - middle) > far).any():
-        points = points[(np.abs(points - middle) <= far).all(1)]
-    return points
+def _register_sized(
+    x: Array,
+    y: Array,
+    voxel: float | None,
+    refine: str | None,
+    search: str,
+    start: Transform | None,
+    like: Tensor,
+) -> GlobalRegistration:
+    """The likeliest of what is found with the source multiplied by some factors, and the factor that fits."""
+    tick = _Clock()
+    (middle, own), (away, other) = (sizes.middle_and_extent(z) for z in (x, y))
+    a, b = x - middle, y - away
+    begun, factors, rigid, edge = np.eye(4)[:3], [], None, 0.0
+    exact = torch.empty((), dtype=torch.float64, device="cpu")
+    if start is not None:
+        pose, first = _matrix(start), float(start.scale)
+        begun = np.c_[pose[:, :3], first * pose[:, :3] @ middle + pose[:, 3] - away]
+        factors, rigid = [first * ratio for ratio in sizes.NEAR], _transform(begun, exact)
+    elif own > 0 and other > 0:
+        edge = automatic(a / own, b / other) if voxel is None else voxel / other
+        factors = [other / own * ratio for ratio in sizes.ratios(a / own, b / other, edge)] if edge else []
+    seconds = tick()
+    tried = [_register(factor * a, b, voxel, None, search, rigid, exact) for factor in factors]
+    pairs = [
+        (t, factor)
+        for t, factor in zip(tried, factors, strict=True)
+        if t.stages and (t.correspondences or start is not None)
+    ]
+    if not pairs:
+        found = _register(x, y, voxel, refine, search, start, like)
+        if start is not None:
+            found = replace(found, transform=_transform(_matrix(start), like, factors[0]))
+        return found
+    poses = [Similarity(_matrix(t.transform), factor) for t, factor in pairs]
+    edges = [t.voxel for t, _ in pairs]
+    poses, at = likeliest(a, b, poses, edges, edge * other or edges[0])
+    found = pairs[at][0]
+
+    def told(name: str, pose: Similarity, seconds: float) -> Stage:
+        cells = [clouds.fill_cells(points, found.voxel) for points in (pose.factor * a, b)]
+        assert cells[0] is not None and cells[1] is not None
+        report = _Report(cells[0].points, cells[1].points, np.zeros(3), found.voxel, exact)
+        there = _transform(pose.between(middle, away), like, pose.factor)
+        return replace(report(name, pose.pose, seconds), transform=there)
+
+    names = "features" if start is None else "start", "robust", "local"
+    stages = [told(names[0], Similarity(begun, factors[0]), seconds), told(names[1], poses[at], tick())]
+    if refine is not None:
+        best = finished_with_size(a, b, poses[at], found.voxel)
+        if refine != "point_to_plane":
+            best = Similarity(_by_icp(best.factor * a, b, best.pose, found.voxel, refine), best.factor)
+        stages.append(told(names[2], best, tick()))
+    end = stages[-1] if stages[-1].fitness >= LEAST_KEPT * stages[1].fitness else stages[1]
+    return replace(found, transform=end.transform, fitness=end.fitness, rmse=end.rmse, stages=tuple(stages))
 
 
 def _register(
-    x: Array, y: Array, voxel: float, refine: str | None, search: str, start: Transform | None, like: Tensor
+    x: Array,
+    y: Array,
+    voxel: float | None,
+    refine: str | None,
+    search: str,
+    start: Transform | None,
+    like: Tensor,
 ) -> GlobalRegistration:
+    voxel = automatic(x, y) if voxel is None else float(voxel)
     nothing = np.eye(4)[:3] if start is None else _matrix(start)
     if voxel == 0 or min(len(x), len(y)) < FEWEST:
         return GlobalRegistration(_transform(nothing, like), 0.0, math.nan, False, 0, 0, voxel, ())
@@ -264,13 +324,13 @@ def _register(
 
 
 def _judged(
-    found: GlobalRegistration, x: Array, y: Array, start: Transform | None, like: Tensor
+    found: GlobalRegistration, x: Array, y: Array, start: Transform | None, like: Tensor, scaled: bool
 ) -> GlobalRegistration:
     """What was found, or the pose of the verdict, if that is surely another, and the verdict."""
     tick, dtype = _Clock(), result_dtype(like)
     source, target = (torch.from_numpy(points).to(like.device, dtype) for points in (x, y))
-    told = judge(source, target, found.transform, start=start or found.transform)
-    transform = found.transform
+    told = judge(source, target, found.transform, start=start or found.transform, scale=scaled)
+    transform, x = found.transform, float(found.transform.scale) * x if scaled else x
     if told.answer != "doubtful" and (told.moved or told.answer == "free" or _is_apart(x, transform, told)):
         transform = told.transform
     found = replace(found, transform=transform, converged=told.answer == "aligned", verdict=told)
@@ -279,7 +339,7 @@ def _judged(
     a, b = (clouds.fill_cells(points, found.voxel) for points in (x, y))
     assert a is not None and b is not None
     report = _Report(a.points, b.points, np.zeros(3), found.voxel, like)
-    end = report("verdict", _matrix(transform), tick())
+    end = replace(report("verdict", _matrix(transform), tick()), transform=transform)
     return replace(found, fitness=end.fitness, rmse=end.rmse, stages=(*found.stages, end))
 
 
@@ -327,11 +387,7 @@ def _refined(a: Level, b: Level, x: Array, y: Array, pose: Array, method: str) -
     """The pose after ICP at one voxel, and at half of one."""
     voxel = b.cells.edge
     if method != "point_to_plane":
-        init = _transform(pose, torch.empty((), dtype=torch.float64))
-        scales = [(voxel * edge, voxel * distance, steps) for edge, distance, steps in SCALES]
-        both = torch.from_numpy(x), torch.from_numpy(y)
-        local = icp(*both, init=init, method=method, kernel="tukey", scales=scales).transform
-        return np.concatenate((local.rotation.numpy(), local.translation.numpy()[:, None]), 1)
+        return _by_icp(x, y, pose, voxel, method)
     poses, reports = pose[None], np.zeros((1, ALIGNED.size))
     for edge, distance, steps in SCALES:
         if edge != 1:
@@ -377,32 +433,15 @@ def automatic_voxel(source: Tensor, target: Tensor) -> float:
         1000
     """
     _check_clouds(source, target)
-    return _automatic(_usable(source), _usable(target))
+    return automatic(usable(source), usable(target))
 
 
-def _automatic(source: Array, target: Array) -> float:
-    both = source, target
-    if min(map(len, both)) < FEWEST:
-        return 0.0
-    filled = [_voxel(cloud, POINTS) for cloud in both]
-    most = [_voxel(cloud, MOST_POINTS) for cloud in both]
-    with cpu.alone():
-        apart = [APART * spacing(torch.from_numpy(cloud)) for cloud in both if len(cloud) < 4 * POINTS]
-    return max(min(filled), *most, *apart)
-
-
-def _voxel(points: Array, count: int) -> float:
-    """Return the edge length at which a cloud fills about `count` voxels; 0 if it has fewer points."""
-    bounds = clouds.bounds_of(points)
-    voxel = float(np.linalg.norm(bounds[1] - bounds[0])) / count**0.5
-    if len(points) <= count or voxel == 0:
-        return 0.0
-    for _ in range(STEPS):
-        filled = clouds.count_cells(points, bounds, voxel, 4 * count)
-        voxel *= (filled / count) ** 0.5  # exact for surfaces; a step in the right direction for others
-        if abs(filled - count) < 0.01 * count:
-            break
-    return voxel
+def _by_icp(x: Array, y: Array, pose: Array, voxel: float, method: str) -> Array:
+    init = _transform(pose, torch.empty((), dtype=torch.float64))
+    scales = [(voxel * edge, voxel * distance, steps) for edge, distance, steps in SCALES]
+    both = torch.from_numpy(x), torch.from_numpy(y)
+    local = icp(*both, init=init, method=method, kernel="tukey", scales=scales).transform
+    return np.concatenate((local.rotation.numpy(), local.translation.numpy()[:, None]), 1)
 
 
 def _about(pose: Array, center: Array) -> Array:
@@ -412,11 +451,11 @@ def _about(pose: Array, center: Array) -> Array:
 
 
 def _matrix(transform: Transform) -> Array:
-    """The pose (3, 4) of a rigid transform."""
+    """Rotation and translation of a transform (3, 4)."""
     parts = (x.detach().cpu().double().numpy() for x in (transform.rotation, transform.translation[:, None]))
     return np.concatenate([*parts], 1)
 
 
-def _transform(pose: Array, like: Tensor) -> Transform:
+def _transform(pose: Array, like: Tensor, scale: float = 1.0) -> Transform:
     at = torch.from_numpy(pose.copy()).to(like.device, result_dtype(like))
-    return Transform(at[:, :3], at[:, 3], at.new_ones(()))
+    return Transform(at[:, :3], at[:, 3], at.new_full((), scale))

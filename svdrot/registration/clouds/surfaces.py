@@ -289,7 +289,7 @@ def hoods(tree: Neighbors, k: int, at: Tensor | None = None, radius: float | Non
         different, places = torch.unique(points, dim=0, return_inverse=True)
         if len(different) < n:
             return hoods(Neighbors(different), k, places[own], radius)
-    # Differences d from the point itself, so that far from the origin nothing is lost; what is missing adds 0.
+    # Differences d from the point itself, so that far from the origin nothing is lost; what is missing is 0.
     # Sums of d and of the upper triangle of d d', in blocks that stay in the cache.
     places = torch.where(indices < n, indices, own[:, None])
     x, first, second = points.T.contiguous(), [], []

@@ -27,7 +27,8 @@ class Verdict:
 
     Attributes:
         answer: "aligned": right, as far as the clouds can tell, and the only pose. "free": right, but some
-            motions change nothing. "ambiguous": other poses fit as well. "doubtful": wrong, or not known.
+            motions change nothing, or the size is open. "ambiguous": other poses fit as well. "doubtful":
+            wrong, or not known.
         reasons: why it is not "aligned", in numbers, each a clause in English.
         transform: the pose, polished: moved to where the surfaces fit best, but not along free motions.
         free: twists of motions that change nothing, shape (k, 6), slides first; orthonormal if rotation
@@ -41,7 +42,7 @@ class Verdict:
             cloud: about 1, at most 1.8, if both show one surface; infinite if too little lies near.
         cover: share of what determines the poses of the clouds that agrees, less what contradicts.
         scale: by which the source would have to be multiplied to fit best. It is exact near 1 only.
-        scale_error: standard error of it.
+        scale_error: standard error of it; infinite if it was to be found, and is open.
         axes: twists along which the clouds determine the pose least to best, shape (6, 6), one in a row, of
             unit length with rotation vectors times `radius`.
         spread: standard deviation of the pose along each, of such lengths, over the size of the smaller
@@ -105,6 +106,7 @@ def judge(
     *,
     start: Transform | None = None,
     search: bool = True,
+    scale: bool = False,
 ) -> Verdict:
     """Judge an alignment of two clouds that show parts of one surface, or do not.
 
@@ -123,6 +125,8 @@ def judge(
             others let it. Default: `transform`.
         search: for other poses. Without it nothing is "ambiguous", symmetric things and wrong poses of
             repeated ones are "aligned", and it takes half the time.
+        scale: whether the scale of `transform` was found from these clouds. One that they leave open, as of
+            a corner of three walls, is then "free", and the covariance has what the pose shares with it.
 
     Returns:
         `Verdict`, float64 but for `transform` and `rivals`, which are of the source's dtype. Clouds of too
@@ -154,7 +158,7 @@ def judge(
         both = None if units.length == 0 else Both.of(units.source, units.target)
         if both is None:
             return _nothing(units, transform)
-        return _verdict(rule.decide(both, pose, begun, search), units)
+        return _verdict(rule.decide(both, pose, begun, search, scale), units)
 
 
 def check_cloud(name: str, value: Tensor) -> None:
@@ -178,11 +182,9 @@ def _verdict(judged: rule.Judged, units: Units) -> Verdict:
     center = known.center * length + units.middles[1] if known else np.full(3, np.nan)
     back = np.r_[np.full(3, 1 / radius), np.ones(3)]  # of twists of unit length, from radius times w to w
     free = known.scaled(judged.free).T * back if known else np.zeros((0, 6))
-    covariance = (
-        known.covariance(known.open_(rule.SPREAD), judged.evidence.misfit[0])
-        if known
-        else np.full((6, 6), np.nan)
-    )
+    full = judged.sized or known  # what the pose shares with a size that was found is part of its variance
+    misfit = judged.evidence.misfit[0]
+    covariance = full.covariance(full.open_(rule.SPREAD), misfit)[:6, :6] if full else np.full((6, 6), np.nan)
     unit = back * length  # of twists in the units of `Both`
     reasons = words.reasons(judged, free, center, radius)
     if judged.answer == "doubtful":

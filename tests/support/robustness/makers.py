@@ -244,6 +244,7 @@ MAKERS: dict[str, Callable[[Draw], Any]] = {
     "svdrot.registration.register.voxel": number(None, 0.5),
     "svdrot.registration.register.search": number("features", "rotations"),
     "svdrot.registration.register.verdict": number(False, True),
+    **dict.fromkeys((f"svdrot.registration.{f}.scale" for f in ("register", "judge")), number(False, True)),
     "refine": number(None, "point_to_plane"),
     "svdrot.registration.icp.source": icp_points,
     "svdrot.registration.icp.target": icp_points,

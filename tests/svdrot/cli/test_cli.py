@@ -343,6 +343,27 @@ def test_sizes_that_differ_are_named(tmp_path, capsys):
     )
 
 
+def test_sizes_that_differ_are_found_if_they_may(tmp_path, capsys):
+    """And what was found is a start."""
+    truth = moved(angle=0.6, length=0.3)
+    truth = svdrot.Transform(truth.rotation, truth.translation, 25.4 * truth.scale)
+    write_points(tmp_path / "a.npy", stone())
+    write_points(tmp_path / "b.npy", truth.apply(stone(seed=1)))
+    arguments = ["align", f"{tmp_path}/a.npy", f"{tmp_path}/b.npy", "--scale"]
+    for more in ([], ["--init", f"{tmp_path}/a_to_b/result.json", "--output", f"{tmp_path}/again"]):
+        assert cli.main([*arguments, *more]) == 0
+        assert "by which the source is multiplied first" in capsys.readouterr().out
+    for folder in ("a_to_b", "again"):
+        found = read_transform(tmp_path / folder / "result.json")
+        assert found.scale.item() == pytest.approx(25.4, rel=0.005)
+        assert torch.rad2deg(svdrot.geodesic_distance(found.rotation, truth.rotation)) < DEGREES
+    result = json.loads((tmp_path / "again/result.json").read_text())
+    assert result["source_scale"] == pytest.approx(found.scale.item(), rel=1e-6)
+    assert "only with --scale" in refused(
+        capsys, *(tmp_path / name for name in ("a.npy", "b.npy")), "--init", tmp_path / "again/result.json"
+    )
+
+
 FACES = {
     "a.obj": "v 0 0 0\nv 1 0 0\nv 0 1 0\nf 1 2 3\n",
     "a.off": "OFF\n# of three\n3 1 0\n0 0 0\n1 0 0\n0 1 0\n3 0 1 2\n",

@@ -38,24 +38,28 @@ class Judged:
     free: Array  # (6, k), twists about the origin
     rivals: Array  # (R, 4, 4)
     moved: bool  # whether the search put another pose in the place of the one given
+    sized: Stiffness | None = None  # with the size as a seventh unknown, if it was one
 
 
-def decide(both: Both, pose: Array, start: Array, search: bool) -> Judged:
-    """Judge a pose (1, 4, 4) near the end of an alignment; `start` is where free motions stay."""
+def decide(both: Both, pose: Array, start: Array, search: bool, sized: bool = False) -> Judged:
+    """Judge a pose (1, 4, 4) near the end of an alignment; `start` is where free motions stay.
+
+    `sized` says that the clouds have given their size, too.
+    """
     poses = polished(both, polished(both, pose, 4, 1000), 2)
     found = evidence(both, poses)
-    first = _tested(both, poses, found, FITS)
-    if search and "determined" not in first.failed:
+    first = _tested(both, poses, found, FITS, sized)
+    if search and not {"determined", "sized"} & {*first.failed}:
         poses = np.concatenate((poses, competitors(both, poses, found, DISTINCT * both.size)))
         found = evidence(both, poses)
     at = _best(found)
     if at:
         chosen = polished(both, poses[at : at + 1], 2)
-        judged = _tested(both, chosen, evidence(both, chosen), MOVED_FITS, moved=True)
+        judged = _tested(both, chosen, evidence(both, chosen), MOVED_FITS, sized, moved=True)
     else:
         judged = first
     if judged.failed:
-        return _held(both, judged, start) if judged.answer == "free" else judged
+        return _held(both, judged, start) if judged.free.shape[1] else judged
     distances = Spread(both.source.points)(poses, judged.pose)[:, 0]
     others = [k for k in np.flatnonzero(distances > DISTINCT * both.size) if k != at]
     rivals = [k for k in others if _is_rival(judged.evidence, found[int(k)])]
@@ -64,10 +68,13 @@ def decide(both: Both, pose: Array, start: Array, search: bool) -> Judged:
     return replace(judged, answer="ambiguous", failed=("alone",), rivals=poses[rivals])
 
 
-def _tested(both: Both, pose: Array, found: Evidence, most: float, moved: bool = False) -> Judged:
+def _tested(
+    both: Both, pose: Array, found: Evidence, most: float, sized: bool, moved: bool = False
+) -> Judged:
     """Ask the four tests that need no other pose."""
     known = stiffness(both, pose, found)
     growth, error = stretch(both, pose, found)
+    full = stiffness(both, pose, found, sized=True) if sized else None
     open_ = np.ones(6, bool) if known is None else known.open_(SPREAD)
     failed = [
         name
@@ -89,7 +96,10 @@ def _tested(both: Both, pose: Array, found: Evidence, most: float, moved: bool =
     if known is not None and not failed and open_.any():
         failed, answer = ["determined"], "free"
         free = motions.unscaled(apart(known.axes[:, open_]), known.center, known.radius)
-    return Judged(answer, tuple(failed), pose, found, known, growth, error, free, np.zeros((0, 4, 4)), moved)
+    if full is not None and answer != "doubtful" and full.open_(SPREAD).sum() > open_.sum():
+        failed, answer, error = [*failed, "sized"], "free", np.inf
+    none = np.zeros((0, 4, 4))
+    return Judged(answer, tuple(failed), pose, found, known, growth, error, free, none, moved, full)
 
 
 def _resized(both: Both, pose: Array, growth: float) -> tuple[float, bool]:

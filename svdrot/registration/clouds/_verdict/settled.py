@@ -98,7 +98,7 @@ def settled(
     used &= height <= AGREES * height[used].median() + EPS * reach.distance
     y, of_a, of_b = (x[used].T.cpu().numpy() for x in (moved, *normals))
     size, noise = _diagonal(source, target), height[used].square().mean().sqrt().item()
-    known = of_pairs(y, of_a, of_b, reach.neighbors, size, noise, reach.basis)
+    known = of_pairs(y, of_a, of_b, reach.neighbors, size, noise, allowed=reach.basis)
     open_ = known.held_by_noise(SPREAD, ERRORS)
     pose = _pose(found)
     if open_.any():
@@ -152,7 +152,7 @@ class _Pairs:
             return None
         pose = units.inward(found)
         seen = evidence(both, pose)
-        known = stiffness(both, pose, seen, basis)
+        known = stiffness(both, pose, seen, allowed=basis)
         return None if known is None else cls(units, known, float(seen.misfit[0]))
 
     @property

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.linalg import eigh
+from scipy.linalg import block_diag, eigh
 
 from svdrot._kernels.cpu.loops.icp_steps import OBSERVABLE
 from svdrot.registration.clouds._verdict import poses as motions
@@ -92,7 +92,9 @@ class Stiffness:
         return motions.scaled(twists, self.center, self.radius)
 
 
-def stiffness(both: Both, pose: Array, found: Evidence, allowed: Array | None = None) -> Stiffness | None:
+def stiffness(
+    both: Both, pose: Array, found: Evidence, sized: bool = False, allowed: Array | None = None
+) -> Stiffness | None:
     """Return what the source's points that agree with the target say at a pose; None if there are too few.
 
     Points at borders, whose neighbors lie to one side in both clouds, are left out.
@@ -101,6 +103,7 @@ def stiffness(both: Both, pose: Array, found: Evidence, allowed: Array | None = 
         both: the clouds.
         pose: (1, 4, 4).
         found: the evidence there.
+        sized: whether the size was found by the same pairs: a seventh unknown, the growth times the radius.
         allowed: orthonormal columns (6, k), the motions of these unknowns that there are. Default: all.
     """
     a, b, side = both.source, both.target, found.there
@@ -111,11 +114,18 @@ def stiffness(both: Both, pose: Array, found: Evidence, allowed: Array | None = 
     y = motions.moved(pose, a.points[used])[0]
     of_a, of_b = pose[0, :3, :3] @ a.planes[:3, used], b.planes[:3, index[used]]
     noise = float(np.sqrt(np.mean(a.sigma[used] ** 2)))
-    return of_pairs(y, of_a, of_b, K + 1, both.size, noise, allowed)
+    return of_pairs(y, of_a, of_b, K + 1, both.size, noise, sized, allowed)
 
 
 def of_pairs(
-    y: Array, of_a: Array, of_b: Array, hood: int, size: float, noise: float, allowed: Array | None
+    y: Array,
+    of_a: Array,
+    of_b: Array,
+    hood: int,
+    size: float,
+    noise: float,
+    sized: bool = False,
+    allowed: Array | None = None,
 ) -> Stiffness:
     """Return the information of pairs without what noise of the normals adds to it.
 
@@ -132,7 +142,8 @@ def of_pairs(
         hood: points by which a normal was estimated.
         size: of the smaller cloud.
         noise: root mean square of the standard deviations.
-        allowed: as of `stiffness`.
+        sized: as of `stiffness`.
+        allowed: likewise.
     """
     count = y.shape[1]
     center = y.mean(1)
@@ -140,10 +151,13 @@ def of_pairs(
     radius = np.sqrt((y * y).sum(1).mean(1))
     of_a = of_a * np.where((of_a * of_b).sum(0) < 0, -1, 1)
     ja, jb = (motions.rows(y, normals[None], radius)[0] for normals in (of_a, of_b))
+    basis = np.eye(6) if allowed is None else allowed
+    if sized:
+        ja, jb = (np.concatenate((j, (y[0] * n).sum(0)[None] / radius)) for j, n in ((ja, of_a), (jb, of_b)))
+        basis = block_diag(basis, 1.0)
     h = ja @ jb.T / count
     h = (h + h.T) / 2
-    metric = (ja @ ja.T + jb @ jb.T) / (2 * count) + 1e-9 * np.eye(6)
-    basis = np.eye(6) if allowed is None else allowed
+    metric = (ja @ ja.T + jb @ jb.T) / (2 * count) + 1e-9 * np.eye(len(h))
     share, axes = eigh(basis.T @ h @ basis, basis.T @ metric @ basis)
     axes = basis @ (axes / np.linalg.norm(axes, axis=0))
     error = float(np.sqrt(hood / count))

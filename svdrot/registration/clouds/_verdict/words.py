@@ -39,6 +39,8 @@ def reasons(judged: rule.Judged, free: Array, center: Array, radius: float) -> l
             told.append(f"the sizes differ: the source would fit best multiplied by {1 + judged.stretch:.4g}")
         elif name == "determined":
             told += motions(free, center, radius)
+        elif name == "sized":
+            told.append("its size is open: it grows and shrinks, and the surfaces fit as well")
         elif name == "alone":
             count = len(judged.rivals)
             told.append(f"{count} other {'pose fits' if count == 1 else 'poses fit'} as well")
