@@ -76,6 +76,18 @@ def _parser() -> argparse.ArgumentParser:
         help="find the size of SOURCE, too: the clouds are in different units, or one has none",
     )
     align.add_argument(
+        "--motion",
+        choices=("free", "yaw", "planar"),
+        default="free",
+        help="yaw: both clouds have the same up; planar: and the same floor (default: %(default)s)",
+    )
+    align.add_argument(
+        "--axis",
+        type=_axis,
+        metavar="X,Y,Z",
+        help="up, of --motion yaw and planar (default: 0,0,1)",
+    )
+    align.add_argument(
         "--init",
         type=Path,
         metavar="FILE",
@@ -120,6 +132,16 @@ def _parser() -> argparse.ArgumentParser:
         help="remove the compiled kernels; they are compiled again when they are used",
     )
     return parser
+
+
+def _axis(text: str) -> tuple[float, ...]:
+    try:
+        axis = tuple(float(part) for part in text.split(","))
+    except ValueError:
+        axis = ()
+    if len(axis) != 3 or not 0 < math.hypot(*axis) < math.inf:
+        raise argparse.ArgumentTypeError(f"must be three numbers such as 0,0,1, not all 0; got {text}")
+    return axis
 
 
 def _length(text: str) -> float:

@@ -39,6 +39,8 @@ class Settings:
     method: str
     voxel: float | None
     scale: bool
+    motion: str
+    axis: tuple[float, ...] | None
     init: Path | None
     no_global: bool
     output: Path | None
@@ -199,7 +201,9 @@ def _aligned(
         init = Transform.identity(dtype=torch.float64)
     with stages("aligning"), _refusing():
         options = {"voxel": settings.voxel, "refine": settings.method, "scale": settings.scale}
-        found = register(source, target, init=init, **options)
+        if settings.axis is not None:
+            options["axis"] = torch.tensor(settings.axis, dtype=torch.float64)
+        found = register(source, target, init=init, motion=settings.motion, **options)
     assert found.verdict is not None
     parts = {stage.name: stage.seconds for stage in found.stages}
     stages.seconds["aligning"] -= sum(parts.values())  # what is left is the voxel's

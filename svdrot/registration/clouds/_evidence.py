@@ -16,6 +16,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from svdrot.registration._motions import Allowed
+
 from ._levels import Level, inverse
 
 Array = NDArray[Any]
@@ -26,20 +28,26 @@ WORST = -4.0  # of the evidence of one point, as an outlier may be
 FEW, SOME, LAST = 300, 700, 10  # points that are looked at, first and last, and poses that are looked at last
 
 
-def verified(x: list[Level], y: list[Level], poses: Array, scales: Array) -> tuple[Array, int]:
+def verified(
+    x: list[Level], y: list[Level], poses: Array, scales: Array, allowed: Allowed | None = None
+) -> tuple[Array, int]:
     """The likeliest of poses (h, 3, 4), after some steps of ICP, and which it was.
 
     x and y are the clouds at scales from fine to coarse. Each pose is improved at the scale it came from
-    first.
+    first. What is allowed of motions, if not all, is kept to after each round of steps.
     """
+
+    def kept_to(poses: Array) -> Array:
+        return poses if allowed is None else allowed.nearest(poses)
+
     for k in range(len(x) - 1, 0, -1):
         here = scales == k
         if here.any():
-            poses[here] = y[k].align(x[k].some(FEW), poses[here], REACH * y[k].cells.edge, 6)
+            poses[here] = kept_to(y[k].align(x[k].some(FEW), poses[here], REACH * y[k].cells.edge, 6))
     voxel = y[0].cells.edge
-    poses = y[0].align(x[0].some(FEW), poses, REACH * voxel, 6)
+    poses = kept_to(y[0].align(x[0].some(FEW), poses, REACH * voxel, 6))
     kept = np.argsort(-evidence(x[0], y[0], poses, FEW), kind="stable")[:LAST]
-    poses = y[0].align(x[0].some(SOME), poses[kept], voxel, 8)
+    poses = kept_to(y[0].align(x[0].some(SOME), poses[kept], voxel, 8))
     best = int(evidence(x[0], y[0], poses, SOME).argmax())
     return poses[best], int(kept[best])
 

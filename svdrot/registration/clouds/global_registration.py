@@ -24,6 +24,7 @@ from svdrot._kernels import cpu
 from svdrot._kernels.cpu import clouds
 from svdrot._kernels.records import ALIGNED
 from svdrot._precision import result_dtype
+from svdrot.registration._motions import Allowed, one_axis
 from svdrot.registration.clouds import _candidates, _evidence, _starts
 from svdrot.registration.clouds._finish import finished, uncertainty
 from svdrot.registration.clouds._global import sizes
@@ -123,6 +124,8 @@ def register(
     init: Transform | Tensor | None = None,
     verdict: bool = True,
     scale: bool = False,
+    motion: str = "free",
+    axis: Tensor | None = None,
 ) -> GlobalRegistration:
     """Find the motion that lays the source on the target where their shapes agree, from any position.
 
@@ -145,6 +148,9 @@ def register(
         scale: whether the source may be of any other size: in millimeters where the target is in meters, a
             few per cent larger, or without a unit. Then the transform has the scale, for which up to nine
             sizes are tried, and takes ten times as long. `init` may have one, good to some ten per cent.
+        motion: "free"; "yaw", rotations about `axis` and any translation, as of scans with the same up; or
+            "planar", which keeps heights along it, too. As of `icp`: from `init` on, or else the identity.
+        axis: of such a motion, in the frame of the target, shape (3,), of any length but 0. Default: z.
 
     Returns:
         `GlobalRegistration`, the transform in the source's dtype, rigid without `scale`. Clouds of fewer than
@@ -153,7 +159,8 @@ def register(
         differentiable. Computed on the CPU.
 
     Raises:
-        ValueError: if a shape is another, `voxel` is not positive, or a method is unknown.
+        ValueError: if a shape is another, `voxel` is not positive, a method is unknown, or `scale` is asked
+            with a motion about an axis.
         TypeError: if a cloud is not a floating-point tensor.
 
     Source:
@@ -178,12 +185,23 @@ def register(
     if refine is not None:
         check_choice("refine", refine, REFINEMENTS)
     check_choice("search", search, SEARCHES)
+    unit = one_axis(motion, axis, source)
+    if unit is not None and scale:
+        raise ValueError(f'`scale` must be False for `motion` "{motion}".')
     start = None if init is None else _start(init, source, scale)
     x, y = usable(source), usable(target)
+    allowed = None
+    if unit is not None and len(x):
+        begun = np.eye(4)[:3] if start is None else _matrix(start)
+        allowed = Allowed(unit, motion == "planar", begun, np.median(x, 0))
     with torch.no_grad():
-        find = _register_sized if scale else _register
-        found = find(x, y, voxel, refine, search, start, source)
-        return _judged(found, x, y, start, source, scale) if verdict else found
+        if scale:
+            found = _register_sized(x, y, voxel, refine, search, start, source)
+        else:
+            found = _register(x, y, voxel, refine, search, start, source, allowed)
+        if not verdict:
+            return found
+        return _judged(found, x, y, start, source, scale, {"motion": motion, "axis": axis})
 
 
 def _start(init: Transform | Tensor, like: Tensor, scaled: bool) -> Transform:
@@ -271,6 +289,7 @@ def _register(
     search: str,
     start: Transform | None,
     like: Tensor,
+    allowed: Allowed | None = None,
 ) -> GlobalRegistration:
     voxel = automatic(x, y) if voxel is None else float(voxel)
     nothing = np.eye(4)[:3] if start is None else _matrix(start)
@@ -278,6 +297,7 @@ def _register(
         return GlobalRegistration(_transform(nothing, like), 0.0, math.nan, False, 0, 0, voxel, ())
     center = np.median(y, 0)  # keeps lengths of the order of the clouds', wherever they lie
     x, y, pose = x - center, y - center, _about(nothing, center)
+    allowed = None if allowed is None else allowed.moved(center, center)
     tick = _Clock()
     factors = FACTORS if start is None else START_FACTORS
     a, b = levels(x, voxel, factors), levels(y, voxel, factors)
@@ -298,11 +318,12 @@ def _register(
         found = _starts.by_pairs(pairs, edges)
     at = -1
     if len(found.poses):
-        pose, at = _evidence.verified(a, b, found.poses, found.scales)
+        begun = found.poses if allowed is None else allowed.nearest(found.poses)
+        pose, at = _evidence.verified(a, b, begun, found.scales, allowed)
     stages.append(report("robust", pose, tick()))
 
     if refine is not None and at >= 0:
-        pose = _refined(a[0], b[0], x, y, pose, refine)
+        pose = _refined(a[0], b[0], x, y, pose, refine, allowed)
         stages.append(report("local", pose, tick()))
     most = _candidates.MOST
     converged = any(
@@ -324,12 +345,18 @@ def _register(
 
 
 def _judged(
-    found: GlobalRegistration, x: Array, y: Array, start: Transform | None, like: Tensor, scaled: bool
+    found: GlobalRegistration,
+    x: Array,
+    y: Array,
+    start: Transform | None,
+    like: Tensor,
+    scaled: bool,
+    how: dict[str, Any],
 ) -> GlobalRegistration:
     """What was found, or the pose of the verdict, if that is surely another, and the verdict."""
     tick, dtype = _Clock(), result_dtype(like)
     source, target = (torch.from_numpy(points).to(like.device, dtype) for points in (x, y))
-    told = judge(source, target, found.transform, start=start or found.transform, scale=scaled)
+    told = judge(source, target, found.transform, start=start or found.transform, scale=scaled, **how)
     transform, x = found.transform, float(found.transform.scale) * x if scaled else x
     if told.answer != "doubtful" and (told.moved or told.answer == "free" or _is_apart(x, transform, told)):
         transform = told.transform
@@ -383,11 +410,13 @@ class _Report:
         return Stage(name, there, len(near) / max(len(distances), 1), rmse, seconds)
 
 
-def _refined(a: Level, b: Level, x: Array, y: Array, pose: Array, method: str) -> Array:
+def _refined(
+    a: Level, b: Level, x: Array, y: Array, pose: Array, method: str, allowed: Allowed | None
+) -> Array:
     """The pose after ICP at one voxel, and at half of one."""
     voxel = b.cells.edge
-    if method != "point_to_plane":
-        return _by_icp(x, y, pose, voxel, method)
+    if method != "point_to_plane" or allowed is not None:
+        return _by_icp(x, y, pose, voxel, method, allowed)
     poses, reports = pose[None], np.zeros((1, ALIGNED.size))
     for edge, distance, steps in SCALES:
         if edge != 1:
@@ -436,11 +465,16 @@ def automatic_voxel(source: Tensor, target: Tensor) -> float:
     return automatic(usable(source), usable(target))
 
 
-def _by_icp(x: Array, y: Array, pose: Array, voxel: float, method: str) -> Array:
+def _by_icp(
+    x: Array, y: Array, pose: Array, voxel: float, method: str, allowed: Allowed | None = None
+) -> Array:
     init = _transform(pose, torch.empty((), dtype=torch.float64))
     scales = [(voxel * edge, voxel * distance, steps) for edge, distance, steps in SCALES]
     both = torch.from_numpy(x), torch.from_numpy(y)
-    local = icp(*both, init=init, method=method, kernel="tukey", scales=scales).transform
+    how: dict[str, Any] = {}
+    if allowed is not None:
+        how = {"motion": allowed.motion, "axis": torch.from_numpy(allowed.axis)}
+    local = icp(*both, init=init, method=method, kernel="tukey", scales=scales, **how).transform
     return np.concatenate((local.rotation.numpy(), local.translation.numpy()[:, None]), 1)
 
 

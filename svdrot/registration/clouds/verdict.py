@@ -9,6 +9,7 @@ from torch import Tensor
 
 from svdrot._checks import check_shape
 from svdrot._precision import result_dtype
+from svdrot.registration._motions import Allowed, one_axis
 from svdrot.registration._uncertainty import normalized_error
 from svdrot.registration.clouds._verdict import rule, words
 from svdrot.registration.clouds._verdict.surfaces import Both
@@ -43,8 +44,8 @@ class Verdict:
         cover: share of what determines the poses of the clouds that agrees, less what contradicts.
         scale: by which the source would have to be multiplied to fit best. It is exact near 1 only.
         scale_error: standard error of it; infinite if it was to be found, and is open.
-        axes: twists along which the clouds determine the pose least to best, shape (6, 6), one in a row, of
-            unit length with rotation vectors times `radius`.
+        axes: twists along which the clouds determine the pose least to best, one in a row, of unit length
+            with rotation vectors times `radius`, shape (6, 6), or (k, 6) if k motions are allowed.
         spread: standard deviation of the pose along each, of such lengths, over the size of the smaller
             cloud, with one standard error less of information; at most 0.013 where a motion is not free.
         moved: whether the search for other poses put a better one in the place of the one given.
@@ -107,6 +108,8 @@ def judge(
     start: Transform | None = None,
     search: bool = True,
     scale: bool = False,
+    motion: str = "free",
+    axis: Tensor | None = None,
 ) -> Verdict:
     """Judge an alignment of two clouds that show parts of one surface, or do not.
 
@@ -127,6 +130,9 @@ def judge(
             repeated ones are "aligned", and it takes half the time.
         scale: whether the scale of `transform` was found from these clouds. One that they leave open, as of
             a corner of three walls, is then "free", and the covariance has what the pose shares with it.
+        motion: "free"; "yaw" or "planar" for clouds between which there is no other motion, as of `icp`:
+            then poses are polished, searched for and found open within these alone.
+        axis: of such a motion, in the frame of the target, shape (3,). Default: z.
 
     Returns:
         `Verdict`, float64 but for `transform` and `rivals`, which are of the source's dtype. Clouds of too
@@ -152,13 +158,17 @@ def judge(
     start = transform if start is None else start
     check_pose("transform", transform)
     check_pose("start", start)
+    unit = one_axis(motion, axis, target)
     units = Units.of(source, target, transform)
     with torch.no_grad():
         pose, begun = units.inward(transform), units.inward(start)
         both = None if units.length == 0 else Both.of(units.source, units.target)
         if both is None:
             return _nothing(units, transform)
-        return _verdict(rule.decide(both, pose, begun, search, scale), units)
+        allowed = None
+        if unit is not None:
+            allowed = Allowed(unit, motion == "planar", pose[0, :3], both.source.points.mean(0))
+        return _verdict(rule.decide(both, pose, begun, search, scale, allowed), units)
 
 
 def check_cloud(name: str, value: Tensor) -> None:

@@ -79,6 +79,7 @@ def step(
     damping: float,
     most: float,
     held: Array | None = None,
+    basis: Array | None = None,
 ) -> Array:
     """Take one point-to-plane step of a batch of poses, each about the center of its pairs.
 
@@ -91,6 +92,8 @@ def step(
         damping: of the normal matrix, over its mean eigenvalue.
         most: radians that a step turns at most.
         held: twists (6, k) about the origin along which nothing is moved; none if None.
+        basis: orthonormal columns (6, k) of what there is of (radius times rotation vector, translation of
+            the center); None if that is all.
 
     Returns:
         The poses after the step, (B, 4, 4).
@@ -107,7 +110,10 @@ def step(
     h = h + (damping * scale + 1e-12) * np.eye(6)
     if held is not None:
         h = h + HELD * scale * np.array([_projector(held, c, r) for c, r in zip(center, radius, strict=True)])
-    found = np.linalg.solve(h, g)[..., 0]
+    if basis is None:
+        found = np.linalg.solve(h, g)[..., 0]
+    else:
+        found = np.linalg.solve(basis.T @ h @ basis, basis.T @ g)[..., 0] @ basis.T
     turn = found[:, :3] / radius[:, None]
     turn *= np.minimum(1, most / np.maximum(np.linalg.norm(turn, axis=1), 1e-12))[:, None]
     return about(center, turns_of(turn), found[:, 3:]) @ poses

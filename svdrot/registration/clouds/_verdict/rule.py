@@ -4,6 +4,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from svdrot.registration._motions import Allowed
 from svdrot.registration.clouds._verdict import poses as motions
 from svdrot.registration.clouds._verdict.evidence import Evidence, evidence, refuted, stretch
 from svdrot.registration.clouds._verdict.poses import Array, Spread
@@ -41,25 +42,33 @@ class Judged:
     sized: Stiffness | None = None  # with the size as a seventh unknown, if it was one
 
 
-def decide(both: Both, pose: Array, start: Array, search: bool, sized: bool = False) -> Judged:
+def decide(
+    both: Both,
+    pose: Array,
+    start: Array,
+    search: bool,
+    sized: bool = False,
+    allowed: Allowed | None = None,
+) -> Judged:
     """Judge a pose (1, 4, 4) near the end of an alignment; `start` is where free motions stay.
 
-    `sized` says that the clouds have given their size, too.
+    `sized` says that the clouds have given their size, too; `allowed` which motions there are, if not all.
     """
-    poses = polished(both, polished(both, pose, 4, 1000), 2)
+    basis = None if allowed is None else allowed.basis
+    poses = polished(both, polished(both, pose, 4, 1000, basis=basis), 2, basis=basis)
     found = evidence(both, poses)
-    first = _tested(both, poses, found, FITS, sized)
+    first = _tested(both, poses, found, FITS, sized, basis)
     if search and not {"determined", "sized"} & {*first.failed}:
-        poses = np.concatenate((poses, competitors(both, poses, found, DISTINCT * both.size)))
+        poses = np.concatenate((poses, competitors(both, poses, found, DISTINCT * both.size, allowed)))
         found = evidence(both, poses)
     at = _best(found)
     if at:
-        chosen = polished(both, poses[at : at + 1], 2)
-        judged = _tested(both, chosen, evidence(both, chosen), MOVED_FITS, sized, moved=True)
+        chosen = polished(both, poses[at : at + 1], 2, basis=basis)
+        judged = _tested(both, chosen, evidence(both, chosen), MOVED_FITS, sized, basis, moved=True)
     else:
         judged = first
     if judged.failed:
-        return _held(both, judged, start) if judged.free.shape[1] else judged
+        return _held(both, judged, start, basis) if judged.free.shape[1] else judged
     distances = Spread(both.source.points)(poses, judged.pose)[:, 0]
     others = [k for k in np.flatnonzero(distances > DISTINCT * both.size) if k != at]
     rivals = [k for k in others if _is_rival(judged.evidence, found[int(k)])]
@@ -69,12 +78,18 @@ def decide(both: Both, pose: Array, start: Array, search: bool, sized: bool = Fa
 
 
 def _tested(
-    both: Both, pose: Array, found: Evidence, most: float, sized: bool, moved: bool = False
+    both: Both,
+    pose: Array,
+    found: Evidence,
+    most: float,
+    sized: bool,
+    basis: Array | None,
+    moved: bool = False,
 ) -> Judged:
     """Ask the four tests that need no other pose."""
-    known = stiffness(both, pose, found)
+    known = stiffness(both, pose, found, allowed=basis)
     growth, error = stretch(both, pose, found)
-    full = stiffness(both, pose, found, sized=True) if sized else None
+    full = stiffness(both, pose, found, True, basis) if sized else None
     open_ = np.ones(6, bool) if known is None else known.open_(SPREAD)
     failed = [
         name
@@ -86,7 +101,7 @@ def _tested(
         if not passed
     ]
     if failed and abs(growth) > STRETCH:
-        growth, fitting = _resized(both, pose, growth)
+        growth, fitting = _resized(both, pose, growth, basis)
         failed = [
             *[name for name in failed if name != "size"],
             *(["size"] if fitting or "size" in failed else []),
@@ -102,7 +117,7 @@ def _tested(
     return Judged(answer, tuple(failed), pose, found, known, growth, error, free, none, moved, full)
 
 
-def _resized(both: Both, pose: Array, growth: float) -> tuple[float, bool]:
+def _resized(both: Both, pose: Array, growth: float, basis: Array | None) -> tuple[float, bool]:
     """Return the growth of the source with which it fits best, and whether it then fits.
 
     The first estimate is exact near 0 only: the source grows, the pose follows, and again. What it would lead
@@ -119,7 +134,7 @@ def _resized(both: Both, pose: Array, growth: float) -> tuple[float, bool]:
         moved = moved.copy()
         moved[:, :3, 3] += (1 - factor) * middle
         grown = replace(grown, source=source, edge=max(source.edge, both.target.edge))
-        moved = polished(grown, moved, 3, 1000)
+        moved = polished(grown, moved, 3, 1000, basis=basis)
         found = evidence(grown, moved)
         growth, _ = stretch(grown, moved, found)
         if abs(growth) < STRETCH / 10:
@@ -134,10 +149,10 @@ def apart(axes: Array) -> Array:
     return basis @ np.linalg.svd(basis[:3])[2].T[:, ::-1]
 
 
-def _held(both: Both, judged: Judged, start: Array) -> Judged:
+def _held(both: Both, judged: Judged, start: Array, basis: Array | None) -> Judged:
     """Bring a pose with free motions back along them, to the one that fits and is nearest to the start."""
     pose = motions.along(judged.pose, start, both.source.points, judged.free)
-    pose = polished(both, pose, 4, held=judged.free)
+    pose = polished(both, pose, 4, held=judged.free, basis=basis)
     found = evidence(both, pose)
     worse = not (found.misfit[0] <= max(FITS, judged.evidence.misfit[0]) and found.cover[0] >= COVERS)
     return judged if worse else replace(judged, pose=pose, evidence=found)

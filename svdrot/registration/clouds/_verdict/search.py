@@ -6,6 +6,7 @@ import numpy as np
 
 from svdrot._kernels.cpu import fits
 from svdrot._kernels.cpu.loops.fits import DAMPING, MOST
+from svdrot.registration._motions import Allowed
 from svdrot.registration.clouds._verdict import poses as motions
 from svdrot.registration.clouds._verdict.evidence import TANGENT, Evidence, evidence, refuted
 from svdrot.registration.clouds._verdict.poses import Array, Spread
@@ -30,7 +31,12 @@ CELLS = 32_000  # of the grid
 
 
 def polished(
-    both: Both, poses: Array, steps: int, count: int | None = None, held: Array | None = None
+    both: Both,
+    poses: Array,
+    steps: int,
+    count: int | None = None,
+    held: Array | None = None,
+    basis: Array | None = None,
 ) -> Array:
     """Take steps with the pairs of both clouds that lie over the other's surface, not at its border.
 
@@ -43,6 +49,7 @@ def polished(
         count: of points of each cloud, or None for all.
         held: twists (6, k) in the frame of the target, (rotation vector about the origin, translation), along
             which nothing is moved.
+        basis: of the motions that there are, as of `poses.step`.
     """
     a, b = both.source, both.target
     p, q = (a, b) if count is None else (a.some(count), b.some(count))
@@ -54,7 +61,7 @@ def polished(
         y = np.broadcast_to(q.points.T, y.shape)
         ways[1] = y, poses[:, :3, :3] @ n, -height, w
         y, n, rest, w = (np.concatenate(parts, -1) for parts in zip(*ways, strict=True))
-        poses = motions.step(poses, y, n, rest, w, 1e-4, 0.2, held)
+        poses = motions.step(poses, y, n, rest, w, 1e-4, 0.2, held, basis)
     return poses
 
 
@@ -133,7 +140,9 @@ def refined(points: Array, surface: Surface, poses: Array, limits: Array) -> Arr
     return poses
 
 
-def competitors(both: Both, pose: Array, found: Evidence, distinct: float) -> Array:
+def competitors(
+    both: Both, pose: Array, found: Evidence, distinct: float, allowed: Allowed | None = None
+) -> Array:
     """Return other poses that fit best, at most `KEPT`, `distinct` apart.
 
     Args:
@@ -141,6 +150,7 @@ def competitors(both: Both, pose: Array, found: Evidence, distinct: float) -> Ar
         pose: (1, 4, 4), with which they compete.
         found: the evidence there.
         distinct: the least distance of two poses, as `Spread` has it.
+        allowed: what keeps poses to the motions that there are; None if these are all.
     """
     a, b, edge = both.source, both.target, both.edge
     apart, taken = Spread(a.points), pose
@@ -148,7 +158,9 @@ def competitors(both: Both, pose: Array, found: Evidence, distinct: float) -> Ar
     noise = float(np.median(np.concatenate((a.sigma, b.sigma))))
     grid = Grid(b, edge, 8 * edge)
     first, second, third = (a.some(count).points for count in (FIRST, SECOND, THIRD))
-    poses = grid.refined(first, starts(both, pose, found), edge * np.array(FIRST_LIMITS, float))
+    begun = starts(both, pose, found)
+    begun = begun if allowed is None else allowed.nearest(begun)
+    poses = grid.refined(first, begun, edge * np.array(FIRST_LIMITS, float))
     least = 0.0
     for kept, limits in ((FIRST_KEPT, SECOND_LIMITS), (SECOND_KEPT, ())):
         fit = grid.fitting(second, np.concatenate((taken, poses)), edge, noise)
@@ -164,7 +176,10 @@ def competitors(both: Both, pose: Array, found: Evidence, distinct: float) -> Ar
     poses = poses[cover >= HOPEFUL * max(cover.max(), found.cover[0])]
     if not len(poses):
         return poses
-    poses = polished(both, poses, LAST_STEPS, LAST)
+    if allowed is None:
+        poses = polished(both, poses, LAST_STEPS, LAST)
+    else:
+        poses = polished(both, allowed.nearest(poses), 2 * LAST_STEPS, LAST, basis=allowed.basis)
     last = evidence(both, poses, LAST)
     # First those that the pose found does not refute: where many fit nearly, these are the rivals.
     worse = np.array([refuted(votes, found.votes[0]) for votes in last.votes])

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from stones import stone
 
 import svdrot
 from datasets.registration_pairs import read_pair
@@ -276,3 +277,52 @@ def test_a_start_at_the_truth_or_near_it_ends_there(seed, degrees):
 def test_rotations_find_what_features_find(seed):
     source, target, truth = halves(seed)
     assert off(register(source, target, search="rotations").transform, truth)[0] < 5
+
+
+# Motions about an axis.
+
+
+@pytest.mark.parametrize("axis", [(0.0, 0.0, 1.0), (1.0, -2.0, 3.0)])
+@pytest.mark.parametrize("motion", ["yaw", "planar"])
+def test_motions_about_an_axis_leave_no_other_pose(motion, axis):
+    """A stone and its half turn about x: with any motion two poses fit, about z one alone."""
+    up = torch.tensor(axis, dtype=torch.float64)
+    put = svdrot.rotation_between(torch.tensor([0.0, 0.0, 1.0], dtype=torch.float64), up)
+    half = torch.tensor([1.0, -1.0, -1.0], dtype=torch.float64)
+
+    def cloud(seed):
+        part = stone(2000, seed) + torch.tensor([0.3, 0.5, 0.2], dtype=torch.float64)
+        return torch.cat((part, part * half)) @ put.mT
+
+    unit = up / up.norm()
+    shift = torch.tensor([2.0, -1.0, 0.5], dtype=torch.float64)
+    shift = shift - (shift @ unit) * unit if motion == "planar" else shift
+    truth = Transform(svdrot.axis_angle_to_matrix(2.5 * unit), shift, torch.ones((), dtype=torch.float64))
+    source, target = cloud(0), truth.apply(cloud(1))
+    assert register(source, target).verdict.answer == "ambiguous"
+    found = register(source, target, motion=motion, axis=up)
+    assert found.converged and found.verdict.axes.shape == ((4 if motion == "yaw" else 3), 6)
+    angle, distance = off(found.transform, truth)
+    assert angle < 0.5 and distance < 0.01
+    # What is not allowed does not move by more than rounding.
+    assert (found.transform.rotation @ unit - unit).norm() < 1e-12
+    if motion == "planar":
+        assert abs(found.transform.translation @ unit) < 1e-12
+    # From a start with a tilt and a height, these are kept.
+    lift = Transform(svdrot.axis_angle_to_matrix(0.3 * put[:, 0]), 0.7 * unit, torch.ones_like(truth.scale))
+    again = register(lift.inverse().apply(source), target, motion=motion, axis=up, init=truth @ lift)
+    angle, distance = off(again.transform, truth @ lift)
+    assert angle < 0.5 and distance < 0.01
+    tilt = (again.transform.rotation @ lift.rotation.mT).mT @ unit - unit
+    assert tilt.norm() < 1e-12
+
+
+def test_motions_of_register_are_checked():
+    source, target = landscape(300), landscape(300, 1)
+    with pytest.raises(ValueError, match="`scale` must be False"):
+        register(source, target, motion="yaw", scale=True)
+    with pytest.raises(ValueError, match="`axis` is that of a motion"):
+        register(source, target, axis=torch.ones(3))
+    for axis in (torch.zeros(3), torch.ones(2, 3)):
+        with pytest.raises(ValueError, match="`axis` must be one vector"):
+            register(source, target, motion="planar", axis=axis)
