@@ -9,6 +9,7 @@ from . import losses as losses
 from . import nn as nn
 from . import optim as optim
 from . import polar as polar
+from . import quaternions as quaternions
 from . import registration as registration
 from . import representations as representations
 from . import schedules as schedules
@@ -22,6 +23,16 @@ from .metrics import geodesic_distance as geodesic_distance
 from .projection import orthogonalize as orthogonalize
 from .projection import projection_gap as projection_gap
 from .projection import special_orthogonalize as special_orthogonalize
+from .quaternions import quaternion_apply as quaternion_apply
+from .quaternions import quaternion_conjugate as quaternion_conjugate
+from .quaternions import quaternion_exp as quaternion_exp
+from .quaternions import quaternion_inverse as quaternion_inverse
+from .quaternions import quaternion_log as quaternion_log
+from .quaternions import quaternion_mean as quaternion_mean
+from .quaternions import quaternion_multiply as quaternion_multiply
+from .quaternions import quaternion_normalize as quaternion_normalize
+from .quaternions import quaternion_power as quaternion_power
+from .quaternions import quaternion_slerp as quaternion_slerp
 from .representations import convert_rotation as convert_rotation
 from .representations._conversions import *  # noqa: F403
 from .rotations import is_rotation as is_rotation
