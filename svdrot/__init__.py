@@ -35,10 +35,25 @@ _HOMES = {
     "quaternion_slerp": "quaternions",
     "convert_rotation": "representations",
     **dict.fromkeys(_CONVERSIONS, "representations"),
+    "davenport_to_matrix": "representations",
+    "matrix_to_davenport": "representations",
     "is_rotation": "rotations",
     "random_rotation": "rotations",
     "random_rotation_within": "rotations",
     "random_small_rotation": "rotations",
+    "so3_left_jacobian": "so3",
+    "so3_left_jacobian_inverse": "so3",
+    "so3_right_jacobian": "so3",
+    "so3_right_jacobian_inverse": "so3",
+    "swing_twist": "so3",
+    "angle_between": "vectors",
+    "circular_mean": "vectors",
+    "hat": "vectors",
+    "look_at": "vectors",
+    "rotation_angle": "vectors",
+    "rotation_between": "vectors",
+    "vee": "vectors",
+    "wrap_angle": "vectors",
 }
 _MODULES = (
     "averaging",
@@ -54,7 +69,9 @@ _MODULES = (
     "registration",
     "representations",
     "schedules",
+    "so3",
     "symmetries",
+    "vectors",
 )
 
 

@@ -105,3 +105,83 @@ def slerp(a: Vector, b: Vector, t: Vector) -> Vector:
 def to_matrix(q: Vector) -> mpmath.matrix:
     images = [apply(q, [mpf(i == k) for i in range(3)]) for k in range(3)]
     return mpmath.matrix([[images[k][i] for k in range(3)] for i in range(3)])
+
+
+# Directions and angles --------------------------------------------------------------------------------------
+
+
+def hat(v: Vector) -> mpmath.matrix:
+    x, y, z = v
+    return mpmath.matrix([[0, -z, y], [z, 0, -x], [-y, x, 0]])
+
+
+def flat(m: mpmath.matrix) -> Vector:
+    return [m[i, k] for i in range(m.rows) for k in range(m.cols)]
+
+
+def matrix(rows: Vector) -> mpmath.matrix:
+    return mpmath.matrix([rows[3 * i : 3 * i + 3] for i in range(3)])
+
+
+def rotation(axis: Vector, angle: mpf) -> mpmath.matrix:
+    """About an axis of any length, by Rodrigues' formula."""
+    k = hat(unit(axis))
+    return mpmath.eye(3) + mpmath.sin(angle) * k + (1 - mpmath.cos(angle)) * k * k
+
+
+def angle_between(a: Vector, b: Vector) -> Vector:
+    return [mpmath.atan2(length(cross(a, b)), dot(a, b))]
+
+
+def rotation_between(a: Vector, b: Vector) -> Vector:
+    axis = cross(a, b)
+    return flat(rotation(axis, angle_between(a, b)[0]) if length(axis) else mpmath.eye(3))
+
+
+def look_at(eye: Vector, target: Vector, up: Vector) -> Vector:
+    forward = unit([b - a for a, b in zip(eye, target, strict=True)])
+    right = unit(cross(forward, up))
+    return [*right, *cross(forward, right), *forward]
+
+
+def rotation_angle(m: Vector) -> Vector:
+    """That of the nearest rotation: entries are right to rounding."""
+    u, _, vh = mpmath.svd_r(matrix(m))
+    r = u * vh
+    return angle_of(r)
+
+
+def angle_of(r: mpmath.matrix) -> Vector:
+    axial = [r[2, 1] - r[1, 2], r[0, 2] - r[2, 0], r[1, 0] - r[0, 1]]
+    return [mpmath.atan2(length(axial), r[0, 0] + r[1, 1] + r[2, 2] - 1)]
+
+
+def wrap(angle: Vector) -> Vector:
+    turn = 2 * mpmath.pi
+    return [angle[0] - turn * mpmath.nint(angle[0] / turn)]
+
+
+# The group --------------------------------------------------------------------------------------------------
+
+
+def left_jacobian(v: Vector) -> Vector:
+    t = length(v)
+    if not t:
+        return flat(mpmath.eye(3))
+    k = hat(v)
+    a, b = (1 - mpmath.cos(t)) / t**2, (t - mpmath.sin(t)) / t**3
+    return flat(mpmath.eye(3) + a * k + b * k * k)
+
+
+def left_jacobian_inverse(v: Vector) -> Vector:
+    return flat(matrix(left_jacobian(v)) ** -1)
+
+
+def swing_twist(r: Vector, axis: Vector) -> Vector:
+    """By the rotation about the axis of largest trace of TᵀR."""
+    m, a = matrix(r), unit(axis)
+    axial = [m[2, 1] - m[1, 2], m[0, 2] - m[2, 0], m[1, 0] - m[0, 1]]
+    along = dot(a, list(m * mpmath.matrix(a)))
+    angle = mpmath.atan2(dot(a, axial), m[0, 0] + m[1, 1] + m[2, 2] - along)
+    twist = rotation(a, angle)
+    return [*flat(m * twist.T), *flat(twist)]
