@@ -10,7 +10,7 @@ those from and to rotation vectors, are in `svdrot.representations`.
 import torch
 from torch import Tensor
 
-from ._checks import as_number, check_items, check_shape, common_batch
+from ._checks import as_number, check_items, check_number, check_shape, common_batch
 from ._formulas.geometry import quaternions as formulas
 from ._precision import result_dtype
 
@@ -227,6 +227,8 @@ def quaternion_power(quaternion: Tensor, exponent: Tensor | float) -> Tensor:
         >>> svdrot.quaternion_power(torch.tensor([0.0, 0.0, 0.0, 4.0]), 0.5)
         tensor([1.4142, 0.0000, 0.0000, 1.4142])
     """
+    if not isinstance(exponent, Tensor):
+        return formulas.power_of_all(quaternion, scalars=(check_number("exponent", exponent),))
     check_shape("quaternion", quaternion, 4)
     return formulas.power(quaternion, as_number("exponent", exponent, quaternion))
 
@@ -264,6 +266,8 @@ def quaternion_slerp(start: Tensor, end: Tensor, share: Tensor | float) -> Tenso
         >>> svdrot.quaternion_slerp(start, -end, 0.5)
         tensor([0.8000, 0.0000, 0.0000, 0.6000])
     """
+    if not isinstance(share, Tensor):
+        return formulas.slerp_of_all(start, end, scalars=(check_number("share", share),))
     check_shape("start", start, 4)
     check_shape("end", end, 4)
     return formulas.slerp(start, end, as_number("share", share, start, end))

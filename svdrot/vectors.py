@@ -7,7 +7,7 @@ from torch import Tensor
 
 from ._checks import check_choice, check_floating, check_items, common_batch
 from ._formulas.geometry import angles, directions, skew
-from ._precision import result_dtype
+from ._precision import compute_dtype, result_dtype
 
 
 def hat(vector: Tensor) -> Tensor:
@@ -199,7 +199,8 @@ def look_at(
                 [0., 1., 0.],
                 [0., 0., 1.]])
     """
-    check_choice("convention", convention, directions.LOOK_AT)
+    if convention not in directions.LOOK_AT:
+        check_choice("convention", convention, directions.LOOK_AT)
     return directions.LOOK_AT[convention](eye, target, up)
 
 
@@ -233,7 +234,7 @@ def circular_mean(angle: Tensor, weights: Tensor | None = None) -> Tensor:
         weights: shape (..., N), at least 0, of any total. Batch dimensions broadcast. Default: 1.
 
     Returns:
-        Angles in radians, shape (...), in [-pi, pi], computed in float64. Whole turns added to an angle
+        Angles in radians, shape (...), in [-pi, pi], summed in float64. Whole turns added to an angle
         change nothing. No angles or a total weight of 0 give 0 with zero gradient; of angles that cancel, as
         opposite ones do, no direction is the mean, and what rounding leaves of their sum says which one is
         returned. A negative weight gives NaN for its item, and so does NaN or infinity, but in an angle of
@@ -262,4 +263,5 @@ def circular_mean(angle: Tensor, weights: Tensor | None = None) -> Tensor:
             )
         common_batch(angle=angle.shape[:-1], weights=weights.shape[:-1])
     parts = angles.on_circle(angle.double(), weights.double())
-    return angles.direction(parts.sum(-2)).to(result_dtype(angle))
+    sums = parts.sum(-2).to(compute_dtype(angle))  # onnxruntime has no arc tangent in float64
+    return angles.direction(sums).to(result_dtype(angle))

@@ -96,6 +96,12 @@ def _computed(function: Map, value: Tensor, axes: Axes) -> Tensor:
     if isinstance(axes, Tensor):
         check_shape("axes", axes, 3, 3)
         return function(value, axes, scalars=(ROUNDING * torch.finfo(axes.dtype).eps,))
-    exact = torch.tensor(axes, dtype=compute_dtype(value), device=value.device)
+    try:
+        exact = torch.tensor(axes, dtype=compute_dtype(value), device=value.device)
+    except (TypeError, ValueError) as error:
+        kind = type(axes).__name__
+        raise TypeError(
+            f"`axes` must be a tensor or three sequences of three numbers; got {kind}."
+        ) from error
     check_shape("axes", exact, 3, 3)
     return function(value, exact, scalars=(ROUNDING * torch.finfo(exact.dtype).eps,)).to(result_dtype(value))

@@ -127,6 +127,20 @@ def test_arcs_are_those_of_rotations_and_keep_their_side():
     assert svdrot.quaternion_slerp(a, b, math.nan).isnan().all()
 
 
+def test_a_number_is_the_tensor_of_that_number():
+    a, b = units(9), units(9, 1)
+    for t in (0, 0.3, 2, -1.5):
+        same = torch.full((9,), t, dtype=torch.float64)
+        assert torch.equal(svdrot.quaternion_slerp(a, b, t), svdrot.quaternion_slerp(a, b, same))
+        assert torch.equal(svdrot.quaternion_power(a, t), svdrot.quaternion_power(a, same))
+
+    def both(a, b):
+        return svdrot.quaternion_slerp(a, b, 0.3) + svdrot.quaternion_power(a, 2)
+
+    compiled = torch.compile(both, fullgraph=True, backend="aot_eager")
+    torch.testing.assert_close(compiled(a, b), both(a, b), rtol=0, atol=1e-15)
+
+
 SINGULAR = torch.tensor(
     [
         *([0, 0, 0, 0], [1, 0, 0, 0], [-1, 0, 0, 0], [-1, 1e-19, 0, 0], [-1, 3e-17, 1e-17, 0]),

@@ -19,7 +19,7 @@ from svdrot._formulas.vectors import (
     vector,
 )
 from svdrot.engine.graph import by_dtype
-from svdrot.engine.maps import formula
+from svdrot.engine.maps import Map, formula
 from svdrot.engine.words import atan2, detached, exp, log, sqrt, where
 
 NAN = float("nan")
@@ -99,15 +99,13 @@ def _turn(q):
     return choose(small, series * u, (angle / n) * e)
 
 
-@formula({"quaternion": (4,), "exponent": ()}, (4,))
-def power(q, exponent):
+def _power(q, exponent):
     """exp(t log q); 0 for the zero quaternion."""
     missing = rescaled(q)[2]
     return choose(missing, ZERO, exponential(exponent * logarithm(choose(missing, ONE, q))))
 
 
-@formula({"start": (4,), "end": (4,), "share": ()}, (4,), guarded=("start", "end"))
-def slerp(start, end, share):
+def _slerp(start, end, share):
     """a (a⁻¹ b)^t, with the sign of b for which the real part of a⁻¹ b is not negative."""
     a = normalize(start)
     between = multiplied(conjugated(a), normalize(end))
@@ -115,6 +113,14 @@ def slerp(start, end, share):
     known = share - share == 0.0
     turn = where(known, share, 0.0) * upper_quaternion_to_axis_angle(between)
     return [where(known, x, NAN) for x in multiplied(a, axis_angle_to_quaternion(turn))]
+
+
+# With a number for each element, or one for all, which is neither read nor checked again and again.
+ARC = {"start": (4,), "end": (4,)}
+power = Map(_power, {"quaternion": (4,), "exponent": ()}, (4,), name=f"{__name__}.power")
+power_of_all = Map(_power, {"quaternion": (4,)}, (4,), scalars=1, name=f"{__name__}.power_of_all")
+slerp = Map(_slerp, ARC | {"share": ()}, (4,), guarded=("start", "end"), name=f"{__name__}.slerp")
+slerp_of_all = Map(_slerp, ARC, (4,), scalars=1, name=f"{__name__}.slerp_of_all")
 
 
 @formula({"quaternion": (4,), "weight": ()}, (10,), guarded=("weight",))

@@ -302,7 +302,9 @@ def axis(draw: Draw) -> Any:
 def perpendicular_axes(draw: Draw) -> Any:
     """Three axes, the second perpendicular to both others: numbers, or a tensor."""
     if not draw.chance(0.5):
-        return draw.pick(([1.0, 0.0, 0.0], [0.0, 2.0, 0.0], [0.6, 0.0, 0.8]), np.eye(3).tolist())
+        return draw.pick(
+            ((1.0, 0.0, 0.0), (0.0, 2.0, 0.0), (0.6, 0.0, 0.8)), tuple(map(tuple, np.eye(3).tolist()))
+        )
     lead = draw.lead()
     first, second, other = np.moveaxis(rotations(draw, *lead), -2, 0)
     third = first * draw.normal(*lead, 1) + other
