@@ -127,7 +127,7 @@ def _of_kornia(kornia: Any) -> dict[str, Function]:
 
 
 def _of_scipy(transform: Any) -> dict[str, Function]:
-    """Of tensors by torch with SCIPY_ARRAY_API=1 in the environment, else by numpy. Matrices are not checked."""
+    """Of tensors by torch with SCIPY_ARRAY_API=1 in the environment, else by numpy. It checks no matrices."""
     rotation = transform.Rotation
 
     def of(q: Tensor) -> Any:

@@ -5,7 +5,8 @@ scipy (whose `Rotation` takes tensors of torch, and gradients, with SCIPY_ARRAY_
 and, of what these lack, against the textbook's formulas in torch operations, which are as exact only away
 from singular places. pypose and pytorch3d take part in nothing; the result says whether they are installed.
 "copy" is a copy of the same number of bytes, half of what is read and written, and "call" the conjugate of
-one quaternion: what a call takes that computes nothing. All contestants take turns within each round; medians, of processor time on one thread and of wall time on more.
+one quaternion: what a call takes that computes nothing. All contestants take turns within each round;
+medians, of processor time on one thread and of wall time on more.
 
 Expected, the fastest of the others over ours, forward and with backward: products, inverses and images of
 quaternions 2 and 1.5 at 1, 3 and 2 at 64, 8 and 5 at 4,096 and more; the others 5 and 4, 8 and 5, 15 and 10.

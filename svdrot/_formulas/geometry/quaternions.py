@@ -108,7 +108,7 @@ def _power(q, exponent):
 def _slerp(start, end, share):
     """a (a⁻¹ b)^t, with the sign of b for which the real part of a⁻¹ b is not negative."""
     a = normalize(start)
-    between = multiplied(conjugated(a), normalize(end))
+    between = multiplied(conjugated(a), rescaled_or_first_axis(end))  # of which only the direction counts
     between = where(between[0] < 0.0, -1.0, 1.0) * between
     known = share - share == 0.0
     turn = where(known, share, 0.0) * upper_quaternion_to_axis_angle(between)
