@@ -12,6 +12,7 @@ from scipy.spatial.transform import Rotation
 from torch import Tensor
 
 import svdrot
+from svdrot._formulas.geometry import so3
 
 DTYPES = (torch.float32, torch.float64)
 EPS = 2.0**-52
@@ -78,6 +79,25 @@ def test_jacobians_are_the_derivatives_of_the_exponential_and_the_logarithm():
     assert (left - image(svdrot.so3_left_jacobian_inverse(principal)))[far].abs().max() < 1e-9
     right = difference(lambda s: svdrot.matrix_to_axis_angle(svdrot.exp_map(base, s * step)))
     assert (right - image(svdrot.so3_right_jacobian_inverse(principal)))[far].abs().max() < 1e-9
+
+
+@pytest.mark.parametrize("name", ["so3_left_jacobian", "so3_left_jacobian_inverse"])
+def test_second_derivatives_lose_no_digits_near_zero(name):
+    """As closed forms do, eps / angle²: those in float32 are those in float64."""
+    function = getattr(svdrot, name)
+    for length in (1e-4, 1e-2, 0.1, 0.3, 0.99):
+        v = (length * unit(normal(8, 3))).float()
+        second = torch.func.vmap(torch.func.jacfwd(torch.func.jacrev(function)))
+        assert (second(v) - second(v.double())).abs().max() < UNITS * 2.0**-23
+
+
+def test_coefficients_are_those_of_taylor():
+    mp = exact.mpmath
+    for k in range(10):
+        assert so3.A_SERIES[k] == pytest.approx(float((-1) ** k / mp.factorial(2 * k + 2)), rel=1e-15, abs=0)
+        assert so3.B_SERIES[k] == pytest.approx(float((-1) ** k / mp.factorial(2 * k + 3)), rel=1e-15, abs=0)
+    for k, value in enumerate(so3.C_SERIES, 1):
+        assert value == pytest.approx(float(abs(mp.bernoulli(2 * k)) / mp.factorial(2 * k)), rel=1e-15, abs=0)
 
 
 def test_the_logarithm_of_the_exponential_near_half_turns():
@@ -170,18 +190,24 @@ def test_davenport_angles_against_fifty_digits(order):
     assert worst(svdrot.davenport_to_matrix(angles, axes, order), each(product, angles, axes), 3.0) < UNITS
 
 
+@pytest.mark.parametrize("order", ["intrinsic", "extrinsic"])
+def test_the_middle_angle_about_a_repeated_axis_is_in_zero_to_pi(order):
+    """Whatever rounding says of the side on which the third axis is of the first."""
+    axes = davenport_axes(50)
+    axes[:, 2] = axes[:, 0]
+    middle = svdrot.matrix_to_davenport(HARD["random"][:50], axes, order)[:, 1]
+    assert (middle >= -UNITS * EPS).all() and (middle <= math.pi + UNITS * EPS).all()
+
+
 def test_axes_that_are_not_perpendicular_and_locked_ones():
-    matrix = HARD["random"][:3]
-    axes = torch.eye(3, dtype=torch.float64).repeat(3, 1, 1)
-    axes[1, 0, 1], axes[2, 2] = 1e-10, 0
+    matrix = HARD["random"][:4]
+    axes = torch.eye(3, dtype=torch.float64).repeat(4, 1, 1)
+    axes[1, 0, 1], axes[2, 2], axes[3, 2, 1] = 1e-10, 0, -1e-10
     for order in ("intrinsic", "extrinsic"):
         found = svdrot.matrix_to_davenport(matrix, axes, order)
-        assert found.isnan().all(-1).tolist() == [False, True, True]
-        assert svdrot.davenport_to_matrix(found[:1], axes, order).isnan().all((-2, -1)).tolist() == [
-            False,
-            True,
-            True,
-        ]
+        assert found.isnan().all(-1).tolist() == [False, True, True, True]
+        back = svdrot.davenport_to_matrix(found[:1], axes, order)
+        assert back.isnan().all((-2, -1)).tolist() == [False, True, True, True]
         turns = torch.tensor([0.4, math.pi / 2, 0.3], dtype=torch.float64)
         locked = svdrot.davenport_to_matrix(turns, axes[0], order)
         locked.requires_grad_()
