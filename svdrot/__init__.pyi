@@ -9,10 +9,13 @@ from . import losses as losses
 from . import nn as nn
 from . import optim as optim
 from . import polar as polar
+from . import quaternions as quaternions
 from . import registration as registration
 from . import representations as representations
 from . import schedules as schedules
+from . import so3 as so3
 from . import symmetries as symmetries
+from . import vectors as vectors
 from .interpolation import exp_map as exp_map
 from .interpolation import interpolate_rotations as interpolate_rotations
 from .interpolation import log_map as log_map
@@ -22,12 +25,37 @@ from .metrics import geodesic_distance as geodesic_distance
 from .projection import orthogonalize as orthogonalize
 from .projection import projection_gap as projection_gap
 from .projection import special_orthogonalize as special_orthogonalize
+from .quaternions import quaternion_apply as quaternion_apply
+from .quaternions import quaternion_conjugate as quaternion_conjugate
+from .quaternions import quaternion_exp as quaternion_exp
+from .quaternions import quaternion_inverse as quaternion_inverse
+from .quaternions import quaternion_log as quaternion_log
+from .quaternions import quaternion_mean as quaternion_mean
+from .quaternions import quaternion_multiply as quaternion_multiply
+from .quaternions import quaternion_normalize as quaternion_normalize
+from .quaternions import quaternion_power as quaternion_power
+from .quaternions import quaternion_slerp as quaternion_slerp
 from .representations import convert_rotation as convert_rotation
+from .representations import davenport_to_matrix as davenport_to_matrix
+from .representations import matrix_to_davenport as matrix_to_davenport
 from .representations._conversions import *  # noqa: F403
 from .rotations import is_rotation as is_rotation
 from .rotations import random_rotation as random_rotation
 from .rotations import random_rotation_within as random_rotation_within
 from .rotations import random_small_rotation as random_small_rotation
+from .so3 import so3_left_jacobian as so3_left_jacobian
+from .so3 import so3_left_jacobian_inverse as so3_left_jacobian_inverse
+from .so3 import so3_right_jacobian as so3_right_jacobian
+from .so3 import so3_right_jacobian_inverse as so3_right_jacobian_inverse
+from .so3 import swing_twist as swing_twist
 from .transform import Transform as Transform
+from .vectors import angle_between as angle_between
+from .vectors import circular_mean as circular_mean
+from .vectors import hat as hat
+from .vectors import look_at as look_at
+from .vectors import rotation_angle as rotation_angle
+from .vectors import rotation_between as rotation_between
+from .vectors import vee as vee
+from .vectors import wrap_angle as wrap_angle
 
 __version__: str

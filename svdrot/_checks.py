@@ -2,6 +2,8 @@
 
 import math
 from collections.abc import Iterable
+from numbers import Real
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -12,6 +14,27 @@ def check_floating(name: str, value: Tensor) -> None:
         raise TypeError(f"`{name}` must be a tensor; got {type(value).__name__}.")
     if not value.is_floating_point():
         raise TypeError(f"`{name}` must be floating point; got {value.dtype}. Call `{name}.float()` first.")
+
+
+def check_number(name: str, value: Any) -> float:
+    """`value`, which is a number and no tensor, as one."""
+    if not isinstance(value, Real):
+        raise TypeError(f"`{name}` must be a tensor or a number; got {type(value).__name__}.")
+    return value  # pyright: ignore[reportReturnType]
+
+
+def as_number(name: str, value: Any, *beside: Tensor) -> Tensor:
+    """`value`, a number or a floating-point tensor, in the dtype that the tensors beside it have in common.
+
+    These have been checked.
+    """
+    dtype = beside[0].dtype
+    for tensor in beside[1:]:
+        dtype = torch.promote_types(dtype, tensor.dtype)
+    if isinstance(value, Tensor):
+        check_floating(name, value)
+        return value.to(dtype)
+    return torch.full((), check_number(name, value), dtype=dtype, device=beside[0].device)
 
 
 def check_shape(name: str, value: Tensor, *trailing: int) -> None:

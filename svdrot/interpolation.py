@@ -1,12 +1,11 @@
 """Exponential and logarithm at a rotation, geodesics between two, and smooth curves through many."""
 
 from itertools import pairwise
-from numbers import Real
 
 import torch
 from torch import Tensor
 
-from ._checks import check_floating, check_shape
+from ._checks import as_number, check_floating, check_shape
 from ._formulas import turns
 from ._precision import compute_dtype, result_dtype, to_compute
 
@@ -101,14 +100,7 @@ def slerp(start: Tensor, end: Tensor, share: Tensor | float) -> Tensor:
     """
     check_floating("start", start)
     check_floating("end", end)
-    if not isinstance(share, (Real, Tensor)):
-        raise TypeError(f"`share` must be a tensor or a number; got {type(share).__name__}.")
-    if isinstance(share, Tensor):
-        check_floating("share", share)
-        share = share.to(torch.promote_types(start.dtype, end.dtype))
-    else:
-        share = torch.full((), share, dtype=torch.promote_types(start.dtype, end.dtype), device=start.device)
-    return turns.slerp(start, end, share)
+    return turns.slerp(start, end, as_number("share", share, start, end))
 
 
 def interpolate_rotations(rotations: Tensor, at: Tensor, times: Tensor | None = None) -> Tensor:

@@ -6,7 +6,7 @@ from svdrot.engine.maps import Map
 from svdrot.engine.words import atan2, cos, detached, sin, sqrt, where
 
 from .conversions import quaternion_to_matrix
-from .vectors import EPS, vector
+from .vectors import EPS, multiplied, vector
 
 SEQUENCES = tuple(
     "".join(axes) for case in ("XYZ", "xyz") for axes in product(case, repeat=3) if axes[1] not in axes[::2]
@@ -73,18 +73,6 @@ def _quaternion_about(axis: int, half):
     q = vector(cos(half), 0.0, 0.0, 0.0)
     q[1 + axis] = sin(half)
     return q
-
-
-def multiplied(p, q):
-    """Hamilton's product: the turn `q`, then the turn `p`."""
-    a, x, y, z = p
-    b, u, v, w = q
-    return vector(
-        a * b - x * u - y * v - z * w,
-        a * u + b * x + y * w - z * v,
-        a * v + b * y + z * u - x * w,
-        a * w + b * z + x * v - y * u,
-    )
 
 
 def _angles(m, sequence: str):

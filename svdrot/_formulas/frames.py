@@ -38,7 +38,7 @@ def matrix_to_rotation_6d(matrix):
 @formula({"rotation_5d": (5,)}, (3, 3))
 def rotation_5d_to_matrix(rotation_5d):
     first, raw = rotation_5d[:2], rotation_5d[2:]
-    u, missing = rescaled(raw)
+    u, _, missing = rescaled(raw)
     # |u| without overflow, and with the derivatives of |u|: they do not depend on the constant divided by.
     n = where(missing, 0.0, largest(raw) * sqrt(where(missing, 1.0, dot(u, u))))
     # Twice the first column, times n where 1 / n might overflow: a positive factor does not turn it.
@@ -57,7 +57,7 @@ def matrix_to_rotation_5d(matrix):
 @formula({"rotation_2vec": (6,)}, (3, 3))
 def rotation_2vec_to_matrix(rotation_2vec):
     first = normalized(rescaled_or_first_axis(rotation_2vec[:3]))
-    second, missing = rescaled(rotation_2vec[3:])
+    second, _, missing = rescaled(rotation_2vec[3:])
     second = normalized(choose(missing, perpendicular(first), second))
     p, m = first + second, first - second
     acute = detached(dot(first, second)) >= 0.0

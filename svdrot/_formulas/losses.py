@@ -45,7 +45,7 @@ def _log_laplace_normalizer(b):
 
 
 def _axial(estimate, truth, axis, undirected: bool):
-    a, missing = rescaled(axis)
+    a, _, missing = rescaled(axis)
     a = normalized(vector(*[where(missing, NAN, x) for x in a]))
     x, y = estimate @ a, truth @ a
     sine, cosine = length(cross(x, y)), dot(x, y)

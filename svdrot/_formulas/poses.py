@@ -15,7 +15,7 @@ from svdrot.engine.words import absolute, detached, where
 
 from . import axes
 from .projection import project
-from .vectors import choose, dot, reject, vector
+from .vectors import choose, dot, outer, reject, vector
 
 MOST_PAIRS = (
     8  # a kernel of 8 compiles in half a second, and is four times as fast as the loops; of 16 in 4 s
@@ -64,7 +64,7 @@ def _aligned(x, y, w, centered: bool, scaled: bool):
     x, y = [v - a for v in x], [v - b for v in y]
     covariance = vector([0.0] * 3, [0.0] * 3, [0.0] * 3)
     for s, u, v in zip(share, x, y, strict=True):
-        covariance = covariance + _outer(s * v, u)
+        covariance = covariance + outer(s * v, u)
     variance = sum((s * dot(u, u) for s, u in zip(share, x, strict=True)), 0.0) if scaled else 0.0
     return _posed(p + a, q + b, covariance, variance, centered, scaled)
 
@@ -136,10 +136,6 @@ POSES_ABOUT = {
 
 def _mean(share, points):
     return sum((s * point for s, point in zip(share, points, strict=True)), vector(0.0, 0.0, 0.0))
-
-
-def _outer(a, b):
-    return a[:, None] * b[None, :]
 
 
 def _without_ignored(x, y, w):

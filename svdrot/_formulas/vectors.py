@@ -22,6 +22,22 @@ def cross(a, b):
     return vector(a[1] * b[2] - a[2] * b[1], a[2] * b[0] - a[0] * b[2], a[0] * b[1] - a[1] * b[0])
 
 
+def outer(a, b):
+    return a[:, None] * b[None, :]
+
+
+def multiplied(p, q):
+    """Hamilton's product of quaternions w x y z: the turn `q`, then the turn `p`."""
+    a, x, y, z = p
+    b, u, v, w = q
+    return vector(
+        a * b - x * u - y * v - z * w,
+        a * u + b * x + y * w - z * v,
+        a * v + b * y + z * u - x * w,
+        a * w + b * z + x * v - y * u,
+    )
+
+
 def choose(condition, a, b):
     """a where the condition holds, b elsewhere, entry by entry."""
     return vector(*[where(condition, x, y) for x, y in zip(a, b, strict=True)])
@@ -53,20 +69,21 @@ def normalized(v):
 
 
 def rescaled(v):
-    """`v` over its largest entry, so that squares neither overflow nor vanish; and whether there is no
-    direction.
+    """`v` over its largest entry, so that squares neither overflow nor vanish; what it was multiplied by; and
+    whether there is no direction.
 
     The divisor is a constant to derivatives. That is exact at every order, because the result is only used
     through its direction, which no positive constant changes. Below the normal numbers `v` is left as it is.
     """
     size = largest(v)
     missing = size < TINY
-    return v * (1.0 / where(missing, 1.0, size)), missing
+    k = 1.0 / where(missing, 1.0, size)
+    return v * k, k, missing
 
 
 def rescaled_or_first_axis(v):
     first = [1.0] + [0.0] * (len(v) - 1)
-    scaled, missing = rescaled(v)
+    scaled, _, missing = rescaled(v)
     return choose(missing, first, scaled)
 
 

@@ -13,12 +13,15 @@ element that has a NaN or an infinity with NaN in all of that element and in no 
 | 9d (nearest rotation), 10d (eigenvector) | 9, 10 | `_linear` |
 
 The maps from and to the matrix, and those that meet in the quaternion, are written out; `_named` makes the
-others. In names of functions 6d is rotation_6d, and so on, and 10d symmetric_10d.
+others. Davenport's angles, about axes of one's own, are in `_davenport`. In names of functions 6d is
+rotation_6d, and so on, and 10d symmetric_10d.
 """
 
 from typing import TYPE_CHECKING
 
 from ._convert import convert_rotation as convert_rotation
+from ._davenport import davenport_to_matrix as davenport_to_matrix
+from ._davenport import matrix_to_davenport as matrix_to_davenport
 from ._euler import SEQUENCES as SEQUENCES
 from ._euler import euler_to_matrix as euler_to_matrix
 from ._euler import euler_to_quaternion as euler_to_quaternion

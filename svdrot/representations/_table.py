@@ -5,7 +5,7 @@ from typing import Any, Literal, NamedTuple
 
 from svdrot import _names
 from svdrot._formulas import conversions, euler, frames, linear
-from svdrot._formulas.vectors import normalized, rescaled_or_first_axis
+from svdrot._formulas.geometry import quaternions
 from svdrot.engine.maps import Map
 
 HEAD_SEQUENCE = "XYZ"  # of the Euler angles that a head regresses
@@ -67,11 +67,6 @@ def _unchanged(value: Any) -> Any:
     return value
 
 
-def _unit(quaternion: Any) -> Any:
-    """Return a quaternion over its length; zero gives the identity."""
-    return normalized(rescaled_or_first_axis(quaternion))
-
-
 TABLE: dict[str, Row] = {
     "matrix": Row(
         (3, 3),
@@ -102,7 +97,7 @@ TABLE: dict[str, Row] = {
     "quaternion": Row(
         (4,),
         "quaternion",
-        _unit,
+        quaternions.normalize,
         _unchanged,
         conversions.quaternion_to_matrix,
         "quaternion",

@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 from svdrot._formulas import conversions, linear, turns
+from svdrot._formulas.geometry import directions, quaternions, so3
 from svdrot.engine.maps import Map
 from svdrot.engine.program import Program
 
@@ -23,6 +24,10 @@ MAPS: dict[str, Map] = {
     **{name: getattr(conversions, name) for name in CONVERSIONS},
     "geodesic_distance": turns.geodesic_distance,
     "chordal_distance": turns.chordal_distance,
+    "quaternion_log": quaternions.logarithm,
+    "quaternion_slerp": quaternions.slerp,
+    "rotation_between": directions.rotation_between,
+    "so3_left_jacobian_inverse": so3.left_jacobian_inverse,
     "rotation_9d_to_matrix": linear.rotation_9d_to_matrix,
 }
 

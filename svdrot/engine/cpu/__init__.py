@@ -145,7 +145,8 @@ def _strided(shapes: Sequence[Shape], x: Sequence[Tensor]) -> tuple[torch.Size, 
     batch, inner, x, strides = layout.strided(shapes, x)
     arrays = []
     for t, (outer_stride, inner_stride, *within) in zip(x, strides, strict=True):
-        lies = SAME if outer_stride == inner_stride == 0 else STRIDED
+        # One that lies row after row is read as such, though others are broadcast.
+        lies = DENSE if t.is_contiguous() else SAME if outer_stride == inner_stride == 0 else STRIDED
         arrays += [t.data_ptr(), lies, outer_stride, inner_stride, *within]
     return batch, inner, x, arrays
 

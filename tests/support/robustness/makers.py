@@ -10,7 +10,7 @@ from svdrot.registration.pairs import robust
 from svdrot.representations import TABLE as CONVERTED
 from svdrot.schedules import SCHEDULES
 
-from .arrays import clouds, matrices, rotations
+from .arrays import clouds, matrices, rotations, vectors
 from .draws import FLOATS, Draw
 from .values import (
     axis,
@@ -42,6 +42,7 @@ from .values import (
     pairs_of_points,
     per_item,
     per_point,
+    perpendicular_axes,
     points,
     pose,
     pose_pairs,
@@ -110,6 +111,29 @@ MAKERS: dict[str, Callable[[Draw], Any]] = {
     "times": times,
     "angle": number(0.0, 0.1, 1.0, 3.0, math.pi),
     "svdrot.random_small_rotation.scale": number(0.1, 1.0, 0.0),
+    **{
+        f"svdrot.quaternion_{f}.{p}": vector(4)
+        for f, p in (("multiply", "a"), ("multiply", "b"), ("slerp", "start"), ("slerp", "end"))
+    },
+    "point": vector(3),
+    **{f"svdrot.{f}.{p}": vector(3) for f in ("angle_between", "rotation_between") for p in ("a", "b")},
+    **dict.fromkeys(("eye", "up", "svdrot.look_at.target", "svdrot.swing_twist.axis"), vector(3)),
+    "convention": number("opencv", "opengl"),
+    "svdrot.wrap_angle.angle": lambda draw: draw.tensor(4 * draw.normal(*draw.lead()), 0),
+    "svdrot.circular_mean.angle": lambda draw: draw.tensor(4 * draw.normal(*draw.lead(), draw.count), 1),
+    "svdrot.circular_mean.weights": lambda draw: (
+        None if draw.chance(0.3) else weights(draw, (*draw.lead(), draw.count))
+    ),
+    "axes": perpendicular_axes,
+    **dict.fromkeys(
+        ("svdrot.matrix_to_davenport.order", "svdrot.davenport_to_matrix.order"),
+        number("intrinsic", "extrinsic"),
+    ),
+    "exponent": lambda draw: draw.pick(0.5, 2, -1.0) if draw.chance(0.4) else scaled_tensor(draw),
+    "quaternions": lambda draw: draw.tensor(vectors(draw, 4, *draw.lead(), draw.count), 2),
+    "svdrot.quaternion_mean.weights": lambda draw: (
+        None if draw.chance(0.3) else weights(draw, (*draw.lead(), draw.count))
+    ),
     "share": lambda draw: draw.pick(0.0, 0.3, 1.0, 2) if draw.chance(0.4) else scaled_tensor(draw),
     "svdrot.special_orthogonalize.matrix": matrix(None, 0),
     "damping": number(None, None, 0.0, 0.1),

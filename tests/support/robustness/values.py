@@ -299,6 +299,18 @@ def axis(draw: Draw) -> Any:
     return draw.pick((0.0, 0.0, 1.0), (1.0, 2.0, 3.0), draw.tensor(unit(draw.normal(3)), 1, scaled=False))
 
 
+def perpendicular_axes(draw: Draw) -> Any:
+    """Three axes, the second perpendicular to both others: numbers, or a tensor."""
+    if not draw.chance(0.5):
+        return draw.pick(
+            ((1.0, 0.0, 0.0), (0.0, 2.0, 0.0), (0.6, 0.0, 0.8)), tuple(map(tuple, np.eye(3).tolist()))
+        )
+    lead = draw.lead()
+    first, second, other = np.moveaxis(rotations(draw, *lead), -2, 0)
+    third = first * draw.normal(*lead, 1) + other
+    return draw.tensor(np.stack((first, 3 * second, third), -2), 2, scaled=False)
+
+
 def reflection(draw: Draw) -> bool:
     draw.memo["reflection"] = draw.pick(False, True)
     return draw.memo["reflection"]

@@ -1,0 +1,183 @@
+"""Everyday geometry as others have it: libraries where they load, and the textbook's formulas in torch.
+
+`CASES` has for each function how to make its arguments, ours, and those of the others by name; what a library
+lacks is not there. Quaternions are handed to each in its own order, made before anything is timed.
+"""
+
+import importlib
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+import svdrot
+
+OURS, TORCH = "svdrot", "textbook"
+PEERS = ("roma", "kornia", "scipy", "pypose", "pytorch3d")
+SEQUENCE, SHARE = "XYZ", 0.3
+Function = Callable[..., Any]
+
+
+class Case(NamedTuple):
+    kind: str  # which of the expectations is meant
+    shapes: tuple[str, ...]  # what the arguments are: keys of MAKERS
+    functions: dict[str, Function]
+
+
+def loaded() -> dict[str, Any]:
+    """Load the peers that are installed, by name; None for the others."""
+    found: dict[str, Any] = {}
+    for name in PEERS:
+        try:
+            found[name] = importlib.import_module("scipy.spatial.transform" if name == "scipy" else name)
+        except ImportError:
+            found[name] = None
+    return found
+
+
+def _numbers(*shape: int) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(shape[0] + shape[-1]))
+
+
+def _units(n: int) -> Tensor:
+    return torch.nn.functional.normalize(_numbers(n, 4), dim=-1)
+
+
+MAKERS: dict[str, Callable[[int], Tensor]] = {
+    "quaternion": _units,
+    "other quaternion": lambda n: _units(n + 1)[1:].contiguous(),
+    "vector": lambda n: _numbers(n, 3),
+    "other vector": lambda n: _numbers(n + 1, 3)[1:].contiguous(),
+    "third vector": lambda n: _numbers(n + 2, 3)[2:].contiguous(),
+    "matrix": lambda n: svdrot.quaternion_to_matrix(_units(n)),
+}
+
+
+def cases() -> dict[str, Case]:
+    """Collect all functions, with those of the peers that load."""
+    peers = loaded()
+    found = {
+        "product of quaternions": Case(
+            "algebra", ("quaternion", "other quaternion"), {OURS: svdrot.quaternion_multiply}
+        ),
+        "inverse of quaternions": Case("algebra", ("quaternion",), {OURS: svdrot.quaternion_inverse}),
+        "image of points": Case("algebra", ("quaternion", "vector"), {OURS: svdrot.quaternion_apply}),
+        "exp": Case("maps", ("vector",), {OURS: svdrot.axis_angle_to_matrix}),
+        "log": Case("maps", ("matrix",), {OURS: svdrot.matrix_to_axis_angle}),
+        "slerp": Case(
+            "maps",
+            ("quaternion", "other quaternion"),
+            {OURS: lambda a, b: svdrot.quaternion_slerp(a, b, SHARE)},
+        ),
+        "Euler to matrix": Case("maps", ("vector",), {OURS: lambda a: svdrot.euler_to_matrix(a, SEQUENCE)}),
+        "matrix to Euler": Case("maps", ("matrix",), {OURS: lambda m: svdrot.matrix_to_euler(m, SEQUENCE)}),
+        "swing and twist": Case("maps", ("matrix", "vector"), {OURS: svdrot.swing_twist, TORCH: swing_twist}),
+        "rotation between": Case(
+            "maps", ("vector", "other vector"), {OURS: svdrot.rotation_between, TORCH: rotation_between}
+        ),
+        "look at": Case(
+            "maps",
+            ("vector", "other vector", "third vector"),
+            {OURS: svdrot.look_at, TORCH: look_at},
+        ),
+        "left Jacobian": Case("maps", ("vector",), {OURS: svdrot.so3_left_jacobian, TORCH: left_jacobian}),
+    }
+    for name, make in {"roma": _of_roma, "kornia": _of_kornia, "scipy": _of_scipy}.items():
+        if peers[name] is not None:
+            for function, theirs in make(peers[name]).items():
+                found[function].functions[name] = theirs
+    return found
+
+
+def arguments(case: Case, name: str, batch: int) -> Iterator[Tensor]:
+    """Make the arguments of a contestant: roma's quaternions have w last."""
+    for shape in case.shapes:
+        x = MAKERS[shape](batch)
+        yield x.roll(-1, -1) if name == "roma" and "quaternion" in shape else x
+
+
+def _of_roma(roma: Any) -> dict[str, Function]:
+    return {
+        "product of quaternions": roma.quat_product,
+        "inverse of quaternions": roma.quat_inverse,
+        "image of points": lambda q, v: roma.quat_action(q, v, is_normalized=False),
+        "exp": roma.rotvec_to_rotmat,
+        "log": roma.rotmat_to_rotvec,
+        "slerp": lambda a, b: roma.unitquat_slerp(a, b, torch.tensor(SHARE)),
+        "Euler to matrix": lambda angles: roma.euler_to_rotmat(SEQUENCE, angles.unbind(-1)),
+        "matrix to Euler": lambda m: roma.rotmat_to_euler(SEQUENCE, m),
+    }
+
+
+def _of_kornia(kornia: Any) -> dict[str, Function]:
+    from kornia.geometry import conversions
+    from kornia.geometry.liegroup import So3
+    from kornia.geometry.quaternion import Quaternion
+
+    return {
+        "product of quaternions": lambda a, b: (Quaternion(a) * Quaternion(b)).data,
+        "inverse of quaternions": lambda a: Quaternion(a).inv().data,
+        "image of points": lambda q, v: So3(Quaternion(q)) * v,
+        "exp": conversions.axis_angle_to_rotation_matrix,
+        "log": conversions.rotation_matrix_to_axis_angle,
+        "slerp": lambda a, b: Quaternion(a).slerp(Quaternion(b), SHARE).data,
+        "left Jacobian": So3.left_jacobian,
+    }
+
+
+def _of_scipy(transform: Any) -> dict[str, Function]:
+    """Of tensors by torch with SCIPY_ARRAY_API=1 in the environment, else by numpy. It checks no matrices."""
+    rotation = transform.Rotation
+
+    def of(q: Tensor) -> Any:
+        return rotation.from_quat(q, scalar_first=True)
+
+    return {
+        "product of quaternions": lambda a, b: (of(a) * of(b)).as_quat(scalar_first=True),
+        "inverse of quaternions": lambda a: of(a).inv().as_quat(scalar_first=True),
+        "image of points": lambda q, v: of(q).apply(v),
+        "exp": lambda v: rotation.from_rotvec(v).as_matrix(),
+        "log": lambda m: rotation.from_matrix(m, assume_valid=True).as_rotvec(),
+        "Euler to matrix": lambda angles: rotation.from_euler(SEQUENCE, angles).as_matrix(),
+        "matrix to Euler": lambda m: rotation.from_matrix(m, assume_valid=True).as_euler(SEQUENCE),
+    }
+
+
+# The textbook's formulas, as one writes them down in torch -------------------------------------------------
+
+
+def _hat(v: Tensor) -> Tensor:
+    x, y, z = v.unbind(-1)
+    zero = torch.zeros_like(x)
+    return torch.stack((zero, -z, y, z, zero, -x, -y, x, zero), -1).unflatten(-1, (3, 3))
+
+
+def rotation_between(a: Tensor, b: Tensor) -> Tensor:
+    a, b = torch.nn.functional.normalize(a, dim=-1), torch.nn.functional.normalize(b, dim=-1)
+    k = _hat(torch.linalg.cross(a, b))
+    c = (a * b).sum(-1)[..., None, None]
+    return torch.eye(3) + k + k @ k / (1 + c)
+
+
+def look_at(eye: Tensor, target: Tensor, up: Tensor) -> Tensor:
+    forward = torch.nn.functional.normalize(target - eye, dim=-1)
+    right = torch.nn.functional.normalize(torch.linalg.cross(forward, up), dim=-1)
+    return torch.stack((right, torch.linalg.cross(forward, right), forward), -2)
+
+
+def swing_twist(rotation: Tensor, axis: Tensor) -> tuple[Tensor, Tensor]:
+    """By the rotation about the axis nearest to R: its sine and cosine are linear in the entries."""
+    a = torch.nn.functional.normalize(axis, dim=-1)
+    k, along = _hat(a), a[..., :, None] * a[..., None, :]
+    sine = -(k * rotation.mT).sum((-2, -1))
+    cosine = rotation.diagonal(dim1=-2, dim2=-1).sum(-1) - (along * rotation).sum((-2, -1))
+    pair = torch.nn.functional.normalize(torch.stack((cosine, sine), -1), dim=-1)[..., None, None]
+    twist = along + pair[..., 0, :, :] * (torch.eye(3) - along) + pair[..., 1, :, :] * k
+    return rotation @ twist.mT, twist
+
+
+def left_jacobian(v: Tensor) -> Tensor:
+    t = v.norm(dim=-1)[..., None, None]
+    k = _hat(v)
+    return torch.eye(3) + (1 - t.cos()) / t**2 * k + (t - t.sin()) / t**3 * k @ k
