@@ -26,6 +26,7 @@ class Clouds:
     normals: Tensor | None
     covariances: Tensor | None
     planes: Planes | None = None
+    flat: bool = False  # of the plane, whose curves have normals in it
 
     @staticmethod
     def of(
@@ -35,6 +36,7 @@ class Clouds:
         weights: Points | None,
         normals: Points | None,
         covariances: Points | None,
+        flat: bool = False,
     ) -> "Clouds":
         """Check the arguments of `icp` for one of the clouds, and pad lists."""
         mask_, normals_, covariances_ = (f"{name}_{part}" for part in ("mask", "normals", "covariances"))
@@ -60,7 +62,7 @@ class Clouds:
         batch = common_batch(**batches)
         valid = finite & inside & (weights > 0)
         points, valid = points.expand(*batch, n, 3), valid.expand(*batch, n)
-        return Clouds(points, valid, weights.expand(*batch, n), normals, covariances)
+        return Clouds(points, valid, weights.expand(*batch, n), normals, covariances, None, flat)
 
     def flattened(self, batch: torch.Size) -> "Clouds":
         n, size = self.points.shape[-2], math.prod(batch)
@@ -76,6 +78,8 @@ class Clouds:
             torch.where(valid, flat(self.weights, 0).double(), 0),
             None if self.normals is None else flat(self.normals, 1).double(),
             None if self.covariances is None else flat(self.covariances, 2).double(),
+            None,
+            self.flat,
         )
 
     def centered(self) -> tuple["Clouds", Tensor]:
@@ -104,7 +108,7 @@ class Clouds:
             normals = normals / normals.norm(dim=-1, keepdim=True)
         if self.covariances is not None:
             covariances = others.pop(0)
-        return Clouds(points, valid, weights, normals, covariances)
+        return Clouds(points, valid, weights, normals, covariances, None, self.flat)
 
     def ready(self, need: str | None, neighbors: int, voxel: float | None) -> "Clouds":
         """Return the clouds with what is needed, covariances packed, and no weight where it is not known."""
@@ -131,6 +135,7 @@ class Clouds:
             known if need == "normals" else None,
             known if need == "covariances" else None,
             planes,
+            self.flat,
         )
 
     def estimated(self, neighbors: int, voxel: float | None) -> Planes:
@@ -143,7 +148,7 @@ class Clouds:
         rows = []
         for cloud, valid in zip(self.marked(), self.valid, strict=True):
             radius = None if voxel is None else 2 * max(voxel, spacing(cloud[valid]))
-            rows.append(planes(Neighbors(cloud), neighbors, None, radius))
+            rows.append(planes(Neighbors(cloud), neighbors, None, radius, self.flat))
         if rows:
             return Planes(*(torch.stack(parts) for parts in zip(*rows, strict=True)))
         return Planes(self.points, self.valid, self.valid.new_zeros(0, dtype=torch.float64))
@@ -152,7 +157,7 @@ class Clouds:
         """Return the planes of a cloud's valid points; where normals were given, through neighbors."""
         valid = self.valid[item]
         if self.planes is None:
-            return planes(Neighbors(self.points[item, valid].detach()), neighbors)
+            return planes(Neighbors(self.points[item, valid].detach()), neighbors, flat=self.flat)
         normals, border, ripple = self.planes
         return Planes(normals[item, valid], border[item, valid], ripple[item])
 

@@ -189,7 +189,7 @@ class Aligner:
             found = Transform(state.rotation[i], state.translation[i], start.scale[i])
             begun = Transform(start.rotation[i], start.translation[i], start.scale[i])
             basis = None if self.limits is None else basis_of(self.limits.projector[i])
-            reach = Reach(self.limit, self.neighbors, basis)
+            reach = Reach(self.limit, self.neighbors, basis, self.source.flat)
             there = settled(source, target, ours, theirs, found, begun, reach)
             if there is None:
                 continue

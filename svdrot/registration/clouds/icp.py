@@ -15,6 +15,7 @@ from svdrot._precision import result_dtype
 from svdrot._robust_kernels import KERNELS
 from svdrot._vectors import one_batch
 from svdrot.projection import special_orthogonalize
+from svdrot.registration._flat import is_flat, lowered, raised, raised_start
 from svdrot.registration._motions import Limits, checked_axis
 from svdrot.registration._points import Points
 from svdrot.registration._uncertainty import normalized_error
@@ -178,6 +179,8 @@ class Registration:
     @cached_property
     def _exactness(self) -> tuple[Tensor, Tensor, Tensor]:
         """The covariance, its center, and a radius of the points about that."""
+        if self.source.shape[-1] == 2:
+            raise ValueError("Covariances are of clouds in space; these are of the plane.")
         batch = self.fitness.shape
         t = self.transform
         poses = (t.rotation.reshape(-1, 3, 3), t.translation.reshape(-1, 3), t.scale.reshape(-1))
@@ -262,7 +265,8 @@ def icp(
 
     Args:
         source: shape (..., N, 3), any floating dtype, or a list of clouds (N_i, 3). Points that are not
-            finite are left out.
+            finite are left out. Clouds of the plane, (..., N, 2), as of laser scanners, are aligned in it:
+            then normals, covariances and `init` are those of the plane, too.
         target: shape (..., M, 3) or a list; batch dimensions broadcast.
         max_distance: of paired points, in their units. Required without `scales`.
         init: transform or matrices (..., 4, 4) to start from; its scale is kept. Rotations may have the few
@@ -298,7 +302,8 @@ def icp(
         progress: called with each `Iteration`.
 
     Returns:
-        `Registration`. Clouds without points, without three pairs, or whose pairs leave directions open
+        `Registration`, of clouds of the plane with a transform of it, and all else as at height 0 with the
+        motion "planar". Clouds without points, without three pairs, or whose pairs leave directions open
         (planes, lines, spheres) keep their last transform and are not `converged`; `reasons` says why.
 
     Raises:
@@ -341,10 +346,19 @@ def icp(
             check_positive("voxel", voxel)
         if count < 0:
             raise ValueError(f"`max_iterations` must be at least 0; got {count}.")
-    needs = _steps.METHODS[method]
+    needs, flat = _steps.METHODS[method], is_flat(source)
+    if flat:
+        if motion != "free" or axis is not None:
+            raise ValueError(f'`motion` must be "free" for clouds of the plane; got "{motion}".')
+        motion, init = "planar", raised_start(init)
+        source, target = raised("source", source), raised("target", target)  # pyright: ignore
+        source_normals = raised("source_normals", source_normals)
+        target_normals = raised("target_normals", target_normals)
+        source_covariances = raised("source_covariances", source_covariances, True)
+        target_covariances = raised("target_covariances", target_covariances, True)
     given = (
-        Clouds.of("source", source, source_mask, weights, source_normals, source_covariances),
-        Clouds.of("target", target, target_mask, None, target_normals, target_covariances),
+        Clouds.of("source", source, source_mask, weights, source_normals, source_covariances, flat),
+        Clouds.of("target", target, target_mask, None, target_normals, target_covariances, flat),
     )
     axis = checked_axis(motion, axis, given[0].points)
     batches = {"source": given[0].points.shape[:-2], "target": given[1].points.shape[:-2]}
@@ -390,16 +404,18 @@ def icp(
     def shaped(value: Tensor, kind: torch.dtype | None = dtype) -> Tensor:
         return value.to(kind or value.dtype).reshape((*batch, *value.shape[1:]))
 
+    end = Transform(shaped(transform.rotation), shaped(transform.translation), shaped(transform.scale))
+    coordinates = 2 if flat else 3
     return Registration(
-        Transform(shaped(transform.rotation), shaped(transform.translation), shaped(transform.scale)),
+        lowered(end) if flat else end,
         shaped(fitness),
         shaped(rmse),
         shaped(correspondences, None),
         shaped(state.status, None),
         shaped(state.iterations, None),
         history,
-        shaped((fine.source.marked() + center_from[:, None]) / size).detach(),
-        shaped(fine.target.marked() + center_to[:, None]).detach(),
+        shaped((fine.source.marked() + center_from[:, None]) / size).detach()[..., :coordinates],
+        shaped(fine.target.marked() + center_to[:, None]).detach()[..., :coordinates],
         shaped(state.normal_matrix, torch.float64),
         shaped(state.pivot + center_to),
         shaped(state.radius),

@@ -219,13 +219,19 @@ class Planes(NamedTuple):
     ripple: Tensor  # variance of the normals by their noise, squared radians in each direction, (...)
 
 
-def planes(tree: Neighbors, k: int, at: Tensor | None = None, radius: float | None = None) -> Planes:
+def planes(
+    tree: Neighbors, k: int, at: Tensor | None = None, radius: float | None = None, flat: bool = False
+) -> Planes:
     """Return the planes through the k nearest points of the points of a cloud, or of those `at`.
+
+    Of a `flat` cloud they are upright: points of a curve at height 0 reach up as far as along it.
 
     A plane through k points with the variance a across it and b along it is tilted by a / (k b): of points
     with noise, and of points on a bend or an edge. The mean of some is the ripple.
     """
     found = hoods(tree, k, at, radius)
+    if flat:
+        found.covariance[:, 2, 2] = found.covariance[:, 0, 0] + found.covariance[:, 1, 1]
     some = found.covariance[:: max(1, len(found.covariance) // SOME)]
     values = torch.linalg.eigvalsh(torch.where(some.isfinite(), some, 0)).clamp(min=0)
     along = values[:, 1:].mean(1)

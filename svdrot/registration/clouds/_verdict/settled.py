@@ -32,11 +32,13 @@ class Reach:
         distance: of paired points at most.
         neighbors: points by which a normal is estimated.
         basis: orthonormal columns (6, k) of the motions that there are, or None if these are all.
+        flat: whether the clouds are of a plane.
     """
 
     distance: float
     neighbors: int
     basis: Array | None
+    flat: bool = False
 
 
 @dataclass(frozen=True)
@@ -87,7 +89,7 @@ def settled(
     if len(at) < FEWEST:
         return None
     if ours is None:
-        ours = planes(Neighbors(source), reach.neighbors, at)
+        ours = planes(Neighbors(source), reach.neighbors, at, flat=reach.flat)
     else:
         ours = Planes(ours.normals[at], ours.border[at], ours.ripple)
     normals = ours.normals @ found.rotation.mT, theirs.normals[index]

@@ -527,6 +527,84 @@ def test_too_few_points(method):
     assert bad.status == Status.NOT_FINITE and bad.transform.matrix[:3].isnan().any()
 
 
+# Clouds of the plane.
+
+
+def floor_plan(n, seed, sigma=0.005):
+    """Points of walls and a table, seen from above, (n, 2)."""
+    corners = torch.tensor([(0, 0), (4, 0), (4, 2), (2.5, 2), (2.5, 3), (0, 3), (0, 0)], **double)
+    ends = torch.cat(
+        (torch.stack((corners[:-1], corners[1:]), 1), torch.tensor([[(1, 1), (1.5, 1.4)]], **double))
+    )
+    t, wall = torch.rand(n, 1, generator=generator(seed), **double), torch.arange(n) % len(ends)
+    points = (1 - t) * ends[wall, 0] + t * ends[wall, 1]
+    return points + sigma * torch.randn(n, 2, generator=generator(seed + 100), **double)
+
+
+def turned_in_plane(angle, *shift):
+    c, s = math.cos(angle), math.sin(angle)
+    return Transform(
+        torch.tensor([[c, -s], [s, c]], **double), torch.tensor(shift, **double), torch.ones((), **double)
+    )
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_clouds_of_the_plane(method):
+    source, target, truth = floor_plan(700, 0), floor_plan(700, 1), turned_in_plane(0.15, 0.1, -0.05)
+    target = truth.apply(target)
+    found = icp(source, target, max_distance=0.4, method=method, kernel="tukey")
+    assert found.converged and found.transform.rotation.shape == (2, 2) and found.source.shape == (700, 2)
+    # A hundred points on each wall, 5 mm off it; points of pairs lie up to half a spacing beside each other.
+    wanted = 0.005 if method == "point_to_point" else 5 * 0.005 * (2 / 100) ** 0.5 / 2
+    moved = found.transform.apply(source) - truth.apply(source)
+    assert moved.norm(dim=1).max() < wanted
+    assert errors_of(found.transform.rotation) < 1e-12
+    # As in space at height 0, and as a list, from a matrix.
+    raised = [torch.nn.functional.pad(x, (0, 1)) for x in (source, target)]
+    if method == "point_to_point":
+        space = icp(*raised, max_distance=0.4, method=method, kernel="tukey", motion="planar")
+        torch.testing.assert_close(space.transform.matrix[:2, :2], found.transform.rotation)
+    lists = icp([source[:500], source], [target, target], max_distance=0.4, method=method, kernel="tukey",
+                init=torch.eye(3), scales=None)  # fmt: skip
+    torch.testing.assert_close(lists.transform.matrix[1], found.transform.matrix, rtol=0, atol=1e-9)
+    for covariances in ({}, {"source_covariances": torch.eye(2).expand(700, 2, 2)}):
+        start = icp(
+            source, target, max_distance=0.4, method=method, init=truth, max_iterations=0, **covariances
+        )
+        torch.testing.assert_close(start.transform.matrix, truth.matrix)
+
+
+def errors_of(rotation):
+    return (rotation @ rotation.mT - torch.eye(2, **double)).abs().max()
+
+
+@pytest.mark.parametrize("sigma", [0.0, 0.005])
+@pytest.mark.parametrize("method", METHODS[1:])
+def test_walls_and_circles_of_the_plane_are_open(method, sigma):
+    u = torch.rand(2, 400, generator=generator(3), **double)
+    noise = sigma * torch.randn(2, 400, 2, generator=generator(4), **double)
+    for cloud in (torch.stack((u, 0 * u), -1), torch.stack(((math.tau * u).cos(), (math.tau * u).sin()), -1)):
+        source, target = cloud + noise
+        found = icp(source + 0.03, target, max_distance=0.2, method=method)
+        assert found.status == Status.UNOBSERVABLE and found.unobservable.sum() == 1
+
+
+def test_what_clouds_of_the_plane_cannot_have_is_refused():
+    plan = floor_plan(50, 0)
+    for error, options in (
+        ("`motion`", {"motion": "yaw"}),
+        ("`init`", {"init": torch.eye(4)}),
+        ("`source_normals`", {"source_normals": torch.ones(50, 3)}),
+        ("`target_covariances`", {"target_covariances": torch.ones(50, 3, 3)}),
+    ):
+        with pytest.raises(ValueError, match=error):
+            icp(plan, plan, max_distance=0.1, **options)
+    with pytest.raises(ValueError, match="`target` must have shape"):
+        icp(plan, surface(50)[0], max_distance=0.1)
+    with pytest.raises(ValueError, match="of the plane"):
+        _ = icp(plan, plan, max_distance=0.1).covariance
+
+
 # Scales, history, information.
 
 
