@@ -54,7 +54,7 @@ def test_any_finite_matrix_has_a_nearest_rotation_and_a_finite_gradient(entries)
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 def test_rotations_are_nearest_to_themselves_where_operations_compute(dtype):
-    """On other devices and in exported programs. Of a rotation MᵀM - I is rounding alone, often diag(s, s, 0)."""
+    """On other devices and in exported programs. Of a rotation MᵀM - I is rounding, often diag(s, s, 0)."""
     generator = torch.Generator().manual_seed(0)
     rotation = svdrot.random_rotation(30000, dtype=torch.float64, generator=generator)
     axis = rotation[..., :1]
