@@ -18,7 +18,7 @@ INT, FLAG = ir.IntType(32), ir.IntType(1)
 
 @lru_cache(4096)
 def _same(kind: ir.VectorType, value: float, sign: float) -> ir.Constant:
-    """A vector of one number; kernels share theirs, since each writes itself out once. 0 and -0 differ by sign."""
+    """A vector of one number, which all kernels share: it writes itself out once. 0 and -0 differ by sign."""
     return ir.Constant(kind, [value] * kind.count)
 
 
