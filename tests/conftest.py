@@ -61,6 +61,11 @@ def alone(request):
 
 def pytest_configure(config):
     config.addinivalue_line("markers", "open3d: needs open3d, which needs libusb, libGL and libX11")
+    config.addinivalue_line("markers", "long: takes more than ten seconds")
+
+
+def pytest_collection_modifyitems(items):
+    items.sort(key=lambda item: "long" not in item.keywords)  # first, or one worker waits for another's last
 
 
 def pytest_sessionstart(session):

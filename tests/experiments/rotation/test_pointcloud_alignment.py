@@ -361,6 +361,7 @@ def command_line(config):
     return [sys.executable, "-m", "experiments.rotation.pointcloud_alignment", *words]
 
 
+@pytest.mark.long
 def test_killed_command_goes_on_bit_identical(tmp_path):
     """Two processes, killed without warning: both end, and what two others make of it is what one would."""
     undisturbed = replace(

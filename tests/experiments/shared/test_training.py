@@ -75,6 +75,7 @@ def by_one(tmp_path_factory):
     return folder
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 def test_two_processes_of_torchrun_end_as_one_does(optimizer, by_two, by_one):
     folders = by_one / optimizer, by_two(optimizer)
@@ -86,6 +87,7 @@ def test_two_processes_of_torchrun_end_as_one_does(optimizer, by_two, by_one):
         torch.testing.assert_close(weights, two["model"][name], rtol=0, atol=10 * ROUNDING)
 
 
+@pytest.mark.long
 def test_processes_of_torchrun_that_end_early_go_on_to_the_last_bit(by_two, tmp_path):
     folder = tmp_path / "adamw"
     command(*LAUNCH, "30", str(folder), fails=True, BATCHES_TO_LIVE="13")

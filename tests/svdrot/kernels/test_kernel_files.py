@@ -35,6 +35,7 @@ def python(code: str) -> str:
     return done.stdout
 
 
+@pytest.mark.long
 def test_first_use_by_processes_and_threads_at_once_and_with_a_damaged_file():
     cold_starts.processes(3)
 

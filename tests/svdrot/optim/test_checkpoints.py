@@ -25,6 +25,7 @@ def said(folder: Path, what: str) -> str:
     return "\n".join((folder / f"{what}-{rank}.txt").read_text() for rank in range(2))
 
 
+@pytest.mark.long
 @pytest.mark.skipif(sys.platform == "win32", reason="there is no SIGKILL")
 def test_two_processes_that_are_killed_go_on_from_their_checkpoint(tmp_path):
     """To the last bit as if nothing had been. Before that, states go from one to another in memory."""
