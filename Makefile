@@ -20,6 +20,8 @@ demo: $(VENV)/.experiments
 	@echo "runs/rotation/pointcloud_alignment. What was stopped goes on when it is started again."
 	$(BIN)/python -m experiments.rotation.pointcloud_alignment --jobs 2
 
+# Byte code is kept whatever the environment says: workers, and eighty processes that tests start, import the same.
+test: export PYTHONDONTWRITEBYTECODE :=
 test: $(VENV)/.dev
 	$(BIN)/python -m ruff check --no-cache
 	$(BIN)/python -m ruff format --check --no-cache

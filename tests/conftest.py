@@ -14,7 +14,10 @@ for library in ("OMP", "MKL", "OPENBLAS"):
 import hypothesis  # noqa: E402
 import torch  # noqa: E402, which reads the environment
 
-hypothesis.settings.register_profile("anywhere", database=None)  # also in a checkout that cannot be written
+# Also in a checkout that cannot be written, and on a machine that is busy, where draws take their time.
+hypothesis.settings.register_profile(
+    "anywhere", database=None, deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
 hypothesis.settings.load_profile("anywhere")
 torch.set_num_threads(THREADS)
 if not torch.cuda.is_available():
@@ -58,6 +61,11 @@ def alone(request):
 
 def pytest_configure(config):
     config.addinivalue_line("markers", "open3d: needs open3d, which needs libusb, libGL and libX11")
+    config.addinivalue_line("markers", "long: takes more than ten seconds")
+
+
+def pytest_collection_modifyitems(items):
+    items.sort(key=lambda item: "long" not in item.keywords)  # first, or one worker waits for another's last
 
 
 def pytest_sessionstart(session):

@@ -124,6 +124,9 @@ def isolated_direction(a, b, c):
     aa, bb, cc, ab, ac, bc = dot(a, a), dot(b, b), dot(c, c), dot(a, b), dot(a, c), dot(b, c)
     mean = THIRD * (aa + bb + cc)
     aa, bb, cc = aa - mean, bb - mean, cc - mean
+    # Of a rotation these are rounding, of which the trace need not be 0: diag(s, s, 0) has y = s, and no adj.
+    mean = THIRD * (aa + bb + cc)
+    aa, bb, cc = aa - mean, bb - mean, cc - mean
     p = SIXTH * (aa * aa + bb * bb + cc * cc) + THIRD * (ab * ab + ac * ac + bc * bc)
     p = ONE / sqrt(maximum(p, TINY))  # not p + TINY, which exporters to ONNX optimize away
     aa, bb, cc, ab, ac, bc = aa * p, bb * p, cc * p, ab * p, ac * p, bc * p

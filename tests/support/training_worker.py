@@ -1,6 +1,6 @@
 """A small experiment on the training loop, and processes that run it: shared, killed, two at a time.
 
-    python tests/support/training_worker.py run FOLDER STEPS OPTIMIZER      or by torchrun
+    python tests/support/training_worker.py run STEPS FOLDER/OPTIMIZER [...]      or, one, by torchrun
     python tests/support/training_worker.py kills FOLDER NUMBER     of kills
     python tests/support/training_worker.py two FOLDER
 
@@ -152,11 +152,12 @@ def two(root: Path) -> None:
 if __name__ == "__main__":
     torch.set_num_threads(1)
     torch.optim.AdamW([torch.zeros(1)])  # torch imports much for it: once here, not in every fork
-    what, folder, *more = sys.argv[1:]
+    what, first, *more = sys.argv[1:]
     if what == "run":
         torch.set_default_dtype(torch.float64)
-        run(Path(folder), Config(steps=int(more[0]), optimizer=more[1]))
+        for folder in map(Path, more):
+            run(folder, Config(steps=int(first), optimizer=folder.name))
     elif what == "kills":
-        kills(Path(folder), int(more[0]))
+        kills(Path(first), int(more[0]))
     else:
-        two(Path(folder))
+        two(Path(first))

@@ -593,6 +593,7 @@ def test_vmap_agrees_with_the_batch(family, law):
     torch.testing.assert_close(by_row, gradient, rtol=0, atol=1e-12)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("family", "law"), each_law)
 def test_every_law_compiles_whole(family, law):
     matrix = with_singular_values(3, 1, -0.5).float().requires_grad_()

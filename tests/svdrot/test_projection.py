@@ -13,6 +13,8 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 import svdrot
+from svdrot._formulas import projection
+from svdrot.engine import operations
 
 DTYPES = [torch.float32, torch.float64]
 # Entries of every size, the singular ones likely: small integers make rank-deficient and tied matrices.
@@ -48,6 +50,23 @@ def test_any_finite_matrix_has_a_nearest_rotation_and_a_finite_gradient(entries)
     gap = svdrot.projection_gap(m)
     (g,) = torch.autograd.grad(gap, m, torch.ones_like(gap))
     assert gap.isfinite().all() and g.isfinite().all()
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_rotations_are_nearest_to_themselves_where_operations_compute(dtype):
+    """On other devices and in exported programs. Of a rotation MᵀM - I is rounding, often diag(s, s, 0)."""
+    generator = torch.Generator().manual_seed(0)
+    rotation = svdrot.random_rotation(30000, dtype=torch.float64, generator=generator)
+    axis = rotation[..., :1]
+    half_turn = 2 * axis @ axis.mT - torch.eye(3, dtype=torch.float64)
+    for m in (rotation.to(dtype), half_turn.to(dtype)):
+        nearest, gap = (
+            operations.run(f.program.name, (), (m,), (dtype, dtype))[0]
+            for f in (projection.project, projection.gap)
+        )
+        bound = 16 * torch.finfo(dtype).eps
+        torch.testing.assert_close(nearest, m, rtol=0, atol=bound)
+        torch.testing.assert_close(gap, torch.full_like(gap, 2.0), rtol=0, atol=2 * bound)
 
 
 @given(ANY_MATRIX, st.integers(0, 2**31))

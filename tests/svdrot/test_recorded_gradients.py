@@ -117,9 +117,10 @@ def test_gradients_follow_the_rule_of_the_gap(road, name, shape):
         assert_near(gradient, expected(name, m.mT, value.mT, weight.mT).mT)
     else:
         assert_near(gradient, expected(name, m, value, weight))
-    with torch.no_grad():
-        plain = ROADS[road](f, other)(m)
-    assert torch.equal(value, plain)
+    if shape == (3, 3):  # every road and every function once more, without autograd
+        with torch.no_grad():
+            plain = ROADS[road](f, other)(m)
+        assert torch.equal(value, plain)
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from robustness.subjects import Subject
 from robustness.values import rotation
 from robustness.workers import Report
 
-CALLS = 1000  # a minute, most of which makes kernels
+CALLS = 600  # half a minute, most of which makes kernels
 
 
 def test_every_public_function_is_called_or_has_a_reason():
@@ -49,6 +49,7 @@ def test_a_new_function_is_told_how_to_enroll(monkeypatch):
         subjects.subjects()
 
 
+@pytest.mark.long
 def test_random_calls_keep_the_laws():
     campaign = Campaign()
     report = Report()

@@ -1,6 +1,8 @@
 """The arithmetic of a block: one LLVM vector for each node of a graph, one lane for each row."""
 
+import math
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 from llvmlite import ir
@@ -12,6 +14,12 @@ from svdrot.engine.walk import ordered
 Value = Any  # of LLVM, which has no types here
 FLAGS = ("contract", "nsz")  # a product may join the sum it goes into; neither NaN nor infinity is ruled out
 INT, FLAG = ir.IntType(32), ir.IntType(1)
+
+
+@lru_cache(4096)
+def _same(kind: ir.VectorType, value: float, sign: float) -> ir.Constant:
+    """A vector of one number, which all kernels share: it writes itself out once. 0 and -0 differ by sign."""
+    return ir.Constant(kind, [value] * kind.count)
 
 
 class Lanes:
@@ -88,10 +96,10 @@ class Lanes:
         raise NotImplementedError(n.op)
 
     def constant(self, value: float) -> ir.Constant:
-        return ir.Constant(self.vector, [value] * self.wide)
+        return _same(self.vector, value, math.copysign(1.0, value))
 
     def word(self, value: int) -> ir.Constant:
-        return ir.Constant(self.words, [value] * self.wide)
+        return _same(self.words, value, 1.0)
 
     def splat(self, value: Value) -> Value:
         first = self.builder.insert_element(ir.Constant(self.vector, ir.Undefined), value, INT(0))

@@ -32,7 +32,7 @@ ROUNDING = 1e-12
 def command(*arguments: str, fails: bool = False, **environment: str) -> None:
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", **environment}
     done = subprocess.run(
-        [sys.executable, *arguments], cwd=ROOT, env=environment, capture_output=True, text=True
+        [sys.executable, *arguments], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300
     )
     assert (done.returncode != 0) == fails, done.stdout + done.stderr
 
@@ -50,6 +50,7 @@ def test_runs_that_are(what, tmp_path):
     command(worker.__file__, what[0], str(tmp_path), *what[1:])
 
 
+OPTIMIZERS = ("adamw", "muon")
 LAUNCH = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", worker.__file__, "run")
 
 
@@ -59,19 +60,26 @@ def by_two(tmp_path_factory):
 
     @cache
     def folder(optimizer: str) -> Path:
-        folder = tmp_path_factory.mktemp(optimizer) / "two"
-        command(*LAUNCH, str(folder), "30", optimizer)
+        folder = tmp_path_factory.mktemp("two") / optimizer
+        command(*LAUNCH, "30", str(folder))
         return folder
 
     return folder
 
 
-@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
-def test_two_processes_of_torchrun_end_as_one_does(optimizer, by_two, tmp_path):
-    command(worker.__file__, "run", str(tmp_path), "30", optimizer)
-    one, two = (
-        shared.training.load_checkpoint(folder, ("svd", 0)) for folder in (tmp_path, by_two(optimizer))
-    )
+@pytest.fixture(scope="module")
+def by_one(tmp_path_factory):
+    """The same by one process, for both optimizers."""
+    folder = tmp_path_factory.mktemp("one")
+    command(worker.__file__, "run", "30", *(str(folder / optimizer) for optimizer in OPTIMIZERS))
+    return folder
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_two_processes_of_torchrun_end_as_one_does(optimizer, by_two, by_one):
+    folders = by_one / optimizer, by_two(optimizer)
+    one, two = (shared.training.load_checkpoint(folder, ("svd", 0)) for folder in folders)
     for a, b in zip(one["curve"], two["curve"], strict=True):
         assert a["step"] == b["step"]
         assert abs(a["loss"] - b["loss"]) < ROUNDING and abs(a["error"] - b["error"]) < ROUNDING
@@ -79,12 +87,14 @@ def test_two_processes_of_torchrun_end_as_one_does(optimizer, by_two, tmp_path):
         torch.testing.assert_close(weights, two["model"][name], rtol=0, atol=10 * ROUNDING)
 
 
+@pytest.mark.long
 def test_processes_of_torchrun_that_end_early_go_on_to_the_last_bit(by_two, tmp_path):
-    command(*LAUNCH, str(tmp_path), "30", "adamw", fails=True, BATCHES_TO_LIVE="13")
-    saved = shared.training.load_checkpoint(tmp_path, ("svd", 0))
+    folder = tmp_path / "adamw"
+    command(*LAUNCH, "30", str(folder), fails=True, BATCHES_TO_LIVE="13")
+    saved = shared.training.load_checkpoint(folder, ("svd", 0))
     assert saved["step"] == 7 and len(saved["loss_sums"]) == 2  # between two points of the curve
-    command(*LAUNCH, str(tmp_path), "30", "adamw")
-    assert worker.metrics(tmp_path) == worker.metrics(by_two("adamw"))
+    command(*LAUNCH, "30", str(folder))
+    assert worker.metrics(folder) == worker.metrics(by_two("adamw"))
 
 
 def test_a_batch_that_cannot_be_shared_equally_is_refused(monkeypatch):

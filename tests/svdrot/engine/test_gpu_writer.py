@@ -432,6 +432,7 @@ def check(kernels):
         assert not kernel.get("approximate"), kernel
 
 
+@pytest.mark.long
 def test_maps_compile_without_spills_and_within_their_instructions():
     found = compiled("formulas", "--dtype=float32", "--kinds=value,vjp", "--targets=90")
     assert len(found) == 2 * len(MAPS)

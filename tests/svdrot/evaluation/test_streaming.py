@@ -150,7 +150,7 @@ def test_two_processes_say_what_one_would(tmp_path):
         for rank in range(2)
     ]
     try:
-        said = [process.communicate(timeout=120)[0] for process in processes]
+        said = [process.communicate(timeout=300)[0] for process in processes]
     finally:
         for process in processes:
             process.kill()

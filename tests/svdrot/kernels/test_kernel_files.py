@@ -35,8 +35,9 @@ def python(code: str) -> str:
     return done.stdout
 
 
+@pytest.mark.long
 def test_first_use_by_processes_and_threads_at_once_and_with_a_damaged_file():
-    cold_starts.processes(8)
+    cold_starts.processes(3)
 
 
 def test_machine_code_from_disk_finds_the_functions_of_the_system(tmp_path):

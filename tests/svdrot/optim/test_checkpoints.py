@@ -25,12 +25,13 @@ def said(folder: Path, what: str) -> str:
     return "\n".join((folder / f"{what}-{rank}.txt").read_text() for rank in range(2))
 
 
+@pytest.mark.long
 @pytest.mark.skipif(sys.platform == "win32", reason="there is no SIGKILL")
 def test_two_processes_that_are_killed_go_on_from_their_checkpoint(tmp_path):
     """To the last bit as if nothing had been. Before that, states go from one to another in memory."""
     processes = start(tmp_path, "until_killed")
     try:
-        end = time.monotonic() + 120
+        end = time.monotonic() + 300
         while said(tmp_path, "until_killed").count("saved") < 2:
             assert [process.poll() for process in processes] == [None, None], said(tmp_path, "until_killed")
             assert time.monotonic() < end, said(tmp_path, "until_killed")
@@ -41,7 +42,7 @@ def test_two_processes_that_are_killed_go_on_from_their_checkpoint(tmp_path):
 
     processes = start(tmp_path, "resumed")
     try:
-        codes = [process.wait(timeout=120) for process in processes]
+        codes = [process.wait(timeout=300) for process in processes]
     finally:
         killed(processes)
     assert codes == [0, 0], said(tmp_path, "resumed")

@@ -156,7 +156,7 @@ def test_far_from_the_origin_nothing_is_lost():
 @pytest.mark.parametrize("motion", MOTIONS)
 @pytest.mark.parametrize("fit", FITS)
 def test_gradients_to_points_weights_and_axis(fit, motion, axis):
-    leaves = [x.requires_grad_() for x in (*noisy_pairs(2, 4), unit(AXES[axis]).clone())]
+    leaves = [x.requires_grad_() for x in (*noisy_pairs(2, 3), unit(AXES[axis]).clone())]
 
     def outputs(source, target, weights, axis):
         found = fit(source, target, weights, motion=motion, axis=2 * axis)
@@ -188,7 +188,8 @@ def test_compiled_and_exported():
     fit = partial(umeyama, motion="planar")
     leaves = [x.requires_grad_() for x in noisy_pairs(3, 10)]
     expected = torch.autograd.grad(fit(*leaves).translation.sum(), leaves)
-    torch.compile(lambda *pairs: fit(*pairs), fullgraph=True)(*leaves).translation.sum().backward()
+    compiled = torch.compile(lambda *pairs: fit(*pairs), fullgraph=True, backend="aot_eager")
+    compiled(*leaves).translation.sum().backward()
     for leaf, gradient in zip(leaves, expected, strict=True):
         torch.testing.assert_close(leaf.grad, gradient)
 

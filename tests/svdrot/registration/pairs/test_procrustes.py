@@ -230,7 +230,8 @@ def test_agreement_with_50_digits(case, dtype):
 @pytest.mark.parametrize("d", [2, 3, 4])
 @pytest.mark.parametrize("fit", FITS)
 def test_gradients_to_points_and_weights(fit, d):
-    leaves = [x.requires_grad_() for x in noisy_pairs(2, d + 3, d)]
+    points = 4 if d == 3 else d + 3  # in space so few are one formula, whose derivatives take seconds for six
+    leaves = [x.requires_grad_() for x in noisy_pairs(2, points, d)]
 
     def outputs(*leaves):
         found = fit(*leaves)
@@ -239,7 +240,7 @@ def test_gradients_to_points_and_weights(fit, d):
 
     assert torch.autograd.gradcheck(outputs, leaves, check_forward_ad=True)
     assert torch.autograd.gradgradcheck(outputs, leaves)
-    leaves = [x.detach().requires_grad_() for x in noisy_pairs(2, d + 3, d)]
+    leaves = [x.detach().requires_grad_() for x in noisy_pairs(2, points, d)]
     assert torch.autograd.gradcheck(lambda *leaves: fit(*leaves, reflection=True).rotation, leaves)
 
 
