@@ -10,6 +10,7 @@ the pose kept is improved with it.
 
 import math
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -26,7 +27,7 @@ from svdrot._kernels.records import ALIGNED
 from svdrot._precision import result_dtype
 from svdrot.registration.clouds import _candidates, _evidence, _starts
 from svdrot.registration.clouds._finish import finished, uncertainty
-from svdrot.registration.clouds._global import sizes
+from svdrot.registration.clouds._global import batches, sizes
 from svdrot.registration.clouds._global.fit import Similarity
 from svdrot.registration.clouds._global.search import finished_with_size, likeliest
 from svdrot.registration.clouds._global.voxels import FEWEST, automatic, usable
@@ -172,18 +173,90 @@ def register(
         >>> found.converged, round(found.transform.scale.item())
         (True, 1000)
     """
+    _check_options(voxel, refine, search)
     _check_clouds(source, target)
-    if voxel is not None:
-        check_positive("voxel", voxel)
-    if refine is not None:
-        check_choice("refine", refine, REFINEMENTS)
-    check_choice("search", search, SEARCHES)
     start = None if init is None else _start(init, source, scale)
+    return _found(source, target, start, voxel, refine, search, verdict, scale)
+
+
+def register_batch(
+    source: Tensor | Sequence[Tensor],
+    target: Tensor | Sequence[Tensor],
+    *,
+    voxel: float | None = None,
+    refine: str | None = "point_to_plane",
+    search: str = "features",
+    init: Transform | Tensor | Sequence[Transform | Tensor] | None = None,
+    verdict: bool = True,
+    scale: bool = False,
+) -> list[GlobalRegistration]:
+    """Find where each of many sources lies on its target, each as `register` does.
+
+    For many small clouds: as many threads as torch uses (`torch.get_num_threads`) take one pair after the
+    other, where those of a single small pair would wait for each other.
+
+    Args:
+        source: clouds: a sequence of tensors (N, 3) of any lengths, a tensor (B, N, 3), or one cloud (N, 3)
+            for all targets. Any floating dtype.
+        target: likewise, as many, or one for all sources.
+        voxel: as in `register`, for all.
+        refine: likewise.
+        search: likewise.
+        init: one for all, as `register` takes it, or as many: a sequence, a tensor (B, 4, 4), or a
+            `Transform` of batch (B,).
+        verdict: as in `register`.
+        scale: likewise.
+
+    Returns:
+        A list of B `GlobalRegistration`, in order: what a verdict names, motions and rivals, is of other
+        shapes for each. Each is that of a call of its own, to the last bit; one that fails, on clouds of
+        nothing, changes no other.
+
+    Raises:
+        ValueError: if there are not as many targets as sources, or of a cloud as `register` does, whose
+            argument is then named with its number.
+        TypeError: likewise.
+
+    Example:
+        >>> import torch, svdrot
+        >>> clouds = torch.rand(3, 400, 3, generator=torch.Generator().manual_seed(0))
+        >>> found = svdrot.registration.register_batch(clouds, clouds[0], verdict=False)
+        >>> len(found), found[0].fitness
+        (3, 1.0)
+    """
+    _check_options(voxel, refine, search)
+    sources, targets, inits = batches.matched(source, target, init)
+    pairs = list(zip(sources, targets, strict=True))
+    for i, (x, y) in enumerate(pairs):
+        _check_clouds(x, y, f"[{i}]")
+    starts = [None if t is None else _start(t, x, scale) for (x, _), t in zip(pairs, inits, strict=True)]
+    options = voxel, refine, search, verdict, scale
+    return cpu.each(lambda i: _found(*pairs[i], starts[i], *options), len(pairs))
+
+
+def _found(
+    source: Tensor,
+    target: Tensor,
+    start: Transform | None,
+    voxel: float | None,
+    refine: str | None,
+    search: str,
+    verdict: bool,
+    scale: bool,
+) -> GlobalRegistration:
     x, y = usable(source), usable(target)
     with torch.no_grad():
         find = _register_sized if scale else _register
         found = find(x, y, voxel, refine, search, start, source)
         return _judged(found, x, y, start, source, scale) if verdict else found
+
+
+def _check_options(voxel: float | None, refine: str | None, search: str) -> None:
+    if voxel is not None:
+        check_positive("voxel", voxel)
+    if refine is not None:
+        check_choice("refine", refine, REFINEMENTS)
+    check_choice("search", search, SEARCHES)
 
 
 def _start(init: Transform | Tensor, like: Tensor, scaled: bool) -> Transform:
@@ -198,12 +271,13 @@ def _start(init: Transform | Tensor, like: Tensor, scaled: bool) -> Transform:
     return Transform(start.rotation[0], start.translation[0], start.scale[0])
 
 
-def _check_clouds(source: Tensor, target: Tensor) -> None:
-    check_shape("source", source, 3)
-    check_shape("target", target, 3)
+def _check_clouds(source: Tensor, target: Tensor, which: str = "") -> None:
+    check_shape(f"source{which}", source, 3)
+    check_shape(f"target{which}", target, 3)
     if source.ndim != 2 or target.ndim != 2:
         shapes = f"{tuple(source.shape)} and {tuple(target.shape)}"
-        raise ValueError(f"`source` and `target` must have shapes (N, 3) and (M, 3); got {shapes}.")
+        names = f"`source{which}` and `target{which}`"
+        raise ValueError(f"{names} must have shapes (N, 3) and (M, 3); got {shapes}.")
 
 
 def _register_sized(
