@@ -5,7 +5,8 @@
     projection_gap(m) -> (gap, gradient)                       (B, n, n) -> (B,), (B, n, n)
 
 are those of `operations.any_size`, for the sizes for which `svdrot._formulas` has no formula; autograd can
-see through them. The contract of pairs of points stands in `operations.pairs`. Inputs are contiguous, float32
+see through them. The contract of pairs of points stands in `operations.pairs`, that of features in
+`operations.features`. Inputs are contiguous, float32
 or float64, of one dtype and device, unchecked; outputs are new tensors. An element with a NaN or an infinity
 gives NaN in its own place and changes no other; nothing raises on data."""
 
@@ -19,6 +20,7 @@ from torch import Tensor
 from svdrot.engine.memory import in_memory as in_memory
 
 from .cpu import pairs as pairs_cpu
+from .operations import features as features_reference
 from .operations import pairs as pairs_reference
 
 
@@ -33,6 +35,23 @@ def select_pairs(x: Tensor, *others: Tensor | None) -> ModuleType:
     if x.shape[-1] != 3 or where == "other" or not in_memory(x, *others):
         return pairs_reference
     return pairs_cpu if where == "cpu" else _pairs_gpu()
+
+
+def select_features(x: Tensor) -> ModuleType:
+    """The fastest backend for features of points (B, N, 3), by the contract of `operations.features`.
+
+    On a CPU `cpu.clouds` has them, of points in the order of their cells.
+    """
+    return _features_gpu() if side(x) == "gpu" and in_memory(x) else features_reference
+
+
+@cache
+def _features_gpu() -> ModuleType:
+    try:
+        from .gpu import features as features_gpu
+    except ImportError as error:
+        return _without_triton(error, features_reference)
+    return features_gpu
 
 
 @cache

@@ -15,6 +15,7 @@ from .clouds.global_registration import GlobalRegistration as GlobalRegistration
 from .clouds.global_registration import Stage as Stage
 from .clouds.global_registration import automatic_voxel as automatic_voxel
 from .clouds.global_registration import register as register
+from .clouds.global_registration import register_batch as register_batch
 from .clouds.icp import METHODS as METHODS
 from .clouds.icp import Iteration as Iteration
 from .clouds.icp import Registration as Registration
@@ -61,6 +62,7 @@ __all__ = [
     "pad",
     "procrustes",
     "register",
+    "register_batch",
     "robust_kabsch",
     "robust_umeyama",
     "umeyama",

@@ -36,9 +36,9 @@ def checked_axis(motion: str, axis: Tensor | None, like: Tensor) -> Tensor | Non
     return axis / length(axis)[..., None]
 
 
-def one_axis(motion: str, axis: Tensor | None, like: Tensor) -> NDArray[np.float64] | None:
-    """Return the same for a single problem, (3,) in numpy; an axis of no direction is refused."""
-    found = checked_axis(motion, axis, like)
+def one_axis(motion: str, axis: Tensor | None) -> NDArray[np.float64] | None:
+    """Return the same for a single problem in space, (3,) in numpy; an axis of no direction is refused."""
+    found = checked_axis(motion, axis, torch.empty(0, 3, device="cpu"))
     if found is None:
         return None
     if found.ndim != 1 or not found.isfinite().all():

@@ -150,6 +150,7 @@ PRODUCTS = {
     "registration/clouds/neighbors.py": "float64",
     "registration/clouds/_candidates.py": "numpy",
     "registration/clouds/_finish.py": "numpy",
+    "registration/clouds/_global": "numpy",
     "registration/clouds/_levels.py": "numpy",
     "registration/clouds/_starts.py": "numpy",
     "registration/pairs/robust.py": "numpy",

@@ -4,21 +4,26 @@ numba compiles the kernels once per machine. Their machine code is kept on disk,
 without numba, whose import and set-up take longer than half a second.
 """
 
+import itertools
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import cache
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 
 from svdrot.engine.cpu import empty as empty
+from svdrot.engine.cpu.threads import stay_in_one
 
 from .compiler import threads as _threads
 
 NUMBERS_PER_THREAD = 32768  # at least: 3,641 matrices of 3 x 3, 40 us
 NUMBERS_PER_CHUNK = 16384  # but full tiles
 _here = threading.local()
+T = TypeVar("T")
 
 
 def run_rows(
@@ -64,6 +69,40 @@ def alone() -> Iterator[None]:
         yield
     finally:
         _here.is_alone = before
+
+
+def each(work: Callable[[int], T], count: int) -> list[T]:
+    """Return work(0), work(1), ..., in as many threads as torch uses, each of which calls kernels alone.
+
+    For work of milliseconds and more, most of it in kernels and numpy, which hold no lock of Python's.
+    """
+    threads = min(torch.get_num_threads(), count)
+    if threads < 2 or getattr(_here, "is_alone", False):
+        with alone():
+            return [work(i) for i in range(count)]
+    found: dict[int, T] = {}
+    turns = itertools.count()  # whose next is one step for Python's lock
+
+    def take() -> None:
+        stay_in_one()
+        with alone():
+            while not failed and (i := next(turns)) < count:
+                try:
+                    found[i] = work(i)
+                except BaseException:
+                    failed.append(i)
+                    raise
+
+    failed: list[int] = []
+    with ThreadPoolExecutor(threads, thread_name_prefix="svdrot-each") as pool:
+        shares = [pool.submit(take) for _ in range(threads)]
+        try:
+            for share in shares:
+                share.result()
+        except BaseException:  # Ctrl-C among them, which comes to this thread
+            failed.append(-1)
+            raise
+    return [found[i] for i in range(count)]
 
 
 @cache

@@ -32,11 +32,24 @@ def share(entry: int, work: Callable[[int], None], address: int, threads: int) -
             other.result()
 
 
+def stay_in_one() -> None:
+    """Let torch's operations take no other threads in the thread of Python that calls this.
+
+    Only in that one: `torch.set_num_threads` would also tell those that begin later. Where torch has no
+    OpenMP that is found, they take what they take.
+    """
+    torch.get_num_threads()  # the first call in a thread sets its number, and would set it again
+    library = _openmp()
+    if library is not None:
+        library[2](1)
+
+
 @cache
-def _openmp() -> tuple[Any, Any] | None:
+def _openmp() -> tuple[Any, Any, Any] | None:
     """Find the OpenMP library that torch has loaded, if there is one.
 
-    Returns its GOMP_parallel(function, data, threads, flags), and what ends the threads.
+    Returns its GOMP_parallel(function, data, threads, flags), what ends the threads, and what limits those
+    of a thread.
     """
     own = Path(torch.__file__).parent / "lib"
     names = [*map(str, own.glob("libgomp*")), "libgomp.so.1", "libiomp5.so", "libomp.so"]
@@ -44,11 +57,12 @@ def _openmp() -> tuple[Any, Any] | None:
         try:
             library = ctypes.CDLL(name, mode=os.RTLD_NOLOAD)
             parallel, rest = library.GOMP_parallel, library.omp_pause_resource_all
+            limit = library.omp_set_num_threads
         except (OSError, AttributeError):
             continue
         parallel.argtypes = ctypes.c_void_p, ctypes.c_void_p, ctypes.c_uint, ctypes.c_uint
         parallel.restype = None
-        return parallel, rest
+        return parallel, rest, limit
     return None
 
 

@@ -10,7 +10,9 @@ the pose kept is improved with it.
 
 import math
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -27,7 +29,7 @@ from svdrot._precision import result_dtype
 from svdrot.registration._motions import Allowed, one_axis
 from svdrot.registration.clouds import _candidates, _evidence, _starts
 from svdrot.registration.clouds._finish import finished, uncertainty
-from svdrot.registration.clouds._global import sizes
+from svdrot.registration.clouds._global import batches, sizes
 from svdrot.registration.clouds._global.fit import Similarity
 from svdrot.registration.clouds._global.search import finished_with_size, likeliest
 from svdrot.registration.clouds._global.voxels import FEWEST, automatic, usable
@@ -179,29 +181,110 @@ def register(
         >>> found.converged, round(found.transform.scale.item())
         (True, 1000)
     """
+    asked = _Asked(voxel, refine, search, verdict, scale, motion, axis)
     _check_clouds(source, target)
-    if voxel is not None:
-        check_positive("voxel", voxel)
-    if refine is not None:
-        check_choice("refine", refine, REFINEMENTS)
-    check_choice("search", search, SEARCHES)
-    unit = one_axis(motion, axis, source)
-    if unit is not None and scale:
-        raise ValueError(f'`scale` must be False for `motion` "{motion}".')
     start = None if init is None else _start(init, source, scale)
-    x, y = usable(source), usable(target)
-    allowed = None
-    if unit is not None and len(x):
+    return _found(source, target, start, asked)
+
+
+def register_batch(
+    source: Tensor | Sequence[Tensor],
+    target: Tensor | Sequence[Tensor],
+    *,
+    voxel: float | None = None,
+    refine: str | None = "point_to_plane",
+    search: str = "features",
+    init: Transform | Tensor | Sequence[Transform | Tensor] | None = None,
+    verdict: bool = True,
+    scale: bool = False,
+    motion: str = "free",
+    axis: Tensor | None = None,
+) -> list[GlobalRegistration]:
+    """Find where each of many sources lies on its target, each as `register` does.
+
+    For many small clouds: as many threads as torch uses (`torch.get_num_threads`) take one pair after the
+    other, where those of a single small pair would wait for each other.
+
+    Args:
+        source: clouds: a sequence of tensors (N, 3) of any lengths, a tensor (B, N, 3), or one cloud (N, 3)
+            for all targets. Any floating dtype.
+        target: likewise, as many, or one for all sources.
+        voxel: as in `register`, for all.
+        refine: likewise.
+        search: likewise.
+        init: one for all, as `register` takes it, or as many: a sequence, a tensor (B, 4, 4), or a
+            `Transform` of batch (B,).
+        verdict: as in `register`.
+        scale: likewise.
+        motion: likewise, for all.
+        axis: likewise.
+
+    Returns:
+        A list of B `GlobalRegistration`, in order: what a verdict names, motions and rivals, is of other
+        shapes for each. Each is that of a call of its own, to the last bit; one that fails, on clouds of
+        nothing, changes no other.
+
+    Raises:
+        ValueError: if there are not as many targets as sources, or of a cloud as `register` does, whose
+            argument is then named with its number.
+        TypeError: likewise.
+
+    Example:
+        >>> import torch, svdrot
+        >>> clouds = torch.rand(3, 400, 3, generator=torch.Generator().manual_seed(0))
+        >>> found = svdrot.registration.register_batch(clouds, clouds[0], verdict=False)
+        >>> len(found), found[0].fitness
+        (3, 1.0)
+    """
+    asked = _Asked(voxel, refine, search, verdict, scale, motion, axis)
+    sources, targets, inits = batches.matched(source, target, init)
+    pairs = list(zip(sources, targets, strict=True))
+    for i, (x, y) in enumerate(pairs):
+        _check_clouds(x, y, f"[{i}]")
+    starts = [None if t is None else _start(t, x, scale) for (x, _), t in zip(pairs, inits, strict=True)]
+    return cpu.each(lambda i: _found(*pairs[i], starts[i], asked), len(pairs))
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """Hold the options of `register`, checked."""
+
+    voxel: float | None
+    refine: str | None
+    search: str
+    verdict: bool
+    scale: bool
+    motion: str
+    axis: Tensor | None
+
+    def __post_init__(self) -> None:
+        if self.voxel is not None:
+            check_positive("voxel", self.voxel)
+        if self.refine is not None:
+            check_choice("refine", self.refine, REFINEMENTS)
+        check_choice("search", self.search, SEARCHES)
+        if self.unit is not None and self.scale:
+            raise ValueError(f'`scale` must be False for `motion` "{self.motion}".')
+
+    @cached_property
+    def unit(self) -> Array | None:
+        """The axis of a motion that has one, (3,)."""
+        return one_axis(self.motion, self.axis)
+
+    def allowed(self, x: Array, start: Transform | None) -> Allowed | None:
+        """What keeps poses of a cloud to the motions that are asked, or None if these are all."""
+        if self.unit is None or not len(x):
+            return None
         begun = np.eye(4)[:3] if start is None else _matrix(start)
-        allowed = Allowed(unit, motion == "planar", begun, np.median(x, 0))
+        return Allowed(self.unit, self.motion == "planar", begun, np.median(x, 0))
+
+
+def _found(source: Tensor, target: Tensor, start: Transform | None, asked: _Asked) -> GlobalRegistration:
+    x, y = usable(source), usable(target)
+    how = asked.voxel, asked.refine, asked.search, start, source
     with torch.no_grad():
-        if scale:
-            found = _register_sized(x, y, voxel, refine, search, start, source)
-        else:
-            found = _register(x, y, voxel, refine, search, start, source, allowed)
-        if not verdict:
-            return found
-        return _judged(found, x, y, start, source, scale, {"motion": motion, "axis": axis})
+        found = _register_sized(x, y, *how) if asked.scale else _register(x, y, *how, asked.allowed(x, start))
+        return _judged(found, x, y, start, source, asked) if asked.verdict else found
 
 
 def _start(init: Transform | Tensor, like: Tensor, scaled: bool) -> Transform:
@@ -216,12 +299,13 @@ def _start(init: Transform | Tensor, like: Tensor, scaled: bool) -> Transform:
     return Transform(start.rotation[0], start.translation[0], start.scale[0])
 
 
-def _check_clouds(source: Tensor, target: Tensor) -> None:
-    check_shape("source", source, 3)
-    check_shape("target", target, 3)
+def _check_clouds(source: Tensor, target: Tensor, which: str = "") -> None:
+    check_shape(f"source{which}", source, 3)
+    check_shape(f"target{which}", target, 3)
     if source.ndim != 2 or target.ndim != 2:
         shapes = f"{tuple(source.shape)} and {tuple(target.shape)}"
-        raise ValueError(f"`source` and `target` must have shapes (N, 3) and (M, 3); got {shapes}.")
+        names = f"`source{which}` and `target{which}`"
+        raise ValueError(f"{names} must have shapes (N, 3) and (M, 3); got {shapes}.")
 
 
 def _register_sized(
@@ -350,14 +434,14 @@ def _judged(
     y: Array,
     start: Transform | None,
     like: Tensor,
-    scaled: bool,
-    how: dict[str, Any],
+    asked: _Asked,
 ) -> GlobalRegistration:
     """What was found, or the pose of the verdict, if that is surely another, and the verdict."""
     tick, dtype = _Clock(), result_dtype(like)
     source, target = (torch.from_numpy(points).to(like.device, dtype) for points in (x, y))
-    told = judge(source, target, found.transform, start=start or found.transform, scale=scaled, **how)
-    transform, x = found.transform, float(found.transform.scale) * x if scaled else x
+    how = {"scale": asked.scale, "motion": asked.motion, "axis": asked.axis}
+    told = judge(source, target, found.transform, start=start or found.transform, **how)
+    transform, x = found.transform, float(found.transform.scale) * x if asked.scale else x
     if told.answer != "doubtful" and (told.moved or told.answer == "free" or _is_apart(x, transform, told)):
         transform = told.transform
     found = replace(found, transform=transform, converged=told.answer == "aligned", verdict=told)

@@ -158,7 +158,7 @@ def judge(
     start = transform if start is None else start
     check_pose("transform", transform)
     check_pose("start", start)
-    unit = one_axis(motion, axis, target)
+    unit = one_axis(motion, axis)
     units = Units.of(source, target, transform)
     with torch.no_grad():
         pose, begun = units.inward(transform), units.inward(start)

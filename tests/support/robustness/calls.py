@@ -46,6 +46,7 @@ class Call:
 # Slow ones are called more rarely: share of the calls of a quick one.
 RARE = {
     "svdrot.registration.register": 0.02,
+    "svdrot.registration.register_batch": 0.01,
     "svdrot.registration.judge": 0.05,
     "svdrot.registration.fpfh": 0.05,
     "svdrot.registration.icp": 0.2,

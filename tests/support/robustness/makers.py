@@ -13,6 +13,7 @@ from svdrot.schedules import SCHEDULES
 from .arrays import clouds, matrices, rotations, vectors
 from .draws import FLOATS, Draw
 from .values import (
+    a_few_clouds,
     axis,
     conventional,
     converted,
@@ -255,6 +256,7 @@ MAKERS: dict[str, Callable[[Draw], Any]] = {
         for f in ("register", "automatic_voxel", "judge")
         for p in ("source", "target")
     },
+    **{f"svdrot.registration.register_batch.{p}": a_few_clouds for p in ("source", "target")},
     "svdrot.registration.fpfh.points": one_cloud,
     "svdrot.registration.voxel_downsample.points": features,
     "attributes": lambda draw: (features(draw),) if draw.chance(0.5) else (),
@@ -265,10 +267,17 @@ MAKERS: dict[str, Callable[[Draw], Any]] = {
     "svdrot.registration.judge.transform": lambda draw: registration.Transform.identity(),
     "svdrot.registration.judge.start": lambda draw: None,
     "search": number(True, False),
-    "svdrot.registration.register.voxel": number(None, 0.5),
-    "svdrot.registration.register.search": number("features", "rotations"),
-    "svdrot.registration.register.verdict": number(False, True),
-    **dict.fromkeys((f"svdrot.registration.{f}.scale" for f in ("register", "judge")), number(False, True)),
+    **{
+        f"svdrot.registration.{f}.{p}": make
+        for f in ("register", "register_batch")
+        for p, make in (
+            ("voxel", number(None, 0.5)),
+            ("search", number("features", "rotations")),
+            ("verdict", number(False, True)),
+            ("scale", number(False, True)),
+        )
+    },
+    "svdrot.registration.judge.scale": number(False, True),
     "refine": number(None, "point_to_plane"),
     "svdrot.registration.icp.source": icp_points,
     "svdrot.registration.icp.target": icp_points,

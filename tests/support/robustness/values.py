@@ -225,6 +225,11 @@ def one_cloud(draw: Draw) -> Tensor:
     return draw.tensor(clouds(draw, draw.pick(0, 1, 3, 4, 9, 40), 3), 2)
 
 
+def a_few_clouds(draw: Draw) -> list[Tensor]:
+    count = draw.memo.setdefault("clouds", draw.pick(0, 1, 3))
+    return [one_cloud(draw) for _ in range(count)]
+
+
 def features(draw: Draw) -> Tensor:
     return draw.tensor(draw.normal(draw.count, 5), 2)
 

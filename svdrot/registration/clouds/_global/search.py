@@ -1,4 +1,4 @@
-"""Of poses found with the source at different sizes the one that lays surface on surface. In numpy."""
+"""The likeliest of poses at which the source has different sizes: it lays surface on surface. In numpy."""
 
 from typing import Any
 
@@ -50,7 +50,7 @@ def _level(points: Array, edge: float) -> Level:
 
 
 def _resampled(heights: Array) -> Array:
-    """As many for every pose: of fewer points some count twice."""
+    """Make them as many for every pose: of fewer points some count twice."""
     n = heights.shape[1]
     if n == 0:
         return np.full((1, SOME), np.nan)

@@ -68,7 +68,7 @@ def _pyramid(points: Array, voxel: float) -> list[Level]:
 
 
 def _logarithms(x: Array, y: Array) -> Array:
-    """Of the ratios of the distances of all pairs of pairs (n, 3) that are far apart."""
+    """Logarithms of the ratios of distances, for all pairs of pairs (n, 3) that are far apart."""
     i, j = np.triu_indices(len(x), 1)
     a, b = (np.linalg.norm(z[i] - z[j], axis=1) for z in (x, y))
     long = (a > LONG) & (b > LONG)
