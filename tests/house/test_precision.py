@@ -163,6 +163,8 @@ PRODUCTS = {
     "registration/clouds/_iterations.py": "float64",
     "registration/clouds/_steps.py": "float64",
     "registration/clouds/_verdict": "float64, of numpy",
+    "registration/_motions.py": "float64, of numpy",
+    "registration/_uncertainty.py": "of transforms",
     "registration/clouds/verdict.py": "float64, of numpy",
     "io/transforms.py": "float64",
 }

@@ -9,7 +9,6 @@ the pose kept is improved with it.
 """
 
 import math
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -24,20 +23,20 @@ from svdrot import _deprecated
 from svdrot._checks import check_choice, check_positive, check_shape
 from svdrot._kernels import cpu
 from svdrot._kernels.cpu import clouds
-from svdrot._kernels.records import ALIGNED
 from svdrot._precision import result_dtype
 from svdrot.registration._motions import Allowed, one_axis
 from svdrot.registration.clouds import _candidates, _evidence, _starts
-from svdrot.registration.clouds._finish import finished, uncertainty
 from svdrot.registration.clouds._global import batches, sizes
 from svdrot.registration.clouds._global.fit import Similarity
+from svdrot.registration.clouds._global.refinement import by_icp, refined
+from svdrot.registration.clouds._global.results import GlobalRegistration, Stage
 from svdrot.registration.clouds._global.search import finished_with_size, likeliest
+from svdrot.registration.clouds._global.told import Clock, Report, about, as_matrix, as_transform
 from svdrot.registration.clouds._global.voxels import FEWEST, automatic, usable
-from svdrot.registration.clouds._levels import Level, levels
+from svdrot.registration.clouds._levels import levels
 from svdrot.registration.clouds._starts import THRESHOLD
 from svdrot.registration.clouds.icp import METHODS as REFINEMENTS
-from svdrot.registration.clouds.icp import icp, initial
-from svdrot.registration.clouds.neighbors import Neighbors
+from svdrot.registration.clouds.icp import initial
 from svdrot.registration.clouds.verdict import Verdict, judge
 from svdrot.registration.pairs.robust import by_more_than_chance
 from svdrot.transform import Transform
@@ -47,72 +46,10 @@ Array = NDArray[Any]
 FACTORS = (1, 2, 4)  # of the voxel, for features: smooth shapes have none that are small
 START_FACTORS = (1, 2, 4, 8)  # for a start, which may be so far off
 SEARCHES = ("features", "rotations")
-SCALES = ((1, 1.5, 20), (0.5, 0.5, 30))  # of ICP at the end: voxel and distance, in voxels, and iterations
 LEAST_KEPT = 0.9  # of the fitness of the pose from features, by ICP
-FINE_POINTS = 20  # by which normals are estimated at the end
 CERTAIN = 4.1  # standard deviations: of six numbers a hundredth are farther off
 # Of the size: what scans share beside noise, as drift, lets poses that are as good differ so much.
 NEAR = 0.005
-
-
-@dataclass(frozen=True)
-class Stage:
-    """Describe what one step of `register` came to.
-
-    Attributes:
-        name: "features" or "start", "robust", "local" and "verdict".
-        transform: after the step, from source to target.
-        fitness: as in `GlobalRegistration`, after the step.
-        rmse: likewise.
-        seconds: that the step took.
-
-    Example:
-        >>> import torch, svdrot
-        >>> scan = torch.rand(5000, 3, generator=torch.Generator().manual_seed(0))
-        >>> found = svdrot.registration.register(scan, scan)  # doctest: +SKIP
-        >>> [(stage.name, round(stage.fitness, 2)) for stage in found.stages]  # doctest: +SKIP
-        [('features', 1.0), ('robust', 1.0), ('local', 1.0)]
-    """
-
-    name: str
-    transform: Transform
-    fitness: float
-    rmse: float
-    seconds: float
-
-
-@dataclass(frozen=True)
-class GlobalRegistration:
-    """Describe where the source lies on the target, as `register` returns it.
-
-    Attributes:
-        transform: from source to target, rigid unless a scale was asked for.
-        fitness: share of the source's voxels with a point of the target within 1.5 voxels, in [0, 1].
-        rmse: root of the mean square of the distances of those, NaN if there are none.
-        converged: whether the verdict is "aligned"; without one, whether more correspondences agree with the
-            transform than would by chance.
-        correspondences: number of matched features, at the voxel below.
-        inliers: how many of them agree with the robust fit.
-        voxel: at which the features were made, in the units of the target, 0 if the clouds determine none.
-        stages: each `Stage`, in order; none if a cloud is too small.
-        verdict: what `judge` says of it, with covariance, free motions and rivals; None if it was not asked.
-
-    Example:
-        >>> import torch, svdrot
-        >>> found = svdrot.registration.register(torch.zeros(3, 3), torch.rand(9, 3))  # too few points
-        >>> found.converged, found.fitness, found.transform.rotation.diagonal()
-        (False, 0.0, tensor([1., 1., 1.]))
-    """
-
-    transform: Transform
-    fitness: float
-    rmse: float
-    converged: bool
-    correspondences: int
-    inliers: int
-    voxel: float
-    stages: tuple[Stage, ...]
-    verdict: Verdict | None = None
 
 
 @_deprecated.renamed_arguments("svdrot.registration.register")
@@ -275,7 +212,7 @@ class _Asked:
         """What keeps poses of a cloud to the motions that are asked, or None if these are all."""
         if self.unit is None or not len(x):
             return None
-        begun = np.eye(4)[:3] if start is None else _matrix(start)
+        begun = np.eye(4)[:3] if start is None else as_matrix(start)
         return Allowed(self.unit, self.motion == "planar", begun, np.median(x, 0))
 
 
@@ -318,15 +255,15 @@ def _register_sized(
     like: Tensor,
 ) -> GlobalRegistration:
     """The likeliest of what is found with the source multiplied by some factors, and the factor that fits."""
-    tick = _Clock()
+    tick = Clock()
     (middle, own), (away, other) = (sizes.middle_and_extent(z) for z in (x, y))
     a, b = x - middle, y - away
     begun, factors, rigid, edge = np.eye(4)[:3], [], None, 0.0
     exact = torch.empty((), dtype=torch.float64, device="cpu")
     if start is not None:
-        pose, first = _matrix(start), float(start.scale)
+        pose, first = as_matrix(start), float(start.scale)
         begun = np.c_[pose[:, :3], first * pose[:, :3] @ middle + pose[:, 3] - away]
-        factors, rigid = [first * ratio for ratio in sizes.NEAR], _transform(begun, exact)
+        factors, rigid = [first * ratio for ratio in sizes.NEAR], as_transform(begun, exact)
     elif own > 0 and other > 0:
         edge = automatic(a / own, b / other) if voxel is None else voxel / other
         factors = [other / own * ratio for ratio in sizes.ratios(a / own, b / other, edge)] if edge else []
@@ -340,9 +277,9 @@ def _register_sized(
     if not pairs:
         found = _register(x, y, voxel, refine, search, start, like)
         if start is not None:
-            found = replace(found, transform=_transform(_matrix(start), like, factors[0]))
+            found = replace(found, transform=as_transform(as_matrix(start), like, factors[0]))
         return found
-    poses = [Similarity(_matrix(t.transform), factor) for t, factor in pairs]
+    poses = [Similarity(as_matrix(t.transform), factor) for t, factor in pairs]
     edges = [t.voxel for t, _ in pairs]
     poses, at = likeliest(a, b, poses, edges, edge * other or edges[0])
     found = pairs[at][0]
@@ -350,8 +287,8 @@ def _register_sized(
     def told(name: str, pose: Similarity, seconds: float) -> Stage:
         cells = [clouds.fill_cells(points, found.voxel) for points in (pose.factor * a, b)]
         assert cells[0] is not None and cells[1] is not None
-        report = _Report(cells[0].points, cells[1].points, np.zeros(3), found.voxel, exact)
-        there = _transform(pose.between(middle, away), like, pose.factor)
+        report = Report(cells[0].points, cells[1].points, np.zeros(3), found.voxel, exact)
+        there = as_transform(pose.between(middle, away), like, pose.factor)
         return replace(report(name, pose.pose, seconds), transform=there)
 
     names = "features" if start is None else "start", "robust", "local"
@@ -359,7 +296,7 @@ def _register_sized(
     if refine is not None:
         best = finished_with_size(a, b, poses[at], found.voxel)
         if refine != "point_to_plane":
-            best = Similarity(_by_icp(best.factor * a, b, best.pose, found.voxel, refine), best.factor)
+            best = Similarity(by_icp(best.factor * a, b, best.pose, found.voxel, refine), best.factor)
         stages.append(told(names[2], best, tick()))
     end = stages[-1] if stages[-1].fitness >= LEAST_KEPT * stages[1].fitness else stages[1]
     return replace(found, transform=end.transform, fitness=end.fitness, rmse=end.rmse, stages=tuple(stages))
@@ -376,18 +313,18 @@ def _register(
     allowed: Allowed | None = None,
 ) -> GlobalRegistration:
     voxel = automatic(x, y) if voxel is None else float(voxel)
-    nothing = np.eye(4)[:3] if start is None else _matrix(start)
+    nothing = np.eye(4)[:3] if start is None else as_matrix(start)
     if voxel == 0 or min(len(x), len(y)) < FEWEST:
-        return GlobalRegistration(_transform(nothing, like), 0.0, math.nan, False, 0, 0, voxel, ())
+        return GlobalRegistration(as_transform(nothing, like), 0.0, math.nan, False, 0, 0, voxel, ())
     center = np.median(y, 0)  # keeps lengths of the order of the clouds', wherever they lie
-    x, y, pose = x - center, y - center, _about(nothing, center)
+    x, y, pose = x - center, y - center, about(nothing, center)
     allowed = None if allowed is None else allowed.moved(center, center)
-    tick = _Clock()
+    tick = Clock()
     factors = FACTORS if start is None else START_FACTORS
     a, b = levels(x, voxel, factors), levels(y, voxel, factors)
     if a is None or b is None:
-        return GlobalRegistration(_transform(nothing, like), 0.0, math.nan, False, 0, 0, voxel, ())
-    report = _Report(a[0].cells.points, b[0].cells.points, center, voxel, like)
+        return GlobalRegistration(as_transform(nothing, like), 0.0, math.nan, False, 0, 0, voxel, ())
+    report = Report(a[0].cells.points, b[0].cells.points, center, voxel, like)
     pairs = _starts.correspondences(a[: len(FACTORS)], b[: len(FACTORS)])
     edges = [voxel * factor for factor in FACTORS]
     stages = [report("features" if start is None else "start", pose, tick())]
@@ -407,7 +344,7 @@ def _register(
     stages.append(report("robust", pose, tick()))
 
     if refine is not None and at >= 0:
-        pose = _refined(a[0], b[0], x, y, pose, refine, allowed)
+        pose = refined(a[0], b[0], x, y, pose, refine, allowed)
         stages.append(report("local", pose, tick()))
     most = _candidates.MOST
     converged = any(
@@ -437,7 +374,7 @@ def _judged(
     asked: _Asked,
 ) -> GlobalRegistration:
     """What was found, or the pose of the verdict, if that is surely another, and the verdict."""
-    tick, dtype = _Clock(), result_dtype(like)
+    tick, dtype = Clock(), result_dtype(like)
     source, target = (torch.from_numpy(points).to(like.device, dtype) for points in (x, y))
     how = {"scale": asked.scale, "motion": asked.motion, "axis": asked.axis}
     told = judge(source, target, found.transform, start=start or found.transform, **how)
@@ -449,8 +386,8 @@ def _judged(
         return found
     a, b = (clouds.fill_cells(points, found.voxel) for points in (x, y))
     assert a is not None and b is not None
-    report = _Report(a.points, b.points, np.zeros(3), found.voxel, like)
-    end = replace(report("verdict", _matrix(transform), tick()), transform=transform)
+    report = Report(a.points, b.points, np.zeros(3), found.voxel, like)
+    end = replace(report("verdict", as_matrix(transform), tick()), transform=transform)
     return replace(found, fitness=end.fitness, rmse=end.rmse, stages=(*found.stages, end))
 
 
@@ -460,62 +397,10 @@ def _is_apart(x: Array, found: Transform, told: Verdict) -> bool:
     Of 128 objects the median error of those found is 0.18 % of the size, where the verdict's poses have 0.25;
     a tenth have over 0.6 % and not over 1.1.
     """
-    turn = _matrix(found) - _matrix(told.transform)
+    turn = as_matrix(found) - as_matrix(told.transform)
     apart = math.sqrt(np.square(x @ turn[:, :3].T + turn[:, 3]).sum(1).mean())
     extent = float(np.linalg.norm(np.subtract(*clouds.bounds_of(x))))
     return apart > NEAR * extent and told.normalized_error(found) > CERTAIN
-
-
-class _Clock:
-    """Give the seconds since it was asked before."""
-
-    def __init__(self) -> None:
-        self._last = time.perf_counter()
-
-    def __call__(self) -> float:
-        before, self._last = self._last, time.perf_counter()
-        return self._last - before
-
-
-class _Report:
-    """Tell what a pose makes of two clouds, whose points are one in each voxel about a center."""
-
-    def __init__(self, x: Array, y: Array, center: Array, voxel: float, like: Tensor):
-        self._x, self._tree = torch.from_numpy(x), Neighbors(torch.from_numpy(y))
-        self._center, self._limit, self._like = center, THRESHOLD * voxel, like
-
-    def __call__(self, name: str, pose: Array, seconds: float) -> Stage:
-        r, t = torch.from_numpy(pose[:, :3]), torch.from_numpy(pose[:, 3])
-        with cpu.alone():
-            distances = self._tree.query(self._x @ r.mT + t, 1, self._limit)[0].numpy()
-        near = distances[np.isfinite(distances)]
-        rmse = math.sqrt(np.square(near).mean()) if len(near) else math.nan
-        there = _transform(_about(pose, -self._center), self._like)
-        return Stage(name, there, len(near) / max(len(distances), 1), rmse, seconds)
-
-
-def _refined(
-    a: Level, b: Level, x: Array, y: Array, pose: Array, method: str, allowed: Allowed | None
-) -> Array:
-    """The pose after ICP at one voxel, and at half of one."""
-    voxel = b.cells.edge
-    if method != "point_to_plane" or allowed is not None:
-        return _by_icp(x, y, pose, voxel, method, allowed)
-    poses, reports = pose[None], np.zeros((1, ALIGNED.size))
-    for edge, distance, steps in SCALES:
-        if edge != 1:
-            cells = [clouds.fill_cells(points, voxel * edge) for points in (x, y)]
-            if cells[0] is None or cells[1] is None:
-                break
-            points, b = cells[0].points, Level.of(cells[1], points=FINE_POINTS)
-        else:
-            points = a.cells.points
-        poses, reports = b.align_and_tell(points, poses, distance * voxel, steps)
-    known = ALIGNED.read(torch.from_numpy(reports))
-    count, square = known["count"].item(), known["square"].item()
-    before = uncertainty(count, square, known["matrix"][0].numpy())
-    with cpu.alone():
-        return finished(x, y, poses[0], SCALES[-1][1] * voxel, before)
 
 
 def automatic_voxel(source: Tensor, target: Tensor) -> float:
@@ -547,33 +432,3 @@ def automatic_voxel(source: Tensor, target: Tensor) -> float:
     """
     _check_clouds(source, target)
     return automatic(usable(source), usable(target))
-
-
-def _by_icp(
-    x: Array, y: Array, pose: Array, voxel: float, method: str, allowed: Allowed | None = None
-) -> Array:
-    init = _transform(pose, torch.empty((), dtype=torch.float64))
-    scales = [(voxel * edge, voxel * distance, steps) for edge, distance, steps in SCALES]
-    both = torch.from_numpy(x), torch.from_numpy(y)
-    how: dict[str, Any] = {}
-    if allowed is not None:
-        how = {"motion": allowed.motion, "axis": torch.from_numpy(allowed.axis)}
-    local = icp(*both, init=init, method=method, kernel="tukey", scales=scales, **how).transform
-    return np.concatenate((local.rotation.numpy(), local.translation.numpy()[:, None]), 1)
-
-
-def _about(pose: Array, center: Array) -> Array:
-    """The pose (3, 4) of clouds from whose points a center was taken."""
-    shift = pose[:, 3] + pose[:, :3] @ center - center
-    return np.concatenate((pose[:, :3], shift[:, None]), 1)
-
-
-def _matrix(transform: Transform) -> Array:
-    """Rotation and translation of a transform (3, 4)."""
-    parts = (x.detach().cpu().double().numpy() for x in (transform.rotation, transform.translation[:, None]))
-    return np.concatenate([*parts], 1)
-
-
-def _transform(pose: Array, like: Tensor, scale: float = 1.0) -> Transform:
-    at = torch.from_numpy(pose.copy()).to(like.device, result_dtype(like))
-    return Transform(at[:, :3], at[:, 3], at.new_full((), scale))

@@ -145,7 +145,8 @@ class Registration:
         That is (rotation vector in radians about `center`, translation), in the frame of the target; 0 along
         what was not allowed, or that the normals of both clouds do not agree on. Computed when asked for, as
         that of a `Verdict` is, in some 10 ms an item: by points of one density and the distances that they
-        have from the planes of their own cloud. NaN where few points lie on each other, or form no surface.
+        have from the planes of their own cloud. NaN where few points lie on each other, or form no surface,
+        and of clouds of the plane.
         Pairs are taken for right: `judge` tells whether they are. Pairs of points slip along surfaces, where
         this is too small. Not differentiable.
         """
@@ -174,14 +175,17 @@ class Registration:
             >>> bool(found.normalized_error(svdrot.Transform.identity()) < 5)
             True
         """
+        if self.source.shape[-1] == 2:
+            return self._exactness[2]
         return normalized_error(*self._exactness, self.transform, transform)
 
     @cached_property
     def _exactness(self) -> tuple[Tensor, Tensor, Tensor]:
         """The covariance, its center, and a radius of the points about that."""
-        if self.source.shape[-1] == 2:
-            raise ValueError("Covariances are of clouds in space; these are of the plane.")
         batch = self.fitness.shape
+        if self.source.shape[-1] == 2:
+            nan = self.fitness.new_full((*batch, 6, 6), torch.nan, dtype=torch.float64)
+            return nan, nan[..., 0, :3], nan[..., 0, 0]
         t = self.transform
         poses = (t.rotation.reshape(-1, 3, 3), t.translation.reshape(-1, 3), t.scale.reshape(-1))
         clouds = (one_batch(cloud) for cloud in (self.source, self.target))

@@ -97,15 +97,15 @@ class Alignment(Transform):
         The twist is (rotation vector in radians about `center`, translation), in the frame of the target; 0
         along motions that were not allowed. Errors of the pairs are taken for independent and alike in all
         directions, and weights for inverse variances up to one factor, which follows from what is left over.
-        NaN where the pairs do not determine the pose, or are no more than they need for it. For points in
-        space, and proper rotations. Not differentiable.
+        NaN where the pairs do not determine the pose, or are no more than they need for it, and of points
+        that are not in space, or with reflections. Not differentiable.
 
         Example:
             >>> import torch, svdrot
             >>> source = torch.rand(100, 3, generator=torch.Generator().manual_seed(0))
             >>> noise = 0.01 * torch.randn(100, 3, generator=torch.Generator().manual_seed(1))
             >>> fit = svdrot.registration.kabsch(source, source + noise)
-            >>> fit.pose_covariance.diagonal()[3:].sqrt()  # of the mean of a hundred
+            >>> fit.pose_covariance.diagonal()[3:].sqrt().round(decimals=3)  # of the mean of a hundred
             tensor([0.0010, 0.0010, 0.0010], dtype=torch.float64)
             >>> bool(fit.normalized_error(svdrot.Transform.identity()) < 5)
             True
@@ -116,7 +116,8 @@ class Alignment(Transform):
     def center(self) -> Tensor:
         """Return the weighted mean of the source as the fit moves it, shape (..., 3), float64.
 
-        Rotations and translations about it are independent. The origin, if the clouds were not centered.
+        Rotations and translations about it are independent. The origin, if the clouds were not centered; NaN
+        of points that are not in space.
         """
         return self._exactness()[1]
 
@@ -139,14 +140,16 @@ class Alignment(Transform):
             >>> fit.normalized_error(fit) < 1e-3
             tensor(True)
         """
+        if self.rotation.shape[-1] != 3:
+            return self._exactness()[2]
         return normalized_error(*self._exactness(), self, transform)
 
     def _exactness(self) -> tuple[Tensor, Tensor, Tensor]:
         """Return the covariance, its center, and a radius of the pairs about that."""
-        d = self.rotation.shape[-1]
-        if d != 3 or self.reflection:
-            raise ValueError(f"Covariances are of proper rotations of three dimensions; these have {d}.")
         batch = self.rotation.shape[:-2]
+        if self.rotation.shape[-1] != 3 or self.reflection:
+            nan = self.rotation.new_full((*batch, 6, 6), torch.nan, dtype=torch.float64)
+            return nan, nan[..., 0, :3], nan[..., 0, 0]
         axis = None if not self.about else one_batch(self.about[0].detach().expand(*batch, 3), 1)
         count = math.prod(batch)
         rotation, translation, scale, residual = (

@@ -175,8 +175,8 @@ def test_a_refinement_that_runs_away_is_not_taken(monkeypatch, runs_away, end):
         pose[0, 3] += 1.0 if runs_away else 0.0
         return pose
 
-    refined = global_registration._refined
-    monkeypatch.setattr(global_registration, "_refined", away)
+    refined = global_registration.refined
+    monkeypatch.setattr(global_registration, "refined", away)
     found = register(x, y, verdict=False)
     assert [stage.name for stage in found.stages] == ["features", "robust", "local"]
     (taken,) = (stage for stage in found.stages if stage.name == end)

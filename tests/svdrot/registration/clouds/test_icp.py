@@ -601,8 +601,7 @@ def test_what_clouds_of_the_plane_cannot_have_is_refused():
             icp(plan, plan, max_distance=0.1, **options)
     with pytest.raises(ValueError, match="`target` must have shape"):
         icp(plan, surface(50)[0], max_distance=0.1)
-    with pytest.raises(ValueError, match="of the plane"):
-        _ = icp(plan, plan, max_distance=0.1).covariance
+    assert icp(plan, plan, max_distance=0.1).covariance.isnan().all()  # of surfaces in space alone
 
 
 # Scales, history, information.
