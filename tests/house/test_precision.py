@@ -165,7 +165,6 @@ PRODUCTS = {
     "registration/clouds/_verdict": "float64, of numpy",
     "registration/_motions.py": "float64, of numpy",
     "registration/_uncertainty.py": "of transforms",
-    "registration/clouds/verdict.py": "float64, of numpy",
     "io/transforms.py": "float64",
 }
 NAMES = {"matmul", "einsum", "bmm", "mm", "mv", "addmm", "baddbmm", "tensordot", "inner", "vecdot", "dot"}
