@@ -6,15 +6,17 @@ from typing import Any
 
 def ordered(outputs: Iterable[Any]) -> list[Any]:
     """All nodes that the outputs are made of, each after its arguments."""
-    order, seen, stack = [], set(), [(o, False) for o in reversed(list(outputs))]
+    order, seen, stack = [], set(), [*outputs][::-1]
     while stack:
-        n, done = stack.pop()
-        if done:
-            order.append(n)
+        n = stack.pop()
+        if n is None:  # the one below has its arguments
+            order.append(stack.pop())
         elif id(n) not in seen:
             seen.add(id(n))
-            stack.append((n, True))
-            stack.extend([(a, False) for a in reversed(n.args)])
+            if n.args:
+                stack += (n, None, *n.args[::-1])
+            else:
+                order.append(n)
     return order
 
 
