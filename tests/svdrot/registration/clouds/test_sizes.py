@@ -7,6 +7,7 @@ import torch
 
 import svdrot
 from svdrot.registration import Transform, judge, register
+from svdrot.registration.clouds._global import sizes, voxels
 
 SIZE, DEGREES = 0.01, 2.0  # what is right: over the size, and of the rotation
 
@@ -71,6 +72,25 @@ def test_only_the_scale_follows_the_source_and_the_rest_the_target():
     assert torch.equal(2.0**9 * larger.transform.translation, first.transform.translation)
     inches = register(source / 25.4, target, scale=True)
     assert inches.transform.scale.item() == pytest.approx(25.4 * first.transform.scale.item(), rel=1e-3)
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("swapped", [False, True])
+def test_votes_know_the_size_where_extents_do_not(seed, swapped):
+    """Of one cloud a tail is seen that makes it half as large again."""
+    whole, body = potato(1500, 2 * seed), potato(1500, 2 * seed + 1)
+    tail = torch.nn.functional.normalize(
+        torch.randn(600, 3, generator=seeded(seed), dtype=torch.float64), dim=1
+    )
+    tail = 0.3 * tail
+    tail[:, 2] += torch.linspace(1.2, 4, 600, dtype=torch.float64)
+    both = torch.cat((whole, tail)).numpy(), body.numpy()
+    (a, own), (b, other) = map(sizes.middle_and_extent, both[::-1] if swapped else both)
+    x, y = both[::-1] if swapped else both
+    x, y, truth = (x - a) / own, (y - b) / other, own / other
+    assert abs(math.log(truth)) > 0.3
+    likeliest = sizes.ratios(x, y, voxels.automatic(x, y))[0]
+    assert abs(math.log(likeliest / truth)) < sizes.PEAK / 2
 
 
 def test_exact_copies_end_at_rounding():
