@@ -13,6 +13,7 @@ from . import quaternions as quaternions
 from . import registration as registration
 from . import representations as representations
 from . import schedules as schedules
+from . import se3 as se3
 from . import so3 as so3
 from . import symmetries as symmetries
 from . import vectors as vectors
@@ -43,6 +44,16 @@ from .rotations import is_rotation as is_rotation
 from .rotations import random_rotation as random_rotation
 from .rotations import random_rotation_within as random_rotation_within
 from .rotations import random_small_rotation as random_small_rotation
+from .se3 import se3_adjoint as se3_adjoint
+from .se3 import se3_exp as se3_exp
+from .se3 import se3_left_jacobian as se3_left_jacobian
+from .se3 import se3_left_jacobian_inverse as se3_left_jacobian_inverse
+from .se3 import se3_log as se3_log
+from .se3 import se3_right_jacobian as se3_right_jacobian
+from .se3 import se3_right_jacobian_inverse as se3_right_jacobian_inverse
+from .se3 import sim3_adjoint as sim3_adjoint
+from .se3 import sim3_exp as sim3_exp
+from .se3 import sim3_log as sim3_log
 from .so3 import so3_left_jacobian as so3_left_jacobian
 from .so3 import so3_left_jacobian_inverse as so3_left_jacobian_inverse
 from .so3 import so3_right_jacobian as so3_right_jacobian

@@ -7,6 +7,7 @@ from torch import Tensor
 from torch.utils import _pytree
 
 from svdrot._checks import check_floating, check_square, check_whole, common_batch, same_shape
+from svdrot._formulas.geometry import se3
 from svdrot._precision import compute_dtype
 from svdrot._vectors import image, product
 
@@ -110,6 +111,26 @@ class Transform:
         """
         back, scale = self.rotation.transpose(-2, -1), 1 / self.scale
         return Transform(back, -scale[..., None] * image(back, self.translation), scale)
+
+    def log(self) -> Tensor:
+        r"""Return the shortest twist of a rigid transform of space, as `svdrot.se3_log` does.
+
+        Returns:
+            Twists $(\omega, v)$, shape (..., 6): rotation vectors in radians, of length in [0, pi], then
+            translation parts. NaN where the scale is off 1 by more than 64 units of rounding; of those
+            `svdrot.sim3_log` has the twist.
+
+        Raises:
+            ValueError: if the transform is not of three dimensions.
+
+        Example:
+            >>> import torch, svdrot
+            >>> svdrot.Transform(torch.eye(3), torch.ones(3), torch.tensor(1.0)).log()
+            tensor([0., 0., 0., 1., 1., 1.])
+        """
+        check_transform("transform", self)
+        tolerance = 64 * torch.finfo(self.scale.dtype).eps
+        return se3.logarithm(self.rotation, self.translation, self.scale, scalars=(tolerance,))
 
     @property
     def matrix(self) -> Tensor:

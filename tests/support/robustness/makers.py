@@ -129,6 +129,8 @@ MAKERS: dict[str, Callable[[Draw], Any]] = {
         ("svdrot.matrix_to_davenport.order", "svdrot.davenport_to_matrix.order"),
         number("intrinsic", "extrinsic"),
     ),
+    "twist": vector(6),
+    "svdrot.sim3_exp.twist": vector(7),
     "exponent": lambda draw: draw.pick(0.5, 2, -1.0) if draw.chance(0.4) else scaled_tensor(draw),
     "quaternions": lambda draw: draw.tensor(vectors(draw, 4, *draw.lead(), draw.count), 2),
     "svdrot.quaternion_mean.weights": lambda draw: (
