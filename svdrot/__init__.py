@@ -16,6 +16,7 @@ _HOMES = {
     "Transform": "transform",
     "exp_map": "interpolation",
     "interpolate_rotations": "interpolation",
+    "interpolate_transforms": "interpolation",
     "log_map": "interpolation",
     "slerp": "interpolation",
     "chordal_distance": "metrics",

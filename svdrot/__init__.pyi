@@ -19,6 +19,7 @@ from . import symmetries as symmetries
 from . import vectors as vectors
 from .interpolation import exp_map as exp_map
 from .interpolation import interpolate_rotations as interpolate_rotations
+from .interpolation import interpolate_transforms as interpolate_transforms
 from .interpolation import log_map as log_map
 from .interpolation import slerp as slerp
 from .metrics import chordal_distance as chordal_distance

@@ -17,6 +17,7 @@ ROOT = Path(svdrot.__file__).parent
 
 # A module imports only from its own floor or below.
 FLOORS = {
+    "_batches": 3,
     "_checks": 0,
     "_deprecated": 0,
     "_names": 0,
@@ -38,7 +39,7 @@ FLOORS = {
     "vectors": 2,
     "rotations": 2,
     "metrics": 2,
-    "interpolation": 2,
+    "interpolation": 3,
     "distributions": 3,
     "conventions": 3,
     "nn": 3,
@@ -74,6 +75,7 @@ PUBLIC = [
     "geodesic_distance",
     "hat",
     "interpolate_rotations",
+    "interpolate_transforms",
     "io",
     "is_rotation",
     "log_map",

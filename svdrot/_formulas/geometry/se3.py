@@ -179,15 +179,18 @@ def similar_logarithm(rotation, translation, scale):
 
 
 def similar_twist(rotation, translation, scale):
-    """P has the eigenvalues A along w, and A - x C ± i t B across; those of the inverse are 1 over them."""
     w, growth = matrix_to_axis_angle(rotation), log(scale)
+    first, second, third = _inverse_coefficients(w, growth)
+    turned = cross(w, translation)
+    return [*w, *(first * translation + second * turned + third * cross(w, turned)), growth]
+
+
+def _inverse_coefficients(w, growth):
+    """Those of P⁻¹. P has the eigenvalues A along w, and A - x C ± i t B across; P⁻¹ has 1 over them."""
     a, b, c, x = _coefficients(w, growth)
     real = a - x * c
     squared = 1.0 / (real * real + x * b * b)
-    turned = cross(w, translation)
-    third = (b * b - c * real) * squared / a
-    v = translation * (1.0 / a) - (b * squared) * turned + third * cross(w, turned)
-    return [*w, *v, growth]
+    return 1.0 / a, -b * squared, (b * b - c * real) * squared / a
 
 
 # Between two poses ------------------------------------------------------------------------------------------
@@ -231,7 +234,31 @@ def _known(known, rotation, translation, scale):
     return vector(*rows), choose(known, translation, [NAN] * 3), where(known, scale, NAN)
 
 
-@formula(ENDS, [(), ()])
-def distance(r, t, s, end_r, end_t, end_s):
+@formula({"rotation": (3, 3), "translation": (3,), "end_rotation": (3, 3), "end_translation": (3,)}, [(), ()])
+def distance(r, t, end_r, end_t):
     """The angle between rotations, and the length between translations."""
     return geodesic_distance(r, end_r), length(end_t - t)
+
+
+# The mean ---------------------------------------------------------------------------------------------------
+
+
+@formula({"mean": (3, 3), "size": (), "rotation": (3, 3), "scale": ()}, (3, 3))
+def pull(mean, size, rotation, scale):
+    """P⁻¹ Rᵀ: up to a factor, log(M⁻¹ T) has this of what is between the translations of M and T."""
+    w, growth = matrix_to_axis_angle(mean.T @ rotation), log(scale / size)
+    first, second, third = _inverse_coefficients(w, growth)
+    return vector(*(_pulled(w, column, first, second, third) for column in mean)).T
+
+
+def _pulled(w, column, first, second, third):
+    turned = cross(w, column)
+    return first * column + second * turned + third * cross(w, turned)
+
+
+@formula({"matrix": (3, 3), "vector": (3,)}, (3,))
+def solved(m, v):
+    """M⁻¹ v by cofactors."""
+    x, y, z = m.T
+    yz = cross(y, z)
+    return vector(dot(v, yz), dot(v, cross(z, x)), dot(v, cross(x, y))) * (1.0 / dot(x, yz))
