@@ -137,6 +137,8 @@ class Transform(Batch):
         check_transform("first", first, self.rotation.shape[-1])
         if not same_shape(self.scale.shape, first.scale.shape):
             common_batch(transform=self.scale.shape, first=first.scale.shape)
+        if _is_one_kernel(self, first):
+            return Transform(*se3.composed(*_parts(self), *_parts(first)))
         moved = self.scale[..., None] * image(self.rotation, first.translation)
         rotation = product(self.rotation, first.rotation)
         return Transform(rotation, moved + self.translation, self.scale * first.scale)
@@ -159,6 +161,8 @@ class Transform(Batch):
             >>> torch.allclose(pose.inverse().apply(pose.apply(x)), x, atol=1e-5)
             True
         """
+        if _is_one_kernel(self):
+            return Transform(*se3.inverted(*_parts(self)))
         back, scale = self.rotation.transpose(-2, -1), 1 / self.scale
         return Transform(back, -scale[..., None] * image(back, self.translation), scale)
 
@@ -436,6 +440,12 @@ class Transform(Batch):
 
 
 PATHS = {"screw": se3.screw, "split": se3.split}
+
+
+def _is_one_kernel(*transforms: Transform) -> bool:
+    """Whether they are of space, and of one dtype: where parts have several, each result has its own."""
+    parts = [part for transform in transforms for part in _parts(transform)]
+    return parts[0].shape[-1] == 3 and all(part.dtype == parts[0].dtype for part in parts)
 
 
 def _parts(transform: Transform) -> tuple[Tensor, Tensor, Tensor]:

@@ -199,6 +199,17 @@ ENDS = {f"{end}_{name}": shape for end in ("start", "end") for name, shape in PO
 GUARDED = tuple(ENDS)
 
 
+@formula(ENDS, POSED, guarded=False)
+def composed(r, t, s, first_r, first_t, first_s):
+    return r @ first_r, t + s * (r @ first_t), s * first_s
+
+
+@formula(POSE, POSED, guarded=False)
+def inverted(rotation, translation, scale):
+    shrunk = 1.0 / scale
+    return rotation.T, -shrunk * (rotation.T @ translation), shrunk
+
+
 @formula(ENDS, (7,))
 def relative_twist(r, t, s, end_r, end_t, end_s):
     """log(start⁻¹ end)."""
