@@ -51,7 +51,10 @@ MAKERS: dict[str, Callable[[int], Tensor]] = {
     "other vector": lambda n: _numbers(n + 1, 3)[1:].contiguous(),
     "third vector": lambda n: _numbers(n + 2, 3)[2:].contiguous(),
     "matrix": lambda n: svdrot.quaternion_to_matrix(_units(n)),
+    "twist": lambda n: _numbers(n, 6),
+    "other matrix": lambda n: svdrot.quaternion_to_matrix(_units(n + 1)[1:].contiguous()),
 }
+POSE, OTHER_POSE = ("matrix", "vector"), ("other matrix", "other vector")
 
 
 def cases() -> dict[str, Case]:
@@ -82,12 +85,42 @@ def cases() -> dict[str, Case]:
             {OURS: svdrot.look_at, TORCH: look_at},
         ),
         "left Jacobian": Case("maps", ("vector",), {OURS: svdrot.so3_left_jacobian, TORCH: left_jacobian}),
+        "exp of SE(3)": Case("maps", ("twist",), {OURS: lambda x: _parts(svdrot.se3_exp(x)), TORCH: se3_exp}),
+        "log of SE(3)": Case("maps", POSE, {OURS: lambda *x: _pose(*x).log(), TORCH: se3_log}),
+        "product of poses": Case(
+            "algebra",
+            POSE + OTHER_POSE,
+            {
+                OURS: lambda r, t, q, u: _parts(_pose(r, t) @ _pose(q, u)),
+                TORCH: lambda r, t, q, u: (r @ q, (r @ u[..., None])[..., 0] + t),
+            },
+        ),
+        "inverse of poses": Case(
+            "algebra",
+            POSE,
+            {
+                OURS: lambda r, t: _parts(_pose(r, t).inverse()),
+                TORCH: lambda r, t: (r.mT, -(r.mT @ t[..., None])[..., 0]),
+            },
+        ),
+        "adjoint of poses": Case(
+            "algebra", POSE, {OURS: lambda r, t: _pose(r, t).adjoint(), TORCH: se3_adjoint}
+        ),
     }
     for name, make in {"roma": _of_roma, "kornia": _of_kornia, "scipy": _of_scipy}.items():
         if peers[name] is not None:
             for function, theirs in make(peers[name]).items():
                 found[function].functions[name] = theirs
     return found
+
+
+def _pose(rotation: Tensor, translation: Tensor) -> svdrot.Transform:
+    return svdrot.Transform(rotation, translation, rotation.new_ones(rotation.shape[:-2]))
+
+
+def _parts(pose: svdrot.Transform) -> tuple[Tensor, Tensor]:
+    """What others have, too: they know no scale."""
+    return pose.rotation, pose.translation
 
 
 def arguments(case: Case, name: str, batch: int) -> Iterator[Tensor]:
@@ -107,12 +140,18 @@ def _of_roma(roma: Any) -> dict[str, Function]:
         "slerp": lambda a, b: roma.unitquat_slerp(a, b, torch.tensor(SHARE)),
         "Euler to matrix": lambda angles: roma.euler_to_rotmat(SEQUENCE, angles.unbind(-1)),
         "matrix to Euler": lambda m: roma.rotmat_to_euler(SEQUENCE, m),
+        "product of poses": lambda r, t, q, u: _of_rigid(roma.Rigid(r, t) @ roma.Rigid(q, u)),
+        "inverse of poses": lambda r, t: _of_rigid(roma.Rigid(r, t).inverse()),
     }
+
+
+def _of_rigid(pose: Any) -> tuple[Tensor, Tensor]:
+    return pose.linear, pose.translation
 
 
 def _of_kornia(kornia: Any) -> dict[str, Function]:
     from kornia.geometry import conversions
-    from kornia.geometry.liegroup import So3
+    from kornia.geometry.liegroup import Se3, So3
     from kornia.geometry.quaternion import Quaternion
 
     return {
@@ -123,6 +162,8 @@ def _of_kornia(kornia: Any) -> dict[str, Function]:
         "log": conversions.rotation_matrix_to_axis_angle,
         "slerp": lambda a, b: Quaternion(a).slerp(Quaternion(b), SHARE).data,
         "left Jacobian": So3.left_jacobian,
+        # By quaternions inside, and with the translation part of twists first.
+        "exp of SE(3)": lambda x: (lambda pose: (pose.r.q.data, pose.t))(Se3.exp(x)),
     }
 
 
@@ -181,3 +222,25 @@ def left_jacobian(v: Tensor) -> Tensor:
     t = v.norm(dim=-1)[..., None, None]
     k = _hat(v)
     return torch.eye(3) + (1 - t.cos()) / t**2 * k + (t - t.sin()) / t**3 * k @ k
+
+
+def se3_exp(twist: Tensor) -> tuple[Tensor, Tensor]:
+    w, v = twist[..., :3], twist[..., 3:]
+    t, k = w.norm(dim=-1)[..., None, None], _hat(w)
+    squared = k @ k
+    rotation = torch.eye(3) + t.sin() / t * k + (1 - t.cos()) / t**2 * squared
+    return rotation, (left_jacobian(w) @ v[..., None])[..., 0]
+
+
+def se3_log(rotation: Tensor, translation: Tensor) -> Tensor:
+    t = ((rotation.diagonal(dim1=-2, dim2=-1).sum(-1) - 1) / 2).clamp(-1, 1).acos()[..., None]
+    skew = rotation - rotation.mT
+    w = t / (2 * t.sin()) * torch.stack((skew[..., 2, 1], skew[..., 0, 2], skew[..., 1, 0]), -1)
+    k, half = _hat(w), t[..., None] / 2
+    inverse = torch.eye(3) - k / 2 + (1 - half / half.tan()) / (4 * half**2) * k @ k
+    return torch.cat((w, (inverse @ translation[..., None])[..., 0]), -1)
+
+
+def se3_adjoint(rotation: Tensor, translation: Tensor) -> Tensor:
+    upper = torch.cat((rotation, torch.zeros_like(rotation)), -1)
+    return torch.cat((upper, torch.cat((_hat(translation) @ rotation, rotation), -1)), -2)

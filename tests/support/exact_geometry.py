@@ -185,3 +185,47 @@ def swing_twist(r: Vector, axis: Vector) -> Vector:
     angle = mpmath.atan2(dot(a, axial), m[0, 0] + m[1, 1] + m[2, 2] - along)
     twist = rotation(a, angle)
     return [*flat(m * twist.T), *flat(twist)]
+
+
+def _series(m: mpmath.matrix, first: int) -> mpmath.matrix:
+    """The sum of m^n / (n + first)!: the exponential for 0, its Jacobian for 1."""
+    term, total, n = mpmath.eye(m.rows) / mpmath.factorial(first), mpmath.zeros(m.rows), 0
+    while mpmath.mnorm(term) > mpf(10) ** -45 or n < 4:
+        total, n = total + term, n + 1
+        term = term * m / (n + first)
+    return total
+
+
+def twist_exponential(twist: Vector) -> Vector:
+    """Rotation, translation and scale, of a twist of 6 or 7 numbers, by the series of its matrix."""
+    growth = twist[6] if len(twist) == 7 else mpf(0)
+    m = mpmath.zeros(4)
+    m[:3, :3] = hat(twist[:3]) + growth * mpmath.eye(3)
+    m[:3, 3] = mpmath.matrix(twist[3:6])
+    found, scale = _series(m, 0), mpmath.exp(growth)
+    return [*flat(found[:3, :3] / scale), *found[:3, 3], scale]
+
+
+def twist_left_jacobian(twist: Vector) -> Vector:
+    """The sum of ad^n / (n + 1)!."""
+    small = mpmath.zeros(6)
+    small[:3, :3] = small[3:, 3:] = hat(twist[:3])
+    small[3:, :3] = hat(twist[3:])
+    return flat(_series(small, 1))
+
+
+def twist_left_jacobian_inverse(twist: Vector) -> Vector:
+    j = twist_left_jacobian(twist)
+    return flat(mpmath.matrix([j[6 * i : 6 * i + 6] for i in range(6)]) ** -1)
+
+
+def adjoint(twist: Vector) -> Vector:
+    """Of the exponential of a twist: the exponential of ad."""
+    size, growth = len(twist), twist[6] if len(twist) == 7 else mpf(0)
+    small = mpmath.zeros(size)
+    small[:3, :3] = hat(twist[:3])
+    small[3:6, 3:6] = hat(twist[:3]) + growth * mpmath.eye(3)
+    small[3:6, :3] = hat(twist[3:6])
+    if size == 7:
+        small[3:6, 6] = -mpmath.matrix(twist[3:6])
+    return flat(_series(small, 0))

@@ -25,14 +25,14 @@ BERNOULLI = (*BERNOULLI, 174611 / 330, 854513 / 138, 236364091 / 2730)  # absolu
 C_SERIES = [value / factorial(2 * k) for k, value in enumerate(BERNOULLI, 1)]
 
 
-def _horner(coefficients, x):
+def horner(coefficients, x):
     found = coefficients[-1]
     for coefficient in coefficients[-2::-1]:
         found = found * x + coefficient
     return found
 
 
-class _Angle:
+class Angle:
     """The square of an angle, whether it is small, and sine and cosine of its half where it is not."""
 
     def __init__(self, v):
@@ -44,10 +44,10 @@ class _Angle:
         self.sine, self.cosine = sin(self.half), cos(self.half)
 
     def chosen(self, series, closed):
-        return where(self.small, _horner(series, self.below), closed)
+        return where(self.small, horner(series, self.below), closed)
 
 
-def _polynomial(v, first, second):
+def polynomial(v, first, second):
     """I + first V + second V²."""
     squares = outer(v, v)
     for i in range(3):
@@ -58,20 +58,31 @@ def _polynomial(v, first, second):
     return found
 
 
+def first(angle):
+    """a = (1 - cos t) / t²."""
+    ratio = angle.sine / angle.half
+    return angle.chosen(A_SERIES, 0.5 * ratio * ratio)
+
+
+def second(angle):
+    """b = (t - sin t) / t³."""
+    return angle.chosen(B_SERIES, (1.0 - angle.sine / angle.half * angle.cosine) / angle.above)
+
+
+def inverse_second(angle):
+    """c = (1 - (t / 2) cot(t / 2)) / t²."""
+    return angle.chosen(C_SERIES, (1.0 - angle.half * angle.cosine / angle.sine) / angle.above)
+
+
 @formula({"axis_angle": (3,)}, (3, 3))
 def left_jacobian(v):
-    angle = _Angle(v)
-    ratio = angle.sine / angle.half
-    a = angle.chosen(A_SERIES, 0.5 * ratio * ratio)
-    b = angle.chosen(B_SERIES, (1.0 - ratio * angle.cosine) / angle.above)
-    return _polynomial(v, a, b)
+    angle = Angle(v)
+    return polynomial(v, first(angle), second(angle))
 
 
 @formula({"axis_angle": (3,)}, (3, 3))
 def left_jacobian_inverse(v):
-    angle = _Angle(v)
-    c = angle.chosen(C_SERIES, (1.0 - angle.half * angle.cosine / angle.sine) / angle.above)
-    return _polynomial(v, -0.5, c)
+    return polynomial(v, -0.5, inverse_second(Angle(v)))
 
 
 @formula({"axis_angle": (3,)}, (3, 3))

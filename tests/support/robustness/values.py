@@ -176,6 +176,13 @@ def trajectory(draw: Draw) -> Transform:
     )
 
 
+def pose_knots(draw: Draw) -> Transform:
+    """Poses along a path, as many as there are rotations in `knots`."""
+    turn = knots(draw)
+    move = draw.tensor(draw.normal(*turn.shape[:-1]), 2)
+    return Transform(turn, move, torch.ones_like(turn[..., 0, 0]))
+
+
 def one_trajectory(draw: Draw) -> Transform:
     draw.memo["one"] = True
     return trajectory(draw)
