@@ -215,11 +215,8 @@ def run(
     program: Program, scalars: Sequence[float], x: Sequence[Tensor], in_function: bool = False
 ) -> list[Tensor]:
     """The outputs of a program, without derivatives but for those of what is recorded (`memory`)."""
-    readable = memory.in_memory(*x)
-    if not readable and any(t.is_neg() for t in x):  # conjugate parts: the same numbers, so the same kernel
-        x = [t.resolve_neg() for t in x]
-        readable = memory.in_memory(*x)
-    if readable:
+    x = memory.with_signs(x)
+    if memory.in_memory(*x):
         kernels = _kernels(x)
         if kernels is not None:
             return kernels.run(program, scalars, x)

@@ -1,5 +1,6 @@
 """Whether a tensor is memory that a kernel may read."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -33,6 +34,16 @@ def in_memory(*tensors: Tensor | None) -> bool:
         if x is not None and (type(x) not in ORDINARY or x.is_neg() or x._is_zerotensor()):
             return False
     return True
+
+
+def with_signs(x: Sequence[Tensor]) -> Sequence[Tensor]:
+    """Take the sign that views of conjugates still have to take, so that they are memory like others."""
+    if torch.compiler.is_compiling():
+        return x
+    for t in x:
+        if t.is_neg():
+            return [t.resolve_neg() for t in x]
+    return x
 
 
 def is_differentiable_record(in_function: bool = False) -> bool:

@@ -97,6 +97,9 @@ MAKERS: dict[str, Callable[[Draw], Any]] = {
             "registration.kabsch",
             "registration.umeyama",
             "registration.icp",
+            "registration.register",
+            "registration.register_batch",
+            "registration.judge",
             "evaluation.trajectories.align_trajectories",
         )
     },
