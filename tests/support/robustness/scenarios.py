@@ -23,7 +23,7 @@ def scenarios() -> dict[type, Scenarios]:
             "from_matrix": lambda homogeneous: Transform.from_matrix(homogeneous),
             "from_quaternion": lambda quaternion, place: Transform.from_quaternion(quaternion, place),
             "exp": lambda twist: Transform.exp(twist),
-            "log": lambda transform: transform.log(),
+            "log": lambda rigid: rigid.log(),
             "adjoint": lambda transform: transform.adjoint(),
             "rotate": lambda transform, points: transform.rotate(points),
             "interpolate": lambda transform, then, share, path: transform.interpolate(then, share, path),

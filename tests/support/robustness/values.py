@@ -162,6 +162,12 @@ def pose(draw: Draw) -> Any:
     return Transform(turn, move, draw.tensor(size, 0, scaled=False))
 
 
+def rigid(draw: Draw) -> Transform:
+    """Where the scale is not 1 there is no logarithm."""
+    found = pose(draw)
+    return Transform(found.rotation, found.translation, torch.ones_like(found.scale))
+
+
 def loss_pose(draw: Draw) -> Any:
     draw.memo["pairs"] = True
     return pose(draw)
