@@ -190,7 +190,7 @@ class Ray:
             (w * r.sin()).reshape(*r.shape[:1], -1).sum(-1)
             for w, r in zip(self.weights, results, strict=True)
         ]
-        return torch.stack(parts).sum(0)
+        return torch.stack(torch.broadcast_tensors(*parts)).sum(0)
 
 
 def of_torch(s: Tensor) -> Tensor:

@@ -348,6 +348,16 @@ def motion_axis(draw: Draw) -> Tensor | None:
     return draw.tensor(draw.normal(*lead, 3), 1)
 
 
+def sized(draw: Draw) -> bool:
+    """Whether `register` looks for a size: then it takes any motion."""
+    draw.memo["reflection"] = found = draw.pick(False, True)
+    return found
+
+
+def one_axis(draw: Draw) -> Tensor | None:
+    return None if draw.memo["motion"] == "free" else draw.tensor(draw.normal(3) + 0.1, 1)
+
+
 def covariance_matrix(draw: Draw) -> Tensor:
     x = draw.normal(*draw.lead(), 6, 6)
     return draw.tensor(x @ np.swapaxes(x, -1, -2) + np.eye(6), 2, scaled=False)
