@@ -186,11 +186,9 @@ class Ray:
         ]
         results = [r for r in self.call(*at) if r.is_floating_point()]
         # Of sines, or torch has nothing to say of second derivatives of what is linear.
-        parts = [
-            (w * r.sin()).reshape(*r.shape[:1], -1).sum(-1)
-            for w, r in zip(self.weights, results, strict=True)
-        ]
-        return torch.stack(torch.broadcast_tensors(*parts)).sum(0)
+        pairs = zip(self.weights, results, strict=True)
+        parts = [(w * r.sin()).reshape(2, r.numel()).sum(1) for w, r in pairs]
+        return torch.stack(parts).sum(0)
 
 
 def of_torch(s: Tensor) -> Tensor:

@@ -224,7 +224,7 @@ def _nothing(units: Units, transform: Transform) -> Verdict:
     """Return what is said where nothing can be measured."""
     nan, none = (units.back(torch.full((n, 6), torch.nan, device="cpu")) for n in (6, 0))
     own = [
-        units.back(x, result_dtype(units.like))
+        units.back(x.detach(), result_dtype(units.like))
         for x in (transform.rotation, transform.translation, transform.scale)
     ]
     reasons = [words.TOO_FEW, *words.of_units(units.ratio)]
