@@ -240,7 +240,9 @@ def test_gradients_to_points_and_weights(fit, d):
 
     assert torch.autograd.gradcheck(outputs, leaves, check_forward_ad=True)
     assert torch.autograd.gradgradcheck(outputs, leaves)
-    leaves = [x.detach().requires_grad_() for x in noisy_pairs(2, points, d)]
+    leaves = [
+        x.detach().requires_grad_() for x in noisy_pairs(2, d + 3, d)
+    ]  # three are flat: both mirrors fit
     assert torch.autograd.gradcheck(lambda *leaves: fit(*leaves, reflection=True).rotation, leaves)
 
 
