@@ -150,9 +150,9 @@ def _of_rigid(pose: Any) -> tuple[Tensor, Tensor]:
 
 
 def _of_kornia(kornia: Any) -> dict[str, Function]:
-    from kornia.geometry import conversions
-    from kornia.geometry.liegroup import Se3, So3
-    from kornia.geometry.quaternion import Quaternion
+    geometry = importlib.import_module("kornia.geometry")
+    conversions, Quaternion = geometry.conversions, geometry.quaternion.Quaternion
+    Se3, So3 = geometry.liegroup.Se3, geometry.liegroup.So3
 
     return {
         "product of quaternions": lambda a, b: (Quaternion(a) * Quaternion(b)).data,
