@@ -85,7 +85,7 @@ def _parser() -> argparse.ArgumentParser:
         "--axis",
         type=_axis,
         metavar="X,Y,Z",
-        help="up, of --motion yaw and planar (default: 0,0,1)",
+        help="up, of --motion yaw and planar, with --axis=-1,0,0 for negative ones (default: 0,0,1)",
     )
     align.add_argument(
         "--init",

@@ -14,16 +14,17 @@ from svdrot.transform import Transform
 EPS = 1e-12  # of the largest variance or eigenvalue: that of a motion which is fixed is 0 up to rounding
 
 
-def covariance_of(matrix: Tensor, radius: Tensor, variance: Tensor) -> Tensor:
+def covariance_of(matrix: Tensor, radius: Tensor, variance: Tensor, least: float = EPS) -> Tensor:
     """Return the covariance (..., 6, 6) of twists from a normal matrix, 0 where that is.
 
     Args:
         matrix: of (radius times w, v), all lengths, shape (..., 6, 6).
         radius: shape (...).
         variance: of a residual, shape (...); NaN makes all NaN.
+        least: of the largest eigenvalue, of a motion that is held.
     """
     values, vectors = torch.linalg.eigh(torch.where(matrix.isfinite(), matrix, 0))
-    held = values > EPS * values[..., -1:]
+    held = values > least * values[..., -1:]
     inverse = torch.where(held, 1 / torch.where(held, values, 1), 0)
     unit = units_of(1 / radius)
     found = product(vectors * inverse[..., None, :], vectors.mT)
@@ -39,6 +40,8 @@ def normalized_error(
     covariance: Tensor, center: Tensor, radius: Tensor, found: Transform, other: Transform
 ) -> Tensor:
     """Return the root of twist' C⁻¹ twist from one pose to another, shape (...), by what C is not 0 along.
+
+    NaN where C is 0: of an exact fit, or where no motion is held, nothing is known of errors.
 
     Args:
         covariance: C, shape (..., 6, 6), float64.
@@ -59,4 +62,4 @@ def normalized_error(
     values, vectors = torch.linalg.eigh(scaled)
     kept = values > EPS * values[..., -1:]
     along = torch.where(kept, image(vectors.mT, twist), 0).square() / torch.where(kept, values, 1)
-    return torch.where(known, along.sum(-1).sqrt(), torch.nan)
+    return torch.where(known & (values[..., -1] > 0), along.sum(-1).sqrt(), torch.nan)

@@ -27,7 +27,8 @@ class Status(IntEnum):
     Attributes:
         CONVERGED: the last step was below both tolerances.
         ITERATIONS: the last one allowed still moved the cloud.
-        UNOBSERVABLE: the pairs leave directions open, along which nothing was moved.
+        UNOBSERVABLE: the pairs leave directions open, along which the pose means nothing; of some 200
+            pairs and more it was brought back along them to the start.
         NO_OVERLAP: fewer than three points have a usable neighbor within the distance.
         EMPTY: a cloud has no finite point that counts.
         NOT_FINITE: the initial transform or a step is not finite.
@@ -177,13 +178,16 @@ class Aligner:
         if self.method.target is None:  # pairs of points hold whatever they are
             return back
         least = self._least(state)
-        soft = self._stepped(state) & (least <= SOFT)
+        away = (state.status == Status.NO_OVERLAP) & (state.iterations > 1)
+        # Where heights stay, a floor has nothing to compare its noise with: all are looked at.
+        all_ = self.limits is not None and self.limits.planar and not self.source.flat
+        soft = (self._stepped(state) & ((least <= SOFT) | all_)) | away
         state.rotation, state.translation = state.rotation.clone(), state.translation.clone()
         for i in soft.nonzero()[:, 0].tolist():
             theirs = self.target.planes_of(i, self.neighbors)
             ours = None if self.method.source is None else self.source.planes_of(i, self.neighbors)
             noise = theirs.ripple if ours is None else torch.maximum(theirs.ripple, ours.ripple)
-            if least[i] > NOISY * noise + self.method.softest + _steps.OBSERVABLE:
+            if not all_ and least[i] > NOISY * noise + self.method.softest + _steps.OBSERVABLE:
                 continue
             source, target = (c.points[i, c.valid[i]].detach() for c in (self.source, self.target))
             found = Transform(state.rotation[i], state.translation[i], start.scale[i])
@@ -191,9 +195,14 @@ class Aligner:
             basis = None if self.limits is None else basis_of(self.limits.projector[i])
             reach = Reach(self.limit, self.neighbors, basis, self.source.flat)
             there = settled(source, target, ours, theirs, found, begun, reach)
-            if there is None:
-                continue
-            state.normal_matrix[i] = state.normal_matrix[i, 3:, 3:].trace() * there.matrix
+            if there is None:  # what ran away has no pairs left, but may have had some
+                there = settled(source, target, ours, theirs, begun, begun, reach)
+                if there is None or not there.open_:
+                    continue
+            agreed = state.normal_matrix[i, 3:, 3:].trace() * there.matrix
+            if self.limits is not None:  # exactly 0 along what is not allowed
+                agreed = self.limits.projector[i] @ agreed @ self.limits.projector[i]
+            state.normal_matrix[i] = agreed
             state.pivot[i], state.radius[i] = there.center, there.radius
             if there.open_:
                 state.status[i] = Status.UNOBSERVABLE

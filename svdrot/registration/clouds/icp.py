@@ -23,7 +23,7 @@ from svdrot.registration.clouds import _steps
 from svdrot.registration.clouds._clouds import Clouds
 from svdrot.registration.clouds._iterations import Aligner, State, Status
 from svdrot.registration.clouds._verdict.settled import exactness
-from svdrot.transform import Transform
+from svdrot.transform import Transform, check_transform
 
 METHODS = tuple(_steps.METHODS)
 ROUNDED = 0.03  # from a rotation, Frobenius norm: what two decimals leave of one
@@ -32,7 +32,7 @@ ROUNDED = 0.03  # from a rotation, Frobenius norm: what two decimals leave of on
 REASONS = {
     Status.CONVERGED: "converged",
     Status.ITERATIONS: "the last iteration still moved the cloud",
-    Status.UNOBSERVABLE: "the pairs do not determine some directions, along which nothing was moved",
+    Status.UNOBSERVABLE: "the pairs do not determine some directions, along which the pose means nothing",
     Status.NO_OVERLAP: "fewer than three points have a usable neighbor within the distance",
     Status.EMPTY: "a cloud has no finite point that counts",
     Status.NOT_FINITE: "the initial transform or a step is not finite",
@@ -98,7 +98,7 @@ class Registration:
         >>> bool(found.converged), int(found.unobservable.sum())
         (False, 3)
         >>> found.reasons
-        ['the pairs do not determine some directions, along which nothing was moved']
+        ['the pairs do not determine some directions, along which the pose means nothing']
     """
 
     transform: Transform
@@ -165,7 +165,10 @@ class Registration:
 
         Returns:
             The root of twist' C^-1 twist, with C `covariance`, along motions that are not fixed. NaN where
-            the covariance is.
+            the covariance is, or is 0, as where no motion is held.
+
+        Raises:
+            TypeError: if `transform` is not a `Transform`.
 
         Example:
             >>> import torch, svdrot
@@ -175,6 +178,7 @@ class Registration:
             >>> bool(found.normalized_error(svdrot.Transform.identity()) < 5)
             True
         """
+        check_transform("transform", transform, self.source.shape[-1])
         if self.source.shape[-1] == 2:
             return self._exactness[2]
         return normalized_error(*self._exactness, self.transform, transform)
@@ -453,6 +457,8 @@ def initial(init: Transform | Tensor | None, batch: torch.Size, like: Tensor) ->
         init = Transform.from_matrix(init.double())
     elif not isinstance(init, Transform):
         raise TypeError(f"`init` must be a transform or a tensor; got {type(init).__name__}.")
+    if (init.scale <= 0).any():
+        raise ValueError(f"`init` must have positive scales; got {init.scale.min().item():.6g}.")
     parts = (("rotation", (3, 3)), ("translation", (3,)), ("scale", ()))
     values = []
     for part, trailing in parts:

@@ -14,7 +14,7 @@ from svdrot.registration._uncertainty import normalized_error
 from svdrot.registration.clouds._verdict import rule, words
 from svdrot.registration.clouds._verdict.surfaces import Both
 from svdrot.registration.clouds._verdict.units import Units
-from svdrot.transform import Transform
+from svdrot.transform import Transform, check_transform
 
 ANSWERS = ("aligned", "free", "ambiguous", "doubtful")
 
@@ -96,6 +96,7 @@ class Verdict:
             >>> found.normalized_error(found.transform) < 1e-3, found.normalized_error(there) < 5
             (True, True)
         """
+        check_transform("transform", transform)
         radius = self.center.new_tensor(self.radius)
         return normalized_error(self.covariance, self.center, radius, self.transform, transform).item()
 

@@ -7,7 +7,7 @@ from svdrot._vectors import image, one_batch, product
 from svdrot.registration._motions import Limits
 from svdrot.registration._uncertainty import covariance_of
 
-LEAST = 1e-12  # of the largest eigenvalue, of a motion that pairs hold
+LEAST = 1e-14  # of the largest eigenvalue, of a motion that pairs hold
 
 
 def pose_covariance(
@@ -51,4 +51,4 @@ def pose_covariance(
     # Of residuals of unit weight the variance over the total weight, which the normal matrix has not got.
     known = held & (spare > 0)
     variance = torch.where(known, residual.double().square() / torch.where(known, spare, 1), torch.nan)
-    return covariance_of(matrix, radius, variance), middle + translation, radius
+    return covariance_of(matrix, radius, variance, LEAST), middle + translation, radius

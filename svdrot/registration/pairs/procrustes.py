@@ -32,7 +32,7 @@ from svdrot.registration._uncertainty import normalized_error
 from svdrot.registration.pairs._exactness import pose_covariance
 from svdrot.registration.pairs._fit import fit, fit_about
 from svdrot.registration.pairs._moments import moments, residual
-from svdrot.transform import Transform, register_pytree
+from svdrot.transform import Transform, check_transform, register_pytree
 
 
 @_deprecated.renamed_attributes("svdrot.registration.Alignment")
@@ -130,7 +130,10 @@ class Alignment(Transform):
         Returns:
             The root of twist' C^-1 twist, with C `pose_covariance`, of motions that were allowed. For the
             true pose its square is distributed about as chi-squared with as many degrees of freedom as these
-            have. NaN where the covariance is.
+            have. NaN where the covariance is, or is 0, as of an exact fit.
+
+        Raises:
+            TypeError: if `transform` is not a `Transform`.
 
         Example:
             >>> import torch, svdrot
@@ -140,6 +143,7 @@ class Alignment(Transform):
             >>> fit.normalized_error(fit) < 1e-3
             tensor(True)
         """
+        check_transform("transform", transform, self.rotation.shape[-1])
         if self.rotation.shape[-1] != 3:
             return self._exactness()[2]
         return normalized_error(*self._exactness(), self, transform)

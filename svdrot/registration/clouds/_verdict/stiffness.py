@@ -13,6 +13,7 @@ from svdrot.registration.clouds._verdict.surfaces import Bools, Both, K
 
 STRICT = 3.0  # standard errors, of motions beside one that is open
 FEWEST = 20  # pairs
+TELLING = 0.8  # a share, up to which standard errors tell noise from what holds
 
 
 @dataclass(frozen=True)
@@ -63,9 +64,11 @@ class Stiffness:
         """Return which axes only noise may hold, (k,).
 
         These are open, and their share is within so many standard errors of 0; or nothing holds them at all.
+        Of few pairs, of whose share that could be nearly the whole, the first is not known.
         """
         firm = self.stiff * self.share
-        noisy = self.open_(most) & (self.share <= errors * self.error)
+        known = errors * self.error <= TELLING
+        noisy = self.open_(most) & (self.share <= errors * self.error) & known
         return noisy | (firm <= OBSERVABLE * firm.max())
 
     def agreed(self, open_: Bools) -> Array:

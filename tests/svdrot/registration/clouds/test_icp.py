@@ -482,6 +482,35 @@ def test_noise_holds_nothing(method, kind, free, sigma):
 
 
 @pytest.mark.parametrize("method", METHODS[1:])
+@pytest.mark.parametrize("motion_", ["free", "planar"])
+def test_floors_that_slide_are_brought_back(motion_, method):
+    """Noise may carry a floor off the other: it begins where it was, and its height is found."""
+    u = 2 * torch.rand(2, 2, 600, generator=generator(5), **double) - 1
+    z = 0.01 * torch.randn(2, 600, generator=generator(6), **double)
+    source, target = torch.cat((u.mT, z[..., None]), -1)
+    lift = torch.tensor([0.0, 0.0, 0.02 if motion_ == "free" else 0.0], **double)
+    found = icp(source, target + lift, max_distance=0.3, method=method, motion=motion_)
+    assert found.status == Status.UNOBSERVABLE and found.fitness > 0.95
+    assert (found.transform.translation - lift).abs().max() < 5 * 0.01 * (2 / 600) ** 0.5
+
+
+@pytest.mark.parametrize("method", METHODS[1:])
+def test_few_pairs_are_not_judged(method):
+    """Of 150 points normals cannot tell noise from shape, and what fits stays."""
+    source, target = surface(150)[0], surface(150, seed=7)[0]
+    shift = torch.tensor([0.05, 0.03, 0.02], **double)
+    found = icp(source, target + shift, max_distance=0.4, method=method)
+    assert (found.transform.translation - shift).norm() < (shift).norm() / 2
+    # Where nothing is left over but rounding, any other pose is far, and where nothing is, unknown.
+    far = kabsch(source, source).normalized_error(motion())
+    assert far.isnan() or far > 1e6
+    with pytest.raises(TypeError, match="`transform`"):
+        found.normalized_error(torch.eye(4))
+    with pytest.raises(ValueError, match="`init` must have positive scales"):
+        icp(source, target, max_distance=0.4, init=Transform(torch.eye(3), torch.zeros(3), torch.tensor(0.0)))
+
+
+@pytest.mark.parametrize("method", METHODS[1:])
 def test_covariance_is_that_of_the_errors(method):
     """Of pairs of samples of one surface; a share of the squared errors beyond what is expected is bias."""
     squares = []
