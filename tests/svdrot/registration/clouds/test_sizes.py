@@ -204,5 +204,5 @@ def test_without_scale_there_is_none():
     with pytest.raises(ValueError, match="`init` must be rigid; got a scale of 2"):
         register(source, target, init=torch.diag(torch.tensor([2.0, 2, 2, 1])))
     bad = Transform(torch.eye(3), torch.zeros(3), torch.tensor(-1.0))
-    with pytest.raises(ValueError, match="`init` must have a positive scale; got -1"):
+    with pytest.raises(ValueError, match="`init` must have positive scales; got -1"):
         register(source, target, init=bad, scale=True)
