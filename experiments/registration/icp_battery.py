@@ -29,7 +29,14 @@ import svdrot
 from experiments import shared
 from experiments.registration import _verdict_pairs as battery
 from experiments.registration import _verdict_shapes as shapes
-from experiments.registration.verdict_battery import RIGHT, clouds_of, continued, interval, short
+from experiments.registration.verdict_battery import (
+    RIGHT,
+    clouds_of,
+    continued,
+    draw_calibration,
+    interval,
+    short,
+)
 from experiments.shared.settings import Amount, Count, Out, Settings
 from svdrot.registration import Status, Transform, icp
 from svdrot.registration.clouds.surfaces import spacing
@@ -138,15 +145,9 @@ def calibration(rows: list[dict[str, Any]], method: str) -> list[float]:
 def figure(rows: list[dict[str, Any]]) -> Figure:
     """Draw the squared errors over the covariances, beside what they should be."""
     panel = Figure(figsize=(5.5, 4.5), layout="constrained")
-    axes = panel.subplots()
-    for method, color in zip(METHODS, shared.figures.COLORS, strict=False):
-        values = sorted(calibration(rows, method))
-        share = (np.arange(len(values)) + 0.5) / max(1, len(values))
-        axes.plot(chi2(6).ppf(share), values, ".", ms=3, color=color, label=method.replace("_", " "))
-    axes.plot([0.5, 20], [0.5, 20], color="black", lw=1, label="as the covariance says")
-    axes.set(xscale="log", yscale="log", xlim=(0.5, 20), ylim=(0.01, 1e4))
-    axes.set(xlabel="quantile of chi-squared, 6 degrees", ylabel="squared error over covariance")
-    axes.legend()
+    colors = zip(METHODS, shared.figures.COLORS, strict=False)
+    squares = {method.replace("_", " "): (calibration(rows, method), color) for method, color in colors}
+    draw_calibration(panel.subplots(), squares, (0.01, 1e4))
     return panel
 
 

@@ -22,7 +22,7 @@ meshes are others. The published results are by --out experiments/results/regist
 import json
 import time
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -310,15 +310,23 @@ def figure(rows: list[dict[str, Any]]) -> Figure:
     left.set_xticks([0.5, 1, 2, 4, 8, 16], ["0.5", "1", "2", "4", "8", "16+"])
     left.minorticks_off()
     left.legend()
-    values = sorted(row["chi2"] for row in rows if outcome(row) == ("right", "aligned"))
-    values = [value for value in values if np.isfinite(value)]
-    share = (np.arange(len(values)) + 0.5) / max(1, len(values))
-    right.plot(chi2(6).ppf(share), values, ".", ms=3, color=shared.figures.BLUE, label="aligned poses")
-    right.plot([0.5, 20], [0.5, 20], color="black", lw=1, label="as the covariance says")
-    right.set(xscale="log", yscale="log", xlim=(0.5, 20), ylim=(0.1, 200))
-    right.set(xlabel="quantile of chi-squared, 6 degrees", ylabel="squared error over covariance")
-    right.legend()
+    values = [row["chi2"] for row in rows if outcome(row) == ("right", "aligned")]
+    draw_calibration(right, {"aligned poses": (values, shared.figures.BLUE)}, (0.1, 200))
     return panels
+
+
+def draw_calibration(
+    axes: Any, squares: Mapping[str, tuple[Sequence[float], str]], limits: tuple[float, float]
+) -> None:
+    """Draw squared errors over covariances, in a color by name, beside the quantiles they should have."""
+    for name, (found, color) in squares.items():
+        values = sorted(value for value in found if np.isfinite(value))
+        share = (np.arange(len(values)) + 0.5) / max(1, len(values))
+        axes.plot(chi2(6).ppf(share), values, ".", ms=3, color=color, label=name)
+    axes.plot([0.5, 20], [0.5, 20], color="black", lw=1, label="as the covariance says")
+    axes.set(xscale="log", yscale="log", xlim=(0.5, 20), ylim=limits)
+    axes.set(xlabel="quantile of chi-squared, 6 degrees", ylabel="squared error over covariance")
+    axes.legend()
 
 
 def main(config: Config) -> None:

@@ -229,3 +229,8 @@ def adjoint(twist: Vector) -> Vector:
     if size == 7:
         small[3:6, 6] = -mpmath.matrix(twist[3:6])
     return flat(_series(small, 0))
+
+
+def slope(f, step=1e-3):
+    """The derivative of a function of a number at 0, by differences of fourth order: exact to some 1e-12."""
+    return (f(-2 * step) - 8 * f(-step) + 8 * f(step) - f(2 * step)) / (12 * step)

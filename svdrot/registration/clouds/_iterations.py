@@ -177,7 +177,7 @@ class Aligner:
         )
         if self.method.target is None:  # pairs of points hold whatever they are
             return back
-        least = self._least(state)
+        least, allowed = self._least(state), None if self.limits is None else self.limits.projector
         away = (state.status == Status.NO_OVERLAP) & (state.iterations > 1)
         # Where heights stay, a floor has nothing to compare its noise with: all are looked at.
         all_ = self.limits is not None and self.limits.planar and not self.source.flat
@@ -192,7 +192,7 @@ class Aligner:
             source, target = (c.points[i, c.valid[i]].detach() for c in (self.source, self.target))
             found = Transform(state.rotation[i], state.translation[i], start.scale[i])
             begun = Transform(start.rotation[i], start.translation[i], start.scale[i])
-            basis = None if self.limits is None else basis_of(self.limits.projector[i])
+            basis = None if allowed is None else basis_of(allowed[i])
             reach = Reach(self.limit, self.neighbors, basis, self.source.flat)
             there = settled(source, target, ours, theirs, found, begun, reach)
             if there is None:  # what ran away has no pairs left, but may have had some
@@ -200,8 +200,8 @@ class Aligner:
                 if there is None or not there.open_:
                     continue
             agreed = state.normal_matrix[i, 3:, 3:].trace() * there.matrix
-            if self.limits is not None:  # exactly 0 along what is not allowed
-                agreed = self.limits.projector[i] @ agreed @ self.limits.projector[i]
+            if allowed is not None:  # exactly 0 along what there is not
+                agreed = allowed[i] @ agreed @ allowed[i]
             state.normal_matrix[i] = agreed
             state.pivot[i], state.radius[i] = there.center, there.radius
             if there.open_:

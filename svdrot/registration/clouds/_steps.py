@@ -25,6 +25,7 @@ from svdrot._kernels.cpu.loops.icp_steps import OBSERVABLE
 from svdrot._kernels.records import STEP, SUMS
 from svdrot._robust_kernels import KERNELS
 from svdrot.registration._motions import Limits
+from svdrot.registration.clouds.surfaces import FULL
 from svdrot.registration.pairs.procrustes import kabsch
 from svdrot.representations import axis_angle_to_matrix
 
@@ -219,8 +220,7 @@ def _generalized(pairs: Pairs) -> Step:
     return _about(pivot, delta[:, :3] / radius[:, None], delta[:, 3:], h, radius)
 
 
-# Symmetric matrices by their entries xx, xy, xz, yy, yz, zz, and where the nine are among these.
-FULL = torch.tensor([[0, 1, 2], [1, 3, 4], [2, 4, 5]], device="cpu")
+# Where the entries xx, xy, xz, yy, yz, zz of symmetric matrices are among the nine; `FULL` is the way back.
 UPPER = torch.tensor([0, 1, 2, 4, 5, 8], device="cpu")
 LEVI_CIVITA = torch.zeros(3, 3, 3, dtype=torch.float64, device="cpu")
 LEVI_CIVITA[[0, 1, 2], [1, 2, 0], [2, 0, 1]] = 1

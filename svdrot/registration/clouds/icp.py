@@ -144,7 +144,7 @@ class Registration:
 
         That is (rotation vector in radians about `center`, translation), in the frame of the target; 0 along
         what was not allowed, or that the normals of both clouds do not agree on. Computed when asked for, as
-        that of a `Verdict` is, in some 10 ms an item: by points of one density and the distances that they
+        that of a `Verdict` is, in 10 to 80 ms an item: by points of one density and the distances that they
         have from the planes of their own cloud. NaN where few points lie on each other, or form no surface,
         and of clouds of the plane.
         Pairs are taken for right: `judge` tells whether they are. Pairs of points slip along surfaces, where
