@@ -5,21 +5,34 @@ from collections.abc import Iterable
 from numbers import Real
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
+
+from ._stand_ins import why_not
 
 
 def check_floating(name: str, value: Tensor) -> None:
     if not isinstance(value, Tensor):
-        raise TypeError(f"`{name}` must be a tensor; got {type(value).__name__}.")
+        raise TypeError(f"`{name}` must be a tensor; got {kind(value)}.")
     if not value.is_floating_point():
-        raise TypeError(f"`{name}` must be floating point; got {value.dtype}. Call `{name}.float()` first.")
+        raise TypeError(f"`{name}` must be floating point; got {value.dtype}: convert it first.")
+
+
+def kind(value: object) -> str:
+    """What came in place of a tensor, and how to make one of it. Arrays come here only beside tensors."""
+    name = type(value).__name__
+    if isinstance(value, np.ndarray):
+        return f"{name} {why_not(value) or 'beside tensors: give one kind or the other'}"
+    if isinstance(value, (list, tuple, Real)):
+        return f"{name}: `torch.tensor` or `numpy.array` make one of numbers"
+    return name
 
 
 def check_number(name: str, value: Any) -> float:
     """`value`, which is a number and no tensor, as one."""
     if not isinstance(value, Real):
-        raise TypeError(f"`{name}` must be a tensor or a number; got {type(value).__name__}.")
+        raise TypeError(f"`{name}` must be a tensor or a number; got {kind(value)}.")
     return value  # pyright: ignore[reportReturnType]
 
 
@@ -67,8 +80,8 @@ def check_items(name: str, value: Tensor) -> None:
 def check_mask(name: str, value: object, n: int) -> Tensor:
     """`value`, which is a boolean tensor of shape (..., n)."""
     if not isinstance(value, Tensor) or value.dtype != torch.bool:
-        kind = value.dtype if isinstance(value, Tensor) else type(value).__name__
-        raise TypeError(f"`{name}` must be a boolean tensor; got {kind}.")
+        found = value.dtype if isinstance(value, Tensor) else kind(value)
+        raise TypeError(f"`{name}` must be a boolean tensor; got {found}.")
     if value.shape[-1:] != (n,):
         raise ValueError(f"`{name}` must have shape (..., {n}); got {tuple(value.shape)}.")
     return value

@@ -25,12 +25,14 @@ from torch import Tensor
 
 from ._checks import check_shape
 from ._precision import result_dtype, to_compute
+from ._stand_ins import takes_arrays
 from .representations import SEQUENCES, TABLE, matrix_to_rotation_6d, rotation_6d_to_matrix
 
 if TYPE_CHECKING:
     from scipy.spatial.transform import Rotation
 
 
+@takes_arrays
 def from_convention(value: Tensor, library: str, representation: str, *, degrees: bool = False) -> Tensor:
     """Convert the numbers of a rotation in another library to ours.
 
@@ -59,6 +61,7 @@ def from_convention(value: Tensor, library: str, representation: str, *, degrees
     return pair.read(value) * _unit_angle(representation, degrees)
 
 
+@takes_arrays
 def to_convention(value: Tensor, library: str, representation: str, *, degrees: bool = False) -> Tensor:
     """Convert our numbers of a rotation to those of another library: the inverse of `from_convention`.
 
@@ -115,6 +118,7 @@ def from_scipy(rotation: Rotation, dtype: torch.dtype = torch.float64) -> Tensor
     return torch.from_numpy(rotation.as_matrix()).to(dtype)
 
 
+@takes_arrays
 def to_scipy(matrix: Tensor) -> Rotation:
     """Return the `scipy.spatial.transform.Rotation` of rotation matrices, detached and in float64.
 

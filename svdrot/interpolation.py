@@ -9,6 +9,7 @@ from ._checks import as_number, check_floating, check_shape
 from ._formulas import turns
 from ._formulas.geometry import se3
 from ._precision import compute_dtype, result_dtype, to_compute
+from ._stand_ins import takes_arrays
 from .transform import Transform, check_transform
 
 
@@ -73,6 +74,7 @@ def log_map(base: Tensor, rotation: Tensor) -> Tensor:
     return turns.log_map(base, rotation)
 
 
+@takes_arrays
 def slerp(start: Tensor, end: Tensor, share: Tensor | float) -> Tensor:
     """Return the rotation a share of the way along the shortest geodesic, at constant angular velocity.
 
@@ -105,6 +107,7 @@ def slerp(start: Tensor, end: Tensor, share: Tensor | float) -> Tensor:
     return turns.slerp(start, end, as_number("share", share, start, end))
 
 
+@takes_arrays
 def interpolate_rotations(rotations: Tensor, at: Tensor, times: Tensor | None = None) -> Tensor:
     r"""Return points on a curve of continuous angular velocity through rotations at any times.
 
@@ -159,6 +162,7 @@ def interpolate_rotations(rotations: Tensor, at: Tensor, times: Tensor | None = 
     return torch.where(inside[:, None, None], curve[0], torch.nan).to(result_dtype(rotations))
 
 
+@takes_arrays
 def interpolate_transforms(transforms: Transform, at: Tensor, times: Tensor | None = None) -> Transform:
     r"""Return points on a curve of continuous velocity through transforms of space at any times.
 

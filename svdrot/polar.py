@@ -14,11 +14,13 @@ from svdrot._kernels import products
 from svdrot._kernels.operations import any_size, iteration
 from svdrot._precision import compute_dtype, in_full_precision, no_autocast, result_dtype
 from svdrot._rules import backward_rule, batch_first, forward_rule, joined, parted
+from svdrot._stand_ins import takes_arrays
 from svdrot._vectors import image, one_batch
 from svdrot.projection import orthogonalize, special_orthogonalize
 from svdrot.schedules import TAYLOR, Schedule
 
 
+@takes_arrays
 def polar(matrix: Tensor, *, special: bool = False) -> Tensor:
     """Return the orthogonal polar factor, or with `special` the nearest rotation.
 
@@ -50,6 +52,7 @@ def polar(matrix: Tensor, *, special: bool = False) -> Tensor:
     return special_orthogonalize(matrix) if special else orthogonalize(matrix)
 
 
+@takes_arrays
 def newton_schulz(
     matrix: Tensor, schedule: Schedule, *, dtype: torch.dtype | None = None, schatten: int = 2
 ) -> Tensor:
@@ -139,6 +142,7 @@ def _iterated(x: Tensor, schedule: Schedule, dtype: torch.dtype, schatten: int) 
     return x
 
 
+@takes_arrays
 def polar_refinement(matrix: Tensor, factor: Tensor) -> Tensor:
     r"""Return a factor after one Newton correction, which takes an error of e to one of the order of e³.
 
@@ -200,6 +204,7 @@ def _refined(m: Tensor, q: Tensor) -> Tensor:
     return iteration.step(q + correction, TAYLOR, one)
 
 
+@takes_arrays
 def polar_certificate(matrix: Tensor, factor: Tensor, *, special: bool = False) -> Tensor:
     r"""Return a bound on the distance, in Frobenius norm, of a factor from the polar factor of the matrix.
 
@@ -244,6 +249,7 @@ def polar_certificate(matrix: Tensor, factor: Tensor, *, special: bool = False) 
         return _certificate(*_pair(matrix.double(), factor.double()), special).reshape(matrix.shape[:-2])
 
 
+@takes_arrays
 def lyapunov_skew(h: Tensor, s: Tensor) -> Tensor:
     r"""Return the skew X with H X + X H = S, for symmetric H and skew S.
 

@@ -10,7 +10,7 @@ from svdrot._checks import check_matrix, check_square
 from svdrot._formulas import plane
 from svdrot._formulas import projection as space
 from svdrot._precision import compute_dtype, result_dtype
-from svdrot._symbolic import is_symbol, leaf
+from svdrot._stand_ins import has_arrays, is_symbol, leaf, through
 from svdrot._vectors import one_batch
 
 
@@ -73,6 +73,8 @@ def special_orthogonalize(matrix: Tensor, *, damping: float | None = None) -> Te
         return formulas.project_damped(matrix, scalars=(damping,))
     if is_symbol(matrix):
         return leaf(special_orthogonalize, matrix, damping=damping)
+    if has_arrays([matrix]):
+        return through(special_orthogonalize, matrix, damping=damping)
     check_square("matrix", matrix)
     return _unbatch(_autograd.special_orthogonalize(_batch(matrix), damping), matrix)
 
@@ -111,6 +113,8 @@ def orthogonalize(matrix: Tensor) -> Tensor:
         return formulas.project_either(matrix)
     if is_symbol(matrix):
         return leaf(orthogonalize, matrix)
+    if has_arrays([matrix]):
+        return through(orthogonalize, matrix)
     check_matrix("matrix", matrix)
     rows, columns = matrix.shape[-2:]
     m = _batch(matrix)
@@ -148,6 +152,8 @@ def projection_gap(matrix: Tensor) -> Tensor:
         return formulas.gap(matrix)
     if is_symbol(matrix):
         return leaf(projection_gap, matrix)
+    if has_arrays([matrix]):
+        return through(projection_gap, matrix)
     check_square("matrix", matrix)
     gap = _autograd.projection_gap(_batch(matrix))
     return gap.reshape(matrix.shape[:-2]).to(result_dtype(matrix))

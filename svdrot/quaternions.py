@@ -13,6 +13,7 @@ from torch import Tensor
 from ._checks import as_number, check_items, check_number, check_shape, common_batch
 from ._formulas.geometry import quaternions as formulas
 from ._precision import result_dtype
+from ._stand_ins import takes_arrays
 
 
 def quaternion_multiply(a: Tensor, b: Tensor) -> Tensor:
@@ -201,6 +202,7 @@ def quaternion_log(quaternion: Tensor) -> Tensor:
     return formulas.logarithm(quaternion)
 
 
+@takes_arrays
 def quaternion_power(quaternion: Tensor, exponent: Tensor | float) -> Tensor:
     r"""Return a real power of a quaternion, $\exp(t \log q)$.
 
@@ -233,6 +235,7 @@ def quaternion_power(quaternion: Tensor, exponent: Tensor | float) -> Tensor:
     return formulas.power(quaternion, as_number("exponent", exponent, quaternion))
 
 
+@takes_arrays
 def quaternion_slerp(start: Tensor, end: Tensor, share: Tensor | float) -> Tensor:
     r"""Return the rotation a share of the way along the shorter arc, at constant angular velocity.
 
@@ -273,6 +276,7 @@ def quaternion_slerp(start: Tensor, end: Tensor, share: Tensor | float) -> Tenso
     return formulas.slerp(start, end, as_number("share", share, start, end))
 
 
+@takes_arrays
 def quaternion_mean(quaternions: Tensor, weights: Tensor | None = None) -> Tensor:
     r"""Return the mean rotation: the unit quaternion $q$ of largest $\sum w_i (q^\top q_i)^2$.
 

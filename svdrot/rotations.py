@@ -9,6 +9,7 @@ from torch import Tensor
 
 from ._checks import check_shape, common_batch
 from ._precision import compute_dtype
+from ._stand_ins import takes_arrays
 from ._vectors import product
 from .representations import axis_angle_to_matrix, quaternion_to_matrix
 
@@ -168,6 +169,7 @@ def _minus_sine(x: Tensor) -> Tensor:
     return torch.where(x < 1, series, x - x.sin())
 
 
+@takes_arrays
 def is_rotation(matrix: Tensor, *, tolerance: float | None = None) -> Tensor:
     r"""Return whether each matrix is a rotation, to a tolerance.
 

@@ -10,9 +10,11 @@ T$; the adjoint goes from the former to the latter.
 from torch import Tensor
 
 from ._formulas.geometry import se3
+from ._stand_ins import takes_arrays
 from .transform import Transform, check_transform
 
 
+@takes_arrays
 def se3_exp(twist: Tensor) -> Transform:
     r"""Return the rigid transform $\exp \xi$ of a twist: a screw motion at this velocity for a unit of time.
 
@@ -211,6 +213,7 @@ def se3_right_jacobian_inverse(twist: Tensor) -> Tensor:
     return se3.right_jacobian_inverse(twist)
 
 
+@takes_arrays
 def sim3_exp(twist: Tensor) -> Transform:
     r"""Return the similarity $\exp \xi$ of a twist with the logarithm of a scale.
 

@@ -11,12 +11,14 @@ import torch
 from torch import Tensor
 
 from ._checks import check_floating, check_whole
+from ._stand_ins import takes_arrays
 from ._vectors import product
 from .representations import axis_angle_to_matrix
 
 Z_AXIS = (0.0, 0.0, 1.0)
 
 
+@takes_arrays
 def cyclic(order: int, axis: Tensor | tuple[float, float, float] = Z_AXIS) -> Tensor:
     """Return the turns by multiples of 2 pi / `order` about an axis.
 
@@ -47,6 +49,7 @@ def cyclic(order: int, axis: Tensor | tuple[float, float, float] = Z_AXIS) -> Te
     return _of(unit, angles[:, None] * unit.double())
 
 
+@takes_arrays
 def dihedral(
     order: int,
     axis: Tensor | tuple[float, float, float] = Z_AXIS,

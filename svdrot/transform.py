@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils import _pytree
@@ -22,6 +23,7 @@ from svdrot._checks import (
 from svdrot._formulas import conversions
 from svdrot._formulas.geometry import se3
 from svdrot._precision import compute_dtype
+from svdrot._stand_ins import as_tensors, takes_arrays
 from svdrot._vectors import image, product
 from svdrot.projection import special_orthogonalize
 from svdrot.rotations import random_rotation
@@ -39,6 +41,9 @@ class Transform(Batch):
         translation: shape (..., d), in the units of the points.
         scale: shape (...), positive.
 
+    Arrays of numpy become tensors that share their memory; methods that take points take arrays of them, too,
+    and return arrays.
+
     Example:
         >>> import torch, svdrot
         >>> turn = svdrot.axis_angle_to_matrix(torch.tensor([0.0, 0.0, torch.pi / 2]))
@@ -53,9 +58,17 @@ class Transform(Batch):
     translation: Tensor
     scale: Tensor
 
+    def __post_init__(self) -> None:
+        if np.ndarray in (type(self.rotation), type(self.translation), type(self.scale)):
+            for name in ("rotation", "translation", "scale"):
+                value = as_tensors(getattr(self, name))
+                check_floating(name, value)
+                object.__setattr__(self, name, value)
+
     def _plain(self, rotation: Tensor, translation: Tensor, scale: Tensor) -> "Transform":
         return Transform(rotation, translation, scale)
 
+    @takes_arrays
     def apply(self, points: Tensor) -> Tensor:
         """Return where the transform takes points: scale * rotation @ x + translation.
 
@@ -85,6 +98,7 @@ class Transform(Batch):
         turned = image(self.rotation[..., None, :, :], points)
         return self.scale[..., None, None] * turned + self.translation[..., None, :]
 
+    @takes_arrays
     def rotate(self, directions: Tensor) -> Tensor:
         """Return where the transform takes directions: rotation @ v, without translation and scale.
 
@@ -167,6 +181,7 @@ class Transform(Batch):
         return Transform(back, -scale[..., None] * image(back, self.translation), scale)
 
     @staticmethod
+    @takes_arrays
     def exp(twist: Tensor) -> "Transform":
         r"""Make transforms of space from twists: the exponential of SE(3), or of Sim(3).
 
@@ -232,6 +247,7 @@ class Transform(Batch):
         check_transform("transform", self)
         return se3.adjoint(self.rotation, self.translation, self.scale)
 
+    @takes_arrays
     def interpolate(self, end: "Transform", share: Tensor | float, path: str = "screw") -> "Transform":
         r"""Return the transform a share of the way from this one to another one.
 
@@ -309,6 +325,7 @@ class Transform(Batch):
         return torch.cat((top, bottom), -2)
 
     @staticmethod
+    @takes_arrays
     def from_matrix(matrix: Tensor, tolerance: float | None = None) -> "Transform":
         """Make transforms from homogeneous matrices.
 
@@ -348,6 +365,7 @@ class Transform(Batch):
         return _nearest(found, matrix[..., -1, :], tolerance)
 
     @staticmethod
+    @takes_arrays
     def from_quaternion(quaternion: Tensor, translation: Tensor, scale: Tensor | float = 1.0) -> "Transform":
         """Make transforms of space from quaternions and translations.
 

@@ -8,6 +8,7 @@ from torch import Tensor
 from ._checks import check_choice, check_floating, check_items, common_batch
 from ._formulas.geometry import angles, directions, skew
 from ._precision import compute_dtype, result_dtype
+from ._stand_ins import takes_arrays
 
 
 def hat(vector: Tensor) -> Tensor:
@@ -226,6 +227,7 @@ def wrap_angle(angle: Tensor) -> Tensor:
     return angles.wrap(angle)
 
 
+@takes_arrays
 def circular_mean(angle: Tensor, weights: Tensor | None = None) -> Tensor:
     r"""Return the mean of angles on the circle, the direction of $\sum w_i (\cos t_i, \sin t_i)$.
 

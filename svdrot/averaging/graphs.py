@@ -21,6 +21,7 @@ from torch import Tensor
 
 from svdrot._checks import check_choice
 from svdrot._robust_kernels import KERNELS
+from svdrot._stand_ins import takes_arrays
 from svdrot.averaging._cycles import best_cycles
 from svdrot.averaging._rotation_descent import Descent, Loss, Progress, absolute, robust
 from svdrot.averaging._rotation_graph import Graph, relaxation
@@ -72,6 +73,7 @@ class Synchronization:
     costs: tuple[float, ...]
 
 
+@takes_arrays
 def synchronize_rotations(
     edges: Tensor,
     relative: Tensor,

@@ -24,6 +24,7 @@ from torch import Tensor
 
 from svdrot._checks import check_choice, check_mask, check_shape, common_batch
 from svdrot._precision import result_dtype
+from svdrot._stand_ins import takes_arrays
 from svdrot._vectors import one_batch
 from svdrot.engine.door import is_constant
 from svdrot.projection import special_orthogonalize
@@ -32,6 +33,7 @@ from svdrot.representations import axis_angle_to_matrix, matrix_to_axis_angle
 COINCIDENT = 1e-12  # radians; rotation vectors of products of rotations are right to 1e-15
 
 
+@takes_arrays
 def average_rotations(
     rotations: Tensor, weights: Tensor | None = None, *, mask: Tensor | None = None, norm: str = "chordal_l2"
 ) -> Tensor:
@@ -84,6 +86,7 @@ def average_rotations(
     return average.to(items.dtype).reshape(*items.batch, 3, 3)
 
 
+@takes_arrays
 def average_curvature(
     average: Tensor,
     rotations: Tensor,

@@ -13,12 +13,14 @@ from torch import Tensor
 from svdrot._checks import check_mask, check_shape, common_batch
 from svdrot._formulas.geometry import se3
 from svdrot._precision import result_dtype
+from svdrot._stand_ins import takes_arrays
 from svdrot._vectors import image
 from svdrot.transform import Transform, check_transform
 
 from .rotations import average_rotations
 
 
+@takes_arrays
 def average_transforms(
     transforms: Transform, weights: Tensor | None = None, *, mask: Tensor | None = None
 ) -> Transform:
@@ -70,6 +72,7 @@ def average_transforms(
     return Transform(*(x.to(result_dtype(of)) for x, of in zip(found, results, strict=True)))
 
 
+@takes_arrays
 def transform_covariance(
     average: Transform,
     transforms: Transform,

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from svdrot._checks import check_shape, common_batch, same_shape
+from svdrot._stand_ins import has_arrays, through
 
 from . import door
 from .program import MAPS, Program, Shape, array_of, free_name, is_symbolic, program
@@ -109,8 +110,11 @@ class Map:
 
     def __call__(self, *x: Any, scalars: Sequence[float] = ()) -> Any:
         """Tensors (..., *shape), whose batch dimensions broadcast, to tensors (..., *result)."""
-        if not isinstance(x[0], Tensor) and is_symbolic(x):
-            return self._of_symbols(*x, *scalars)
+        if not isinstance(x[0], Tensor):
+            if is_symbolic(x):
+                return self._of_symbols(*x, *scalars)
+            if has_arrays(x):
+                return through(self, *x, scalars=scalars)
         if torch.compiler.is_compiling():  # which must not look into the making of programs
             self._check(x, scalars)
             found = door.written_down(self.name, scalars, x, len(self.results))

@@ -277,10 +277,13 @@ def _entries(name: str, k: int, result: Any, shape: Shape) -> tuple[Node, ...]:
 
 def is_symbolic(x: Sequence[Any]) -> bool:
     """Whether there is a symbol among numbers and arrays of them."""
-    return any(isinstance(entry, Node) for entry in _flat(x))
+    parts = [entry for entry in x if not (isinstance(entry, np.ndarray) and entry.dtype != object)]
+    return any(isinstance(entry, Node) for entry in _flat(parts))
 
 
 def _flat(result: Any) -> list[Any]:
-    if isinstance(result, (tuple, list, np.ndarray)):
+    if isinstance(result, np.ndarray):
+        return [*result.flat]
+    if isinstance(result, (tuple, list)):
         return [x for part in result for x in _flat(part)]
     return [result]

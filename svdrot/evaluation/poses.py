@@ -12,6 +12,7 @@ from svdrot import _deprecated
 from svdrot._checks import check_items, check_mask, check_shape, common_batch
 from svdrot._displacements import counted, displacement, live, mean
 from svdrot._precision import compute_dtype
+from svdrot._stand_ins import takes_arrays
 from svdrot._vectors import length, product, root
 from svdrot.evaluation._pose_pairs import check_pairs
 from svdrot.metrics import geodesic_distance
@@ -81,6 +82,7 @@ def translation_error(estimate: Transform, truth: Transform) -> Tensor:
     return torch.linalg.vector_norm(estimate.translation - truth.translation, dim=-1)
 
 
+@takes_arrays
 def symmetric_rotation_error(estimate: Tensor, truth: Tensor, symmetries: Tensor) -> Tensor:
     r"""Return the angle to the nearest of the rotations that look alike, $\min_S \angle(\hat R, R S)$.
 
@@ -121,6 +123,7 @@ def symmetric_rotation_error(estimate: Tensor, truth: Tensor, symmetries: Tensor
 
 
 @_deprecated.points_first
+@takes_arrays
 def add(estimate: Transform, truth: Transform, points: Tensor, *, mask: Tensor | None = None) -> Tensor:
     """Return the average distance between where two poses put the points of a model (ADD).
 
@@ -153,6 +156,7 @@ def add(estimate: Transform, truth: Transform, points: Tensor, *, mask: Tensor |
 
 
 @_deprecated.points_first
+@takes_arrays
 def point_rmse(
     estimate: Transform, truth: Transform, points: Tensor, *, mask: Tensor | None = None
 ) -> Tensor:
@@ -184,6 +188,7 @@ def point_rmse(
 
 
 @_deprecated.points_first
+@takes_arrays
 def add_symmetric(
     estimate: Transform, truth: Transform, points: Tensor, *, mask: Tensor | None = None
 ) -> Tensor:
@@ -220,6 +225,7 @@ def add_symmetric(
     return mean(_distance_to_nearest(truth.apply(points), estimate.apply(points), mask), mask)
 
 
+@takes_arrays
 def chamfer_distance(
     source: Tensor,
     target: Tensor,
@@ -280,6 +286,7 @@ def _distance_to_nearest(queries: Tensor, points: Tensor, mask: Tensor | None = 
     return torch.where(bad.any(-1, keepdim=True) | distances.isinf(), torch.nan, distances)
 
 
+@takes_arrays
 def recall_curve(errors: Tensor, thresholds: Tensor, *, mask: Tensor | None = None) -> Tensor:
     """Return the share of errors strictly below each threshold.
 
@@ -312,6 +319,7 @@ def recall_curve(errors: Tensor, thresholds: Tensor, *, mask: Tensor | None = No
     return torch.where(wanted.isnan(), torch.nan, share).to(errors.dtype)
 
 
+@takes_arrays
 def area_under_recall(errors: Tensor, maximum: float, *, mask: Tensor | None = None) -> Tensor:
     r"""Return the mean of the recall over thresholds from 0 to `maximum`: of ADD with 0.1 m, the AUC of YCB.
 
@@ -346,6 +354,7 @@ def area_under_recall(errors: Tensor, maximum: float, *, mask: Tensor | None = N
     return ((1 - kept / maximum).clamp_min(0).sum(-1) / counts.sum(-1)).to(errors.dtype)
 
 
+@takes_arrays
 def information_rmse(estimate: Transform, truth: Transform, information: Tensor) -> Tensor:
     r"""Return the root mean square distance of corresponding points, from the moments of the points alone.
 
@@ -385,6 +394,7 @@ def information_rmse(estimate: Transform, truth: Transform, information: Tensor)
     return root(squared.clamp_min(0))
 
 
+@takes_arrays
 def registration_recall(rmse: Tensor, pairs: Tensor, *, threshold: float = 0.2) -> Tensor:
     """Return the share of the pairs of a scene that are registered (RR of 3DMatch), without consecutive ones.
 
@@ -418,6 +428,7 @@ def registration_recall(rmse: Tensor, pairs: Tensor, *, threshold: float = 0.2) 
     return _share(rmse < threshold, pairs[:, 1] > pairs[:, 0] + 1)
 
 
+@takes_arrays
 def pose_recall(
     estimate: Transform,
     truth: Transform,
@@ -463,6 +474,7 @@ def pose_recall(
     return _share(hit, mask)
 
 
+@takes_arrays
 def inlier_ratio(
     source: Tensor,
     target: Tensor,
@@ -511,6 +523,7 @@ def inlier_ratio(
     return mean(inlier, mask)
 
 
+@takes_arrays
 def feature_matching_recall(ratios: Tensor, *, threshold: float = 0.05, mask: Tensor | None = None) -> Tensor:
     """Return the share of pairs of clouds whose inlier ratio is strictly above a threshold (FMR).
 

@@ -19,6 +19,7 @@ from torch import Tensor
 from svdrot._checks import check_mask, common_batch
 from svdrot._displacements import live
 from svdrot._precision import compute_dtype, to_compute
+from svdrot._stand_ins import takes_arrays
 from svdrot._vectors import image, product, root
 from svdrot.evaluation._pose_pairs import angle_pairs as angle_pairs
 from svdrot.evaluation._pose_pairs import check_one, check_pairs, finite
@@ -32,6 +33,7 @@ from svdrot.transform import Transform, check_transform
 KITTI_LENGTHS = (100.0, 200.0, 300.0, 400.0, 500.0, 600.0, 700.0, 800.0)  # meters, of the KITTI devkit
 
 
+@takes_arrays
 def align_trajectories(
     estimate: Transform,
     reference: Transform,
@@ -84,6 +86,7 @@ def align_trajectories(
     return fit(estimate.translation, reference.translation, mask=mask, motion=motion, axis=axis)
 
 
+@takes_arrays
 def align_origins(estimate: Transform, reference: Transform) -> Transform:
     """Return the rigid transform of the world that makes the first poses equal.
 
@@ -122,6 +125,7 @@ def align_origins(estimate: Transform, reference: Transform) -> Transform:
     return second @ first.inverse()
 
 
+@takes_arrays
 def move_trajectory(transform: Transform, trajectory: Transform) -> Transform:
     """Move a trajectory to another world: positions are moved, turned and scaled, orientations only turned.
 
@@ -199,6 +203,7 @@ class PoseErrors:
         return PoseErrors(distance, geodesic_distance(rotation, other_rotation), full)
 
 
+@takes_arrays
 def absolute_pose_error(estimate: Transform, reference: Transform) -> PoseErrors:
     """Return the errors of the poses themselves (APE, or ATE), of E = reference⁻¹ estimate.
 
@@ -235,6 +240,7 @@ def absolute_pose_error(estimate: Transform, reference: Transform) -> PoseErrors
     )
 
 
+@takes_arrays
 def relative_pose_error(estimate: Transform, reference: Transform, pairs: Tensor) -> PoseErrors:
     r"""Return the errors of the motions between pairs of poses (RPE), which no alignment changes.
 
@@ -331,6 +337,7 @@ class SegmentErrors:
         return SegmentErrors(self.pairs[of], self.length[of], self.translation[of], self.rotation[of])
 
 
+@takes_arrays
 def kitti_segment_errors(
     estimate: Transform,
     reference: Transform,
@@ -430,6 +437,7 @@ class Statistics:
     sse: Tensor
 
 
+@takes_arrays
 def statistics(errors: Tensor, mask: Tensor | None = None) -> Statistics:
     """Return root mean square, mean, median, standard deviation, extremes and sum of squares of errors.
 
@@ -477,6 +485,7 @@ def statistics(errors: Tensor, mask: Tensor | None = None) -> Statistics:
     )
 
 
+@takes_arrays
 def associate(
     first: Tensor, second: Tensor, *, max_difference: float = 0.01, offset: float = 0.0
 ) -> tuple[Tensor, Tensor]:

@@ -9,6 +9,7 @@ from torch import Tensor
 from svdrot._checks import check_shape
 from svdrot._displacements import counted, displacement, mean
 from svdrot._precision import result_dtype, to_compute
+from svdrot._stand_ins import takes_arrays
 from svdrot._vectors import length
 from svdrot.registration import nearest
 from svdrot.transform import Transform, check_transform
@@ -16,6 +17,7 @@ from svdrot.transform import Transform, check_transform
 Pose = Transform | tuple[Tensor, Tensor]
 
 
+@takes_arrays
 def add(estimate: Pose, truth: Pose, points: Tensor, *, mask: Tensor | None = None) -> Tensor:
     """Return the mean distance between where two poses put the points of a model (ADD).
 
@@ -75,6 +77,7 @@ def _result(pose: Pose, points: Tensor) -> torch.dtype:
     return torch.promote_types(result_dtype(rotation), result_dtype(points))
 
 
+@takes_arrays
 def add_symmetric(estimate: Pose, truth: Pose, points: Tensor, *, mask: Tensor | None = None) -> Tensor:
     """Return the mean distance from each point of the true model to the nearest of the estimated one (ADD-S).
 

@@ -9,6 +9,7 @@ from torch import Tensor
 from svdrot._checks import check_shape
 from svdrot._formulas import losses as formulas
 from svdrot._precision import compute_dtype, result_dtype
+from svdrot._stand_ins import takes_arrays
 from svdrot._vectors import product
 from svdrot.transform import Transform
 
@@ -16,6 +17,7 @@ from .point_matching import Pose
 from .rotations import geodesic
 
 
+@takes_arrays
 def minimum_over_symmetries(
     estimate: Tensor | Pose,
     truth: Tensor | Pose,

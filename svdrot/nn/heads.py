@@ -5,7 +5,7 @@ from torch import Tensor, nn
 
 from svdrot._checks import check_shape
 from svdrot._precision import is_autocast, no_autocast
-from svdrot._symbolic import inner, is_inner, is_symbol, leaf
+from svdrot._stand_ins import inner, is_inner, is_symbol, leaf
 
 from .representations import REPRESENTATIONS
 from .strategies import STRATEGIES, Strategy

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from svdrot._checks import check_choice, check_positive
 from svdrot._formulas import losses, turns
-from svdrot._symbolic import inner, is_inner
+from svdrot._stand_ins import inner, is_inner
 from svdrot.engine.maps import Map
 
 from .representations import REPRESENTATIONS

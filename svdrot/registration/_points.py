@@ -8,10 +8,12 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from svdrot._checks import check_shape
+from svdrot._stand_ins import takes_arrays
 
 Points = Tensor | Sequence[Tensor]
 
 
+@takes_arrays
 def pad(clouds: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
     """Stack clouds of different lengths into one tensor, padded with zeros, and its mask.
 

@@ -7,12 +7,14 @@ from torch import Tensor
 
 from svdrot._checks import check_shape
 from svdrot._formulas import conversions
+from svdrot._stand_ins import takes_arrays
 from svdrot.engine.maps import Map
 from svdrot.engine.memory import unseen_by_dynamo
 
 from ._table import TABLE, Row
 
 
+@takes_arrays
 def convert_rotation(value: Tensor, source: str, target: str) -> Tensor:
     """Convert a rotation from one representation to another.
 

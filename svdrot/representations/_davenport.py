@@ -9,6 +9,7 @@ from torch import Tensor
 from svdrot._checks import check_choice, check_shape
 from svdrot._formulas.geometry import davenport
 from svdrot._precision import compute_dtype, result_dtype
+from svdrot._stand_ins import takes_arrays
 from svdrot.engine.maps import Map
 
 ROUNDING = 16  # eps of the dtype of the axes: what rounding and normalizing leaves between perpendicular ones
@@ -17,6 +18,7 @@ Order = Literal["intrinsic", "extrinsic"]
 Axes = Tensor | Sequence[Sequence[float]]
 
 
+@takes_arrays
 def davenport_to_matrix(angles: Tensor, axes: Axes, order: Order = "intrinsic") -> Tensor:
     r"""Convert Davenport's angles to the product of three rotations about given axes.
 
@@ -55,6 +57,7 @@ def davenport_to_matrix(angles: Tensor, axes: Axes, order: Order = "intrinsic") 
     return _computed(davenport.TO_MATRIX[order], angles, axes)
 
 
+@takes_arrays
 def matrix_to_davenport(matrix: Tensor, axes: Axes, order: Order = "intrinsic") -> Tensor:
     r"""Convert rotations to the angles whose `davenport_to_matrix` they are.
 

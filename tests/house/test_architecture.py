@@ -23,7 +23,7 @@ FLOORS = {
     "_names": 0,
     "_precision": 0,
     "_rules": 0,
-    "_symbolic": 0,
+    "_stand_ins": 0,
     "engine": 0,
     "_formulas": 0,
     "_vectors": 0,

@@ -7,6 +7,7 @@ import json
 import re
 from pathlib import Path
 
+import numpy
 import pytest
 import torch
 
@@ -41,6 +42,7 @@ def names():
     scan = torch.stack((x, y, x.sin() + 0.5 * (2 * y).cos() * x + 0.2 * y**2), 1)
     return {
         "torch": torch,
+        "numpy": numpy,
         "svdrot": svdrot,
         "network": network,
         "source": source,

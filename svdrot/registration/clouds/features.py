@@ -16,6 +16,7 @@ from svdrot import _kernels
 from svdrot._checks import check_floating, check_positive, check_shape
 from svdrot._kernels.cpu import clouds
 from svdrot._kernels.operations.features import around
+from svdrot._stand_ins import takes_arrays
 from svdrot.registration.clouds._levels import (
     FEATURE_POINTS,
     FEATURE_RADIUS,
@@ -31,6 +32,7 @@ from svdrot.registration.clouds.surfaces import least_direction
 PARTS = 2**22  # numbers at a time, of surroundings
 
 
+@takes_arrays
 def fpfh(points: Tensor, voxel: float) -> Tensor:
     """Compute fast point feature histograms of a cloud that has one point in each voxel.
 
@@ -108,6 +110,7 @@ def _outward_normals(x: Tensor, voxel: float) -> Tensor:
     return torch.where((toward * normals).sum(-1, keepdim=True) > 0, -normals, normals)
 
 
+@takes_arrays
 def match(source: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
     """Pair each feature of either cloud with the nearest one of the other; mutual pairs appear once.
 

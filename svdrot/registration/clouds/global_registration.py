@@ -24,6 +24,7 @@ from svdrot._checks import check_choice, check_positive, check_shape
 from svdrot._kernels import cpu
 from svdrot._kernels.cpu import clouds
 from svdrot._precision import result_dtype
+from svdrot._stand_ins import takes_arrays
 from svdrot.registration._motions import Allowed, one_axis
 from svdrot.registration.clouds import _candidates, _evidence, _starts
 from svdrot.registration.clouds._global import batches, sizes
@@ -53,6 +54,7 @@ NEAR = 0.005
 
 
 @_deprecated.renamed_arguments("svdrot.registration.register")
+@takes_arrays
 def register(
     source: Tensor,
     target: Tensor,
@@ -124,6 +126,7 @@ def register(
     return _found(source, target, start, asked)
 
 
+@takes_arrays
 def register_batch(
     source: Tensor | Sequence[Tensor],
     target: Tensor | Sequence[Tensor],
@@ -403,6 +406,7 @@ def _is_apart(x: Array, found: Transform, told: Verdict) -> bool:
     return apart > NEAR * extent and told.normalized_error(found) > CERTAIN
 
 
+@takes_arrays
 def automatic_voxel(source: Tensor, target: Tensor) -> float:
     """Return the edge length of the voxels at which `register` compares two clouds.
 

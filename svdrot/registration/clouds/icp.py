@@ -13,6 +13,7 @@ from svdrot import _deprecated
 from svdrot._checks import check_choice, check_positive, check_shape, common_batch
 from svdrot._precision import result_dtype
 from svdrot._robust_kernels import KERNELS
+from svdrot._stand_ins import takes_arrays
 from svdrot._vectors import one_batch
 from svdrot.projection import special_orthogonalize
 from svdrot.registration._flat import is_flat, lowered, raised, raised_start
@@ -240,6 +241,7 @@ class Registration:
 
 
 @_deprecated.renamed_arguments("svdrot.registration.icp")
+@takes_arrays
 def icp(
     source: Points,
     target: Points,

@@ -11,9 +11,11 @@ from svdrot._checks import check_floating, check_mask, check_whole, common_batch
 from svdrot._kernels import cpu
 from svdrot._kernels.cpu.loops.neighbors import LEAF, SCRATCH
 from svdrot._rules import batch_first, joined, parted
+from svdrot._stand_ins import takes_arrays
 from svdrot.engine.door import is_constant
 
 
+@takes_arrays
 def nearest(
     query: Tensor,
     points: Tensor,
@@ -94,6 +96,7 @@ class Neighbors:
         (tensor([1.0000, 0.2500]), tensor([2, 0]))
     """
 
+    @takes_arrays
     def __init__(self, points: Tensor):
         check_floating("points", points)
         if points.ndim != 2 or points.shape[1] == 0:
@@ -113,6 +116,7 @@ class Neighbors:
         """Return the cloud, shape (M, d)."""
         return self._points
 
+    @takes_arrays
     def query(self, query: Tensor, k: int = 1, max_distance: float | None = None) -> tuple[Tensor, Tensor]:
         """Return the distances and the indices of the k points nearest to each query, nearest first.
 

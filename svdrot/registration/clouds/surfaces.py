@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from svdrot._checks import check_floating, check_positive, check_shape, check_whole, common_batch
+from svdrot._stand_ins import takes_arrays
 from svdrot.registration.clouds.neighbors import Neighbors
 
 # (Width² - thickness²) / length² of a line, which has no normal: the eigenvalues of one are exact to 2e-8.
@@ -18,6 +19,7 @@ FULL = torch.tensor([[0, 1, 2], [1, 3, 4], [2, 4, 5]], device="cpu")  # of the e
 COPIES = 4  # of a k-th of its neighbors in its own place a point has too many copies
 
 
+@takes_arrays
 def voxel_downsample(points: Tensor, voxel: float, *attributes: Tensor) -> tuple[Tensor, ...]:
     """Average the points in each voxel, and their attributes.
 
@@ -91,6 +93,7 @@ def covariances(points: Tensor, k: int = 20, radius: float | None = None) -> Ten
         return stacked.reshape(*points.shape, 3).to(points.dtype)
 
 
+@takes_arrays
 def estimate_normals(
     points: Tensor, k: int = 20, radius: float | None = None, *, viewpoint: Tensor | None = None
 ) -> Tensor:

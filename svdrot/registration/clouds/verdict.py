@@ -9,6 +9,7 @@ from torch import Tensor
 
 from svdrot._checks import check_shape
 from svdrot._precision import result_dtype
+from svdrot._stand_ins import takes_arrays
 from svdrot.registration._motions import Allowed, one_axis
 from svdrot.registration._uncertainty import normalized_error
 from svdrot.registration.clouds._verdict import rule, words
@@ -101,6 +102,7 @@ class Verdict:
         return normalized_error(self.covariance, self.center, radius, self.transform, transform).item()
 
 
+@takes_arrays
 def judge(
     source: Tensor,
     target: Tensor,

@@ -24,6 +24,7 @@ from svdrot._checks import check_floating, check_mask, common_batch, same_shape
 from svdrot._formulas.axes import across
 from svdrot._kernels.operations.pairs import centroids
 from svdrot._precision import compute_dtype, result_dtype
+from svdrot._stand_ins import takes_arrays
 from svdrot._vectors import one_batch
 from svdrot.projection import projection_gap
 from svdrot.registration._motions import Limits, checked_axis
@@ -201,6 +202,7 @@ class Alignment(Transform):
 register_pytree(Alignment, "reflection", "centered", "motion")
 
 
+@takes_arrays
 def procrustes(
     source: Points,
     target: Points,
@@ -246,6 +248,7 @@ def procrustes(
     return _aligned(source, target, weights, mask, reflection, motion, axis, centered=False, scaled=False)
 
 
+@takes_arrays
 def kabsch(
     source: Points,
     target: Points,
@@ -303,6 +306,7 @@ def kabsch(
     return _aligned(source, target, weights, mask, reflection, motion, axis, centered=True, scaled=False)
 
 
+@takes_arrays
 def umeyama(
     source: Points,
     target: Points,

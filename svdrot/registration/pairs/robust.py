@@ -19,6 +19,7 @@ from torch import Tensor
 from svdrot._checks import check_choice, check_floating, check_mask, check_shape, common_batch
 from svdrot._precision import result_dtype
 from svdrot._robust_kernels import KERNELS
+from svdrot._stand_ins import takes_arrays
 from svdrot.registration.pairs import reweighting
 from svdrot.registration.pairs._hypotheses import Pairs, Selection, squared_residuals
 from svdrot.registration.pairs.consistency import consistency
@@ -72,6 +73,7 @@ class RobustAlignment(Alignment):
 register_pytree(RobustAlignment, "reflection")
 
 
+@takes_arrays
 def robust_kabsch(
     source: Tensor,
     target: Tensor,
@@ -121,6 +123,7 @@ def robust_kabsch(
     return _robust(source, target, threshold, weights, mask, method, generator, scaled=False)
 
 
+@takes_arrays
 def robust_umeyama(
     source: Tensor,
     target: Tensor,
