@@ -11,7 +11,7 @@ import types
 
 from svdrot.engine.graph import Operation, by_dtype
 from svdrot.engine.maps import formula
-from svdrot.engine.words import absolute, detached, nothing_up_to, once, sqrt, where
+from svdrot.engine.words import absolute, detached, nothing_up_to, once, roughly, sqrt, where
 
 ZERO, SIXTH, THIRD, HALF, TWO_THIRDS, ONE, TWO, THREE = 0.0, 1 / 6, 1 / 3, 1 / 2, 2 / 3, 1.0, 2.0, 3.0
 # The cubic through the Chebyshev points of 2 cos(acos(h) / 3) on [0, 1], within 8.2e-5 of it.
@@ -107,7 +107,7 @@ def split(a, b, c):
     x, y = dot(e, mp) + dot(f, mq), dot(f, mp) - dot(e, mq)
     norm = x * x + y * y
     ambiguous = norm < TINY
-    inverse = ONE / sqrt(where(ambiguous, ONE, norm))
+    inverse = roughly(ONE / sqrt(where(ambiguous, ONE, norm)))
     x, y = where(ambiguous, ONE, x * inverse), where(ambiguous, ZERO, y * inverse)
     return u, v, combine(x, e, y, f), combine(-y, e, x, f), p, q, mp, mq, is_largest
 
@@ -128,15 +128,17 @@ def isolated_direction(a, b, c):
     mean = THIRD * (aa + bb + cc)
     aa, bb, cc = aa - mean, bb - mean, cc - mean
     p = SIXTH * (aa * aa + bb * bb + cc * cc) + THIRD * (ab * ab + ac * ac + bc * bc)
-    p = ONE / sqrt(maximum(p, TINY))  # not p + TINY, which exporters to ONNX optimize away
+    p = roughly(ONE / sqrt(maximum(p, TINY)))  # not p + TINY, which exporters to ONNX optimize away
     aa, bb, cc, ab, ac, bc = aa * p, bb * p, cc * p, ab * p, ac * p, bc * p
 
     h = HALF * (aa * (bb * cc - bc * bc) + ab * (ac * bc - ab * cc) + ac * (ab * bc - ac * bb))
     is_largest = h >= ZERO
     h = minimum(absolute(h), ONE)
     y = ROOT0 + h * (ROOT1 + h * (ROOT2 + h * ROOT3))
-    y = TWO_THIRDS * (y * y * y + h) / (y * y - ONE)  # Newton: the error, 8e-5 at the start, is squared
-    y = TWO_THIRDS * (y * y * y + h) / (y * y - ONE)
+    y = roughly(
+        TWO_THIRDS * (y * y * y + h) / (y * y - ONE)
+    )  # Newton: the error, 8e-5 at the start, is squared
+    y = roughly(TWO_THIRDS * (y * y * y + h) / (y * y - ONE))
     y = where(is_largest, y, -y)
 
     aa, bb, cc = aa - y, bb - y, cc - y
@@ -161,7 +163,7 @@ def polished(a, b, c, r, s, t):
 
     axx, ayy, azz = kyy * kzz - kyz * kyz, kxx * kzz - kxz * kxz, kxx * kyy - kxy * kxy
     axy, axz, ayz = kxz * kyz - kxy * kzz, kxy * kyz - kxz * kyy, kxy * kxz - kxx * kyz
-    inverse = ONE / (kxx * axx + kxy * axy + kxz * axz)
+    inverse = roughly(ONE / (kxx * axx + kxy * axy + kxz * axz))
     w = scaled(
         inverse, (axx * x + axy * y + axz * z, axy * x + ayy * y + ayz * z, axz * x + ayz * y + azz * z)
     )
@@ -187,7 +189,7 @@ def solve(kxx, kyy, kzz, kxy, kxz, kyz, bx, by, bz):
     a = choose(kxx >= kyy, (kxx, kxy, kxz), (kxy, kyy, kyz))
     a = choose(kzz > maximum(kxx, kyy), (kxz, kyz, kzz), a)
     ka = apply((kxx, kxy, kxz), (kxy, kyy, kyz), (kxz, kyz, kzz), a)
-    inverse = ONE / maximum(dot(a, ka), TINY)
+    inverse = roughly(ONE / maximum(dot(a, ka), TINY))
     e = scaled(inverse, ka)
     txx, tyy, tzz = kxx - e[0] * ka[0], kyy - e[1] * ka[1], kzz - e[2] * ka[2]
     txy, txz, tyz = kxy - e[0] * ka[1], kxz - e[0] * ka[2], kyz - e[1] * ka[2]
@@ -196,11 +198,11 @@ def solve(kxx, kyy, kzz, kxy, kxz, kyz, bx, by, bz):
 
     mean = HALF * (txx + tyy + tzz)
     square = HALF * (txx * txx + tyy * tyy + tzz * tzz) + txy * txy + txz * txz + tyz * tyz
-    spread = sqrt(maximum(square - mean * mean, TINY))
+    spread = roughly(sqrt(maximum(square - mean * mean, TINY)))
     low, high = maximum(mean - spread, NOISE), mean + spread
     f, g = share(low), share(high)
     product = low * high
-    inverses = ONE / maximum(product * spread, TINY)  # of three in one division
+    inverses = roughly(ONE / maximum(product * spread, TINY))  # of three in one division
     both = inverses * spread
     even = HALF * both * (g * low + f * high)
     odd = both * (HALF * (g - f) * low * product * inverses - f)
@@ -249,28 +251,28 @@ def product(a, b):
 
 
 def inverse_complex(re, im):
-    n = ONE / maximum(re * re + im * im, TINY)
+    n = roughly(ONE / maximum(re * re + im * im, TINY))
     return re * n, -im * n
 
 
 def frame(v):
     """Unit vectors p, q that make (v, p, q) right-handed, for unit v (Duff et al. 2017, JCGT 6(1))."""
     s = where(v[2] >= ZERO, ONE, -ONE)
-    f = -ONE / (s + v[2])
-    g = f * v[0] * v[1]
-    return (ONE + s * f * v[0] * v[0], s * g, -s * v[0]), (g, s + f * v[1] * v[1], -v[1])
+    f = roughly(ONE / (ONE + absolute(v[2])))
+    x, y = f * v[0], f * v[1]
+    return (ONE - x * v[0], -x * v[1], -s * v[0]), (-s * x * v[1], s - s * y * v[1], -v[1])
 
 
 def normalized(a, b, c):
     """The matrix over its largest entry; the zero matrix, nearest to every rotation, becomes the identity."""
+    one = where(largest(a, b, c) == ZERO, ONE, ZERO)
     inverse = inverse_scale(a, b, c)
     a, b, c = scaled(inverse, a), scaled(inverse, b), scaled(inverse, c)
-    one = where(largest(a, b, c) == ZERO, ONE, ZERO)
     return (a[0] + one, a[1], a[2]), (b[0], b[1] + one, b[2]), (c[0], c[1], c[2] + one)
 
 
 def inverse_scale(a, b, c):
-    return ONE / maximum(largest(a, b, c), TINY)
+    return roughly(ONE / maximum(largest(a, b, c), TINY))
 
 
 def largest(a, b, c):
@@ -290,7 +292,7 @@ def minimum(x, y):
 
 def finite(x):
     """x, or the largest safe number where a tiny matrix makes the derivative overflow; NaN stays NaN."""
-    return where(x > HUGE, HUGE, where(x < -HUGE, -HUGE, x))
+    return minimum(HUGE, maximum(-HUGE, x))
 
 
 def outer_sum(u, v, e, p, f, q):
@@ -312,7 +314,7 @@ def apply(a, b, c, v):
 
 
 def unit(a):
-    return scaled(ONE / sqrt(dot(a, a)), a)
+    return scaled(roughly(ONE / sqrt(dot(a, a))), a)
 
 
 def dot(a, b):

@@ -6,17 +6,18 @@
 
 are those of `operations.any_size`, for the sizes for which `svdrot._formulas` has no formula; autograd can
 see through them. The contract of pairs of points stands in `operations.pairs`, that of features in
-`operations.features`. Inputs are contiguous, float32
+`operations.features`, that of neighbors in `operations.neighbors`. Inputs are contiguous, float32
 or float64, of one dtype and device, unchecked; outputs are new tensors. An element with a NaN or an infinity
 gives NaN in its own place and changes no other; nothing raises on data."""
 
-import warnings
 from functools import cache
+from importlib import import_module
 from types import ModuleType
 from typing import Literal
 
 from torch import Tensor
 
+from svdrot.engine.door import tell_of_no_triton
 from svdrot.engine.memory import in_memory as in_memory
 
 from .cpu import pairs as pairs_cpu
@@ -34,7 +35,7 @@ def select_pairs(x: Tensor, *others: Tensor | None) -> ModuleType:
     where = side(x)
     if x.shape[-1] != 3 or where == "other" or not in_memory(x, *others):
         return pairs_reference
-    return pairs_cpu if where == "cpu" else _pairs_gpu()
+    return pairs_cpu if where == "cpu" else _of_gpus("pairs")
 
 
 def select_features(x: Tensor) -> ModuleType:
@@ -42,28 +43,26 @@ def select_features(x: Tensor) -> ModuleType:
 
     On a CPU `cpu.clouds` has them, of points in the order of their cells.
     """
-    return _features_gpu() if side(x) == "gpu" and in_memory(x) else features_reference
+    return _of_gpus("features") if side(x) == "gpu" and in_memory(x) else features_reference
+
+
+def select_neighbors(x: Tensor) -> ModuleType:
+    """The fastest backend for neighbors among all points (B, N, d), by that of `operations.neighbors`.
+
+    On a CPU there are trees: `svdrot.registration.Neighbors`.
+    """
+    return _of_gpus("neighbors") if side(x) == "gpu" and in_memory(x) else _of_operations("neighbors")
 
 
 @cache
-def _features_gpu() -> ModuleType:
+def _of_gpus(name: str) -> ModuleType:
+    """Imported when needed: a CPU install has no Triton."""
     try:
-        from .gpu import features as features_gpu
+        return import_module(f"{__name__}.gpu.{name}")
     except ImportError as error:
-        return _without_triton(error, features_reference)
-    return features_gpu
+        tell_of_no_triton(error, 4)
+        return _of_operations(name)
 
 
-@cache
-def _pairs_gpu() -> ModuleType:
-    try:
-        from .gpu import pairs as pairs_gpu
-    except ImportError as error:
-        return _without_triton(error, pairs_reference)
-    return pairs_gpu
-
-
-def _without_triton(error: ImportError, fallback: ModuleType) -> ModuleType:
-    message = f"No GPU kernels, falling back to torch operations: {error}. Install `triton`."
-    warnings.warn(message, RuntimeWarning, stacklevel=4)
-    return fallback
+def _of_operations(name: str) -> ModuleType:
+    return import_module(f"{__name__}.operations.{name}")

@@ -32,6 +32,23 @@ def merged(n, a, b, c, d, e, v, total, a2, b2, c2, d2, e2, v2):
     return both, add(a, scaled(share, x)), add(b, scaled(share, y)), c, d, e, v + v2 + n * share * dot(x, x)
 
 
+def one_more(n, a, b, c, d, e, v, w, x, y):
+    """The same with one more pair; a pair of weight 0 changes nothing. (Welford 1962.)"""
+    both = n + w
+    share = w / where(both == ZERO, ONE, both)
+    x, y = difference(x, a), difference(y, b)
+    z = scaled(n * share, y)
+    c, d, e = add(c, scaled(x[0], z)), add(d, scaled(x[1], z)), add(e, scaled(x[2], z))
+    return both, add(a, scaled(share, x)), add(b, scaled(share, y)), c, d, e, v + n * share * dot(x, x)
+
+
+def one_more_about_zero(n, c, d, e, v, w, x, y):
+    """The same of moments about the origin."""
+    z = scaled(w, y)
+    c, d, e = add(c, scaled(x[0], z)), add(d, scaled(x[1], z)), add(e, scaled(x[2], z))
+    return n + w, c, d, e, v + w * dot(x, x)
+
+
 def pair_gradient(w, x, y, ga, gb, gc, gd, ge, gv, hc, hd, he):
     """Gradients with respect to x and y, about the centroids, and two parts of that with respect to w.
 

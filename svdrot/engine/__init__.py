@@ -31,6 +31,7 @@ from .words import maximum as maximum
 from .words import minimum as minimum
 from .words import once as once
 from .words import root as root
+from .words import roughly as roughly
 from .words import sin as sin
 from .words import sqrt as sqrt
 from .words import where as where

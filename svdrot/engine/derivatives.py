@@ -121,6 +121,8 @@ def _partials(n: Node) -> list[tuple[Node, Node]]:
             return [(a[0], constant(-1))]
         case "abs":
             return [(a[0], where(a[0] > 0.0, 1.0, where(a[0] < 0.0, -1.0, 0.0)))]
+        case "roughly":
+            return [(a[0], constant(1))]
         case "once":
             raise NotImplementedError(n.value)
         case "nothing":

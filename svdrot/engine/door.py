@@ -244,11 +244,16 @@ def _of_gpus() -> ModuleType | None:
     try:
         from . import gpu
     except ImportError as error:
-        install = "triton-windows" if sys.platform == "win32" else "triton"
-        message = f"No GPU kernels, falling back to torch operations: {error}. Install `{install}`."
-        warnings.warn(message, RuntimeWarning, stacklevel=6)
+        tell_of_no_triton(error, 6)
         return None
     return gpu
+
+
+def tell_of_no_triton(error: ImportError, stacklevel: int) -> None:
+    """Warn of what takes torch operations on a GPU, and say what to install."""
+    install = "triton-windows" if sys.platform == "win32" else "triton"
+    message = f"No GPU kernels, falling back to torch operations: {error}. Install `{install}`."
+    warnings.warn(message, RuntimeWarning, stacklevel=stacklevel + 1)
 
 
 def dtypes_of(program: Program, x: Sequence[Tensor]) -> tuple[torch.dtype, ...]:

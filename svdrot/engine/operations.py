@@ -27,6 +27,7 @@ WRITTEN = {
     "where": "where({}, {}, {})",
     "detached": "{}.detach()",
     "once": "{}",
+    "roughly": "{}",
     **{
         name: f"torch.{name}({{}})"
         for name in ("abs", "sqrt", "floor", "sin", "cos", "exp", "expm1", "log", "log1p")

@@ -32,6 +32,14 @@ def once(x: Any, why: str) -> Any:
     return node("once", x, value=why)
 
 
+def roughly(x: Any) -> Any:
+    """x, to four roundings where a device has its reciprocal or root that way in a tenth of the operations.
+
+    Of k / y, k / sqrt(y) and sqrt(y) with y > 0 on GPUs, in float32. Everywhere else x itself.
+    """
+    return node("roughly", x)
+
+
 def nothing_up_to(order: int, x: Any) -> Any:
     """0, of an x that is 0; derivatives are zero up to this order, and the next one is not finite.
 

@@ -16,6 +16,7 @@ from torch.nn.functional import pad
 from torch.optim import Optimizer
 from torch.optim.adamw import adamw
 
+from svdrot import _kernels
 from svdrot._checks import check_floating
 from svdrot._precision import compute_dtype, no_autocast
 from svdrot.polar import check_steps, newton_schulz
@@ -87,6 +88,8 @@ class Muon(Optimizer):
             "original".
         view: how to read the parameters as matrices. Needed for all that do not have two dimensions.
         maximize: ascend.
+        capturable: whether steps are captured in a CUDA graph, which otherwise raises. A graph repeats the
+            learning rate that it saw: give a tensor on the GPU, and write into it. AdamW counts steps there.
         process_group: of ranks that hold the same parameters with the same gradients, as
             DistributedDataParallel does: each computes its share of the directions, and all gather the rest.
             Without it every rank computes all. Copies of the optimizer have the same group; it is in no state
@@ -143,6 +146,7 @@ class Muon(Optimizer):
         adjust_lr_fn: str | None = "original",
         view: MatrixView | None = None,
         maximize: bool = False,
+        capturable: bool = False,
         process_group: "dist.ProcessGroup | None" = None,  # a name that torch may be built without
         extra: dict[str, Any] | None = None,
     ):
@@ -157,6 +161,7 @@ class Muon(Optimizer):
             "adjust_lr_fn": adjust_lr_fn,
             "view": view,
             "maximize": maximize,
+            "capturable": capturable,
             "process_group": process_group,
             "algorithm": "muon",
         }
@@ -253,6 +258,7 @@ class Muon(Optimizer):
             tensor([[-1.,  0.],
                     [ 0., -1.]])
         """
+        _refuse_capture(self)
         loss = None
         if closure is not None:
             with torch.enable_grad():
@@ -381,6 +387,11 @@ class Muon(Optimizer):
         for group, before in zip(self.param_groups, own, strict=True):
             for option in before.keys() - group.keys():
                 group[option] = before[option]
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        for group in self.param_groups:
+            group.setdefault("capturable", False)  # pickled before there was such an option
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "Muon":
         """Copy all but process groups, which are of the running processes: the copy has the same."""
@@ -599,9 +610,10 @@ class Muon(Optimizer):
                 )
 
     def _adamw_step(self, params: list[Tensor], group: dict[str, Any], loss: Any) -> None:
+        capturable = group["capturable"] and _kernels.side(params[0]) != "cpu"
         for p in params:
             if "step" not in self.state[p]:
-                self.state[p]["step"] = torch.tensor(0.0)
+                self.state[p]["step"] = torch.tensor(0.0, device=p.device if capturable else None)
                 self.state[p]["exp_avg"] = torch.zeros_like(p)
                 self.state[p]["exp_avg_sq"] = torch.zeros_like(p)
         adamw(
@@ -618,11 +630,18 @@ class Muon(Optimizer):
             weight_decay=group["weight_decay"],
             eps=group["eps"],
             maximize=group["maximize"],
+            capturable=capturable,
         )
 
 
 # What steps a group, by its option "algorithm".
 ALGORITHMS = {"muon": Muon._muon_step, "adamw": Muon._adamw_step}
+
+
+def _refuse_capture(optimizer: Muon) -> None:
+    """Raise where a CUDA graph is being captured, unless all groups are `capturable`: torch's own check."""
+    renamed = getattr(optimizer, "_accelerator_graph_capture_health_check", None)  # of late
+    (renamed or optimizer._cuda_graph_capture_health_check)()
 
 
 def _gradients(same: Alike, group: dict[str, Any]) -> list[Tensor]:

@@ -2,7 +2,7 @@
 
     python tests/support/offline_gpu.py                    a table of the maps of formulas and their gradients
     python tests/support/offline_gpu.py matrix_to_mrp      of these alone, with second derivatives
-    python tests/support/offline_gpu.py --json lanes --targets=80,90       or `products`, `pairs`: for each
+    python tests/support/offline_gpu.py --json lanes --targets=80,90       or `products`, `pairs`, `neighbors`
 
 Instructions / registers of NVIDIA's sm_80 to sm_120 and AMD's gfx942; `!` marks local memory.
 """
@@ -186,7 +186,7 @@ def pairs(targets: str = "") -> list[dict[str, Any]]:
             for weighted in (True, False):
                 for target in next(turn):
                     constants = {"centered": True, "weighted": weighted}
-                    constants |= {"BLOCKS": pairs_gpu.BLOCKS, "BLOCK": pairs_gpu.BLOCK}
+                    constants |= {"BLOCK": pairs_gpu.BLOCK}
                     constants = {a: value for a, value in constants.items() if a in names}
                     kinds = dict.fromkeys(("x", "y", "w", "gx", "gy", "gw"), "*" + name)
                     kinds |= dict.fromkeys(("pivots", "m", "g", "rotations", "sums"), "*fp64")
@@ -196,7 +196,33 @@ def pairs(targets: str = "") -> list[dict[str, Any]]:
                         signature={a: kinds.get(a, "i32") for a in names},
                         constexprs={(names.index(a),): value for a, value in constants.items()},
                     )
-                    found.append(measure(source, target, {}, kernel=kernel.__name__, dtype=name))
+                    options = {"num_warps": pairs_gpu.BLOCK // 32}
+                    found.append(measure(source, target, options, kernel=kernel.__name__, dtype=name))
+    return found
+
+
+def neighbors(targets: str = "") -> list[dict[str, Any]]:
+    import triton.language as tl
+    from triton.compiler import ASTSource
+
+    from svdrot._kernels.gpu import neighbors as neighbors_gpu
+
+    found, turn, kernel = [], _turns(targets), neighbors_gpu._nearest
+    tile = {"QUERIES": neighbors_gpu.QUERIES, "POINTS": neighbors_gpu.POINTS}
+    for name, dtype in (("fp32", tl.float32), ("fp64", tl.float64)):
+        for d in (3, 33):
+            for several in (False, True):
+                constants = {"SEVERAL": several, "D": d, "DTYPE": dtype, **tile}
+                kinds = dict.fromkeys(("queries", "points", "distances"), "*" + name) | {"indices": "*i64"}
+                kinds |= dict.fromkeys(constants, "constexpr")
+                names = kernel.arg_names
+                source = ASTSource(
+                    kernel,
+                    signature={a: kinds.get(a, "i32") for a in names},
+                    constexprs={(names.index(a),): value for a, value in constants.items()},
+                )
+                for target in next(turn):
+                    found.append(measure(source, target, {}, kernel=f"{d} {several}", dtype=name))
     return found
 
 

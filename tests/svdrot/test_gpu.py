@@ -6,6 +6,7 @@ pytest tests/svdrot/test_gpu.py --require-gpu
 import warnings
 
 import cases
+import numpy as np
 import pytest
 import torch
 from offline_gpu import compiled
@@ -18,14 +19,13 @@ from svdrot.schedules import newton_schulz_schedule
 
 pytest.importorskip("triton", reason="triton comes with CUDA builds of torch, and from PyPI on Linux")
 
-# Machine instructions at most, float32 and float64: the measured counts with some room. Division and roots
-# round as IEEE 754 asks for; of the 840 of a projection in float32 some 650 are issued while memory delivers
-# a matrix.
+# Machine instructions at most, float32 and float64: the measured counts with some room. Some 650 are issued
+# while memory delivers a matrix.
 INSTRUCTIONS = {
-    "project": (920, 1250),
-    "differentiate": (570, 730),
-    "measure_gap": (700, 1000),
-    "differentiate_gap": (860, 1150),
+    "project": (530, 1200),
+    "differentiate": (360, 740),
+    "measure_gap": (490, 970),
+    "differentiate_gap": (650, 1130),
 }
 
 # Of `gram`, in float32 and in bfloat16, of which float16 differs in the names of instructions alone: with 256
@@ -33,8 +33,8 @@ INSTRUCTIONS = {
 GRAM_INSTRUCTIONS = {"fp32": 2500, "bf16": 1900}  # bf16: 1888 by Triton 3.4
 GRAM_SHARED = {"fp32": 48 * 1024, "bf16": 96 * 1024}
 
-# Over pairs of points, in float64 whatever the points: with room, so that a spill is seen, and no more.
-PAIR_INSTRUCTIONS = {"_moments": 1100, "_gradients": 550, "_misfits": 350}
+# Over pairs of points, in float64 whatever the points, one to a thread: with room, so that a spill is seen.
+PAIR_INSTRUCTIONS = {"_moments": 1200, "_gradients": 450, "_misfits": 300}
 
 
 def test_kernels_compile_without_spills_and_within_their_instructions():
@@ -47,6 +47,48 @@ def test_kernels_compile_without_spills_and_within_their_instructions():
         single, double = INSTRUCTIONS[kernel["kernel"]]
         assert 100 < kernel["instructions"] <= (single if kernel["dtype"] == "float32" else double), kernel
         assert kernel["registers"] <= (64 if kernel["dtype"] == "float32" else 128), kernel
+
+
+@pytest.mark.parametrize("sign", [-1, 0, 1], ids=["low", "either way", "high"])
+def test_roots_of_a_gpu_are_exact_enough(sign, monkeypatch):
+    """Reciprocals and roots of the projection come from one that is off by 2 units in the last place at most
+    (PTX, rsqrt.approx), always to one side, or each its own way: within the contract of the CPU."""
+    interpreter = pytest.importorskip("triton.runtime.interpreter")
+    if torch.cuda.is_available():
+        pytest.skip("compiled")
+    exact, generator = interpreter.InterpreterBuilder.create_rsqrt, np.random.default_rng(0)
+    used = []
+
+    def rsqrt(self, x):
+        found = exact(self, x)
+        off = sign or generator.choice([-1.0, 1.0], found.data.shape)
+        used.append(off)
+        return interpreter.TensorHandle(
+            (found.data * (1 + off * 2.0**-22)).astype(found.data.dtype), found.dtype
+        )
+
+    monkeypatch.setattr(interpreter.InterpreterBuilder, "create_rsqrt", rsqrt)
+    from svdrot._formulas.projection import project
+    from svdrot.engine import gpu as on_gpu
+
+    m = torch.cat(list(cases.regular_matrices(torch.float32).values()))
+    w = torch.randn(m.shape, generator=torch.Generator().manual_seed(0))
+    (r,) = on_gpu.run(project.program, (), [m])
+    assert len(used) > 5
+    derivative = project.program.vjp((True,), (True,), True)
+    (d,) = on_gpu.run(derivative, (), [m, r, w])
+    x = m.double().requires_grad_()
+    exact_r = svdrot.special_orthogonalize(x)
+    (exact_d,) = torch.autograd.grad(exact_r, x, w.double())
+    eps, one = torch.finfo(torch.float32).eps, torch.eye(3, dtype=torch.float64)
+    assert (torch.linalg.matrix_norm(r.double().mT @ r.double() - one) <= 8 * eps).all()
+    s1 = torch.linalg.matrix_norm(m.double(), 2)
+    unit = 32 * eps * s1 / svdrot.projection_gap(m.double())
+    good = unit < 1e-1
+    assert good.sum() > 0.9 * len(m)
+    assert (torch.linalg.matrix_norm(r - exact_r) <= unit)[good].all()
+    size = torch.linalg.matrix_norm(exact_d)
+    assert (torch.linalg.matrix_norm(d - exact_d) <= 4 * unit * size)[good].all()
 
 
 def test_symmetric_products_compile_without_spills_and_within_their_instructions():
@@ -157,14 +199,14 @@ def test_the_host_waits_for_larger_factors_once_each_way(gpu):
     m.requires_grad_()
     svdrot.special_orthogonalize(m).sum().backward()  # compiles, allocates
     torch.cuda.synchronize()
-    torch.cuda.set_sync_debug_mode("warn")
     try:
         with warnings.catch_warnings(record=True) as waits:
             warnings.simplefilter("always")
+            torch.cuda.set_sync_debug_mode("warn")  # which warns that it is a prototype
             svdrot.special_orthogonalize(m).sum().backward()
     finally:
         torch.cuda.set_sync_debug_mode("default")
-    assert sum("synchronizing" in str(wait.message) for wait in waits) == 2
+    assert sum("called a synchronizing" in str(wait.message) for wait in waits) == 2
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
@@ -185,7 +227,9 @@ def test_one_kernel_each_way_and_no_synchronization(gpu):
     w = torch.randn_like(m)
     torch.autograd.grad(svdrot.special_orthogonalize(m), m, w)  # compiles
     torch.cuda.synchronize()
-    torch.cuda.set_sync_debug_mode("error")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # it warns that it is a prototype
+        torch.cuda.set_sync_debug_mode("error")
     try:
         with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profile:
             r = svdrot.special_orthogonalize(m)

@@ -1,5 +1,9 @@
 # pyright: reportArgumentType=false, reportCallIssue=false, reportGeneralTypeIssues=false
-"""Pairs of points in Triton: a program for each segment of a cloud. Contract: `operations.pairs`."""
+"""Pairs of points in Triton: a program for each segment of a cloud. Contract: `operations.pairs`.
+
+Moments are kept in every lane about the mean of its own pairs, and merged at the end of a segment: no sums
+over lanes in between, and nothing cancels wherever the first pair is.
+"""
 
 from typing import Any
 
@@ -10,12 +14,12 @@ from torch import Tensor
 
 from svdrot._formulas import projection
 from svdrot._kernels import pairs
-from svdrot._kernels.operations import pairs as pairs_reference
-from svdrot._kernels.operations.pairs import merged as merged_segments
 from svdrot._kernels.records import MOMENTS
 
-BLOCK = 256  # pairs at a time
-BLOCKS = 16  # most of them that one program goes over
+BLOCK = 256  # pairs at a time, at most, and at least:
+LEAST = 32
+BLOCKS = 32  # most of them that one program goes over
+WARP = 64 if torch.version.hip else 32
 
 # Places in a row of moments.
 SIZE = tl.constexpr(MOMENTS.size)
@@ -24,12 +28,17 @@ COVARIANCE, SPREAD = (tl.constexpr(MOMENTS.places[name]) for name in ("covarianc
 
 
 def moments(x: Tensor, y: Tensor, w: Tensor | None, centered: bool) -> tuple[Tensor, Tensor]:
-    pivots = pairs_reference.first_that_counts(x, y, w)
-    pivots = pivots if centered else torch.zeros_like(pivots)
-    segments = max(1, triton.cdiv(x.shape[1], BLOCK * BLOCKS))
-    m = x.new_empty(len(x), segments, MOMENTS.size, dtype=torch.float64)
-    _launch(_moments, x, y, w, segments, BLOCKS, pivots, m, centered=centered)
-    return merged_segments(m) if segments > 1 else m[:, 0], pivots
+    batch, points, _ = x.shape
+    segments = max(1, triton.cdiv(points, BLOCK * BLOCKS))
+    pivots = x.new_empty(batch, 6, dtype=torch.float64)
+    rows = x.new_empty(batch, segments, MOMENTS.size, dtype=torch.float64)
+    _launch(_moments, x, y, w, segments, BLOCKS, rows, pivots, centered=centered)
+    if segments == 1:
+        return rows[:, 0], pivots
+    whole = torch.empty_like(rows[:, 0])
+    with torch.cuda.device_of(x):
+        _joined[(batch,)](rows, whole, segments, num_warps=1, enable_fp_fusion=True)
+    return whole, pivots
 
 
 def moments_gradient(
@@ -48,16 +57,19 @@ def misfit(
     segments = max(1, triton.cdiv(x.shape[1], BLOCK * BLOCKS))
     sums = x.new_empty(len(x), segments, dtype=torch.float64)
     _launch(_misfits, x, y, w, segments, BLOCKS, pivots, m, scaled_rotation, sums)
-    return sums.sum(1)
+    return sums[:, 0] if segments == 1 else sums.sum(1)
 
 
 def _launch(
     kernel, x: Tensor, y: Tensor, w: Tensor | None, parts: int, blocks: int, *results: Tensor, **options: bool
 ) -> None:
-    """A program for each of the `parts` of each cloud, of so many blocks."""
+    """A program for each of the `parts` of each cloud, of so many blocks. A small cloud has a small block."""
+    points = x.shape[1]
     if len(x) and parts:
-        arguments = (x, y, x if w is None else w, *results, x.shape[1], parts)
-        sizes = {"BLOCKS": blocks, "BLOCK": BLOCK}
+        block = min(BLOCK, max(LEAST, 1 << (points - 1).bit_length()))
+        blocks = min(blocks, -(-points // block))
+        arguments = (x, y, x if w is None else w, *results, points, parts, max(1, blocks))
+        sizes = {"BLOCK": block, "num_warps": max(1, block // WARP)}
         with torch.cuda.device_of(x):
             grid = (len(x) * parts,)
             kernel[grid](*arguments, weighted=w is not None, **options, **sizes, enable_fp_fusion=True)
@@ -78,9 +90,14 @@ def _where(condition, x, y):
     return tl.where(condition, x, y)
 
 
+@triton.jit
+def _roughly(x):
+    return x
+
+
 def _bound() -> dict[str, Any]:
     words: dict[str, Any] = {"__name__": __name__, "tl": tl}
-    words |= {"sqrt": _sqrt, "absolute": _absolute, "where": _where}
+    words |= {"sqrt": _sqrt, "absolute": _absolute, "where": _where, "roughly": _roughly}
     constant = (
         tl.constexpr if isinstance(_where, triton.JITFunction) else float
     )  # which Triton's interpreter needs
@@ -93,61 +110,116 @@ _WORDS = _bound()
 _dot = _WORDS["dot"]
 _difference = _WORDS["difference"]
 _merged = _WORDS["merged"]
-_second_moments = _WORDS["second_moments"]
 _pair_gradient = _WORDS["pair_gradient"]
 _squared_distance = _WORDS["squared_distance"]
+_scaled = _WORDS["scaled"]
+_add = _WORDS["add"]
+_second_moments = _WORDS["second_moments"]
+_one_more = _WORDS["one_more"]
+_one_more_about_zero = _WORDS["one_more_about_zero"]
+
+COUNTS = ("points", "parts", "blocks")
+
+
+@triton.jit(do_not_specialize=COUNTS)
+def _moments(
+    x, y, w, m, pivots, points, parts, blocks,
+    centered: tl.constexpr, weighted: tl.constexpr, BLOCK: tl.constexpr,
+):  # fmt: skip
+    item, part = (tl.program_id(0) // parts).to(tl.int64), tl.program_id(0) % parts
+    lane = tl.arange(0, BLOCK)
+    zero = tl.full((), 0.0, tl.float64)
+    p, q = (zero, zero, zero), (zero, zero, zero)
+    if centered:
+        first = _first_that_counts(w + item * points, points, weighted, BLOCK)
+        counts = first < points
+        at = (item * points + tl.minimum(first, points - 1)) * 3
+        p, q = _load_where(x + at, counts), _load_where(y + at, counts)
+    if part == 0:
+        _write_three(pivots + item * 6, 1, p[0], p[1], p[2])
+        _write_three(pivots + item * 6 + 3, 1, q[0], q[1], q[2])
+    zeros = tl.zeros((BLOCK,), tl.float64)
+    n, v, a, b = zeros, zeros, (zeros, zeros, zeros), (zeros, zeros, zeros)
+    c, d, e = (zeros, zeros, zeros), (zeros, zeros, zeros), (zeros, zeros, zeros)
+    for k in range(blocks):
+        place = (part * blocks + k) * BLOCK + lane
+        weight, u, z, _ignored = _pairs(x, y, w, item * points, place, points, p, q, weighted)
+        if centered:
+            n, a, b, c, d, e, v = _one_more(n, a, b, c, d, e, v, weight, u, z)
+        else:
+            n, c, d, e, v = _one_more_about_zero(n, c, d, e, v, weight, u, z)
+    n, a, b, c, d, e, v = _over_lanes(n, a, b, c, d, e, v)
+    _write_moments(m + tl.program_id(0).to(tl.int64) * SIZE, n, a, b, c, d, e, v)
 
 
 @triton.jit
-def _moments(
-    x, y, w, pivots, m, points, parts,
-    centered: tl.constexpr, weighted: tl.constexpr, BLOCKS: tl.constexpr, BLOCK: tl.constexpr,
-):  # fmt: skip
-    item, part = (tl.program_id(0) // parts).to(tl.int64), tl.program_id(0) % parts
-    p, q = _pivots(pivots, item)
-    zero = tl.full((), 0.0, tl.float64)
-    n, v = zero, zero
-    a0, a1, a2, b0, b1, b2 = zero, zero, zero, zero, zero, zero
-    c0, c1, c2, d0, d1, d2, e0, e1, e2 = zero, zero, zero, zero, zero, zero, zero, zero, zero
-    for k in range(BLOCKS):
-        place = (part * BLOCKS + k) * BLOCK + tl.arange(0, BLOCK)
-        weight, u, z, _ignored = _pairs(x, y, w, item * points, place, points, p, q, weighted)
-        total = tl.sum(weight)
-        a, b = (zero, zero, zero), (zero, zero, zero)
-        if centered:
-            inverse = 1.0 / tl.where(total == 0.0, 1.0, total)
-            a = (
-                tl.sum(weight * u[0]) * inverse,
-                tl.sum(weight * u[1]) * inverse,
-                tl.sum(weight * u[2]) * inverse,
-            )
-            b = (
-                tl.sum(weight * z[0]) * inverse,
-                tl.sum(weight * z[1]) * inverse,
-                tl.sum(weight * z[2]) * inverse,
-            )
-        f, g, h, s = _second_moments(weight, _difference(u, a), _difference(z, b))
-        f = (tl.sum(f[0]), tl.sum(f[1]), tl.sum(f[2]))
-        g = (tl.sum(g[0]), tl.sum(g[1]), tl.sum(g[2]))
-        h = (tl.sum(h[0]), tl.sum(h[1]), tl.sum(h[2]))
-        n, a, b, c, d, e, v = _merged(
-            n, (a0, a1, a2), (b0, b1, b2), (c0, c1, c2), (d0, d1, d2), (e0, e1, e2), v,
-            total, a, b, f, g, h, tl.sum(s),
-        )  # fmt: skip
-        a0, a1, a2 = a[0], a[1], a[2]
-        b0, b1, b2 = b[0], b[1], b[2]
-        c0, c1, c2 = c[0], c[1], c[2]
-        d0, d1, d2 = d[0], d[1], d[2]
-        e0, e1, e2 = e[0], e[1], e[2]
+def _over_lanes(n, a, b, c, d, e, v):
+    """Moments of all lanes as of one, in two passes over the lanes."""
+    total = tl.sum(n)
+    inverse = 1.0 / tl.where(total == 0.0, 1.0, total)
+    p, q = _scaled(inverse, _sums(_scaled(n, a))), _scaled(inverse, _sums(_scaled(n, b)))
+    f, g, h, s = _second_moments(n, _difference(a, p), _difference(b, q))
+    c, d, e = _sums(_add(c, f)), _sums(_add(d, g)), _sums(_add(e, h))
+    return total, p, q, c, d, e, tl.sum(v + s)
+
+
+@triton.jit
+def _sums(x):
+    return tl.sum(x[0]), tl.sum(x[1]), tl.sum(x[2])
+
+
+@triton.jit(do_not_specialize=("segments",))
+def _joined(rows, m, segments):
+    """The moments of clouds from those of their segments, one after the other."""
+    item = tl.program_id(0).to(tl.int64)
+    n, a, b, c, d, e, v = _read_sums(rows, item * segments)
+    for k in range(1, segments):
+        n2, a2, b2, c2, d2, e2, v2 = _read_sums(rows, item * segments + k)
+        n, a, b, c, d, e, v = _merged(n, a, b, c, d, e, v, n2, a2, b2, c2, d2, e2, v2)
+    _write_moments(m + item * SIZE, n, a, b, c, d, e, v)
+
+
+@triton.jit
+def _read_sums(rows, item):
+    """Second moments times the weight."""
+    n, a, b, c, d, e, v = _read_moments(rows, item)
+    return n, a, b, _scaled(n, c), _scaled(n, d), _scaled(n, e), n * v
+
+
+@triton.jit
+def _write_moments(m, n, a, b, c, d, e, v):
     inverse = 1.0 / tl.where(n == 0.0, 1.0, n)
-    m += tl.program_id(0).to(tl.int64) * SIZE
     tl.store(m, n)
-    _write_three(m + SOURCE, 1, a0, a1, a2)
-    _write_three(m + TARGET, 1, b0, b1, b2)
-    _write_three(m + COVARIANCE, 3, c0 * inverse, c1 * inverse, c2 * inverse)
-    _write_three(m + COVARIANCE + 1, 3, d0 * inverse, d1 * inverse, d2 * inverse)
-    _write_three(m + COVARIANCE + 2, 3, e0 * inverse, e1 * inverse, e2 * inverse)
+    _write_three(m + SOURCE, 1, a[0], a[1], a[2])
+    _write_three(m + TARGET, 1, b[0], b[1], b[2])
+    _write_three(m + COVARIANCE, 3, c[0] * inverse, c[1] * inverse, c[2] * inverse)
+    _write_three(m + COVARIANCE + 1, 3, d[0] * inverse, d[1] * inverse, d[2] * inverse)
+    _write_three(m + COVARIANCE + 2, 3, e[0] * inverse, e[1] * inverse, e[2] * inverse)
     tl.store(m + SPREAD, v * inverse)
+
+
+@triton.jit
+def _first_that_counts(w, points, weighted: tl.constexpr, BLOCK: tl.constexpr):
+    """The first pair of a cloud that has a weight, or how many pairs there are."""
+    if weighted:
+        first, start = points, 0
+        while (start < points) & (first == points):
+            place = start + tl.arange(0, BLOCK)
+            weight = tl.load(w + place, place < points, 0.0)
+            first = tl.min(tl.where(weight != 0.0, place, points), 0)
+            start += BLOCK
+        return first
+    else:
+        return points * 0
+
+
+@triton.jit
+def _load_where(x, condition):
+    return (
+        tl.load(x, condition, 0.0).to(tl.float64),
+        tl.load(x + 1, condition, 0.0).to(tl.float64),
+        tl.load(x + 2, condition, 0.0).to(tl.float64),
+    )
 
 
 @triton.jit
@@ -157,10 +229,10 @@ def _write_three(m, stride: tl.constexpr, a, b, c):
     tl.store(m + 2 * stride, c)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=COUNTS)
 def _gradients(
-    x, y, w, pivots, m, g, gx, gy, gw, points, parts,
-    weighted: tl.constexpr, BLOCKS: tl.constexpr, BLOCK: tl.constexpr,
+    x, y, w, pivots, m, g, gx, gy, gw, points, parts, blocks,
+    weighted: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     item, part = (tl.program_id(0) // parts).to(tl.int64), tl.program_id(0) % parts
     p, q = _pivots(pivots, item)
@@ -180,10 +252,10 @@ def _gradients(
         )
 
 
-@triton.jit
+@triton.jit(do_not_specialize=COUNTS)
 def _misfits(
-    x, y, w, pivots, m, rotations, sums, points, parts,
-    weighted: tl.constexpr, BLOCKS: tl.constexpr, BLOCK: tl.constexpr,
+    x, y, w, pivots, m, rotations, sums, points, parts, blocks,
+    weighted: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     item, part = (tl.program_id(0) // parts).to(tl.int64), tl.program_id(0) % parts
     p, q = _pivots(pivots, item)
@@ -193,8 +265,8 @@ def _misfits(
     s = (tl.load(rotations + 1), tl.load(rotations + 4), tl.load(rotations + 7))
     t = (tl.load(rotations + 2), tl.load(rotations + 5), tl.load(rotations + 8))
     total = tl.full((), 0.0, tl.float64)
-    for k in range(BLOCKS):
-        place = (part * BLOCKS + k) * BLOCK + tl.arange(0, BLOCK)
+    for k in range(blocks):
+        place = (part * blocks + k) * BLOCK + tl.arange(0, BLOCK)
         weight, u, z, _ignored = _pairs(x, y, w, item * points, place, points, p, q, weighted)
         total += tl.sum(weight * _squared_distance(_difference(u, a), _difference(z, b), r, s, t))
     tl.store(sums + tl.program_id(0), total)

@@ -83,7 +83,7 @@ class Lanes:
                 return self.intrinsic(n.op, *a)
             case "abs":
                 return self.intrinsic("fabs", *a)
-            case "detached" | "once":
+            case "detached" | "once" | "roughly":
                 return a[0]
             case "far":
                 return self.far(n.value, *a)

@@ -98,3 +98,19 @@ def _power_of_two(k, dtype: tl.constexpr):
         return ((k.to(tl.int64) + 1023) << 52).to(tl.float64, bitcast=True)
     else:
         return ((k + 127) << 23).to(tl.float32, bitcast=True)
+
+
+# Reciprocals and roots, to four roundings ------------------------------------------------------------------
+
+
+@triton.jit
+def reciprocal(x):
+    """1 / x for a normal x > 0, by the root of that, which all machines have; NaN for a negative one."""
+    root = tl.rsqrt(x)
+    return root * root
+
+
+@triton.jit
+def about_sqrt(x):
+    """The square root of x >= 0; of what is below the normal numbers less than it should be."""
+    return x * tl.rsqrt(tl.maximum(x, 1.1754943508222875e-38, propagate_nan=tl.PropagateNan.ALL))

@@ -27,7 +27,7 @@ import triton
 import triton.language as tl
 
 from svdrot.engine import elementary
-from svdrot.engine.graph import Node, node
+from svdrot.engine.graph import Node, is_constant, node
 from svdrot.engine.lowering import INFIX, lowered
 from svdrot.engine.program import Graph, Shape
 from svdrot.engine.walk import ordered
@@ -54,6 +54,8 @@ WRITTEN = {
     "exponent": "exponent({})",
     "mantissa": "mantissa({})",
 }
+
+WORDS = ("far", "ldexp", "exponent", "mantissa", "reciprocal", "about_sqrt")  # of `_words`
 
 # `/` and `tl.sqrt` are approximate in float32, and IEEE's in float64.
 ROUNDED = {
@@ -98,7 +100,7 @@ def kernel(
     file = f"<svdrot {word} {hashlib.sha256(source.encode()).hexdigest()[:16]}>"
     linecache.cache[file] = len(source), None, source.splitlines(True), file  # where Triton looks for it
     words = {"__name__": __name__, "triton": triton, "tl": tl}
-    words |= {name: getattr(triton_words, name) for name in ("far", "ldexp", "exponent", "mantissa")}
+    words |= {name: getattr(triton_words, name) for name in WORDS}
     exec(compile(source, file, "exec"), words)
     return words[word]
 
@@ -208,10 +210,38 @@ class _Writer:
                 if line not in self.lines:
                     self.lines.append(line)
                 continue
-            value = self._constant(n.value) if n.op == "constant" else written[n.op].format(*args)
+            if n.op == "roughly":
+                value = self._roughly(n.args[0], known)
+            elif n.op == "where" and (peak := self._peak(*n.args)):
+                value = peak.format(*args[1:])
+            elif n.op == "constant":
+                value = self._constant(n.value)
+            else:
+                value = written[n.op].format(*args)
             known[id(n)] = f"t{len(known)}"
             self.lines.append(f"t{len(known) - 1} = {value}")
         return iter([known[id(o)] for o in outputs])
+
+    def _roughly(self, n: Node, known: dict[int, str]) -> str:
+        """Reciprocals and roots to four roundings, where that is faster: in float32."""
+        if self.dtype == torch.float32 and n.op == "sqrt":
+            return f"about_sqrt({known[id(n.args[0])]})"
+        if self.dtype == torch.float32 and n.op == "div":
+            x, y = n.args
+            inverse = f"reciprocal({known[id(y)]})"
+            if y.op == "sqrt":
+                inverse = f"tl.rsqrt({known[id(y.args[0])]})"
+            return inverse if is_constant(x, 1) else f"{known[id(x)]} * {inverse}"
+        return known[id(n)]
+
+    def _peak(self, condition: Node, x: Node, y: Node) -> str | None:
+        """The larger or the smaller of two, NaN if either is: one instruction in float32."""
+        if self.dtype == torch.float64 or condition.op not in ("lt", "le"):
+            return None
+        if {*map(id, condition.args)} != {id(x), id(y)}:
+            return None
+        word = "minimum" if condition.args[0] is x else "maximum"
+        return f"tl.{word}({{}}, {{}}, propagate_nan=tl.PropagateNan.ALL)"
 
     def _store(self, j: int, words: list[str]) -> None:
         """Entries by twos, fours, eights, ... as one array, so that a warp stores whole runs of memory:
@@ -231,10 +261,11 @@ class _Writer:
             else:
                 entries = words[start : start + wide]
                 entries += entries[-1:] * (wide - len(entries))
+                mask = "live[:, None]" + f" & (entry < {count})" * (start + wide > count)
                 self.lines += [
                     f"entry = {start} + tl.arange(0, {wide})[None, :]",
-                    f"tl.store(y{j} + first * {count} + lane[:, None] * {count} + entry, "
-                    f"{_joined(entries)}.reshape({BLOCK}, {wide}), live[:, None] & (entry < {count}))",
+                    f"tl.store(y{j} + first * {count} + (lane[:, None] * {count} + entry), "
+                    f"{_joined(entries)}.reshape({BLOCK}, {wide}), {mask})",
                 ]
             start += wide
 

@@ -151,7 +151,9 @@ class Neighbors:
         return (distances[:, 0], indices[:, 0]) if k == 1 else (distances, indices)
 
     def _try_all(self, query: Tensor, k: int, limit: float) -> tuple[Tensor, Tensor]:
-        distances, indices = _try_all(query[None], self._points[None].to(query.dtype), k, limit)
+        dtype = torch.promote_types(query.dtype, self._points.dtype)
+        both = query[None].to(dtype), self._points[None].to(dtype)
+        distances, indices = _kernels.select_neighbors(query).nearest(*both, k, limit)
         return distances[0], indices[0]
 
 
@@ -191,22 +193,13 @@ class _Search(torch.autograd.Function):
 
 def _search_batch(x: Tensor, y: Tensor, k: int, limit: float) -> tuple[Tensor, Tensor]:
     if _kernels.side(x) == "gpu":
-        return _try_all(x, y, k, limit)
+        return _kernels.select_neighbors(x).nearest(x, y, k, limit)
     distances = x.new_empty(*x.shape[:2], k)
     indices = torch.empty_like(distances, dtype=torch.long)
     for i in range(len(x)):
         found = Neighbors(y[i]).query(x[i], k, limit)
         distances[i], indices[i] = (value.view(-1, k) for value in found)
     return distances, indices
-
-
-def _try_all(x: Tensor, y: Tensor, k: int, limit: float) -> tuple[Tensor, Tensor]:
-    from svdrot._kernels.gpu import neighbors  # imports triton, which CPU-only installs do not have
-
-    squares, indices = neighbors.nearest(x, y, k)
-    distances = squares.sqrt()
-    absent = ~(distances <= limit)
-    return distances.masked_fill(absent, math.inf), indices.masked_fill(absent, y.shape[1])
 
 
 def _differentiable(x: Tensor, y: Tensor, distances: Tensor, indices: Tensor) -> Tensor:

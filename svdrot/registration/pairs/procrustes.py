@@ -436,9 +436,11 @@ def _pairs(
         weights = as_tensor("weights", weights, n)
     if mask is not None:
         mask = check_mask("mask", mask, n)
-        ones = source.new_ones(()) if weights is None else weights
-        common_batch(weights=ones.shape[:-1], mask=mask.shape[:-1])
-        weights = torch.where(mask, ones, 0)
+        if weights is None:
+            weights = mask.to(source.dtype)
+        else:
+            common_batch(weights=weights.shape[:-1], mask=mask.shape[:-1])
+            weights = torch.where(mask, weights, 0)
     batches = {"source": source.shape[:-2], "target": target.shape[:-2]}
     if weights is not None:
         batches["weights or mask"] = weights.shape[:-1]

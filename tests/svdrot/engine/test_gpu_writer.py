@@ -429,7 +429,8 @@ def check(kernels):
         precision = "float64" if kernel["dtype"] == "float64" else "float32"
         assert kernel["registers"] <= LARGER.get(kernel["map"], REGISTERS[precision]), kernel
         assert 50 < kernel["instructions"] <= PER_NUMBER * kernel["numbers"] + RARE[precision], kernel
-        assert not kernel.get("approximate"), kernel
+        # Nothing is approximate but what a formula calls so (`svdrot.engine.words.roughly`).
+        assert all("rsqrt.approx" in word for word in kernel.get("approximate", [])), kernel
 
 
 @pytest.mark.long

@@ -1411,3 +1411,35 @@ def broadcast(self, stack):
 def test_mistakes_in_hooks_are_told(members, error, message):
     with pytest.raises(error, match=message):
         hooked(**members)(weights((6, 4), (6, 4))).step()
+
+
+def test_a_step_is_captured_in_a_graph_only_if_it_was_told(monkeypatch):
+    """A graph would repeat the learning rate, and AdamW's correction, of the step that was captured."""
+
+    class Stream:
+        def is_capturing(self):
+            return True
+
+    p = torch.nn.Parameter(torch.eye(2))
+    p.grad = torch.ones(2, 2)
+    optimizer = Muon([p], lr=0.1)
+    capturing = Muon([p], lr=torch.tensor(0.1), capturable=True)
+    monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda **_: torch.device("cuda"))
+    monkeypatch.setattr(torch.accelerator, "current_stream", Stream)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.backends.cuda, "is_built", lambda: True)
+    monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: True)  # of older versions
+    with pytest.raises(RuntimeError, match=r"graph capture of step.* Muon .*capturable is False"):
+        optimizer.step()
+    assert torch.equal(p, torch.eye(2))
+    capturing.step()
+    assert not torch.equal(p, torch.eye(2))
+
+
+def test_optimizers_pickled_before_they_were_capturable():
+    optimizer = Muon([torch.nn.Parameter(torch.eye(2))])
+    state = optimizer.__getstate__()
+    del state["param_groups"][0]["capturable"]
+    old = Muon.__new__(Muon)
+    old.__setstate__(state)
+    assert old.param_groups[0]["capturable"] is False

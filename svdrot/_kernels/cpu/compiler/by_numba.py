@@ -37,7 +37,7 @@ def compile(module: Any, kernel: str, dtype: torch.dtype) -> tuple[str, list[str
     inline = numba.njit(**HELPER_OPTIONS | exact)
     scalar = SCALARS[dtype]
     words = {"__name__": __name__, "carray": numba.carray, "use_widest_vectors": simd.use_widest_vectors}
-    words |= {"sqrt": math.sqrt, "absolute": abs, "where": inline(where)}
+    words |= {"sqrt": math.sqrt, "absolute": abs, "where": inline(where), "roughly": inline(roughly)}
     words |= module.vocabulary(dtype, scalar)
     projection.bind(words, inline, getattr(module, "FORMULAS", ()))
     for helper in module.HELPERS:
@@ -54,6 +54,10 @@ def compile(module: Any, kernel: str, dtype: torch.dtype) -> tuple[str, list[str
 
 def where(condition, x, y):
     return x if condition else y
+
+
+def roughly(x):
+    return x
 
 
 @contextmanager

@@ -1,14 +1,15 @@
 """Nearest neighbors: against all pairs, on bad data, and the GPU kernel in Triton's interpreter."""
 
-import json
-import os
-import subprocess
+import importlib
+import math
 import sys
 
 import pytest
 import torch
+from offline_gpu import compiled
 
 import svdrot
+from svdrot import _kernels
 from svdrot.registration.clouds.neighbors import Followed, Neighbors, nearest
 
 # Squares of differences are exact to a few roundings in both.
@@ -163,83 +164,72 @@ def test_refusals(arguments, words):
         nearest(torch.zeros(3, 3, dtype=torch.long), torch.zeros(3, 3))
 
 
-# On GPU.
+# On other devices.
 
 
+def _backend(name):
+    pytest.importorskip("triton")
+    return importlib.import_module(f"svdrot._kernels.{name}.neighbors")
+
+
+@pytest.mark.parametrize("backend", ["gpu", "operations"])
 @pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
 @pytest.mark.parametrize("d", [2, 3, 6])
-def test_the_kernel_finds_the_same_and_of_ties_the_first(d, dtype):
-    pytest.importorskip("triton")
-    from svdrot._kernels.gpu import neighbors as neighbors
-
+def test_other_devices_find_the_same_and_of_ties_the_first(d, dtype, backend):
     device = "cuda" if torch.cuda.is_available() else "cpu"
     query, points = clouds(2, 45, d, dtype=dtype), clouds(2, 70, d, seed=1, dtype=dtype)
     points[0, 60] = points[0, 9]
     query[0, 0] = points[0, 9]
     points[1, 5], query[1, 3], query[1, 4] = torch.nan, torch.nan, torch.inf
-    squares, indices = neighbors.nearest(query.to(device), points.to(device), 3)
+    find = _backend(backend).nearest
+    distances, indices = find(query.to(device), points.to(device), 3, math.inf)
     truth, index = by_all_pairs(query, points, 3)
-    torch.testing.assert_close(squares.cpu().double().sqrt(), truth, rtol=TOLERANCE[dtype], atol=0)
+    torch.testing.assert_close(distances.cpu().double(), truth, rtol=TOLERANCE[dtype], atol=0)
     assert torch.equal(indices.cpu(), index)
     assert indices[0, 0, :2].tolist() == [9, 60]
-    assert neighbors.nearest(query[:, :0], points, 2)[0].shape == (2, 0, 2)
-    few, absent = neighbors.nearest(query.to(device), points[:, :2].to(device), 3)
+    both = query.to(device, torch.float64), points.to(device, torch.float64)
+    limit = find(*both, 3, math.inf)[0][0, 7, 1].item()
+    near, index = find(*both, 3, limit)
+    assert near[0, 7, 1] == limit and near[0, 7, 2].isinf() and index[0, 7, 2] == 70
+    assert find(query[:, :0], points, 2, math.inf)[0].shape == (2, 0, 2)
+    few, absent = find(query.to(device), points[:, :2].to(device), 3, math.inf)
     assert few[0, :, 2].isinf().all() and (absent[0, :, 2] == 2).all()
+    none, absent = find(query.to(device), points[:, :0].to(device), 1, math.inf)
+    assert none.isinf().all() and not absent.any()
 
 
-# In a process of its own: Triton compiles or interprets, and decides on import.
-COMPILE = """
-import json, pathlib, re, subprocess, tempfile
-import triton
-from triton.backends.compiler import GPUTarget
-from triton.backends import nvidia
-from triton.compiler import ASTSource
-from svdrot._kernels.gpu import neighbors as neighbors
+@pytest.mark.parametrize("backend", ["gpu", "operations"])
+def test_half_precision_is_a_format_of_storage(backend):
+    """The square of 300 is none of its numbers."""
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    query = torch.zeros(1, 1, 3, dtype=torch.float16, device=device)
+    points = torch.tensor([[[400.0, 0, 0], [300.0, 0, 0]]], dtype=torch.float16, device=device)
+    distances, indices = _backend(backend).nearest(query, points, 2, math.inf)
+    assert distances.dtype == torch.float16
+    assert distances.flatten().tolist() == [300, 400] and indices.flatten().tolist() == [1, 0]
 
-cuobjdump = pathlib.Path(nvidia.__file__).parent / "bin" / "cuobjdump"
-kernel = neighbors._nearest
-found = []
-for scalar in ("fp32", "fp64"):
-    for capability in (80, 90):
-        for d, again in ((3, False), (33, True)):
-            signature = {name: "*" + scalar for name in ("queries", "points", "squares")}
-            signature["indices"] = "*i64"
-            constants = {"AGAIN": again, "D": d, "QUERIES": neighbors.QUERIES, "POINTS": neighbors.POINTS}
-            signature |= dict.fromkeys(constants, "constexpr")
-            signature = {name: signature.get(name, "i32") for name in kernel.arg_names}
-            places = {(kernel.arg_names.index(name),): value for name, value in constants.items()}
-            compiled = triton.compile(
-                ASTSource(kernel, signature=signature, constexprs=places),
-                target=GPUTarget("cuda", capability, 32),
-                options={"enable_fp_fusion": True},
-            )
-            with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
-                file.write(compiled.asm["cubin"])
-                file.flush()
-                dump = lambda flag: subprocess.run(
-                    [cuobjdump, flag, file.name], capture_output=True, text=True, check=True
-                ).stdout
-                code, usage = dump("-sass"), dump("-res-usage")
-            found.append({
-                "case": [scalar, capability, d, again],
-                "local": len(re.findall(r"\\b(?:LDL|STL)\\b", code)),
-                "registers": int(re.search(r"REG:(\\d+)", usage)[1]),
-                "stack": int(re.search(r"STACK:(\\d+)", usage)[1]),
-            })
-print(json.dumps(found))
-"""
+
+def test_a_gpu_without_triton_takes_torch_operations(monkeypatch):
+    query, points = clouds(2, 45, 3), clouds(2, 70, 3, seed=1)
+    expected = nearest(query, points, 3)
+    monkeypatch.setattr(_kernels, "side", lambda x: "gpu")
+    monkeypatch.setitem(sys.modules, "triton", None)
+    monkeypatch.delitem(sys.modules, "svdrot._kernels.gpu.neighbors", raising=False)
+    _kernels._of_gpus.cache_clear()
+    with pytest.warns(RuntimeWarning, match="falling back to torch operations.*Install `triton"):
+        found = nearest(query, points, 3)
+    _kernels._of_gpus.cache_clear()
+    torch.testing.assert_close(found[0], expected[0])
+    assert torch.equal(found[1], expected[1])
 
 
 def test_the_kernel_compiles_without_spills():
     pytest.importorskip("triton")
-    environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
-    done = subprocess.run([sys.executable, "-c", COMPILE], env=environment, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    found = json.loads(done.stdout)
+    found = compiled("neighbors")
     assert len(found) == 8
     for case in found:
         assert case["stack"] == case["local"] == 0, case
-        assert case["registers"] <= (96 if case["case"][0] == "fp32" else 168), case
+        assert case["registers"] <= (96 if case["dtype"] == "fp32" else 168), case
 
 
 def test_the_gpu_finds_the_neighbors_of_the_cpu(gpu):
