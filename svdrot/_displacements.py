@@ -4,8 +4,8 @@ import torch
 from torch import Tensor
 
 from svdrot._checks import check_items, check_mask, check_shape, common_batch
+from svdrot._formulas import points as formulas
 from svdrot._precision import compute_dtype
-from svdrot._vectors import image
 from svdrot.transform import Transform, check_transform
 
 
@@ -38,16 +38,19 @@ def live(name: str, values: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor
     return values.expand(*batch, n), mask.expand(*batch, n)
 
 
-def displacement(points: Tensor, estimate: Transform, truth: Transform) -> Tensor:
-    """estimate.apply(points) - truth.apply(points), without the rounding of two large terms."""
-    linear = _scaled(estimate) - _scaled(truth)
-    dtype = torch.promote_types(compute_dtype(points), linear.dtype)
-    moved = image(linear.to(dtype)[..., None, :, :], points.to(dtype))
-    return moved + (estimate.translation - truth.translation)[..., None, :]
+def distances(points: Tensor, estimate: Transform, truth: Transform) -> Tensor:
+    """How far apart two poses put points (..., N, 3), (..., N), without the rounding of two large terms."""
+    return formulas.moved_apart(*_spread(estimate), *_spread(truth), points)
 
 
-def _scaled(transform: Transform) -> Tensor:
-    return transform.scale[..., None, None] * transform.rotation
+def squared_distances(points: Tensor, estimate: Transform, truth: Transform) -> Tensor:
+    return formulas.squared_moved_apart(*_spread(estimate), *_spread(truth), points)
+
+
+def _spread(transform: Transform) -> tuple[Tensor, Tensor, Tensor]:
+    """The parts of a pose, for each of its points; the scale in a dtype to compute in, and so the result."""
+    scale = transform.scale.to(compute_dtype(transform.scale))
+    return transform.rotation[..., None, :, :], transform.translation[..., None, :], scale[..., None]
 
 
 def mean(values: Tensor, mask: Tensor | None) -> Tensor:

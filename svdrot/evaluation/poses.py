@@ -10,10 +10,10 @@ from torch import Tensor
 
 from svdrot import _deprecated
 from svdrot._checks import check_items, check_mask, check_shape, common_batch
-from svdrot._displacements import counted, displacement, live, mean
+from svdrot._displacements import counted, distances, live, mean, squared_distances
 from svdrot._precision import compute_dtype
 from svdrot._stand_ins import takes_arrays
-from svdrot._vectors import length, product, root
+from svdrot._vectors import product, root
 from svdrot.evaluation._pose_pairs import check_pairs
 from svdrot.metrics import geodesic_distance
 from svdrot.registration.clouds.neighbors import nearest
@@ -151,8 +151,7 @@ def add(estimate: Transform, truth: Transform, points: Tensor, *, mask: Tensor |
         >>> svdrot.evaluation.poses.add(estimate, svdrot.Transform.identity(), model)
         tensor(0.5000)
     """
-    apart = length(displacement(counted(points, mask, estimate, truth), estimate, truth))
-    return mean(apart, mask)
+    return mean(distances(counted(points, mask, estimate, truth), estimate, truth), mask)
 
 
 @_deprecated.points_first
@@ -183,8 +182,7 @@ def point_rmse(
         >>> svdrot.evaluation.poses.point_rmse(estimate, svdrot.Transform.identity(), points)
         tensor(10.)
     """
-    squared = displacement(counted(points, mask, estimate, truth), estimate, truth).square().sum(-1)
-    return root(mean(squared, mask))
+    return root(mean(squared_distances(counted(points, mask, estimate, truth), estimate, truth), mask))
 
 
 @_deprecated.points_first

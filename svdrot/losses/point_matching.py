@@ -7,10 +7,10 @@ import torch
 from torch import Tensor
 
 from svdrot._checks import check_shape
-from svdrot._displacements import counted, displacement, mean
+from svdrot._displacements import counted, distances, mean
+from svdrot._formulas.points import distance
 from svdrot._precision import result_dtype, to_compute
 from svdrot._stand_ins import takes_arrays
-from svdrot._vectors import length
 from svdrot.registration import nearest
 from svdrot.transform import Transform, check_transform
 
@@ -49,26 +49,27 @@ def add(estimate: Pose, truth: Pose, points: Tensor, *, mask: Tensor | None = No
         tensor(0.5000)
     """
     a, b = _transform("estimate", estimate), _transform("truth", truth)
-    apart = length(displacement(counted(points, mask, a, b), a, b))
-    return mean(apart, mask).to(_result(estimate, points))
+    return mean(distances(counted(points, mask, a, b), a, b), mask).to(_result(estimate, points))
 
 
 def _transform(name: str, pose: Pose) -> Transform:
-    """Return a pose as a checked `Transform` in a dtype to compute in."""
+    """Return a pose as a checked `Transform`."""
     if isinstance(pose, Transform):
         check_transform(name, pose)
-        rotation, translation, scale = pose.rotation, pose.translation, pose.scale
-    elif not isinstance(pose, (tuple, list)) or len(pose) != 2:
+        return pose
+    if not isinstance(pose, (tuple, list)) or len(pose) != 2:
         got = f"a tensor {tuple(pose.shape)}" if isinstance(pose, Tensor) else type(pose).__name__
         raise TypeError(f"`{name}` must be a Transform or a pair of rotation and translation; got {got}.")
-    else:
-        rotation, translation = pose
-        check_shape("rotation", rotation, 3, 3)
-        check_shape("translation", translation, 3)
-        scale = torch.ones_like(translation[..., 0])
-    return Transform(
-        to_compute(rotation, 2), to_compute(translation, 1), to_compute(scale[..., None], 1)[..., 0]
-    )
+    rotation, translation = pose
+    check_shape("rotation", rotation, 3, 3)
+    check_shape("translation", translation, 3)
+    return Transform(rotation, translation, torch.ones_like(translation[..., 0]))
+
+
+def _computed(pose: Transform) -> Transform:
+    """Return a pose in a dtype to compute in, NaN in all that is not finite in a part."""
+    rotation, translation = to_compute(pose.rotation, 2), to_compute(pose.translation, 1)
+    return Transform(rotation, translation, to_compute(pose.scale[..., None], 1)[..., 0])
 
 
 def _result(pose: Pose, points: Tensor) -> torch.dtype:
@@ -112,7 +113,7 @@ def add_symmetric(estimate: Pose, truth: Pose, points: Tensor, *, mask: Tensor |
         >>> svdrot.losses.add_symmetric(half_turn, truth, points), svdrot.losses.add(half_turn, truth, points)
         (tensor(0.), tensor(2.))
     """
-    a, b = _transform("estimate", estimate), _transform("truth", truth)
+    a, b = _computed(_transform("estimate", estimate)), _computed(_transform("truth", truth))
     valid = counted(points, mask, a, b)
     query, target = torch.broadcast_tensors(b.apply(valid), a.apply(valid))
     ignored = query.new_zeros(()) if mask is None else torch.where(mask, 0.0, torch.nan).to(query)[..., None]
@@ -122,8 +123,8 @@ def add_symmetric(estimate: Pose, truth: Pose, points: Tensor, *, mask: Tensor |
     index = _nearest_index(query.detach().reshape(one_batch), near).reshape(shape[:-1])
     found = index < shape[-2]
     partner = target.take_along_dim(torch.where(found, index, 0)[..., None], -2)
-    distance = torch.where(found, length(query - partner), torch.nan)
-    return mean(distance, mask).to(_result(estimate, points))
+    apart = torch.where(found, distance(query, partner), torch.nan)
+    return mean(apart, mask).to(_result(estimate, points))
 
 
 # An operator of its own, for `torch.compile` and `vmap`, which cannot look into the search.

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from svdrot import _kernels
 from svdrot._checks import check_floating, check_mask, check_whole, common_batch
+from svdrot._formulas.points import distance
 from svdrot._kernels import cpu
 from svdrot._kernels.cpu.loops.neighbors import LEAF, SCRATCH
 from svdrot._rules import batch_first, joined, parted
@@ -210,7 +211,10 @@ def _differentiable(x: Tensor, y: Tensor, distances: Tensor, indices: Tensor) ->
         return distances
     # Row k q + j of `chosen` is neighbor j of query q; where there is none, any point: it is not used.
     chosen = torch.where(smooth, indices, 0).reshape(size, n * k, 1).expand(-1, -1, d)
-    difference = x[:, :, None] - torch.gather(y, 1, chosen).reshape(size, n, k, d)
+    partners = torch.gather(y, 1, chosen).reshape(size, n, k, d)
+    if d == 3:
+        return torch.where(smooth, distance(x[:, :, None], partners), distances)
+    difference = x[:, :, None] - partners
     return torch.where(smooth, torch.where(smooth[..., None], difference, 1).norm(dim=-1), distances)
 
 
