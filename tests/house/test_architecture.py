@@ -41,7 +41,7 @@ FLOORS = {
     "metrics": 2,
     "interpolation": 3,
     "distributions": 3,
-    "conventions": 3,
+    "conventions": 5,
     "nn": 3,
     "polar": 3,
     "se3": 3,

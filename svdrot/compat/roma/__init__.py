@@ -17,7 +17,7 @@ Example:
     >>> roma.rotmat_to_unitquat(turn)
     tensor([0.0000, 0.0000, 0.7071, 0.7071])
     >>> matrix, shift = roma.rigid_points_registration(torch.eye(3), torch.eye(3) + 1)
-    >>> shift
+    >>> shift.round()
     tensor([1., 1., 1.])
 """
 

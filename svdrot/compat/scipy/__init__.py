@@ -22,7 +22,7 @@ Example:
     tensor([0., 1., 0.], dtype=torch.float64)
     >>> vector = torch.tensor([0.0, 0.0, 0.5], requires_grad=True)
     >>> Rotation.from_rotvec(vector).magnitude().backward()
-    >>> vector.grad
+    >>> vector.grad.round()
     tensor([0., 0., 1.])
 """
 

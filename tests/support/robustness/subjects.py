@@ -19,6 +19,7 @@ from .scenarios import scenarios
 OF_HOOKS = ("Stack", "elementwise", "per_column", "per_entry", "per_matrix", "per_row", "update_only")
 FILES, HOW = ("kitti", "points", "pose_graph", "transform", "tum"), ("read", "write")
 NOT_CALLED = {
+    "svdrot.conventions.detect": "takes arrays of any convention; see test_detection.py",
     "svdrot.io.read_bop": "reads a file; see the tests of svdrot.io",
     **{
         f"svdrot.io.{how}_{what}": f"{how}s a file; see the tests of svdrot.io"
