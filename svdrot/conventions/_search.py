@@ -162,7 +162,8 @@ def offsets(rows: Rows) -> tuple[list[tuple[float, Candidate]], int]:
 
 def refined(candidate: Candidate, rows: Rows) -> Candidate:
     """Return a candidate with the offset of all rows: their median."""
-    a, b = candidate.relation.of(candidate.a.read(rows.a)), candidate.b.read(rows.b)
+    places = spread(len(rows.a), ROWS)
+    a, b = candidate.relation.of(candidate.a.read(rows.a[places])), candidate.b.read(rows.b[places])
     between = b @ a.mT if candidate.on_left else a.mT @ b
     good = sound(between)
     if not good.any():

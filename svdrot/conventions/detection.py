@@ -164,7 +164,7 @@ def detect(a: Array, b: Array) -> Detection:
         return Detection("none", (), max(len(rows.a) for rows in cuts), tried, math.inf, None)
     chance = _log_chance(best, tried)
     agrees = chance < math.log(CHANCE) and best[0].middle <= LARGEST
-    if agrees and best[0].middle <= EXACT:
+    if agrees and best[0].middle <= max(EXACT, floor):
         return _decided(best, ranked, tried, floor)
     last, count = _with_offset(cuts, floor)
     shifted = _first(last)

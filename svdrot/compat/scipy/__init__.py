@@ -1,8 +1,8 @@
 """`Rotation` and `Slerp` as scipy.spatial.transform has them, over tensors, differentiable.
 
 `from svdrot.compat.scipy import Rotation` takes the place of `from scipy.spatial.transform import Rotation`.
-Numbers, lists and arrays become tensors of float64; tensors keep their dtype, device and gradient; what comes
-out is a tensor.
+Numbers, lists and arrays become tensors of float64, or of the dtype and device of the rotations they meet;
+tensors keep their dtype, device and gradient; what comes out is a tensor.
 
 The differences from scipy 1.17, on purpose:
 
@@ -11,7 +11,7 @@ The differences from scipy 1.17, on purpose:
   determinant, axes that are not perpendicular, and means of nothing.
 - No warning at gimbal lock; `suppress_warnings` is accepted and not read. The third angle is 0 there, too.
 - Quaternions that come from matrices have w >= 0. scipy has the largest entry positive.
-- `random` draws from torch; `rng` is a `torch.Generator`.
+- `random` draws from torch, other rotations than scipy from the same seed; `rng` may be a `torch.Generator`.
 - `create_group` has the elements in another order, the identity first.
 
 Example:

@@ -28,7 +28,6 @@ from svdrot.quaternions import (
 )
 from svdrot.representations import (
     axis_angle_to_quaternion,
-    davenport_to_matrix,
     matrix_to_davenport,
     matrix_to_quaternion,
     mrp_to_quaternion,
@@ -129,21 +128,13 @@ class Rotation:
         if axes.shape[-1] != 3 or not 1 <= axes.shape[-2] <= 3 or given.shape[-1] != axes.shape[-2]:
             shapes = f"{tuple(axes.shape)} and {tuple(given.shape)}"
             raise ValueError(f"`axes` and `angles` must have shapes (..., D, 3) and (..., D); got {shapes}.")
-        if axes.shape[-2] == 3:
-            matrix = davenport_to_matrix(given, axes, "intrinsic" if name == "intrinsic" else "extrinsic")
-            return cls._of(matrix_to_quaternion(matrix))
         unit = axes / _vectors.length(axes)[..., None]
-        turns = [cls.from_rotvec(given[..., k, None] * unit[..., k, :]) for k in range(axes.shape[-2])]
-        whole = (
-            turns[0]
-            if len(turns) == 1
-            else turns[0] * turns[1]
-            if name == "intrinsic"
-            else turns[1] * turns[0]
-        )
-        across = (unit[..., 0, :] * unit[..., -1, :]).sum(-1).abs() < 1e-7
-        fits = across | (len(turns) == 1)
-        return cls._of(torch.where(fits[..., None], whole._wxyz, torch.nan))
+        whole = cls.from_rotvec(given[..., 0, None] * unit[..., 0, :])
+        for k in range(1, axes.shape[-2]):
+            turn = cls.from_rotvec(given[..., k, None] * unit[..., k, :])
+            whole = turn * whole if name == "extrinsic" else whole * turn
+        across = (unit[..., 1:, :] * unit[..., :-1, :]).sum(-1).abs() <= 1e-7
+        return cls._of(torch.where(across.all(-1)[..., None], whole._wxyz, torch.nan))
 
     @classmethod
     def identity(cls, num: int | None = None, *, shape: int | tuple[int, ...] | None = None) -> Rotation:
@@ -156,12 +147,18 @@ class Rotation:
     def random(
         cls,
         num: int | None = None,
-        rng: torch.Generator | None = None,
+        rng: torch.Generator | np.random.Generator | int | None = None,
         *,
         shape: int | tuple[int, ...] | None = None,
+        random_state: np.random.Generator | int | None = None,
     ) -> Rotation:
-        """Draw uniform rotations: one, `num` of them, or a batch of `shape`; `rng` is a `torch.Generator`."""
-        drawn = random_rotation(_shape(num, shape), dtype=torch.float64, generator=rng)
+        """Draw uniform rotations: one, `num` of them, or a batch of `shape`.
+
+        By a `torch.Generator`, a seed, or a generator of numpy, of which a seed is drawn; by torch's global
+        generator if None.
+        """
+        generator = _generator(random_state if rng is None else rng)
+        drawn = random_rotation(_shape(num, shape), dtype=torch.float64, generator=generator)
         return cls._of(matrix_to_quaternion(drawn))
 
     @classmethod
@@ -174,7 +171,10 @@ class Rotation:
         """Join rotations along the first batch dimension."""
         if isinstance(rotations, Rotation):
             return cls._of(rotations._wxyz.clone())
-        parts = [part._wxyz[None] if part.single else part._wxyz for part in rotations]
+        given = [*rotations]
+        if not all(isinstance(part, Rotation) for part in given):
+            raise TypeError("`rotations` must be a Rotation, or several.")
+        parts = [part._wxyz[None] if part.single else part._wxyz for part in given]
         return cls._of(torch.cat(parts))
 
     @classmethod
@@ -268,7 +268,9 @@ class Rotation:
         """
         q = self._wxyz[None] if self.single else self._wxyz
         over = range(q.ndim - 1) if axis is None else (axis,) if isinstance(axis, int) else axis
-        over = sorted(k % (q.ndim - 1) for k in over)
+        over = sorted({k % (q.ndim - 1) for k in over})
+        if not over:
+            return self._of(q)
         kept = [k for k in range(q.ndim - 1) if k not in over]
         w = torch.ones(q.shape[:-1], dtype=q.dtype, device=q.device)
         if weights is not None:
@@ -307,16 +309,18 @@ class Rotation:
     def __mul__(self, other: Rotation) -> Rotation:
         if not isinstance(other, Rotation):
             return NotImplemented
-        return self._of(quaternion_multiply(self._wxyz, other._wxyz))
+        return self._of(quaternion_normalize(quaternion_multiply(self._wxyz, other._wxyz)))
 
     def __pow__(self, n: Tensor | float, modulus: None = None) -> Rotation:
         if modulus is not None:
             raise NotImplementedError("`modulus` must be None.")
-        if isinstance(n, Tensor):
-            return self._of(quaternion_power(self._canonical(), n.to(self._wxyz)))
-        if n in (1, -1):  # the quaternion as it is, as in scipy
-            return self._of(self._wxyz.clone()) if n == 1 else self.inv()
-        return self._of(quaternion_power(self._canonical(), float(n)))
+        share = torch.as_tensor(n, dtype=self._wxyz.dtype, device=self._wxyz.device)
+        share = share.reshape(()) if share.shape == (1,) else share
+        q = self._canonical()
+        # Of either sign, as in scipy: the first power is the quaternion as it is.
+        kept = (share.abs() == 1) & ((q * self._wxyz).detach().sum(-1) < 0)
+        found = quaternion_power(q, share)
+        return self._of(torch.where(kept[..., None], -found, found))
 
     def __getitem__(self, indexer: Any) -> Rotation:
         if self.single:
@@ -349,9 +353,14 @@ class Rotation:
 
 
 def as_tensor(name: str, value: Numbers, *trailing: int) -> Tensor:
-    """Return a tensor of shape (..., *trailing): one as it is, numbers and arrays in float64."""
+    """Return a tensor of shape (..., *trailing): one as it is, numbers and arrays in float64.
+
+    Tensors of whole numbers become those of torch's default dtype.
+    """
     if not isinstance(value, Tensor):
         value = torch.as_tensor(np.asarray(value, dtype=np.float64))
+    elif not (value.is_floating_point() or value.is_complex()):
+        value = value.to(torch.get_default_dtype())
     check_shape(name, value, *trailing)
     return value
 
@@ -360,6 +369,19 @@ def _order(order: str) -> str:
     if order not in ORDERS:
         raise ValueError(f'`order` must be "extrinsic" or "intrinsic", or "e" or "i"; got {order!r}.')
     return ORDERS[order]
+
+
+def _generator(
+    given: torch.Generator | np.random.Generator | int | None,
+) -> torch.Generator | None:
+    if given is None or isinstance(given, torch.Generator):
+        return given
+    if not isinstance(given, int):
+        draw = getattr(given, "integers", None) or getattr(given, "randint", None)  # of the old kind
+        if draw is None:
+            raise TypeError(f"`rng` must be a generator or a seed; got {type(given).__name__}.")
+        given = int(draw(2**31 - 1))
+    return torch.Generator().manual_seed(given)
 
 
 def _shape(num: int | None, shape: int | tuple[int, ...] | None) -> tuple[int, ...]:
