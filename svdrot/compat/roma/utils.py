@@ -23,7 +23,6 @@ from svdrot.quaternions import (
 from svdrot.representations import (
     axis_angle_to_quaternion,
     matrix_to_axis_angle,
-    matrix_to_quaternion,
     quaternion_to_axis_angle,
     quaternion_to_matrix,
 )
@@ -76,10 +75,10 @@ def random_unitquat(
         generator: source of the random numbers, other ones than roma draws with it.
 
     Returns:
-        Unit quaternions x y z w, shape (*size, 4), w >= 0, where roma's have both signs.
+        Unit quaternions x y z w, shape (*size, 4), uniform on the sphere, of both signs.
     """
-    drawn = random_rotation(_shape(size), dtype=dtype, device=device, generator=generator)
-    return scalar_last(matrix_to_quaternion(drawn))
+    drawn = torch.randn(*_shape(size), 4, dtype=dtype, device=device, generator=generator)
+    return quaternion_normalize(drawn)
 
 
 def random_rotmat(

@@ -229,6 +229,7 @@ def test_gradients_pass_and_precision_is_kept():
     assert moved(s, t, r).dtype == torch.float64
     copy = Transform3d().to("cpu", dtype=torch.float64)
     assert copy.dtype == torch.float64 and copy.clone().device == torch.device("cpu")
+    assert copy.to("cpu") is copy is not copy.to("cpu", copy=True) and isinstance(Scale(2.0)[0], Scale)
 
 
 def test_angles_at_the_ends_are_exact():
@@ -248,5 +249,11 @@ def test_wrong_arguments_are_named():
         Transform3d(matrix=torch.eye(3))
     with pytest.raises(ValueError, match="`axis` must be X, Y or Z"):
         RotateAxisAngle(1.0, "w")
+    with pytest.raises(ValueError, match=r"`angle` must be a number or have shape \(N,\); got \(2, 2\)"):
+        RotateAxisAngle(torch.ones(2, 2))
+    with pytest.raises(ValueError, match="Batch dimensions must broadcast"):
+        Translate(torch.ones(2), torch.ones(3), 0.0)
+    with pytest.raises(ValueError, match="Batch dimensions must broadcast"):
+        Translate(torch.ones(2, 3)).compose(Translate(torch.ones(3, 3)))
     with pytest.raises(ValueError, match=r"`others` must be of Transform3d"):
         Transform3d().compose(torch.eye(4))  # type: ignore[arg-type]

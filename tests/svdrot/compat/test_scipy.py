@@ -31,7 +31,8 @@ def test_every_method_is_here_with_the_same_arguments():
             given = [*inspect.signature(theirs).parameters]
         except ValueError:  # compiled, before scipy 1.17
             continue
-        assert given == [*inspect.signature(ours).parameters], name
+        own = [*inspect.signature(ours).parameters]
+        assert given == [argument for argument in own if argument in given], name  # older ones have fewer
 
 
 def ours(quat=Q) -> Rotation:
@@ -226,14 +227,15 @@ def test_alignment_of_vectors():
     rng = np.random.default_rng(3)
     a, b = rng.normal(size=(2, 7, 3))
     w = rng.uniform(size=7)
-    for weights in (None, w, np.where(np.arange(7) == 2, np.inf, w)):
+    recent = has("as_quat", "scalar_first")  # older ones know no infinite weights
+    for weights in (None, w, np.where(np.arange(7) == 2, np.inf, w))[: 3 if recent else 2]:
         found, distance = Rotation.align_vectors(a, b, weights)
         expected, left = Theirs.align_vectors(a, b, weights)
         same(found, expected, 1e-9)
         close(distance, left, 1e-9)
     *_, sensitivity = Rotation.align_vectors(a, b, w, return_sensitivity=True)
     close(sensitivity, Theirs.align_vectors(a, b, w, return_sensitivity=True)[2], 1e-9)
-    for pair in ((a[0], b[0]), (a[:1], b[:1])):
+    for pair in ((a[0], b[0]), (a[:1], b[:1])) if recent else ():
         found, distance = Rotation.align_vectors(*pair)
         expected, left = Theirs.align_vectors(*pair)
         same(found, expected, 1e-9)

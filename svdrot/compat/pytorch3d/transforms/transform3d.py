@@ -1,15 +1,15 @@
 """Batches of transforms of row vectors, as pytorch3d has them: [x, 1] M, M = [[A^T, 0], [t, 1]]."""
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from svdrot._checks import common_batch
 from svdrot._vectors import product
 from svdrot.compat.pytorch3d.transforms.se3 import se3_log_map
-from svdrot.representations import axis_angle_to_matrix
+from svdrot.compat.roma import euler_to_rotmat
 
 Device = torch.device | str
 Number = Tensor | float
@@ -51,7 +51,9 @@ class Transform3d:
         return len(self._matrix)
 
     def __getitem__(self, index: int | list[int] | slice | Tensor) -> "Transform3d":
-        return Transform3d(matrix=self._matrix[[index] if isinstance(index, int) else index])
+        found = object.__new__(type(self))  # of the same class: made of a matrix, not of its arguments
+        Transform3d.__init__(found, matrix=self._matrix[[index] if isinstance(index, int) else index])
+        return found
 
     def get_matrix(self) -> Tensor:
         """Return the matrices for row vectors, shape (N, 4, 4)."""
@@ -67,6 +69,7 @@ class Transform3d:
         for other in others:
             if not isinstance(other, Transform3d):
                 raise ValueError(f"`others` must be of Transform3d; got {type(other).__name__}.")
+            common_batch(transform=matrix.shape[:1], other=other._matrix.shape[:1])
             matrix = product(matrix, other._matrix)
         return Transform3d(matrix=matrix)
 
@@ -129,7 +132,9 @@ class Transform3d:
         return Transform3d(matrix=self._matrix.clone())
 
     def to(self, device: Device, copy: bool = False, dtype: torch.dtype | None = None) -> "Transform3d":
-        """Return the transform on another device, or in another dtype."""
+        """Return the transform on another device, or in another dtype; itself if nothing changes."""
+        if not copy and torch.device(device) == self.device and dtype in (None, self.dtype):
+            return self
         return Transform3d(matrix=self._matrix.to(device=device, dtype=dtype or self.dtype, copy=copy))
 
     def cpu(self) -> "Transform3d":
@@ -234,10 +239,10 @@ class RotateAxisAngle(Rotate):
     ) -> None:
         if axis.upper() not in ("X", "Y", "Z"):
             raise ValueError(f"`axis` must be X, Y or Z; got {axis!r}.")
-        turned = torch.as_tensor(angle, dtype=dtype, device=device).reshape(-1, 1)
-        turned = turned * (math.pi / 180) if degrees else turned
-        unit = torch.eye(3, dtype=dtype, device=turned.device)["XYZ".index(axis.upper())]
-        super().__init__(axis_angle_to_matrix(turned * unit).mT, dtype, device)
+        turned = torch.as_tensor(angle, dtype=dtype, device=device)
+        if turned.ndim > 1:
+            raise ValueError(f"`angle` must be a number or have shape (N,); got {tuple(turned.shape)}.")
+        super().__init__(euler_to_rotmat(axis.upper(), turned.reshape(-1, 1), degrees).mT, dtype, device)
 
 
 def _matrix(linear: Tensor, shift: Tensor) -> Tensor:
@@ -261,4 +266,5 @@ def _coordinates(
     given: Sequence[Number] = (x, y, z)
     device = device or next((part.device for part in given if isinstance(part, Tensor)), None)
     parts = [torch.as_tensor(part, dtype=dtype, device=device).reshape(-1) for part in given]
+    common_batch(**{name: part.shape for name, part in zip("xyz", parts, strict=True)})
     return torch.stack(torch.broadcast_tensors(*parts), -1)
