@@ -92,10 +92,10 @@ class Detection:
         best = f"{self.nearest.agreeing:,} rows agree within {math.degrees(self.nearest.angle):.2g} degrees"
         if self.verdict == "none":
             near = str(self.nearest).replace("\n", "\n  ")
-            return (
-                f"none: the nearest of {tested} is not beyond chance, which gives {self.chance:.2g} as good; "
-                f"{best} for\n  {near}"
-            )
+            why = f"is not beyond chance, which gives {self.chance:.2g} as good"
+            if self.chance < CHANCE:
+                why = f"leaves most rows more than {math.degrees(LARGEST):.0f} degrees apart"
+            return f"none: the nearest of {tested} {why}; {best} for\n  {near}"
         if self.verdict == "found":
             return f"found: {best} ({tested}; chance gives {self.chance:.2g})\n{self.conventions[0]}"
         several = "\n".join(f"{k}.\n{each}" for k, each in enumerate(self.conventions[:SHOWN], 1))

@@ -8,6 +8,7 @@ from torch import Tensor
 
 import svdrot
 from svdrot.conventions import _readings, _relations, _search, change_of_axes, detect
+from svdrot.conventions._chance import log_chance
 
 TURN = _relations.octahedral()
 
@@ -211,8 +212,8 @@ def test_small_rotations_are_ambiguous_if_noisy_and_found_if_exact():
 
 @pytest.mark.parametrize("n", [1, 2, 3, 4, 5, 30])
 def test_unrelated_rotations_have_no_convention(n):
-    """In 25 draws; the rate is promised to be below one in a thousand."""
-    for seed in range(25):
+    """In a dozen draws; the rate is promised to be below one in a thousand."""
+    for seed in range(12):
         a, b = turns(n, seed=2 * seed), svdrot.matrix_to_quaternion(turns(n, seed=2 * seed + 1))
         found = detect(a, b)
         assert found.verdict == "none", (seed, str(found))
@@ -228,11 +229,20 @@ def test_unrelated_numbers_have_no_convention(n, size):
 
 @pytest.mark.parametrize("n", [5, 40])
 def test_unrelated_turns_about_one_axis_have_no_convention(n):
-    for seed in range(20):
+    for seed in range(8):
         angles = 6.28 * torch.rand(
             2, n, 1, dtype=torch.float64, generator=torch.Generator().manual_seed(seed)
         )
         a, b = svdrot.axis_angle_to_matrix(angles * torch.tensor([0.0, 0.0, 1.0], dtype=torch.float64))
+        found = detect(a, svdrot.matrix_to_quaternion(b))
+        assert found.verdict == "none", (seed, str(found))
+
+
+@pytest.mark.parametrize("n", [3, 6, 30])
+def test_unrelated_small_rotations_have_no_convention(n):
+    """They are near to each other, row by row or not: what rows that do not belong together say of chance."""
+    for seed in range(6):
+        a, b = noise(n, 0.05, seed=2 * seed), noise(n, 0.05, seed=2 * seed + 1)
         found = detect(a, svdrot.matrix_to_quaternion(b))
         assert found.verdict == "none", (seed, str(found))
 
@@ -250,8 +260,6 @@ def test_rows_at_rest_are_one_row():
 
 def test_chance_is_as_often_as_it_is_said():
     """Agreements of a given quality among unrelated rows: at most as many as the bound, of 4,000 draws."""
-    from svdrot.conventions._chance import log_chance
-
     told = torch.tensor(
         [log_chance(turns(3, seed=2 * k), turns(3, seed=2 * k + 1), 1) for k in range(4000)]
     ).exp()
@@ -259,6 +267,24 @@ def test_chance_is_as_often_as_it_is_said():
         share = (told <= level).double().mean().item()
         assert share <= level + 3 * (level / 4000) ** 0.5
     assert (told <= 0.3).double().mean() > 0.01  # and it is no empty promise
+
+
+def test_a_fitted_rotation_counts_for_what_it_takes():
+    a, b = turns(9000, seed=1).reshape(1500, 6, 3, 3), turns(9000, seed=2).reshape(1500, 6, 3, 3)
+    between = svdrot.averaging.average_rotations(b @ a.mT, norm="geodesic_l1")
+    told = torch.tensor(
+        [log_chance(r @ x, y, 1, fitted=True) for r, x, y in zip(between, a, b, strict=True)]
+    ).exp()
+    for level in (0.3, 0.1, 0.03, 0.01):
+        assert (told <= level).double().mean().item() <= level + 3 * (level / 1500) ** 0.5
+
+
+def test_rotations_that_are_half_a_radian_apart_are_not_the_same():
+    """However many of them are nearer to each other than chance has it."""
+    m = turns(200)
+    found = detect(m, m @ noise(200, 0.5))
+    assert found.verdict == "none" and found.chance < 1e-20 and found.nearest is not None
+    assert found.nearest.relation == () and "leaves most rows more than 17 degrees apart" in str(found)
 
 
 # Arguments.
