@@ -68,6 +68,7 @@ _HOMES = {
 }
 _MODULES = (
     "averaging",
+    "compat",
     "conventions",
     "distributions",
     "evaluation",

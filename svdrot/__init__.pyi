@@ -1,6 +1,7 @@
 """The public names for type checkers; `__init__.py` loads them when they are used."""
 
 from . import averaging as averaging
+from . import compat as compat
 from . import conventions as conventions
 from . import distributions as distributions
 from . import evaluation as evaluation

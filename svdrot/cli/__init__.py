@@ -1,4 +1,4 @@
-"""The command `svdrot`: `align` two clouds, `info` on what is installed.
+"""The command `svdrot`: `align` two clouds, `convention` of rotations, `info` on what is installed.
 
 What it does is imported by the command that does it: help and bad usage are answered without torch.
 """
@@ -28,6 +28,20 @@ example:
 Ends with 0 if they are aligned, 1 if no reliable alignment was found, 2 for bad usage or a file that cannot
 be read or written, 3 if some motions change nothing (a plane slides on a plane), along which nothing is
 moved, and 4 if other poses fit as well (of things that are symmetric, or repeat themselves)."""
+
+CONVENTION = """\
+Name the convention by which A and B differ, two arrays that should be the same rotations, row by row.
+
+Files are npy, npz with one array, or txt and csv with a rotation to a line: matrices (N, 3, 3), (N, 4, 4), or
+as 9, 12 or 16 numbers, quaternions, 6D, rotation vectors, Euler angles. Prints how both are to be read, what
+is between them, and a line of Python that makes b of a."""
+
+CONVENTION_EXIT = """\
+example:
+  svdrot convention estimated.npy truth.npy
+
+Ends with 0 if one convention is found, 1 if none is, 2 for bad usage or a file that cannot be read, and 4 if
+several agree with these rows, which are then listed."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -118,6 +132,17 @@ def _parser() -> argparse.ArgumentParser:
         )
     align.add_argument("--drop-nan", action="store_true", help="leave out points that are not finite")
 
+    convention = commands.add_parser(
+        "convention",
+        help="name the convention by which two files of rotations differ",
+        description=CONVENTION,
+        epilog=CONVENTION_EXIT,
+        formatter_class=form,
+    )
+    convention.set_defaults(run=_run_convention)
+    convention.add_argument("a", type=Path, metavar="A", help="rotations in some convention")
+    convention.add_argument("b", type=Path, metavar="B", help="the same rotations in another one")
+
     info = commands.add_parser(
         "info",
         help="versions, devices and which backends work",
@@ -164,6 +189,12 @@ def _run_align(settings: argparse.Namespace) -> int:
     from svdrot.cli._align import Settings, run
 
     return run(Settings(**{name: value for name, value in vars(settings).items() if name != "run"}))
+
+
+def _run_convention(settings: argparse.Namespace) -> int:
+    from svdrot.cli import _convention
+
+    return _convention.run(settings.a, settings.b)
 
 
 def _run_info(settings: argparse.Namespace) -> int:

@@ -6,9 +6,9 @@ import inspect
 import re
 
 import pytest
-from robustness.subjects import public_functions
+from robustness.subjects import DOORS, public_functions
 
-PUBLIC = public_functions()
+PUBLIC = public_functions(doors=True)
 
 
 def members(value) -> dict[str, str]:
@@ -25,7 +25,9 @@ def members(value) -> dict[str, str]:
 
 MEMBERS = {f"{name}.{own}": text for name, value in PUBLIC.items() for own, text in members(value).items()}
 TEXTS = {name: inspect.getdoc(value) or "" for name, value in PUBLIC.items()} | MEMBERS
-EXAMPLES = [*PUBLIC, *(name for name, text in MEMBERS.items() if ">>>" in text)]
+# Functions of a door have the documentation of their library; the example of the door is that of its module.
+OWN = [name for name in PUBLIC if not name.startswith(f"{DOORS}.")]
+EXAMPLES = [*OWN, *(name for name, text in MEMBERS.items() if ">>>" in text)]
 
 
 def parameters(value) -> list[str]:

@@ -166,6 +166,7 @@ PRODUCTS = {
     "registration/_motions.py": "float64, of numpy",
     "registration/_uncertainty.py": "of transforms",
     "io/transforms.py": "float64",
+    "conventions": "float64",
 }
 NAMES = {"matmul", "einsum", "bmm", "mm", "mv", "addmm", "baddbmm", "tensordot", "inner", "vecdot", "dot"}
 

@@ -1,5 +1,7 @@
 """The conventions of other libraries, each cell of the table beside what the library itself computes."""
 
+import re
+
 import numpy as np
 import pytest
 import roma
@@ -7,8 +9,18 @@ import torch
 from rotation_cases import FIXTURES, HARD
 from scipy.spatial.transform import Rotation
 
-from svdrot import convert_rotation
-from svdrot.conventions import CONVENTIONS, from_convention, from_scipy, to_convention, to_scipy
+import svdrot
+from svdrot import conventions, convert_rotation
+from svdrot.conventions import (
+    AXES,
+    CONVENTIONS,
+    SOURCES,
+    change_of_axes,
+    from_convention,
+    from_scipy,
+    to_convention,
+    to_scipy,
+)
 from svdrot.metrics import geodesic_distance
 from svdrot.representations import SEQUENCES
 
@@ -130,6 +142,166 @@ def test_kornia(name):
     }[name]
     assert (read(to_convention(ours(name), "kornia", name)) - MATRIX).abs().max() < EXACT
     assert_same_rotation(from_convention(write(MATRIX), "kornia", name), name)
+
+
+def read_and_written(library, name, read, write):
+    """Check a cell by what the library itself makes of numbers, one rotation at a time, and back."""
+    theirs = to_convention(ours(name), library, name).numpy()
+    matrix = torch.stack([torch.from_numpy(np.array(read(x), dtype=float)) for x in theirs])
+    assert (matrix - MATRIX).abs().max() < 1e-7  # some of them compute in float32
+    if write is not None:
+        back = np.stack([np.array(write(r), dtype=float).reshape(theirs[0].shape) for r in MATRIX.numpy()])
+        assert_same_rotation(from_convention(torch.from_numpy(back), library, name), name, atol=1e-7)
+
+
+@pytest.mark.parametrize("name", CONVENTIONS["open3d"])
+def test_open3d(name):
+    geometry = pytest.importorskip("open3d", exc_type=ImportError).geometry
+    order = name.removeprefix("euler_").lower()
+    read = {
+        "matrix": lambda m: m,
+        "quaternion": geometry.get_rotation_matrix_from_quaternion,
+        "axis_angle": geometry.get_rotation_matrix_from_axis_angle,
+    }.get(name) or getattr(geometry, f"get_rotation_matrix_from_{order}")
+    read_and_written("open3d", name, read, None)
+
+
+@pytest.mark.parametrize("name", CONVENTIONS["pypose"])
+def test_pypose(name):
+    pp = pytest.importorskip("pypose", exc_type=ImportError)
+    read, write = {
+        "matrix": (lambda m: pp.mat2SO3(torch.from_numpy(m)).matrix(), lambda r: r),
+        "quaternion": (
+            lambda q: pp.SO3(torch.from_numpy(q)).matrix(),
+            lambda r: pp.mat2SO3(torch.from_numpy(r)).tensor(),
+        ),
+        "axis_angle": (
+            lambda v: pp.so3(torch.from_numpy(v)).Exp().matrix(),
+            lambda r: pp.mat2SO3(torch.from_numpy(r)).Log().tensor(),
+        ),
+        "euler_xyz": (
+            lambda a: pp.euler2SO3(torch.from_numpy(a)).matrix(),
+            lambda r: pp.mat2SO3(torch.from_numpy(r)).euler(),
+        ),
+    }[name]
+    read_and_written("pypose", name, read, write)
+
+
+def test_opencv():
+    cv2 = pytest.importorskip("cv2", exc_type=ImportError)
+    both = lambda x: cv2.Rodrigues(x)[0]  # noqa: E731
+    read_and_written("opencv", "axis_angle", both, both)
+
+
+@pytest.mark.parametrize("name", CONVENTIONS["pycolmap"])
+def test_pycolmap(name):
+    pycolmap = pytest.importorskip("pycolmap", exc_type=ImportError)
+    read = lambda x: pycolmap.Rotation3d(x).matrix()  # noqa: E731
+    write = lambda r: pycolmap.Rotation3d(r).quat if name == "quaternion" else r  # noqa: E731
+    read_and_written("pycolmap", name, read, write)
+
+
+@pytest.mark.parametrize("name", CONVENTIONS["mujoco"])
+def test_mujoco(name):
+    mujoco = pytest.importorskip("mujoco", exc_type=ImportError)
+
+    def quaternion(angles):
+        found = np.zeros(4)
+        mujoco.mju_euler2Quat(found, angles, name.removeprefix("euler_").swapcase())
+        return found
+
+    def matrix(quat):
+        found = np.zeros(9)
+        mujoco.mju_quat2Mat(found, quat)
+        return found
+
+    def written(r):
+        found = np.zeros(4)
+        mujoco.mju_mat2Quat(found, r.flatten())
+        return found
+
+    read = {
+        "matrix": lambda m: matrix(written(m)).reshape(3, 3),
+        "quaternion": lambda q: matrix(q).reshape(3, 3),
+    }
+    write = {"matrix": lambda r: matrix(written(r)), "quaternion": written}
+    read_and_written(
+        "mujoco", name, read.get(name, lambda a: matrix(quaternion(a)).reshape(3, 3)), write.get(name)
+    )
+
+
+def turned(axis: str, angle: float) -> np.ndarray:
+    return Rotation.from_euler(axis, angle).as_matrix()
+
+
+@pytest.mark.parametrize("order", ["xyz", "xzy", "yxz", "yzx", "zxy", "zyx"])
+def test_blender_as_its_pages_say(order):
+    """Angles about x, y, z, each at its place, applied about fixed axes in the order of the name."""
+    angles = {"x": 0.3, "y": -0.5, "z": 1.1}
+    stored = torch.tensor([angles[axis] for axis in "xyz"], dtype=torch.float64)
+    expected = np.eye(3)
+    for axis in order:
+        expected = turned(axis, angles[axis]) @ expected
+    read = from_convention(stored, "blender", f"euler_{order}")
+    assert_same_rotation(read, f"euler_{order}", torch.from_numpy(expected))
+
+
+def test_unity_as_its_pages_say():
+    """Degrees about z, then x, then y, of fixed axes, stored as x, y, z."""
+    stored = torch.tensor([20.0, -40.0, 70.0], dtype=torch.float64)
+    x, y, z = np.deg2rad(stored.numpy())
+    expected = torch.from_numpy(turned("y", y) @ turned("x", x) @ turned("z", z))
+    read = from_convention(stored, "unity", "euler_zxy", degrees=True)
+    assert_same_rotation(read, "euler_zxy", expected)
+
+
+def test_arrays_in_memory_as_pages_say():
+    """OpenGL keeps matrices column by column; MuJoCo and BOP have nine numbers row by row."""
+    m = MATRIX[0]
+    assert torch.equal(from_convention(m.mT, "opengl", "matrix"), m)
+    for library in ("bop", "mujoco"):
+        assert torch.equal(from_convention(m.flatten(), library, "matrix"), m)
+    assert torch.equal(
+        to_convention(ours("quaternion"), "ros", "quaternion"), ours("quaternion").roll(-1, -1)
+    )
+    assert torch.equal(to_convention(ours("quaternion"), "colmap", "quaternion"), ours("quaternion"))
+
+
+def test_every_library_has_a_source_and_a_line():
+    assert SOURCES.keys() == CONVENTIONS.keys()
+    assert all(source.startswith("https://") for source in SOURCES.values())
+    lines = re.findall(r"^\| ([\w.]+) \|", conventions.__doc__ or "", re.MULTILINE)
+    assert lines == [*CONVENTIONS]
+
+
+@pytest.mark.parametrize("source", AXES)
+@pytest.mark.parametrize("target", AXES)
+def test_axes_change_there_and_back(source, target):
+    p = change_of_axes(source, target)
+    assert torch.equal(p @ p.mT, torch.eye(3, dtype=torch.float64))
+    assert torch.equal(p, change_of_axes("opencv", target) @ change_of_axes(source, "opencv"))
+    left_handed = {"unity", "unreal"}
+    assert torch.linalg.det(p) == (-1 if (source in left_handed) != (target in left_handed) else 1)
+
+
+def test_frames_are_those_of_their_pages():
+    def at(source, target, *x):
+        return (change_of_axes(source, target) @ torch.tensor(x, dtype=torch.float64)).tolist()
+
+    assert at("ros", "opencv", 1, 2, 3) == [-2, -3, 1]  # forward, left, up to right, down, forward
+    assert at("opencv", "opengl", 1, 2, 3) == [1, -2, -3]
+    assert at("pytorch3d", "opencv", 1, 2, 3) == [-1, -2, 3]
+    assert at("unity", "unreal", 1, 2, 3) == [3, 1, 2]
+    with pytest.raises(ValueError, match="`target` must be one of"):
+        change_of_axes("ros", "ned")
+
+
+def test_look_at_knows_the_same_frames():
+    eye, target, up = (torch.tensor(x, dtype=torch.float64) for x in ([1.0, 2, 3], [0.0, 1, 0], [0.0, 0, 1]))
+    cameras = [svdrot.look_at(eye, target, up, convention) for convention in ("opencv", "opengl")]
+    torch.testing.assert_close(
+        change_of_axes("opencv", "opengl") @ cameras[0], cameras[1], rtol=0, atol=EXACT
+    )
 
 
 def test_kornia_quaternion_logarithm():

@@ -19,6 +19,7 @@ from .scenarios import scenarios
 OF_HOOKS = ("Stack", "elementwise", "per_column", "per_entry", "per_matrix", "per_row", "update_only")
 FILES, HOW = ("kitti", "points", "pose_graph", "transform", "tum"), ("read", "write")
 NOT_CALLED = {
+    "svdrot.conventions.detect": "takes arrays of any convention; see test_detection.py",
     "svdrot.io.read_bop": "reads a file; see the tests of svdrot.io",
     **{
         f"svdrot.io.{how}_{what}": f"{how}s a file; see the tests of svdrot.io"
@@ -44,15 +45,23 @@ NOT_CALLED = {
 }
 
 
-def public_functions() -> dict[str, Callable[..., Any]]:
-    """Functions and classes in the public tables of svdrot, and of the public modules in them, each once."""
+DOORS = "svdrot.compat"
+
+
+def public_functions(doors: bool = False) -> dict[str, Callable[..., Any]]:
+    """Functions and classes in the public tables of svdrot, and of the public modules in them, each once.
+
+    Those of `compat` on demand: each is a line or two on functions that are called themselves, and its own
+    tests compare it with the library whose name it has.
+    """
     found: dict[str, Callable[..., Any]] = {}
     modules, seen = [svdrot], set()
     for module in modules:
         for name in _public_names(module):
             value = getattr(module, name)
             if isinstance(value, types.ModuleType):
-                modules += [value] if value.__name__.startswith("svdrot") else []
+                ours = value.__name__.startswith("svdrot") and (doors or value.__name__ != DOORS)
+                modules += [value] if ours else []
             elif callable(value) and not isinstance(value, types.GenericAlias) and id(value) not in seen:
                 seen.add(id(value))
                 found[f"{module.__name__}.{name}"] = value

@@ -40,7 +40,11 @@ def test_version_is_that_of_the_package():
     assert run("--version").stdout.strip() == f"svdrot {importlib.metadata.version('svdrot')}"
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["align", "--help"], ["info", "--help"]], ids=" ".join)
+@pytest.mark.parametrize(
+    "arguments",
+    [["--help"], ["align", "--help"], ["convention", "--help"], ["info", "--help"]],
+    ids=" ".join,
+)
 def test_help_gives_one_example(arguments, capsys):
     with pytest.raises(SystemExit) as ended:
         cli.main(arguments)

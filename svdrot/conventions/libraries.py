@@ -1,32 +1,17 @@
-"""The conventions of other libraries: their numbers for a rotation, and ours.
-
-Ours: matrices for column vectors, quaternions w x y z, radians, 6D the first two columns, one tensor each.
-
-| | quaternion | Euler angles | 6D | else |
-|---|---|---|---|---|
-| scipy | x y z w | as ours | | |
-| roma | x y z w | as ours | the columns of (..., 3, 2) | 9D is (..., 3, 3), 10D in the order x y z w |
-| pytorch3d | w x y z | intrinsic only | the first two rows | |
-| pytorch3d.Transform3d | | | | matrices for row vectors |
-| kornia | w x y z | roll, pitch, yaw: "euler_xyz" | | |
-| kornia.quaternion_log | | | | half the rotation vector |
-
-Tested against scipy 1.17, roma 1.8.0, kornia 0.9.0 and the outputs of pytorch3d 0.7.9.
-"""
+"""The numbers of a rotation in other libraries, and ours."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from ._checks import check_shape
-from ._precision import result_dtype, to_compute
-from ._stand_ins import takes_arrays
-from .representations import SEQUENCES, TABLE, matrix_to_rotation_6d, rotation_6d_to_matrix
+from svdrot._checks import check_shape
+from svdrot._stand_ins import takes_arrays
+from svdrot.conventions._rows import CONVENTIONS, Pair
+from svdrot.representations import TABLE
 
 if TYPE_CHECKING:
     from scipy.spatial.transform import Rotation
@@ -38,7 +23,7 @@ def from_convention(value: Tensor, library: str, representation: str, *, degrees
 
     Args:
         value: as the functions of `library` give it, any batch shape.
-        library: "scipy", "roma", "pytorch3d", "pytorch3d.Transform3d", "kornia" or "kornia.quaternion_log".
+        library: a key of `CONVENTIONS`, such as "scipy" or "blender".
         representation: its name in `convert_rotation`, such as "quaternion" or "euler_XYZ".
         degrees: whether `value` is in degrees; for "axis_angle" and Euler angles only.
 
@@ -67,7 +52,7 @@ def to_convention(value: Tensor, library: str, representation: str, *, degrees: 
 
     Args:
         value: numbers of `representation` in our convention, any batch shape, in radians.
-        library: "scipy", "roma", "pytorch3d", "pytorch3d.Transform3d", "kornia" or "kornia.quaternion_log".
+        library: a key of `CONVENTIONS`, such as "scipy" or "blender".
         representation: its name in `convert_rotation`, such as "quaternion" or "euler_XYZ".
         degrees: whether to return degrees; for "axis_angle" and Euler angles only.
 
@@ -146,69 +131,7 @@ def to_scipy(matrix: Tensor) -> Rotation:
     return Rotation.from_matrix(matrix.detach().cpu().double().resolve_neg().numpy())
 
 
-class _Pair(NamedTuple):
-    shape: tuple[int, ...]  # of one element there
-    read: Callable[[Tensor], Tensor]
-    write: Callable[[Tensor], Tensor]
-
-
-def _same(value: Tensor) -> Tensor:
-    return value
-
-
-def _transposed(value: Tensor) -> Tensor:
-    return value.mT
-
-
-def _last_to_first(xyzw: Tensor) -> Tensor:
-    return xyzw.roll(1, -1)
-
-
-def _first_to_last(wxyz: Tensor) -> Tensor:
-    return wxyz.roll(-1, -1)
-
-
-def _rows_and_columns(rotation_6d: Tensor) -> Tensor:
-    """Return the first two columns from the first two rows, or the reverse: the matrix is transposed."""
-    matrix = rotation_6d_to_matrix(to_compute(rotation_6d, 1))
-    return matrix_to_rotation_6d(matrix.mT).to(result_dtype(rotation_6d))
-
-
-# Where the entries of the upper triangle of a symmetric matrix go if its last row and column come first.
-_LAST_TO_FIRST_10D = (9, 3, 6, 8, 0, 1, 2, 4, 5, 7)
-_FIRST_TO_LAST_10D = (4, 5, 6, 1, 7, 8, 2, 9, 3, 0)
-
-_MATRIX = _Pair((3, 3), _same, _same)
-_WXYZ = _Pair((4,), _same, _same)
-_XYZW = _Pair((4,), _last_to_first, _first_to_last)
-_THREE = _Pair((3,), _same, _same)
-_EULER = {f"euler_{sequence}": _THREE for sequence in SEQUENCES}
-
-CONVENTIONS: dict[str, dict[str, _Pair]] = {
-    "scipy": {"matrix": _MATRIX, "quaternion": _XYZW, "axis_angle": _THREE, "mrp": _THREE, **_EULER},
-    "roma": {
-        "matrix": _MATRIX,
-        "quaternion": _XYZW,
-        "axis_angle": _THREE,
-        "6d": _Pair((3, 2), lambda m: m.mT.flatten(-2), lambda x: x.unflatten(-1, (2, 3)).mT),
-        "9d": _Pair((3, 3), lambda m: m.flatten(-2), lambda x: x.unflatten(-1, (3, 3))),
-        "10d": _Pair((10,), lambda a: a[..., _LAST_TO_FIRST_10D], lambda a: a[..., _FIRST_TO_LAST_10D]),
-        **_EULER,
-    },
-    "pytorch3d": {
-        "matrix": _MATRIX,
-        "quaternion": _WXYZ,
-        "axis_angle": _THREE,
-        "6d": _Pair((6,), _rows_and_columns, _rows_and_columns),
-        **{name: pair for name, pair in _EULER.items() if name[-3:].isupper()},
-    },
-    "pytorch3d.Transform3d": {"matrix": _Pair((3, 3), _transposed, _transposed)},
-    "kornia": {"matrix": _MATRIX, "quaternion": _WXYZ, "axis_angle": _THREE, "euler_xyz": _THREE},
-    "kornia.quaternion_log": {"axis_angle": _Pair((3,), lambda v: v * 2, lambda v: v / 2)},
-}
-
-
-def _find(library: str, representation: str) -> _Pair:
+def _find(library: str, representation: str) -> Pair:
     for argument, name, known in (
         ("library", library, CONVENTIONS),
         ("representation", representation, CONVENTIONS.get(library, {})),
