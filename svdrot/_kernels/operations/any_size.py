@@ -89,6 +89,11 @@ def orthogonalize(m: Tensor, in_function: bool = False) -> Tensor:
     return _by_decomposition(m)
 
 
+def by_products(m: Tensor) -> Tensor:
+    """`orthogonalize` by Newton-Schulz, whatever the size; of what does not converge, by a decomposition."""
+    return _completed(*products.by_blas(m), _by_decomposition, m)
+
+
 def _by_decomposition(m: Tensor) -> Tensor:
     u, vh = _singular_vectors(m)
     return u @ vh
