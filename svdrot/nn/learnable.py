@@ -181,8 +181,8 @@ class Pose(nn.Module):
 
     `forward()` returns them, as a `svdrot.Transform` of scale 1. Two parameters are trained, `turn`, in
     radians, and `shift`, in the units of the translation: together a twist in the frame before the pose, so
-    that a step that adds $\xi$ to them makes $T \exp(\xi)$ of T, and the gradient is taken at T. They are two,
-    so that an optimizer may have a learning rate for each. Everything else is as in `Rotation`.
+    that a step that adds $\xi$ to them makes $T \exp(\xi)$ of T, and the gradient is taken at T. They are
+    two, so that an optimizer may have a learning rate for each. Everything else is as in `Rotation`.
 
     Args:
         shape: batch shape, one whole number for each dimension, or all in one tuple; none for a single pose.
@@ -411,8 +411,8 @@ def _nearest(name: str, value: Tensor, shape: torch.Size | None) -> Tensor:
     if not given.is_meta and not (off <= NEAR).all():
         place = tuple((~(off <= NEAR)).nonzero()[0].tolist())
         raise ValueError(
-            f"`{name}` must hold rotations, to {NEAR} in Frobenius norm; got one{f' at {place}' * bool(place)} "
-            f"that is {off[place].item():.2g} from the nearest rotation. "
+            f"`{name}` must hold rotations, to {NEAR} in Frobenius norm; got one"
+            f"{f' at {place}' if place else ''} that is {off[place].item():.2g} from the nearest rotation. "
             f"`svdrot.special_orthogonalize({name})` takes anything."
         )
     return found if shape is None else _expanded(name, found, shape)

@@ -1,13 +1,13 @@
 r"""Weights that stay orthonormal while they are trained, by `torch.nn.utils.parametrize`.
 
-The weight is the polar factor of a free matrix, W = polar(M), the orthonormal matrix nearest to it. Two things
-make this fast and its steps those of Riemannian optimization:
+The weight is the polar factor of a free matrix, W = polar(M), the orthonormal matrix nearest to it. Two
+things make this fast and its steps those of Riemannian optimization:
 
 * Where a gradient may be asked for, M itself becomes W, which changes nothing of what is seen, for the factor
-  of W is W. So the next M is one step away from an orthonormal matrix, whose factor takes two to five products
-  (`svdrot._kernels.operations.nearby`), and no decomposition.
-* The derivative of the polar factor at an orthonormal matrix is the projection to the tangent space, dM - W
-  (WᵀdM + dMᵀW) / 2: two products, and no equation to be solved.
+  of W is W. So the next M is one step away from an orthonormal matrix, whose factor takes two to five
+  products (`svdrot._kernels.operations.nearby`), and no decomposition.
+* The derivative of the polar factor at an orthonormal matrix is the projection to the tangent space,
+  dM - W (WᵀdM + dMᵀW) / 2: two products, and no equation to be solved.
 
 An optimizer that puts M back, as the line search of LBFGS does, finds the weight back, since nothing but M
 tells what the weight is. Weight decay, which shrinks M, does nothing at all.
@@ -28,8 +28,7 @@ from svdrot._vectors import one_batch
 from svdrot.engine.memory import is_exporting
 from svdrot.projection import orthogonalize, special_orthogonalize
 
-from .projection import _check_rotations, _NoRotationError
-
+from .projection import check_rotations, NoRotationError
 
 FULL = (torch.float32, torch.float64)
 
@@ -168,7 +167,7 @@ class SpecialOrthogonal(nn.Module):
         """
         check_square("value", value)
         if not value.is_meta:
-            _check_rotations("value", value)
+            check_rotations("value", value)
         return value.detach().clone()
 
 
@@ -315,8 +314,7 @@ def _check_orthonormal(name: str, value: Tensor) -> None:
     defect = nearby.orthonormality(q)
     if not (defect <= tolerance).all():
         first = tuple((~(defect <= tolerance)).nonzero()[0].tolist())
-        raise _NoRotationError(
+        raise NoRotationError(
             f"`{name}` must be orthonormal, to {tolerance:.1e}; got |QᵀQ - I| = {defect[first]:.1e}"
-            f"{f' at {first}' if first else ''}. Assign `svdrot.orthogonalize({name})` for the nearest that is."
+            f"{f' at {first}' if first else ''}. Assign `svdrot.orthogonalize({name})` for the nearest."
         )
-

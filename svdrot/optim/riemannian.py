@@ -1,11 +1,12 @@
-r"""SGD and Adam for parameters that are matrices with orthonormal columns: rotations, and Stiefel manifolds.
+r"""SGD and Adam for parameters that are matrices with orthonormal columns: SO(n), and Stiefel manifolds.
 
-Tangents at Q are $\Delta = Q X + Q_\perp B$ with X skew. The metric is the canonical one of Edelman, Arias and
-Smith, $\operatorname{tr} \Delta^\top (I - Q Q^\top / 2) \Delta$, in which the gradient is $G - Q G^\top Q$. Of
-square matrices it is Q X with $X = Q^\top G - G^\top Q$, and X is what momenta are made of: coordinates of the
-frame before Q, in which they need no transport. For 3x3 these are rotation vectors in radians, and a step is
-that of torch's optimizer on `svdrot.nn.Rotation`. Of matrices that are not square there is no such frame; their
-momenta are tangents, projected to the new tangent space after each step, $Z - Q (Q^\top Z + Z^\top Q) / 2$.
+Tangents at Q are $\Delta = Q X + Q_\perp B$ with X skew. The metric is the canonical one of Edelman, Arias
+and Smith, $\operatorname{tr} \Delta^\top (I - Q Q^\top / 2) \Delta$, in which the gradient is
+$G - Q G^\top Q$. Of square matrices it is Q X with $X = Q^\top G - G^\top Q$, and X is what momenta are made
+of: coordinates of the frame before Q, in which they need no transport. For 3x3 these are rotation vectors in
+radians, and a step is that of torch's optimizer on `svdrot.nn.Rotation`. Of matrices that are not square
+there is no such frame; their momenta are tangents, projected to the new tangent space after each step,
+$Z - Q (Q^\top Z + Z^\top Q) / 2$.
 """
 
 # pyright: reportPrivateImportUsage=false
@@ -72,7 +73,8 @@ class _Riemannian(Optimizer):
     def _step(self, params: list[Tensor], group: dict[str, Any]) -> None:
         states = [self.state[p] for p in params]
         names = [name for name in states[0] if name != "step"]
-        q, g = _tall(stacked(params)), _tall(stacked([p.grad for p in params]).to(params[0].dtype))
+        gradients = [p.grad for p in params if p.grad is not None]
+        q, g = _tall(stacked(params)), _tall(stacked(gradients).to(params[0].dtype))
         state = {name: _joined([s[name] for s in states], params[0].ndim - 2) for name in names}
         gradient = _gradient(q, -g if group["maximize"] else g)
         direction = self._direction(gradient, state, states, group)
@@ -82,7 +84,8 @@ class _Riemannian(Optimizer):
                 state[name] = _projected(q, state[name])
         torch._foreach_copy_(params, [*_untall(q, params)])
         for name, value in state.items():
-            torch._foreach_copy_([s[name] for s in states], [*value.reshape(len(states), *states[0][name].shape)])
+            kept = [s[name] for s in states]
+            torch._foreach_copy_(kept, [*value.reshape(len(kept), *kept[0].shape)])
 
     _tangents = frozenset({"momentum_buffer", "exp_avg"})
 
@@ -136,9 +139,10 @@ class _Riemannian(Optimizer):
 class RiemannianSGD(_Riemannian):
     r"""Step matrices with orthonormal columns down their Riemannian gradient, and keep them orthonormal.
 
-    Of 3x3 matrices a step is $Q \leftarrow Q \exp([-\eta\, d]_\times)$, the same as that of `torch.optim.SGD` on
-    `svdrot.nn.Rotation`; of others $Q \leftarrow \mathrm{polar}(Q - \eta D)$. All parameters of one shape in a
-    group are taken together. There is no weight decay: all such matrices have the same norm.
+    Of 3x3 matrices a step is $Q \leftarrow Q \exp([-\eta\, d]_\times)$, the same as that of
+    `torch.optim.SGD` on `svdrot.nn.Rotation`; of others $Q \leftarrow \mathrm{polar}(Q - \eta D)$. All
+    parameters of one shape in a group are taken together. There is no weight decay: all such matrices have
+    the same norm.
 
     Args:
         params: parameters, named or not, or groups of them, each (..., m, n) with orthonormal columns, or
@@ -226,9 +230,9 @@ class RiemannianAdam(_Riemannian):
 
     Of square matrices the moments are of the entries of $X = Q^\top G - G^\top Q$, coordinates of the frame
     before Q, of which there is one basis for all Q: of 3x3 it is `torch.optim.Adam` on `svdrot.nn.Rotation`.
-    Others have no such basis, and one second moment for all entries of a matrix, the mean of their squares, as
-    in the works below: with entries scaled apart the step would not be along a tangent. There is no weight
-    decay: all such matrices have the same norm.
+    Others have no such basis, and one second moment for all entries of a matrix, the mean of their squares,
+    as in the works below: with entries scaled apart the step would not be along a tangent. There is no
+    weight decay: all such matrices have the same norm.
 
     Args:
         params: as for `RiemannianSGD`.
@@ -316,12 +320,12 @@ def _check_parameter(group: dict[str, Any], i: int, p: Tensor) -> None:
     name = group["param_names"][i] if "param_names" in group else f"params[{i}]"
     check_matrix(name, p)
     if p.dtype not in (torch.float32, torch.float64):
-        raise TypeError(f"`{name}` must be float32 or float64; got {p.dtype}, which does not tell steps apart.")
+        raise TypeError(f"`{name}` must be float32 or float64; got {p.dtype}, too coarse for steps.")
     if p.is_meta:
         return
     q = _tall(p.detach()[None])
     far = nearby.orthonormality(q).max().item()
-    if not far <= math.sqrt(torch.finfo(p.dtype).eps):  # what rounding and other optimizers leave is taken off
+    if not far <= math.sqrt(torch.finfo(p.dtype).eps):  # a step takes off what rounding has left
         kind = "rows" if p.shape[-2] < p.shape[-1] else "columns"
         raise ValueError(
             f"`{name}` must have orthonormal {kind}; got |QᵀQ - I| up to {far:.2g}. "

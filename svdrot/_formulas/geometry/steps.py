@@ -29,7 +29,7 @@ POSED = [(3, 3), (3,), ()]
 
 
 def orthonormal(r):
-    """Two steps R + R (I - RᵀR) / 2, which take an error of e to e⁴ / 2, and add no rounding but that of R."""
+    """Two steps R + R (I - RᵀR) / 2, which take an error of e to e⁴ / 2, and add no rounding but R's."""
     for _ in range(2):
         gap = np.diag(vector(1.0, 1.0, 1.0)) - r.T @ r
         r = r + 0.5 * (r @ gap)

@@ -5,10 +5,10 @@ is rounding: after one term, two, or four,
 
     X (I + E / 2),   X (I + E / 2 + 3 E² / 8),   X (I + E / 2 + 3 E² / 8 + E² (5 E / 16 + 35 E² / 128)),
 
-in 2, 3 and 4 products, which leave 3 E² / 4, 5 E³ / 8 and 63 E⁵ / 128 of E. How large these powers are is told
-by the image of one vector, at a fraction of a product. If none is small enough, the second is taken and all
-begins anew, which converges if no singular value of X is beyond √(7 / 3). What is farther off goes the way of
-any matrix (`any_size`).
+in 2, 3 and 4 products, which leave 3 E² / 4, 5 E³ / 8 and 63 E⁵ / 128 of E. How large these powers are is
+told by the image of one vector, at a fraction of a product. If none is small enough, the second is taken and
+all begins anew, which converges if no singular value of X is beyond √(7 / 3). What is farther off goes the
+way of any matrix (`any_size`).
 """
 
 import math
