@@ -28,7 +28,7 @@ from svdrot._vectors import one_batch
 from svdrot.engine.memory import is_exporting
 from svdrot.projection import orthogonalize, special_orthogonalize
 
-from .projection import check_rotations, NoRotationError
+from .projection import NoRotationError, check_rotations
 
 FULL = (torch.float32, torch.float64)
 
@@ -268,13 +268,15 @@ class _Kept(torch.autograd.Function):
         free = matrix.detach()
         found = _factor(free, last)
         free.copy_(found)
-        ctx.save_for_backward(matrix, found)
+        ctx.save_for_backward(found)
+        ctx.parameter = matrix  # not saved: of several forwards before a backward each writes to it
         return found
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> Any:
-        (g,), (matrix, found) = gradients, ctx.saved_tensors
+        (g,), (found,) = gradients, ctx.saved_tensors
         if torch.is_grad_enabled():  # and the derivative is to be differentiated
+            matrix = found.detach() + (ctx.parameter - ctx.parameter.detach())
             return _differential(matrix, found, g), None
         return _tangent(found, g), None
 
