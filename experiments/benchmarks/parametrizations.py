@@ -142,8 +142,8 @@ def verdict(rows: list[dict[str, Any]]) -> str:
         most = max(row["ratio"][OURS[1]] for row in own)
         holds = f"does not hold for {'; '.join(behind)}" if behind else "holds"
         text.append(
-            f"On {threads} thread{'s' * (threads > 1)} the fastest map of torch takes {least:.3g} to {most:.3g} "
-            f"times as long as `SpecialOrthogonal`, expected more than 1: **{holds}**."
+            f"On {threads} thread{'s' * (threads > 1)} the fastest map of torch takes {least:.3g} to "
+            f"{most:.3g} times as long as `SpecialOrthogonal`, expected more than 1: **{holds}**."
         )
     return " ".join(text)
 

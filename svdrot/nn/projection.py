@@ -4,8 +4,8 @@ import torch
 from torch import Tensor, nn
 
 from svdrot._checks import check_square
+from svdrot._kernels.operations import nearby
 from svdrot._precision import compute_dtype
-from svdrot._vectors import product
 from svdrot.projection import special_orthogonalize
 
 
@@ -107,13 +107,13 @@ class NoRotationError(ValueError, NotImplementedError):
 def check_rotations(name: str, value: Tensor) -> None:
     tolerance = 10 * value.shape[-1] * torch.finfo(value.dtype).eps
     r = value.detach().to(compute_dtype(value))
-    defect = (product(r.mT, r) - torch.eye(r.shape[-1], dtype=r.dtype, device=r.device)).abs().amax((-2, -1))
-    wrong = ~((defect <= tolerance) & (torch.linalg.det(r) > 0))
+    defect, (sign, size) = nearby.orthonormality(r), torch.linalg.slogdet(r)
+    wrong = ~((defect <= tolerance) & (sign > 0))
     if wrong.any():
         first = tuple(wrong.nonzero()[0].tolist())
         place = f" at {first}" if first else ""
         raise NoRotationError(
             f"`{name}` must hold rotations, with R^T R = I to {tolerance:.1e} and det R > 0; got"
-            f" |R^T R - I| = {defect[first]:.1e} and det R = {torch.linalg.det(r)[first]:.3g}{place}. Assign"
+            f" |R^T R - I| = {defect[first]:.1e} and det R = {(sign * size.exp())[first]:.3g}{place}. Assign"
             f" `svdrot.special_orthogonalize({name})` for the nearest rotation."
         )
