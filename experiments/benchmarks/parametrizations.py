@@ -4,7 +4,7 @@ One square weight n x n: zero_grad, the weight, a loss that is linear in it, bac
 step. Contestants are the three maps of `torch.nn.utils.parametrizations.orthogonal`, with trivialization, as
 they are by default, and svdrot's: `Stiefel` and `SpecialOrthogonal` under the same optimizer, and a bare
 parameter under `RiemannianSGD` or `RiemannianAdam`. Gradients are drawn anew for each of 16 steps, which
-repeat; SGD takes steps of about 1 % of the weight, Adam a learning rate of 1e-3. All contestants take turns
+repeat; SGD takes steps of about 1 % of the weight, Adam a learning rate of 1e-3 (`--adam 0.01`). All contestants take turns
 within each round; medians, of processor time on one thread and of wall time on more. After that, how far the
 weight is from orthogonal.
 
@@ -13,7 +13,7 @@ both spend outside of their maps, some 100 us, is most of it for n < 32; for n =
 elimination, two solutions and two products, forward and backward together the work of seven products, and
 ours is that of four, five or seven.
 
-    python -m experiments.benchmarks.parametrizations         ten minutes on two cores
+    python -m experiments.benchmarks.parametrizations         three minutes
 
 It makes the published results with --out experiments/results/benchmarks/parametrizations.
 """
@@ -39,9 +39,9 @@ from experiments.shared.timing import medians
 TORCH = ("cayley", "matrix_exp", "householder")
 OURS = ("Stiefel", "SpecialOrthogonal")
 BARE = "Riemannian"
-OPTIMIZERS: dict[str, tuple[Callable[..., Any], Callable[..., Any], float]] = {
-    "SGD": (torch.optim.SGD, svdrot.optim.RiemannianSGD, 0.01),
-    "Adam": (torch.optim.Adam, svdrot.optim.RiemannianAdam, 1e-3),
+OPTIMIZERS: dict[str, tuple[Callable[..., Any], Callable[..., Any]]] = {
+    "SGD": (torch.optim.SGD, svdrot.optim.RiemannianSGD),
+    "Adam": (torch.optim.Adam, svdrot.optim.RiemannianAdam),
 }
 GRADIENTS = 16
 
@@ -50,7 +50,12 @@ GRADIENTS = 16
 class Config(Settings):
     sizes: tuple[Count, ...] = (3, 4, 8, 16, 32, 64, 128, 256, 512)
     """Rows and columns of the weight."""
-    threads: tuple[Threads, ...] = (1, 2)
+    threads: tuple[Threads, ...] = (1,)
+    """More say something on a machine of one's own alone: threads wait for each other."""
+    sgd: Positive = 0.01
+    """Learning rate, for gradients of spectral norm 1."""
+    adam: Positive = 1e-3
+    """Learning rate."""
     rounds: Count = 60
     """At most, for each cell."""
     seconds: Positive = 6.0
@@ -58,12 +63,14 @@ class Config(Settings):
     out: Out = Path("runs/benchmarks/parametrizations")
 
 
-def contestants(n: int, optimizer: str) -> dict[str, tuple[Callable[[], object], Callable[[], Tensor]]]:
+def contestants(
+    n: int, optimizer: str, lr: float
+) -> dict[str, tuple[Callable[[], object], Callable[[], Tensor]]]:
     """Make a step and the weight of each."""
     generator = torch.Generator().manual_seed(0)
     gradients = torch.randn(GRADIENTS, n, n, generator=generator) / (2 * n**0.5)  # of spectral norm about 1
     start = svdrot.special_orthogonalize(torch.randn(n, n, generator=generator))
-    of_torch, riemannian, lr = OPTIMIZERS[optimizer]
+    of_torch, riemannian = OPTIMIZERS[optimizer]
     found = {}
     for name in (*TORCH, *OURS, BARE):
         layer = nn.Linear(n, n, bias=False)
@@ -98,7 +105,7 @@ def run(config: Config) -> list[dict[str, Any]]:
     cells = list(itertools.product(config.threads, OPTIMIZERS, config.sizes))
     for threads, optimizer, n in tqdm(cells, unit="cell"):
         torch.set_num_threads(threads)
-        made = contestants(n, optimizer)
+        made = contestants(n, optimizer, config.sgd if optimizer == "SGD" else config.adam)
         clock = process_time if threads == 1 else perf_counter
         calls = {name: step for name, (step, _) in made.items()}
         times, rounds = medians(calls, "cpu", config.rounds, config.seconds, clock)

@@ -106,8 +106,9 @@ class SpecialOrthogonal(nn.Module):
     r"""Keep a square weight a rotation, of determinant 1, while it is trained.
 
     As `Stiefel`, for rotations: the weight is the rotation nearest to the free matrix, whatever the sign of
-    its determinant. (`SpecialOrthogonalize` is the same map, leaves the free matrix alone, and so costs a
-    decomposition or a whole iteration, and an equation for the gradient.)
+    its determinant. That sign is known without an elimination where the last training forward, whose result
+    is kept, was less than 1 away. (`SpecialOrthogonalize` is the same map, leaves the free matrix alone, and
+    so costs a decomposition or a whole iteration, and an equation for the gradient.)
 
     Shape:
         (..., n, n) -> rotations (..., n, n), to some units of rounding of the root of n.

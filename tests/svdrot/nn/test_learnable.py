@@ -2,8 +2,12 @@
 
 import copy
 import pickle
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
+import rotation_cases
 import torch
 from torch import Tensor, nn
 
@@ -374,3 +378,22 @@ def test_poses_are_found():
     trained(module, optimizer, loss, 5)
     angle, length = module().distance(truth)
     assert angle.max() < 1e-6 and length.max() < 1e-6
+
+
+def test_two_processes_do_as_one(tmp_path):
+    worker = Path(rotation_cases.__file__).with_name("learnable_worker.py")
+    processes = [
+        subprocess.Popen(
+            [sys.executable, str(worker), str(rank), str(tmp_path / "meeting")],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for rank in range(2)
+    ]
+    try:
+        said = [process.communicate(timeout=300)[0] for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+    assert [process.returncode for process in processes] == [0, 0], "\n".join(said)
