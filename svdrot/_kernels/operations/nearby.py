@@ -24,7 +24,7 @@ from svdrot.engine.memory import in_memory
 from . import any_size, iteration
 
 FEWEST = 40  # columns: of smaller ones kernels take every step in less time than this takes for three
-FAR = 1.2  # |E| beyond which a step does not lead to the polar factor, or not in time: 1.33
+FAR = 1.2  # |E| beyond which a step does not lead to the polar factor, or not soon: 1.33
 MOST_STEPS = 5
 UNITS = 2.0  # of rounding that may be left: the root mean square of the singular values of E
 
@@ -80,7 +80,10 @@ def _polished(x: Tensor) -> Tensor | None:
 
 
 def _is_within(square: Tensor) -> bool:
-    """Whether the steps lead to the polar factor: no singular value of X is beyond 1.5."""
+    """Whether the steps lead somewhere: no singular value of X is beyond √(7 / 3), from where on they diverge.
+
+    What they lead to is the polar factor, for the polynomial is positive: no direction is turned around.
+    """
     bound = _largest(square)
     return bound <= FAR**2 or (bound < math.inf and _largest(square @ square) <= FAR**4)
 

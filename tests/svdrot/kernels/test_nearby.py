@@ -66,7 +66,7 @@ def test_what_is_no_number_stays_in_its_place():
 
 
 def test_far_off_it_goes_the_way_of_any_matrix():
-    """A singular value beyond √(7 / 3) would end at -1."""
+    """A singular value beyond √(7 / 3) would grow with every step."""
     q = frames(1, 64, 64, dtype=torch.float64)
     m = q.clone()
     m[..., 0] *= 1.8
