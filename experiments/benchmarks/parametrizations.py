@@ -4,9 +4,9 @@ One square weight n x n: zero_grad, the weight, a loss that is linear in it, bac
 step. Contestants are the three maps of `torch.nn.utils.parametrizations.orthogonal`, with trivialization, as
 they are by default, and svdrot's: `Stiefel` and `SpecialOrthogonal` under the same optimizer, and a bare
 parameter under `RiemannianSGD` or `RiemannianAdam`. Gradients are drawn anew for each of 16 steps, which
-repeat; SGD takes steps of about 1 % of the weight, Adam a learning rate of 1e-3 (`--adam 0.01`). All contestants take turns
-within each round; medians, of processor time on one thread and of wall time on more. After that, how far the
-weight is from orthogonal.
+repeat; SGD takes steps of about 1 % of the weight, Adam a learning rate of 1e-3, or `--adam 0.01`. All
+contestants take turns within each round; medians, of processor time on one thread and of wall time on more.
+After that, how far the weight is from orthogonal.
 
 Expected: at every n the step with `SpecialOrthogonal` is faster than that with the fastest map of torch. What
 both spend outside of their maps, some 100 us, is most of it for n < 32; for n = 512 Cayley's map is one

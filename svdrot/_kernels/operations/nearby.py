@@ -80,7 +80,7 @@ def _polished(x: Tensor) -> Tensor | None:
 
 
 def _is_within(square: Tensor) -> bool:
-    """Whether the steps lead somewhere: no singular value of X is beyond √(7 / 3), from where on they diverge.
+    """Whether the steps lead somewhere: from singular values of X beyond √(7 / 3) on they diverge.
 
     What they lead to is the polar factor, for the polynomial is positive: no direction is turned around.
     """
