@@ -7,8 +7,9 @@ is rounding: after one term, two, or four,
 
 in 2, 3 and 4 products, which leave 3 E² / 4, 5 E³ / 8 and 63 E⁵ / 128 of E. How large these powers are is
 told by the image of one vector, at a fraction of a product. If none is small enough, the second is taken and
-all begins anew, which converges if no singular value of X is beyond √(7 / 3). What is farther off goes the
-way of any matrix (`any_size`).
+all begins anew, which converges if no singular value of X is beyond √(7 / 3), and then to the polar factor:
+the polynomials are positive, and turn no direction around. What is farther off goes the way of any matrix
+(`any_size`).
 """
 
 import math
@@ -24,8 +25,8 @@ from svdrot.engine.memory import in_memory
 from . import any_size, iteration
 
 FEWEST = 40  # columns: of smaller ones kernels take every step in less time than this takes for three
-FAR = 1.2  # |E| beyond which a step does not lead to the polar factor, or not soon: 1.33
-MOST_STEPS = 5
+FAR = 1.2  # growth of images by E from which on steps lead nowhere, or not soon: beyond 1.33 they diverge
+MOST_STEPS = 6
 UNITS = 2.0  # of rounding that may be left: the root mean square of the singular values of E
 
 
@@ -60,32 +61,25 @@ def special_orthogonalize(m: Tensor, before: Tensor | None = None) -> Tensor:
 def _polished(x: Tensor) -> Tensor | None:
     n = x.shape[-1]
     one, left = iteration.eye(n, x), UNITS * torch.finfo(x.dtype).eps * math.sqrt(n)
-    for first in (True, *[False] * MOST_STEPS):
+    for _ in range(MOST_STEPS):
         e = iteration.residual(x, one)
         v = e @ (e @ _spread(n, x))
-        if 0.75 * _largest(v) <= left:
+        second = _largest(v)
+        if 0.75 * second <= left:
             return torch.baddbmm(x, x, e, alpha=0.5)
-        square = e @ e
         v = e @ v
-        if 0.625 * _largest(v) <= left:
+        third = _largest(v)
+        if not third <= FAR * second:
+            return None
+        square = e @ e
+        if 0.625 * third <= left:
             return torch.baddbmm(x, x, e.mul_(0.5).add_(square, alpha=0.375))
         if 0.5 * _largest(square @ v) <= left:
             higher = torch.mul(square, 35 / 128).add_(e, alpha=0.3125)
             higher.diagonal(dim1=-2, dim2=-1).add_(0.375)
             return torch.baddbmm(x, x, torch.baddbmm(e, square, higher, beta=0.5))
-        if first and not _is_within(square):
-            return None
         x = torch.baddbmm(x, x, e.mul_(0.5).add_(square, alpha=0.375))
     return None
-
-
-def _is_within(square: Tensor) -> bool:
-    """Whether the steps lead somewhere: from singular values of X beyond √(7 / 3) on they diverge.
-
-    What they lead to is the polar factor, for the polynomial is positive: no direction is turned around.
-    """
-    bound = _largest(square)
-    return bound <= FAR**2 or (bound < math.inf and _largest(square @ square) <= FAR**4)
 
 
 def _spread(n: int, like: Tensor) -> Tensor:
