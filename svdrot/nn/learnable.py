@@ -19,6 +19,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd import forward_ad
 
 from svdrot._formulas.geometry import steps
 from svdrot._precision import compute_dtype
@@ -381,6 +382,8 @@ def _goes_on(tangent: Tensor) -> bool:
         )
     if torch.compiler.is_compiling():
         return not is_exporting()
+    if forward_ad._current_level >= 0:
+        return False
     return not (torch._C._is_tracing() or torch._C._are_functorch_transforms_active())
 
 

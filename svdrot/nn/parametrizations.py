@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd import forward_ad
 from torch.nn.utils import parametrize
 
 from svdrot._checks import check_matrix, check_square
@@ -233,7 +234,7 @@ def _is_trained(matrix: Tensor) -> bool:
 
 def _is_plain(matrix: Tensor) -> bool:
     """Whether there is nobody who transforms or writes down."""
-    if torch.compiler.is_compiling() or torch._C._is_tracing():
+    if torch.compiler.is_compiling() or torch._C._is_tracing() or forward_ad._current_level >= 0:
         return False
     return not (torch._C._are_functorch_transforms_active() or is_legacy_batch(matrix))
 

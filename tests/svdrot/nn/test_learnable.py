@@ -354,6 +354,19 @@ def test_transforms_of_torch_see_the_map_itself():
     assert not module.turn_before.any()
 
 
+@pytest.mark.parametrize("kind", [Rotation, Pose])
+def test_forward_mode_writes_nothing(kind):
+    module = kind(4, dtype=torch.float64)
+    with torch.autograd.forward_ad.dual_level():
+        turn = torch.autograd.forward_ad.make_dual(module.turn, torch.ones_like(module.turn))
+        found = torch.func.functional_call(module, {"turn": turn}, ())
+        found = found if kind is Rotation else found.rotation
+        tangent = torch.autograd.forward_ad.unpack_dual(found).tangent
+        assert torch.autograd.forward_ad.unpack_dual(module.rotation).tangent is None
+    expected = svdrot.hat(torch.ones(4, 3, dtype=torch.float64))
+    torch.testing.assert_close(tangent, expected, rtol=0, atol=1e-14)
+
+
 def test_a_pose_steps_along_its_twist():
     start = svdrot.Transform.random(5, dtype=torch.float64, generator=seeded())
     module = Pose(5, initial=start)

@@ -172,6 +172,20 @@ def test_second_derivatives_are_those_of_the_polar_factor():
         torch.testing.assert_close(*found, rtol=0, atol=1e-12)
 
 
+@pytest.mark.parametrize("kind", [Stiefel, SpecialOrthogonal])
+def test_forward_mode_sees_the_map_itself(kind):
+    exact = svdrot.special_orthogonalize if kind is SpecialOrthogonal else svdrot.orthogonalize
+    for n in (3, 5, 48):
+        free, along = nn.Parameter(drawn(n, n)), drawn(n, n, seed=1)
+        for x in (free, free.detach()):
+            with torch.autograd.forward_ad.dual_level():
+                found = kind()(torch.autograd.forward_ad.make_dual(x, along))
+                tangent = torch.autograd.forward_ad.unpack_dual(found).tangent
+            expected = torch.func.jvp(exact, (free.detach(),), (along,))[1]
+            torch.testing.assert_close(tangent, expected, rtol=0, atol=1e-10 * expected.abs().max().item())
+        assert torch.equal(free, drawn(n, n))
+
+
 def test_forwards_that_share_a_backward():
     layer = linear(5, 5)
     weights = [layer.weight for _ in range(3)]
