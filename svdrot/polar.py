@@ -333,7 +333,7 @@ def _certificate(m: Tensor, q: Tensor, special: bool) -> Tensor:
         error = _norm(h - h.mT)
         sums = eigenvalues[:, 0] + eigenvalues[:, 1] if n > 1 else 2 * eigenvalues[:, 0].abs()
         if special:  # with a negative eigenvalue the sums may shrink on the way, by twice the norm of K
-            ok &= torch.linalg.det(near) > 0
+            ok &= torch.linalg.slogdet(near).sign > 0
             sums = sums - torch.where(eigenvalues[:, 0] < 0, error / 2**0.5, 0)
     ok &= (sums > 2 * rounding) & ((eigenvalues[:, 0] > rounding) | special)
     bound = _norm(q - near) + (error + rounding) / (sums - rounding)

@@ -45,6 +45,12 @@ def orthogonalize(m: Tensor) -> tuple[Tensor, Tensor | None]:
     return q, _holding(residual)
 
 
+def by_blas(m: Tensor) -> tuple[Tensor, Tensor | None]:
+    """The same, by products of BLAS."""
+    q, residual = _by_blas(m)
+    return q, _holding(residual)
+
+
 def special_orthogonalize(m: Tensor) -> tuple[Tensor, Tensor | None]:
     """Rotations of (B, n, n) matrices, and which of them hold, (B,) bool, or None if all do."""
     m = m.contiguous()

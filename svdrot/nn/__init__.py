@@ -1,10 +1,15 @@
 """Layers: heads that regress rotations and rigid motions, when they project, the projection itself, and
-losses of raw numbers.
+losses of raw numbers; rotations and poses that are parameters, and weights that stay orthonormal.
 """
 
 from .heads import RigidHead as RigidHead
 from .heads import RotationHead as RotationHead
+from .learnable import Pose as Pose
+from .learnable import Rotation as Rotation
 from .losses import RotationLoss as RotationLoss
+from .parametrizations import SpecialOrthogonal as SpecialOrthogonal
+from .parametrizations import Stiefel as Stiefel
+from .parametrizations import orthogonal as orthogonal
 from .projection import SpecialOrthogonalize as SpecialOrthogonalize
 from .representations import REPRESENTATIONS as REPRESENTATIONS
 from .representations import Representation as Representation
@@ -23,11 +28,16 @@ __all__ = [
     "Always",
     "AtInference",
     "ManifoldGradient",
+    "Pose",
     "Representation",
     "RigidHead",
+    "Rotation",
     "RotationHead",
     "RotationLoss",
+    "SpecialOrthogonal",
     "SpecialOrthogonalize",
+    "Stiefel",
     "Strategy",
     "add_representation",
+    "orthogonal",
 ]

@@ -4,8 +4,8 @@ import torch
 from torch import Tensor, nn
 
 from svdrot._checks import check_square
+from svdrot._kernels.operations import nearby
 from svdrot._precision import compute_dtype
-from svdrot._vectors import product
 from svdrot.projection import special_orthogonalize
 
 
@@ -92,7 +92,7 @@ class SpecialOrthogonalize(nn.Module):
         """
         check_square("value", value)
         if not value.is_meta:  # which has no numbers to look at
-            _check_rotations("value", value)
+            check_rotations("value", value)
         return value.detach().clone()
 
     def extra_repr(self) -> str:
@@ -100,20 +100,20 @@ class SpecialOrthogonalize(nn.Module):
         return "" if self.damping is None else f"damping={self.damping}"
 
 
-class _NoRotationError(ValueError, NotImplementedError):
+class NoRotationError(ValueError, NotImplementedError):
     """Refuse what the projection cannot give. torch catches NotImplementedError, on registration alone."""
 
 
-def _check_rotations(name: str, value: Tensor) -> None:
+def check_rotations(name: str, value: Tensor) -> None:
     tolerance = 10 * value.shape[-1] * torch.finfo(value.dtype).eps
     r = value.detach().to(compute_dtype(value))
-    defect = (product(r.mT, r) - torch.eye(r.shape[-1], dtype=r.dtype, device=r.device)).abs().amax((-2, -1))
-    wrong = ~((defect <= tolerance) & (torch.linalg.det(r) > 0))
+    defect, (sign, size) = nearby.orthonormality(r), torch.linalg.slogdet(r)
+    wrong = ~((defect <= tolerance) & (sign > 0))
     if wrong.any():
         first = tuple(wrong.nonzero()[0].tolist())
         place = f" at {first}" if first else ""
-        raise _NoRotationError(
+        raise NoRotationError(
             f"`{name}` must hold rotations, with R^T R = I to {tolerance:.1e} and det R > 0; got"
-            f" |R^T R - I| = {defect[first]:.1e} and det R = {torch.linalg.det(r)[first]:.3g}{place}. Assign"
+            f" |R^T R - I| = {defect[first]:.1e} and det R = {(sign * size.exp())[first]:.3g}{place}. Assign"
             f" `svdrot.special_orthogonalize({name})` for the nearest rotation."
         )

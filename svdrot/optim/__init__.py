@@ -37,6 +37,8 @@ from .hooks import update_only as update_only
 from .muon import ALGORITHMS as ALGORITHMS
 from .muon import STEP_SIZES as STEP_SIZES
 from .muon import Muon as Muon
+from .riemannian import RiemannianAdam as RiemannianAdam
+from .riemannian import RiemannianSGD as RiemannianSGD
 from .variants import EQUILIBRATED as EQUILIBRATED
 from .variants import ROOT as ROOT
 from .variants import MiMuon as MiMuon

@@ -215,6 +215,14 @@ def test_times_are_those_of_the_results():
         assert figures == [batches[n][k] for k in (1, 2, 6, 5, 8, 9)], n
 
 
+def test_times_of_steps_are_those_of_the_results():
+    _, _, adam, _ = tables("experiments/results/benchmarks/parametrizations/table.md")
+    rows = re.findall(r"^\| (\d+) \| (.*) \|$", PAGES["docs/learnable.md"], re.M)
+    assert len(rows) == len(adam) == 9
+    for n, figures in rows:
+        assert figures.split(" | ") == [adam[n][k] for k in (1, 2, 3, 5, 8, 6)], n
+
+
 def test_rates_of_the_verdict_are_those_of_the_results():
     rates = tables("experiments/results/registration/verdict_battery/table.md")[0]
     section = PAGES["docs/registration.md"].partition("## Whether to believe it")[2]

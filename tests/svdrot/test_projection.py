@@ -103,6 +103,15 @@ def test_every_size_is_orthonormal_and_optimal(n, dtype):
     assert ((m * other).sum((-2, -1)) <= (m * r).sum((-2, -1)) + tolerance).all()
 
 
+def test_the_determinant_of_large_rotations_is_not_lost():
+    """Of a rotation of 512 columns the product of the pivots is 0 in float32, on the way to 1."""
+    m = torch.randn(512, 512, generator=torch.Generator().manual_seed(0))
+    for matrix in (m, torch.cat((-m[:1], m[1:]))):
+        r = svdrot.special_orthogonalize(matrix)
+        assert (r.mT @ r - torch.eye(512)).abs().max() < 64 * torch.finfo(r.dtype).eps
+        assert torch.linalg.slogdet(r).sign == 1
+
+
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 def test_rotations_from_both_sides_pass_through(dtype):
     m = well_defined(dtype)

@@ -34,7 +34,8 @@ def special_orthogonalize(m: Tensor, damping: float | None = None, in_function: 
 def _special_by_decomposition(m: Tensor) -> Tensor:
     u, vh = _singular_vectors(m)
     r = u @ vh
-    twice = torch.linalg.det(r).sign()[:, None, None] - 1  # -2 where the smallest direction is to be reversed
+    # -2 where the smallest direction is to be reversed. (`det` multiplies pivots, and is 0 for n = 512.)
+    twice = torch.linalg.slogdet(r).sign[:, None, None] - 1
     return torch.baddbmm(r, twice * u[..., -1:], vh[:, -1:])
 
 
@@ -87,6 +88,11 @@ def orthogonalize(m: Tensor, in_function: bool = False) -> Tensor:
     if is_differentiable_record(in_function):
         return _recorded(m, _by_decomposition(m.detach()).detach(), None)
     return _by_decomposition(m)
+
+
+def by_products(m: Tensor) -> Tensor:
+    """`orthogonalize` by Newton-Schulz, whatever the size; of what does not converge, by a decomposition."""
+    return _completed(*products.by_blas(m), _by_decomposition, m)
 
 
 def _by_decomposition(m: Tensor) -> Tensor:
@@ -273,7 +279,7 @@ def _decompose(m: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """U, S, Vᵀ with det(U Vᵀ) = 1, so that the last singular value carries the sign of det M."""
     ok = _finite(m)
     u, s, vh = torch.linalg.svd(torch.where(ok, m, 0))
-    sign = torch.linalg.det(u @ vh).sign()
+    sign = torch.linalg.slogdet(u @ vh).sign
     flip = torch.cat((s.new_ones(s.shape[0], s.shape[-1] - 1), sign[:, None]), -1)
     return torch.where(ok, u * flip[:, None, :], torch.nan), torch.where(ok[..., 0], s * flip, torch.nan), vh
 
