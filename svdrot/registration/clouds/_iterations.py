@@ -143,24 +143,25 @@ class Aligner:
             if len(items) < len(self.marked):
                 all_ = torch.full((4, len(self.marked)), torch.nan, dtype=values.dtype, device=values.device)
                 values = all_.index_copy(1, items, values)
-            ended = bool(done.any())
-            if ended:
-                at = items[done]
+            (ended,) = done.nonzero(as_tuple=True)  # places, not a mask: on a GPU the host waits once
+            if len(ended):
+                at = items[ended]
                 status = torch.where(still, int(Status.CONVERGED), int(Status.ITERATIONS))
                 status = torch.where(taken.finite, status, int(Status.NOT_FINITE))
-                state.status[at] = torch.where(taken.enough, status, int(Status.NO_OVERLAP))[done]
+                state.status[at] = torch.where(taken.enough, status, int(Status.NO_OVERLAP))[ended]
                 state.iterations[at] += number + 1
                 for name in ("rotation", "translation", "normal_matrix", "pivot", "radius"):
-                    getattr(state, name)[at] = getattr(taken, name)[done]
+                    getattr(state, name)[at] = getattr(taken, name)[ended]
                 if self.differentiable:
-                    state.before[0][at], state.before[1][at] = rotation[done], translation[done]
-                    state.indices[at] = indices[done]
-                    state.weights[at] = torch.where(moves[:, None], weights, 0)[done]
+                    state.before[0][at], state.before[1][at] = rotation[ended], translation[ended]
+                    state.indices[at] = indices[ended]
+                    state.weights[at] = torch.where(moves[:, None], weights, 0)[ended]
             report(number, *values)
             rotation, translation, pivot = taken.rotation, taken.translation, taken.pivot
-            if ended:
+            if len(ended):
+                (kept,) = (~done).nonzero(as_tuple=True)
                 items, rotation, translation, pivot = (
-                    x[~done] for x in (items, rotation, translation, pivot)
+                    x[kept] for x in (items, rotation, translation, pivot)
                 )
                 source, marked, points = self._sources(items)
         # What stepped with a normal matrix that leaves a direction open has not converged.
