@@ -70,6 +70,7 @@ _MODULES = (
     "averaging",
     "conventions",
     "distributions",
+    "epipolar",
     "evaluation",
     "io",
     "losses",

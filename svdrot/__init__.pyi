@@ -3,6 +3,7 @@
 from . import averaging as averaging
 from . import conventions as conventions
 from . import distributions as distributions
+from . import epipolar as epipolar
 from . import evaluation as evaluation
 from . import io as io
 from . import losses as losses

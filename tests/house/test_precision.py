@@ -145,6 +145,7 @@ PRODUCTS = {
     "optim/variants.py": "float64",
     "distributions": "float64",
     "averaging/_rotation_descent.py": "float64",
+    "epipolar/fits.py": "float64",
     "averaging/graphs.py": "float64",
     "averaging/rotations.py": "float64",
     "registration/clouds/neighbors.py": "float64",

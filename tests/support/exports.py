@@ -31,6 +31,7 @@ REASONS = {
         "RotationLaplace",
         "singular_gap",
         "polar_certificate",
+        "eight_point",
     ): (
         "onnx",
         "ONNX has no eigenvectors",

@@ -26,7 +26,7 @@ from svdrot._formulas.projection import HALF, ONE, ZERO, columns, combine, outer
 from svdrot._formulas.vectors import EPS, TINY, choose, cross, dot, largest, normalized, vector
 from svdrot.engine.graph import Operation
 from svdrot.engine.maps import formula
-from svdrot.engine.words import absolute, detached, maximum, nothing_up_to, root, sqrt, where
+from svdrot.engine.words import absolute, detached, maximum, minimum, nothing_up_to, root, sqrt, where
 
 NAN = float("nan")
 
@@ -34,8 +34,11 @@ NAN = float("nan")
 
 
 def _least(m):
-    """M over its largest entry, the bases of `split`, s1 or else s3, s2 + s3 or else s1 + s2, and the other
-    two as sum and difference; the projector on the eigenvector of the greater of these, as 1/2 + x, y."""
+    """What both projections are made of, for M over its largest entry.
+
+    Its columns; the bases of `split`; the isolated singular value; sum and difference of the other two; x, y,
+    of which (1/2 + x, y; y, 1/2 - x) is the projector on the greater one; whether s1 is the isolated one.
+    """
     a, b, c = projection.normalized(*columns(m))
     u, v, e, f, p, q, mp, mq, is_largest = split(a, b, c)
     total = projection.dot(e, mp) + projection.dot(f, mq)
@@ -176,13 +179,13 @@ def _solve_jvp(arguments, w, tangents):
     return SOLVE(*arguments[:3], bx - xx * w[0] - xy * w[1], by - xy * w[0] - yy * w[1])
 
 
-def _recorded_solve(xx, yy, xy, *b):
+def _recorded_solve(xx, yy, xy, bx, by):
     """With derivatives of the first three orders: A is a constant, and steps count its deviation."""
     fixed = [detached(x) for x in (xx, yy, xy)]
     dxx, dyy, dxy = (x - y for x, y in zip((xx, yy, xy), fixed, strict=True))
-    w = _solve(*fixed, *b)
+    w = _solve(*fixed, bx, by)
     for _ in range(3):
-        w = _solve(*fixed, b[0] - dxx * w[0] - dxy * w[1], b[1] - dxy * w[0] - dyy * w[1])
+        w = _solve(*fixed, bx - dxx * w[0] - dxy * w[1], by - dxy * w[0] - dyy * w[1])
     beyond = sum((nothing_up_to(3, x) for x in (dyy, dxy)), nothing_up_to(3, dxx))
     return [x + beyond for x in w]
 
@@ -289,12 +292,16 @@ def triangulated(rotation, translation, a, b):
 
 
 def _residual(matrix, a, b):
-    """bᵀ M a, M a and Mᵀ b, of M over its largest entry."""
-    k = ONE / maximum(largest(matrix.ravel()), TINY)
-    m = k * matrix
+    """bᵀ M a, and squares of the directions of M a and Mᵀ b, and what points were multiplied by.
+
+    M and the points (x, y, 1) are taken over their largest entries.
+    """
+    m = matrix * (ONE / maximum(largest(matrix.ravel()), TINY))
     x, y = vector(*a, ONE), vector(*b, ONE)
+    k, l = ONE / largest(x), ONE / largest(y)
+    x, y = k * x, l * y
     image, back = m @ x, m.T @ y
-    return dot(y, image), dot(image[:2], image[:2]), dot(back[:2], back[:2])
+    return dot(y, image), dot(image[:2], image[:2]), dot(back[:2], back[:2]), k, l
 
 
 @formula({"matrix": (3, 3)} | PAIR, ())
@@ -304,15 +311,18 @@ def algebraic_error(matrix, a, b):
 
 @formula({"matrix": (3, 3)} | PAIR, ())
 def sampson_error(matrix, a, b):
-    r, image, back = _residual(matrix, a, b)
-    return r * _inverse_root(image + back)
+    r, image, back, k, l = _residual(matrix, a, b)
+    larger = ONE / maximum(k, l)
+    k, l = larger * k, larger * l
+    return (larger * r) * _inverse_root(l * l * image + k * k * back)
 
 
 @formula({"matrix": (3, 3)} | PAIR, ())
 def symmetric_epipolar_error(matrix, a, b):
-    r, image, back = _residual(matrix, a, b)
-    i, j = _inverse_root(image), _inverse_root(back)
-    return r * root(i * i + j * j)
+    r, image, back, k, l = _residual(matrix, a, b)
+    less = minimum(k, l)
+    i, j = (less / l) * _inverse_root(image), (less / k) * _inverse_root(back)
+    return (r / less) * root(i * i + j * j)
 
 
 def _inverse_root(square):
