@@ -56,7 +56,7 @@ class EpipolarFit:
 
         The difference of the two least singular values of the equations, over their norm, so that errors of
         points, in units of their spread, are amplified by some 1 / gap; 0 means ambiguous. Fewer than eight
-        pairs, a planar scene and views from one place have gap 0, but for noise.
+        pairs, a planar scene and views from one place have gap 0, but for noise. Up to 1e-7 it is rounding.
         """
         least = self._singular_values()
         return least[..., 1] - least[..., 0]
@@ -180,7 +180,7 @@ def _least(gram: Tensor, noise: float) -> Tensor:
         counted = (gaps / noise - 1).clamp(0, 1)
         inverse = (vectors * (counted**2 * (3 - 2 * counted) / gaps)[..., None, :]) @ vectors.mT
     if not torch.compiler.is_compiling() and is_constant((gram,)):
-        return start
+        return start / length(start)[..., None]  # as below, to the last bit
     change, found = gram - gram.detach(), start
     for _ in range(2):
         moved = (change @ found[..., None])[..., 0]
