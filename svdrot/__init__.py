@@ -72,6 +72,7 @@ _MODULES = (
     "distributions",
     "epipolar",
     "evaluation",
+    "flows",
     "io",
     "losses",
     "nn",

@@ -123,8 +123,9 @@ def triangulate(transform: Transform, a: Tensor, b: Tensor) -> Tensor:
         >>> import torch, svdrot
         >>> right = svdrot.Transform(torch.eye(3), torch.tensor([-1.0, 0.0, 0.0]), torch.tensor(1.0))
         >>> a, b = torch.tensor([[0.0, 0.1]]), torch.tensor([[-0.2, 0.1]])
-        >>> svdrot.epipolar.triangulate(right, a, b)
-        tensor([[0.0000, 0.5000, 5.0000]])
+        >>> points = svdrot.epipolar.triangulate(right, a, b)
+        >>> torch.allclose(points, torch.tensor([[0.0, 0.5, 5.0]]), atol=1e-5)
+        True
     """
     check_transform("transform", transform)
     _check_points(a, b)

@@ -2,6 +2,10 @@
 losses of raw numbers.
 """
 
+from .distributions import BinghamHead as BinghamHead
+from .distributions import IsotropicGaussianHead as IsotropicGaussianHead
+from .distributions import MatrixFisherHead as MatrixFisherHead
+from .distributions import RotationLaplaceHead as RotationLaplaceHead
 from .heads import RigidHead as RigidHead
 from .heads import RotationHead as RotationHead
 from .losses import RotationLoss as RotationLoss
@@ -22,10 +26,14 @@ __all__ = [
     "AfterWarmup",
     "Always",
     "AtInference",
+    "BinghamHead",
+    "IsotropicGaussianHead",
     "ManifoldGradient",
+    "MatrixFisherHead",
     "Representation",
     "RigidHead",
     "RotationHead",
+    "RotationLaplaceHead",
     "RotationLoss",
     "SpecialOrthogonalize",
     "Strategy",

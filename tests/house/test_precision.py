@@ -24,6 +24,10 @@ CALLS = (
 EXEMPT = {
     "svdrot.nn.RotationHead.forward": "its linear layer is a part of the network",
     "svdrot.nn.RigidHead.forward": "its linear layers are a part of the network",
+    **{
+        f"svdrot.nn.{name}Head.forward": "its linear layer is a part of the network"
+        for name in ("MatrixFisher", "Bingham", "RotationLaplace", "IsotropicGaussian")
+    },
     "svdrot.polar.newton_schulz": "the bare iteration, whose products are as the caller's",
     "svdrot.optim.Muon.step": "of newton_schulz",
     "svdrot.optim.MuonEq.step": "of newton_schulz",

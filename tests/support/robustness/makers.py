@@ -34,6 +34,7 @@ from .values import (
     image_points,
     instants,
     knots,
+    larger_scale,
     loss_pose,
     mask,
     matrix,
@@ -256,7 +257,16 @@ MAKERS: dict[str, Callable[[Draw], Any]] = {
     },
     **{
         f"svdrot.distributions.IsotropicGaussian.{method}.scale": scaled_tensor
-        for method in ("log_prob", "moments", "rsample")
+        for method in ("log_prob", "moments", "rsample", "score")
+    },
+    # flows
+    "svdrot.flows.geodesic_interpolant.time": scaled_tensor,
+    **dict.fromkeys(("velocity", "score", "noise"), vector(3)),
+    "svdrot.flows.euler_step.step": scaled_tensor,
+    **{
+        f"svdrot.flows.{f}_step.{p}": maker
+        for f in ("probability_flow", "reverse_diffusion")
+        for p, maker in (("scale", larger_scale), ("next_scale", scaled_tensor))
     },
     "batch_shape": shape,
     "sample_shape": number((), (2,), (2, 1)),

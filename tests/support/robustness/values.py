@@ -251,6 +251,10 @@ def scaled_tensor(draw: Draw) -> Tensor:
     return draw.tensor(draw.numpy.random(draw.lead()) + 0.1, 0, scaled=False)
 
 
+def larger_scale(draw: Draw) -> Tensor:
+    return draw.tensor(draw.numpy.random(draw.lead()) + 1.2, 0, scaled=False)
+
+
 def row(n: int | None = None) -> Callable[[Draw], Tensor]:
     return lambda draw: draw.tensor(draw.normal(draw.count if n is None else n), 1)
 
