@@ -73,6 +73,7 @@ def form_of_moments(t: Tensor, largest: float) -> Tensor:
         step = torch.linalg.solve(scaled, (pull / size)[..., None])[..., 0] / size
         # Far below the end Newton doubles a gap at best; above it could leave the cone.
         g = torch.maximum(g + step, g / 4).clamp(0, largest)
+    g = torch.where(some[..., None], g, 0.0)
     eigenvalues = torch.cat((torch.zeros_like(g[..., :1]), -g), -1)
     return spectral(vectors, eigenvalues)
 
