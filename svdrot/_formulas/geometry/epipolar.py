@@ -181,11 +181,11 @@ def _solve_jvp(arguments, w, tangents):
 
 def _recorded_solve(xx, yy, xy, bx, by):
     """With derivatives of the first three orders: A is a constant, and steps count its deviation."""
-    fixed = [detached(x) for x in (xx, yy, xy)]
-    dxx, dyy, dxy = (x - y for x, y in zip((xx, yy, xy), fixed, strict=True))
-    w = _solve(*fixed, bx, by)
+    a, b, c = detached(xx), detached(yy), detached(xy)
+    dxx, dyy, dxy = xx - a, yy - b, xy - c
+    w = _solve(a, b, c, bx, by)
     for _ in range(3):
-        w = _solve(*fixed, bx - dxx * w[0] - dxy * w[1], by - dxy * w[0] - dyy * w[1])
+        w = _solve(a, b, c, bx - dxx * w[0] - dxy * w[1], by - dxy * w[0] - dyy * w[1])
     beyond = sum((nothing_up_to(3, x) for x in (dyy, dxy)), nothing_up_to(3, dxx))
     return [x + beyond for x in w]
 
