@@ -61,7 +61,7 @@ def probability_flow_step(
 
     Source:
         Song et al., "Score-Based Generative Modeling through Stochastic Differential Equations", ICLR 2021,
-        section 4.3; De Bortoli et al., "Riemannian Score-Based Generative Modelling", NeurIPS 2022.
+        section 4.3; De Bortoli et al., NeurIPS 2022, arXiv 2202.02763.
 
     Example:
         >>> import torch, svdrot
