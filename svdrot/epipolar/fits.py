@@ -24,7 +24,7 @@ from svdrot.epipolar.essential import project_to_essential, project_to_rank_two
 from svdrot.transform import register_pytree
 
 KINDS = {"essential": project_to_essential, "fundamental": project_to_rank_two}
-EPS = 2.0**-52
+ROUNDING = 32 * 2.0**-52  # of eigenvalues of a matrix of trace 1
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,8 @@ class EpipolarFit:
 
         The difference of the two least singular values of the equations, over their norm, so that errors of
         points, in units of their spread, are amplified by some 1 / gap; 0 means ambiguous. Fewer than eight
-        pairs, a planar scene and views from one place have gap 0, but for noise. Up to 1e-7 it is rounding.
+        pairs, a planar scene and views from one place have gap 0, but for noise. Singular values up to 8e-8
+        are rounding, and count as 0.
         """
         least = self._singular_values()
         return least[..., 1] - least[..., 0]
@@ -69,7 +70,9 @@ class EpipolarFit:
     def _singular_values(self) -> Tensor:
         g = self.equations.detach()
         finite = g.isfinite().all(-1).all(-1)
-        values = torch.linalg.eigvalsh(torch.where(finite[..., None, None], g, 0.0)).clamp_min(0).sqrt()
+        # `eigvalsh` takes another way where something looks on, and rounds otherwise.
+        squares = torch.linalg.eigh(torch.where(finite[..., None, None], g, 0.0)).eigenvalues
+        values = torch.where(squares < ROUNDING, 0.0, squares.clamp_min(ROUNDING).sqrt())
         return torch.where(finite[..., None], values, torch.nan)
 
 
@@ -140,7 +143,7 @@ def eight_point(
     trace = gram.diagonal(dim1=-2, dim2=-1).sum(-1)
     gram = gram / torch.where(trace > 0, trace, 1.0)[..., None, None]
     rounding = 32 * torch.finfo(compute_dtype(given)).eps
-    found = _least(gram, max(32 * EPS, rounding**2)).unflatten(-1, (3, 3))
+    found = _least(gram, max(ROUNDING, rounding**2)).unflatten(-1, (3, 3))
     if kind == "fundamental":  # the nearest one in normalized coordinates, as Hartley has it
         found = project_to_rank_two(found)
     found = second.mT @ found @ first

@@ -105,7 +105,7 @@ def reverse_diffusion_step(
 
     Source:
         Anderson, "Reverse-time diffusion equation models", Stoch. Proc. Appl. 12 (1982); De Bortoli et al.,
-        "Riemannian Score-Based Generative Modelling", NeurIPS 2022, algorithm 1.
+        NeurIPS 2022, arXiv 2202.02763, algorithm 1.
 
     Example:
         >>> import torch, svdrot
