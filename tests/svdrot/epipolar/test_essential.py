@@ -228,9 +228,13 @@ def test_the_pose_is_the_one_that_sees_the_scene(sign, dtype):
 
 
 def test_what_does_not_count_has_no_vote_and_what_is_broken_spoils_its_item():
-    pose, _, a, b = scene(3, 9)
+    pose, points, a, b = scene(3, 9)
     e, wrong = essential_from_pose(pose), b.clone()
-    wrong[:, 4:] = -b[:, 4:]
+    # Five of nine are as if the camera had gone the other way.
+    other = Transform(pose.rotation, -pose.translation, pose.scale)
+    seen = other.apply(points)
+    wrong[:, 4:] = (seen[..., :2] / seen[..., 2:])[:, 4:]
+    assert (pose_from_essential(e, a, wrong).translation + pose.translation).abs().max() < 1e-14
     weights = torch.ones(3, 9).double()
     weights[:, 4:] = 0
     odd = wrong.clone()
