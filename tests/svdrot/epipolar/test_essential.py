@@ -230,13 +230,13 @@ def test_the_pose_is_the_one_that_sees_the_scene(sign, dtype):
 def test_what_does_not_count_has_no_vote_and_what_is_broken_spoils_its_item():
     pose, points, a, b = scene(3, 9)
     e, wrong = essential_from_pose(pose), b.clone()
-    # Five of nine are as if the camera had gone the other way.
+    # Six of nine are as if the camera had gone the other way.
     other = Transform(pose.rotation, -pose.translation, pose.scale)
     seen = other.apply(points)
-    wrong[:, 4:] = (seen[..., :2] / seen[..., 2:])[:, 4:]
+    wrong[:, 3:] = (seen[..., :2] / seen[..., 2:])[:, 3:]
     assert (pose_from_essential(e, a, wrong).translation + pose.translation).abs().max() < 1e-14
     weights = torch.ones(3, 9).double()
-    weights[:, 4:] = 0
+    weights[:, 3:] = 0
     odd = wrong.clone()
     odd[:, 5] = math.nan
     for given in ({"weights": weights}, {"mask": weights > 0}):
