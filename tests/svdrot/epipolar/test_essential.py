@@ -242,6 +242,7 @@ def test_what_does_not_count_has_no_vote_and_what_is_broken_spoils_its_item():
     for given in ({"weights": weights}, {"mask": weights > 0}):
         found = pose_from_essential(e, a, odd, **given)
         assert (found.rotation - pose.rotation).abs().max() < 1e-14
+        assert (found.translation - pose.translation).abs().max() < 1e-14
     odd = b.clone()
     odd[1, 5] = math.inf
     assert pose_from_essential(e, a, odd).translation.isnan().all(1).tolist() == [False, True, False]
