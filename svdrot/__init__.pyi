@@ -4,7 +4,9 @@ from . import averaging as averaging
 from . import compat as compat
 from . import conventions as conventions
 from . import distributions as distributions
+from . import epipolar as epipolar
 from . import evaluation as evaluation
+from . import flows as flows
 from . import io as io
 from . import losses as losses
 from . import nn as nn

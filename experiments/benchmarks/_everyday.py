@@ -51,6 +51,7 @@ MAKERS: dict[str, Callable[[int], Tensor]] = {
     "other vector": lambda n: _numbers(n + 1, 3)[1:].contiguous(),
     "third vector": lambda n: _numbers(n + 2, 3)[2:].contiguous(),
     "matrix": lambda n: svdrot.quaternion_to_matrix(_units(n)),
+    "any matrix": lambda n: _numbers(n, 3, 3),
     "twist": lambda n: _numbers(n, 6),
     "other matrix": lambda n: svdrot.quaternion_to_matrix(_units(n + 1)[1:].contiguous()),
 }
@@ -105,6 +106,14 @@ def cases() -> dict[str, Case]:
         ),
         "adjoint of poses": Case(
             "algebra", POSE, {OURS: lambda r, t: _pose(r, t).adjoint(), TORCH: se3_adjoint}
+        ),
+        "nearest essential matrix": Case(
+            "maps", ("any matrix",), {OURS: svdrot.epipolar.project_to_essential, TORCH: nearest_essential}
+        ),
+        "poses of an essential matrix": Case(
+            "maps",
+            ("any matrix",),
+            {OURS: lambda m: _parts(svdrot.epipolar.decompose_essential(m)), TORCH: essential_poses},
         ),
     }
     for name, make in {"roma": _of_roma, "kornia": _of_kornia, "scipy": _of_scipy}.items():
@@ -162,6 +171,8 @@ def _of_kornia(kornia: Any) -> dict[str, Function]:
         "log": conversions.rotation_matrix_to_axis_angle,
         "slerp": lambda a, b: Quaternion(a).slerp(Quaternion(b), SHARE).data,
         "left Jacobian": So3.left_jacobian,
+        "nearest essential matrix": geometry.epipolar.project_to_essential,
+        "poses of an essential matrix": geometry.epipolar.motion_from_essential,
         # By quaternions inside, and with the translation part of twists first.
         "exp of SE(3)": lambda x: (lambda pose: (pose.r.q.data, pose.t))(Se3.exp(x)),
     }
@@ -244,3 +255,16 @@ def se3_log(rotation: Tensor, translation: Tensor) -> Tensor:
 def se3_adjoint(rotation: Tensor, translation: Tensor) -> Tensor:
     upper = torch.cat((rotation, torch.zeros_like(rotation)), -1)
     return torch.cat((upper, torch.cat((_hat(translation) @ rotation, rotation), -1)), -2)
+
+
+def nearest_essential(matrix: Tensor) -> Tensor:
+    u, s, vh = torch.linalg.svd(matrix)
+    return 0.5 * (s[..., 0] + s[..., 1])[..., None, None] * (u[..., :2] @ vh[..., :2, :])
+
+
+def essential_poses(matrix: Tensor) -> tuple[Tensor, Tensor]:
+    u, _, vh = torch.linalg.svd(matrix)
+    u, vh = (x * torch.linalg.det(x)[..., None, None] for x in (u, vh))
+    w = torch.tensor([[0.0, -1.0, 0.0], [1.0, 0.0, 0.0], [0.0, 0.0, 1.0]])
+    r, q, t = u @ w @ vh, u @ w.mT @ vh, u[..., 2]
+    return torch.stack((r, r, q, q), -3), torch.stack((t, -t, -t, t), -2)

@@ -49,6 +49,8 @@ class Config(Settings):
     """At most, for each cell."""
     seconds: Positive = 0.6
     """After which no new round begins; there are at least three."""
+    functions: tuple[str, ...] = tuple(cases())
+    """By name."""
     out: Out = Path("runs/benchmarks/everyday")
 
 
@@ -87,7 +89,7 @@ def _tensors(found: Any) -> list[Any]:
 
 def run(config: Config) -> list[dict[str, Any]]:
     rows = []
-    known = cases()
+    known = {name: cases()[name] for name in config.functions}
     cells = [
         (name, threads, batch, which)
         for threads in config.threads

@@ -199,16 +199,22 @@ def solve(kxx, kyy, kzz, kxy, kxz, kyz, bx, by, bz):
     mean = HALF * (txx + tyy + tzz)
     square = HALF * (txx * txx + tyy * tyy + tzz * tzz) + txy * txy + txz * txz + tyz * tyz
     spread = roughly(sqrt(maximum(square - mean * mean, TINY)))
+    even, odd = shared_inverse(mean, spread)
+    txx, tyy, tzz = txx - mean, tyy - mean, tzz - mean
+    y = combine(even, b, odd, apply((txx, txy, txz), (txy, tyy, tyz), (txz, tyz, tzz), b))
+    return combine(inverse * along - dot(e, y), a, ONE, y)
+
+
+def shared_inverse(mean, spread):
+    """Coefficients of I and of T - mean in the inverse of T, of eigenvalues mean ± spread, as `share` has
+    them count."""
     low, high = maximum(mean - spread, NOISE), mean + spread
     f, g = share(low), share(high)
     product = low * high
     inverses = roughly(ONE / maximum(product * spread, TINY))  # of three in one division
     both = inverses * spread
     even = HALF * both * (g * low + f * high)
-    odd = both * (HALF * (g - f) * low * product * inverses - f)
-    txx, tyy, tzz = txx - mean, tyy - mean, tzz - mean
-    y = combine(even, b, odd, apply((txx, txy, txz), (txy, tyy, tyz), (txz, tyz, tzz), b))
-    return combine(inverse * along - dot(e, y), a, ONE, y)
+    return even, both * (HALF * (g - f) * low * product * inverses - f)
 
 
 def share(g):

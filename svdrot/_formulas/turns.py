@@ -3,11 +3,13 @@
 import numpy as np
 
 from svdrot.engine.maps import formula
-from svdrot.engine.words import atan2, detached, where
+from svdrot.engine.words import atan2, detached, root, where
 
 from .conversions import SMALL, axis_angle_to_matrix, matrix_to_axis_angle
+from .projection import project
 from .vectors import dot, length, vector
 
+NAN = float("nan")
 PAIR = {"a": (3, 3), "b": (3, 3)}
 
 
@@ -65,4 +67,32 @@ def log_map(base, rotation):
 def slerp(start, end, share):
     known = share - share == 0.0
     turned = exp_map(start, where(known, share, 0.0) * log_map(start, end))
-    return [where(known, x, float("nan")) for x in turned.ravel()]
+    return [where(known, x, NAN) for x in turned.ravel()]
+
+
+@formula({"start": (3, 3), "end": (3, 3), "time": ()}, [(3, 3), (3,)], guarded=("start", "end"))
+def geodesic_interpolant(start, end, time):
+    """start exp(time w), and w = log(startᵀ end): the velocity in the frame of every rotation on the way."""
+    known = time - time == 0.0
+    velocity = log_map(start, end)
+    moved = exp_map(start, where(known, time, 0.0) * velocity)
+    return [where(known, x, NAN) for x in moved.ravel()], [where(known, x, NAN) for x in velocity]
+
+
+@formula({"rotation": (3, 3), "velocity": (3,), "step": ()}, (3, 3))
+def euler_step(rotation, velocity, step):
+    """Orthonormal to rounding, whatever rounding has made of the rotation."""
+    return project(exp_map(rotation, step * velocity))
+
+
+@formula({"rotation": (3, 3), "score": (3,), "noise": (3,), "scale": (), "next_scale": ()}, (3, 3))
+def reverse_diffusion_step(rotation, score, noise, scale, next_scale):
+    """By the difference of squares times the score, and its root times the noise."""
+    square = (scale - next_scale) * (scale + next_scale)
+    return project(exp_map(rotation, square * score + root(square) * noise))
+
+
+@formula({"rotation": (3, 3), "score": (3,), "scale": (), "next_scale": ()}, (3, 3))
+def probability_flow_step(rotation, score, scale, next_scale):
+    square = (scale - next_scale) * (scale + next_scale)
+    return project(exp_map(rotation, (0.5 * square) * score))

@@ -321,6 +321,8 @@ class RotationLaplace(MatrixDistribution):
     multiple of a reflection: there everything is NaN. Small $A$ does not give the uniform distribution but
     $Q^{-1/2}$, whatever the scale.
 
+    There is no fit: with the mode at one of the rotations their likelihood is infinite.
+
     `log_prob` and `entropy` are differentiable twice with respect to `matrix`, `mean` once; the normalizer
     and the entropy are accurate to 1e-7. Half precision gives float32. NaN gives NaN in its place with
     `validate_args=False`.

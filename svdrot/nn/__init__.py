@@ -2,6 +2,10 @@
 losses of raw numbers; rotations and poses that are parameters, and weights that stay orthonormal.
 """
 
+from .distributions import BinghamHead as BinghamHead
+from .distributions import IsotropicGaussianHead as IsotropicGaussianHead
+from .distributions import MatrixFisherHead as MatrixFisherHead
+from .distributions import RotationLaplaceHead as RotationLaplaceHead
 from .heads import RigidHead as RigidHead
 from .heads import RotationHead as RotationHead
 from .learnable import Pose as Pose
@@ -27,12 +31,16 @@ __all__ = [
     "AfterWarmup",
     "Always",
     "AtInference",
+    "BinghamHead",
+    "IsotropicGaussianHead",
     "ManifoldGradient",
+    "MatrixFisherHead",
     "Pose",
     "Representation",
     "RigidHead",
     "Rotation",
     "RotationHead",
+    "RotationLaplaceHead",
     "RotationLoss",
     "SpecialOrthogonal",
     "SpecialOrthogonalize",

@@ -90,9 +90,9 @@ class RotationHead(nn.Module):
         if is_symbol(features):
             if is_inner(self, features):
                 return inner(self, features)
-            return inner(self.strategy, _precise(self.linear, features), self.representation)
+            return inner(self.strategy, precise(self.linear, features), self.representation)
         check_shape("features", features, self.linear.in_features)
-        return self.strategy(_precise(self.linear, features), self.representation)
+        return self.strategy(precise(self.linear, features), self.representation)
 
     def extra_repr(self) -> str:
         """Return the representation, as `print` shows it."""
@@ -122,7 +122,7 @@ def _shrink(linear: nn.Linear, bias: Tensor) -> None:
     linear.bias.copy_(bias)
 
 
-def _precise(linear: nn.Linear, features: Tensor) -> Tensor:
+def precise(linear: nn.Linear, features: Tensor) -> Tensor:
     """Apply `linear`, not in half precision under autocast.
 
     The gradient of a map is as large as its raw numbers are small, and leaves float16 (beyond 65,504) for raw
@@ -137,7 +137,7 @@ def _precise(linear: nn.Linear, features: Tensor) -> Tensor:
 
 
 def in_precision_of_weights(features: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """Apply the numbers of a linear layer, in a program that knows no layers, as `_precise` does."""
+    """Apply the numbers of a linear layer, in a program that knows no layers, as `precise` does."""
     if is_symbol(features):
         return leaf(in_precision_of_weights, features, weight, bias)
     if not is_autocast(features):
@@ -205,4 +205,4 @@ class RigidHead(nn.Module):
         """
         if is_inner(self, features):
             return inner(self, features)
-        return self.rotation(features), _precise(self.translation, features)
+        return self.rotation(features), precise(self.translation, features)

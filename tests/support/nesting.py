@@ -36,6 +36,14 @@ NO_DERIVATIVES = {
     "svdrot.registration.robust_umeyama": "chooses pairs, and is differentiable in its last fit",
     "svdrot.nn.RotationHead.forward": "draws its weights",
     "svdrot.nn.RigidHead.forward": "draws its weights",
+    **{
+        f"svdrot.nn.{name}Head.forward": "draws its weights"
+        for name in ("MatrixFisher", "Bingham", "RotationLaplace", "IsotropicGaussian")
+    },
+    **{
+        f"svdrot.distributions.{name}.fit": "has no derivative"
+        for name in ("MatrixFisher", "Bingham", "IsotropicGaussian")
+    },
     "svdrot.distributions.IsotropicGaussian.rsample": "draws",
     **dict.fromkeys(
         ("svdrot.se3_log", "svdrot.Transform.log"), "is not defined beside scale 1; see test_se3.py"

@@ -160,9 +160,7 @@ class Aligner:
             rotation, translation, pivot = taken.rotation, taken.translation, taken.pivot
             if len(ended):
                 (kept,) = (~done).nonzero(as_tuple=True)
-                items, rotation, translation, pivot = (
-                    x[kept] for x in (items, rotation, translation, pivot)
-                )
+                items, rotation, translation, pivot = (x[kept] for x in (items, rotation, translation, pivot))
                 source, marked, points = self._sources(items)
         # What stepped with a normal matrix that leaves a direction open has not converged.
         state.status[self._stepped(state) & (self._least(state) <= _steps.OBSERVABLE)] = Status.UNOBSERVABLE

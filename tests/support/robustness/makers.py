@@ -20,6 +20,7 @@ from .values import (
     covariance_matrix,
     edge_weights,
     edges,
+    essential,
     factor,
     features,
     fragments,
@@ -30,8 +31,10 @@ from .values import (
     icp_extra,
     icp_points,
     icp_scales,
+    image_points,
     instants,
     knots,
+    larger_scale,
     loss_pose,
     mask,
     matrix,
@@ -67,6 +70,7 @@ from .values import (
     trajectory,
     unit_quaternion,
     vector,
+    view,
     weights,
 )
 
@@ -213,6 +217,25 @@ MAKERS: dict[str, Callable[[Draw], Any]] = {
     "parameter": lambda draw: draw.tensor(matrices(draw, draw.pick(1, 3, 5), draw.pick(1, 2, 8)), 2),
     "lr": number(1e-3, 0.0),
     "momentum": number(0.95, 0.0),
+    # epipolar
+    **{
+        f"svdrot.epipolar.{f}.matrix": matrix(3, 3)
+        for f in (
+            *("project_to_essential", "project_to_rank_two"),
+            *("algebraic_error", "sampson_error", "symmetric_epipolar_error"),
+        )
+    },
+    "essential": essential,
+    **{
+        f"svdrot.epipolar.{f}.{p}": image_points
+        for f in (
+            *("algebraic_error", "sampson_error", "symmetric_epipolar_error", "triangulate"),
+            "pose_from_essential",
+        )
+        for p in ("a", "b")
+    },
+    **{f"svdrot.epipolar.eight_point.{p}": view for p in ("a", "b")},
+    "kind": number("essential", "fundamental"),
     # distributions
     **{
         f"svdrot.distributions.{kind}.{method}.matrix": maker
@@ -234,7 +257,16 @@ MAKERS: dict[str, Callable[[Draw], Any]] = {
     },
     **{
         f"svdrot.distributions.IsotropicGaussian.{method}.scale": scaled_tensor
-        for method in ("log_prob", "moments", "rsample")
+        for method in ("log_prob", "moments", "rsample", "score")
+    },
+    # flows
+    "svdrot.flows.geodesic_interpolant.time": scaled_tensor,
+    **dict.fromkeys(("velocity", "score", "noise"), vector(3)),
+    "svdrot.flows.euler_step.step": scaled_tensor,
+    **{
+        f"svdrot.flows.{f}_step.{p}": maker
+        for f in ("probability_flow", "reverse_diffusion")
+        for p, maker in (("scale", larger_scale), ("next_scale", scaled_tensor))
     },
     "batch_shape": shape,
     "sample_shape": number((), (2,), (2, 1)),

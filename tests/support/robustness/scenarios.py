@@ -38,6 +38,10 @@ def scenarios() -> dict[type, Scenarios]:
         nn.RotationLoss: {"forward": _loss_of_raw},
         nn.RotationHead: {"forward": _head(nn.RotationHead)},
         nn.RigidHead: {"forward": _head(nn.RigidHead)},
+        nn.MatrixFisherHead: {"forward": _belief(nn.MatrixFisherHead)},
+        nn.BinghamHead: {"forward": _belief(nn.BinghamHead)},
+        nn.RotationLaplaceHead: {"forward": _belief(nn.RotationLaplaceHead)},
+        nn.IsotropicGaussianHead: {"forward": _belief(nn.IsotropicGaussianHead)},
         nn.Always: {"forward": _strategy(nn.Always)},
         nn.AtInference: {"forward": _strategy(nn.AtInference)},
         nn.AfterWarmup: {"forward": _strategy(lambda: nn.AfterWarmup(1))},
@@ -46,14 +50,18 @@ def scenarios() -> dict[type, Scenarios]:
         optim.ROOT: {"step": _steps(optim.ROOT)},
         optim.MuonEq: {"step": _steps(optim.MuonEq)},
         optim.MiMuon: {"step": _steps(lambda *given, **options: optim.MiMuon(*given, tau=0.1, **options))},
-        distributions.MatrixFisher: _of_matrix(distributions.MatrixFisher),
+        distributions.MatrixFisher: _of_matrix(distributions.MatrixFisher)
+        | {"fit": lambda rotations, weights: distributions.MatrixFisher.fit(rotations, weights).matrix},
         distributions.RotationLaplace: _of_matrix(distributions.RotationLaplace),
-        distributions.Bingham: _of_matrix(distributions.Bingham),
+        distributions.Bingham: _of_matrix(distributions.Bingham)
+        | {"fit": lambda quaternions, weights: distributions.Bingham.fit(quaternions, weights).matrix},
         distributions.UniformRotation: {"sample": _uniform},
         distributions.IsotropicGaussian: {
             "log_prob": _gaussian_density,
             "moments": _gaussian_moments,
             "rsample": _gaussian_sample,
+            "score": _gaussian_score,
+            "fit": lambda rotations, weights: _parts(distributions.IsotropicGaussian.fit(rotations, weights)),
         },
         streaming.MeanDegrees: {"compute": _metric(streaming.MeanDegrees)},
         streaming.StdDegrees: {"compute": _metric(streaming.StdDegrees)},
@@ -93,6 +101,14 @@ def _gaussian_density(rotation, scale, evaluated):
     return distributions.IsotropicGaussian(rotation, scale, validate_args=False).log_prob(evaluated)
 
 
+def _parts(found):
+    return found.location, found.scale
+
+
+def _gaussian_score(rotation, scale, evaluated):
+    return distributions.IsotropicGaussian(rotation, scale, validate_args=False).score(evaluated)
+
+
 def _gaussian_moments(rotation, scale):
     of = distributions.IsotropicGaussian(rotation, scale, validate_args=False)
     return of.mean, of.mode, of.entropy()
@@ -107,6 +123,16 @@ def _head(kind: type) -> Callable[..., Any]:
         head = kind(4, representation).train(training)
         floating = isinstance(features, Tensor) and features.is_floating_point()
         return head.to(features.dtype if floating else torch.float32)(features)
+
+    return forward
+
+
+def _belief(kind: type) -> Callable[..., Any]:
+    def forward(features):
+        head = kind(4)
+        floating = isinstance(features, Tensor) and features.is_floating_point()
+        found = head.to(features.dtype if floating else torch.float32)(features)
+        return found.mode, found.entropy()
 
     return forward
 

@@ -119,6 +119,36 @@ def points(draw: Draw) -> Any:
     return draw.tensor(clouds(draw, *draw.lead(), draw.count, 3), 2)
 
 
+def image_points(draw: Draw) -> Tensor:
+    return draw.tensor(clouds(draw, *draw.lead(), draw.count, 2), 2)
+
+
+def view(draw: Draw) -> Tensor:
+    """One of two views of a scene, (..., N, 2), with noise.
+
+    Fewer than nine points do not determine a matrix, and rounding chooses one of many.
+    """
+    draw.definite &= draw.count > 8
+    draw.sound &= draw.count > 8
+    if "scene" not in draw.memo:
+        draw.memo["scene"] = scene = draw.normal(draw.count, 3) + np.array([0.0, 0.0, 5.0])
+        points = scene
+    else:
+        turn = np.array([[0.8, 0.0, -0.6], [0.0, 1.0, 0.0], [0.6, 0.0, 0.8]])
+        points = draw.memo["scene"] @ turn.T + np.array([3.0, 0.5, 1.0])
+    image = points[:, :2] / points[:, 2:]
+    return draw.tensor(image + 0.01 * draw.normal(*draw.lead(), *image.shape), 2)
+
+
+def essential(draw: Draw) -> Tensor:
+    """[t] R, or now and then any matrix."""
+    lead = draw.lead()
+    if draw.chance(0.2):
+        return draw.tensor(matrices(draw, 3, 3, *lead), 2)
+    columns = np.swapaxes(rotations(draw, *lead), -1, -2)
+    return draw.tensor(np.swapaxes(np.cross(draw.normal(*lead, 1, 3), columns), -1, -2), 2)
+
+
 def pairs_of_points(draw: Draw) -> Any:
     """(..., N, d), or a list of clouds."""
     dim = draw.memo.setdefault("dim", draw.dim)
@@ -219,6 +249,10 @@ def number(*values: Any) -> Callable[[Draw], Any]:
 
 def scaled_tensor(draw: Draw) -> Tensor:
     return draw.tensor(draw.numpy.random(draw.lead()) + 0.1, 0, scaled=False)
+
+
+def larger_scale(draw: Draw) -> Tensor:
+    return draw.tensor(draw.numpy.random(draw.lead()) + 1.2, 0, scaled=False)
 
 
 def row(n: int | None = None) -> Callable[[Draw], Tensor]:
