@@ -17,11 +17,8 @@ _DIRECTIONS = {
 # Where x, y and z point, as whoever looks along the view, or the body itself, has it. Unity and Unreal have
 # left-handed axes.
 AXES: dict[str, tuple[str, str, str]] = {
-    "opencv": (
-        "right",
-        "down",
-        "forward",
-    ),  # docs.opencv.org, calib3d; COLMAP, Open3D, kornia, BOP, ROS optical
+    # docs.opencv.org, calib3d; COLMAP, Open3D, kornia, BOP and the optical frames of ROS have the same
+    "opencv": ("right", "down", "forward"),
     "opengl": ("right", "up", "backward"),  # Blender and MuJoCo have the same
     "pytorch3d": ("left", "up", "forward"),  # pytorch3d.org/docs/cameras
     "ros": ("forward", "left", "up"),  # ros.org/reps/rep-0103, bodies

@@ -25,13 +25,13 @@ from . import Event, back, on, record  # noqa: E402
 
 TABLE = Path(__file__).resolve().parents[2] / "svdrot" / "gpu_counts.csv"
 SIZES = (3, 4)
-WEIGHTS = ("svdrot.nn.RigidHead.forward", "svdrot.nn.RotationHead.forward")  # which are on the CPU
+WEIGHTS = "Head.forward"  # of which the weights are on the CPU
 
 
 def subjects() -> list[tuple[str, int]]:
     """Functions and the size of what they are given; points and matrices of any size also of one without a
     formula."""
-    names = [name for name in found() if name not in WEIGHTS]
+    names = [name for name in found() if not name.endswith(WEIGHTS)]
     return [(name, size) for name in names for size in SIZES[: 1 + (name in of_any_size())]]
 
 

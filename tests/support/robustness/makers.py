@@ -6,6 +6,7 @@ from inspect import signature
 from typing import Any
 
 from svdrot import averaging, losses, nn, registration, representations
+from svdrot.conventions.frames import AXES
 from svdrot.registration.pairs import robust
 from svdrot.representations import TABLE as CONVERTED
 from svdrot.schedules import SCHEDULES
@@ -193,6 +194,7 @@ MAKERS: dict[str, Callable[[Draw], Any]] = {
     "svdrot.conventions.from_convention.representation": lambda draw: draw.memo["from"],
     "svdrot.conventions.to_convention.representation": lambda draw: draw.memo["from"],
     "degrees": number(False),
+    **{f"svdrot.conventions.change_of_axes.{end}": number(*AXES) for end in ("source", "target")},
     "svdrot.conventions.from_scipy.rotation": scipy_rotation,
     "svdrot.conventions.from_scipy.dtype": number(*FLOATS),
     "svdrot.conventions.to_scipy.matrix": lambda draw: draw.tensor(
