@@ -106,7 +106,9 @@ class Aligner:
         self.marked, self.points = self.source.marked(), self.source.valid.sum(1)
         given = (self.source.points, self.target.points, self.source.weights)
         self.differentiable = not is_constant(given)
-        self.nearest = [Followed(Neighbors(cloud), self.limit) for cloud in self.target.marked()]
+        self.targets, self.nearest = self.target.marked(), []
+        if _kernels.side(self.targets) != "gpu":
+            self.nearest = [Followed(Neighbors(cloud), self.limit) for cloud in self.targets]
 
     def run(
         self,
@@ -269,6 +271,11 @@ class Aligner:
         if not len(items):
             empty = marked[..., 0]
             return marked, empty, empty.long()
+        if not self.nearest:  # all clouds at once, and nobody waits
+            moved = torch.baddbmm(translation[:, None], marked, rotation.mT)
+            targets = self.targets if len(items) == len(self.targets) else self.targets[items]
+            distances, indices = _kernels.select_neighbors(moved).nearest(moved, targets, 1, self.limit)
+            return moved, distances[..., 0], indices[..., 0]
         clouds = zip(items.tolist(), marked, rotation, translation, strict=True)
         found = [self.nearest[i].query(*cloud) for i, *cloud in clouds]
         moved, distances, indices = (
