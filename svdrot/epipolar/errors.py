@@ -4,9 +4,11 @@ from torch import Tensor
 
 from svdrot._checks import check_floating, check_shape
 from svdrot._formulas.geometry import epipolar
+from svdrot._stand_ins import takes_arrays
 from svdrot.transform import Transform, check_transform
 
 
+@takes_arrays
 def algebraic_error(matrix: Tensor, a: Tensor, b: Tensor) -> Tensor:
     r"""Return the algebraic error $b^\top M a$ of pairs of image points.
 
@@ -35,6 +37,7 @@ def algebraic_error(matrix: Tensor, a: Tensor, b: Tensor) -> Tensor:
     return epipolar.algebraic_error(*_of_pairs(matrix, a, b))
 
 
+@takes_arrays
 def sampson_error(matrix: Tensor, a: Tensor, b: Tensor) -> Tensor:
     r"""Return Sampson's error of pairs of image points: how far, to first order, both must move to fit.
 
@@ -68,6 +71,7 @@ def sampson_error(matrix: Tensor, a: Tensor, b: Tensor) -> Tensor:
     return epipolar.sampson_error(*_of_pairs(matrix, a, b))
 
 
+@takes_arrays
 def symmetric_epipolar_error(matrix: Tensor, a: Tensor, b: Tensor) -> Tensor:
     r"""Return the root of the squared distances of both points from each other's epipolar lines.
 
@@ -99,6 +103,7 @@ def symmetric_epipolar_error(matrix: Tensor, a: Tensor, b: Tensor) -> Tensor:
     return epipolar.symmetric_epipolar_error(*_of_pairs(matrix, a, b))
 
 
+@takes_arrays
 def triangulate(transform: Transform, a: Tensor, b: Tensor) -> Tensor:
     """Return the points that are in the middle between the rays of each pair, where these are nearest.
 

@@ -5,6 +5,7 @@ from torch import Tensor
 
 from svdrot._checks import check_shape
 from svdrot._formulas.geometry import epipolar
+from svdrot._stand_ins import takes_arrays
 from svdrot.epipolar._pairs import pairs
 from svdrot.transform import Transform, check_transform
 
@@ -106,6 +107,7 @@ def essential_from_pose(transform: Transform) -> Tensor:
     return epipolar.from_pose(transform.rotation, transform.translation)
 
 
+@takes_arrays
 def decompose_essential(essential: Tensor) -> Transform:
     r"""Return the four poses that have an essential matrix, up to its scale and sign.
 
@@ -139,6 +141,7 @@ def decompose_essential(essential: Tensor) -> Transform:
     return Transform(turns, moves, torch.ones_like(moves[..., 0]))
 
 
+@takes_arrays
 def pose_from_essential(
     essential: Tensor, a: Tensor, b: Tensor, weights: Tensor | None = None, *, mask: Tensor | None = None
 ) -> Transform:

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from svdrot._checks import check_choice
 from svdrot._precision import compute_dtype, result_dtype
+from svdrot._stand_ins import takes_arrays
 from svdrot._vectors import length
 from svdrot.engine.door import is_constant
 from svdrot.epipolar._pairs import pairs
@@ -79,6 +80,7 @@ class EpipolarFit:
 register_pytree(EpipolarFit)
 
 
+@takes_arrays
 def eight_point(
     a: Tensor,
     b: Tensor,

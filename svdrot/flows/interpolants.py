@@ -4,8 +4,10 @@ from torch import Tensor
 
 from svdrot._checks import as_number, check_floating
 from svdrot._formulas import turns
+from svdrot._stand_ins import takes_arrays
 
 
+@takes_arrays
 def geodesic_interpolant(start: Tensor, end: Tensor, time: Tensor | float) -> tuple[Tensor, Tensor]:
     r"""Return the rotation at a time on the geodesic between two, and its velocity: what flow matching
     teaches.

@@ -5,8 +5,10 @@ from torch import Tensor
 
 from svdrot._checks import as_number, check_floating
 from svdrot._formulas import turns
+from svdrot._stand_ins import takes_arrays
 
 
+@takes_arrays
 def euler_step(rotation: Tensor, velocity: Tensor, step: Tensor | float) -> Tensor:
     r"""Return rotations after a step at constant velocity, $R \exp(h [v]_\times)$.
 
@@ -38,6 +40,7 @@ def euler_step(rotation: Tensor, velocity: Tensor, step: Tensor | float) -> Tens
     return turns.euler_step(rotation, velocity, as_number("step", step, rotation, velocity))
 
 
+@takes_arrays
 def probability_flow_step(
     rotation: Tensor, score: Tensor, scale: Tensor | float, next_scale: Tensor | float
 ) -> Tensor:
@@ -77,6 +80,7 @@ def probability_flow_step(
     return turns.probability_flow_step(rotation, score, *scales)
 
 
+@takes_arrays
 def reverse_diffusion_step(
     rotation: Tensor,
     score: Tensor,
