@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from svdrot._checks import check_items, check_mask, check_shape, common_batch
-from svdrot._formulas import points as formulas
+from svdrot._formulas.geometry import points as formulas
 from svdrot._precision import compute_dtype
 from svdrot.transform import Transform, check_transform
 

@@ -27,6 +27,11 @@ from . import memory, operations
 from .program import COMPUTED, Follows, Program
 
 ONE = (True,)
+# Looked up once: each takes less time than to find it does.
+is_compiling = torch.compiler.is_compiling
+is_tracing, modes, EARLY = torch._C._is_tracing, torch._C._len_torch_dispatch_stack, memory.BEFORE_AUTOGRAD
+transforms = torch._C._are_functorch_transforms_active
+is_recorded_early = torch._C._dispatch_tls_is_dispatch_key_included
 MOST_ORDERS = 2  # of kernels: the graph of each order is some three times as large as the one before
 
 
@@ -41,6 +46,40 @@ def apply(program: Program, scalars: Sequence[float], x: Sequence[Tensor]) -> li
     transformed = forward_ad._current_level >= 0 or torch._C._are_functorch_transforms_active()
     found = (_Transformed.apply if transformed else _MAPPED)(program, scalars, *x)
     return [found] if isinstance(found, Tensor) else list(found)  # pyright: ignore
+
+
+def at_once(program: Program, scalars: Sequence[float], x: Sequence[Tensor]) -> list[Tensor] | None:
+    """The outputs, if the call is a plain one of shapes that came before; None if it is not.
+
+    Plain are calls of tensors on the CPU that lie row after row, with nobody who differentiates, records,
+    batches or looks on. All that is asked elsewhere one after the other is asked here in one go: half of the
+    time of a small call is such questions.
+    """
+    if is_compiling():  # which must not look into plans
+        return None
+    wanted, key = torch.is_grad_enabled(), []
+    for t in x:
+        if type(t) not in memory.ORDINARY or (wanted and t.requires_grad) or not t.is_cpu:
+            return None
+        if not t.is_contiguous() or t.is_neg() or t._is_zerotensor() or is_legacy_batch(t):
+            return None
+        key += (t.dtype, t.shape)
+    plan = program.plans.get(tuple(key))
+    if plan is None or not plan.is_plain or len(scalars) != plan.scalars:
+        return None
+    if is_tracing() or modes() or transforms() or is_recorded_early(EARLY):
+        return None
+    if forward_ad._current_level >= 0 or memory.is_exporting():
+        return None
+    return plan.call(scalars, x)
+
+
+def plan_key(x: Sequence[Tensor]) -> tuple[Any, ...]:
+    """What plans are remembered by."""
+    key: list[Any] = []
+    for t in x:
+        key += (t.dtype, t.shape)
+    return tuple(key)
 
 
 def written_down(name: str, scalars: Sequence[float], x: Sequence[Tensor], results: int) -> list[Tensor]:
@@ -91,7 +130,7 @@ class _Map(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, program, scalars, *x):
-        found = run(program, scalars, x, True)
+        found = _run_in_function(program, scalars, x)
         _remember(ctx, program, scalars, x, found)
         return found[0] if len(found) == 1 else tuple(found)
 
@@ -126,7 +165,7 @@ class _Transformed(torch.autograd.Function):
 
     @staticmethod
     def forward(program, scalars, *x):
-        found = run(program, scalars, x, True)
+        found = _run_in_function(program, scalars, x)
         return found[0] if len(found) == 1 else tuple(found)
 
     @staticmethod
@@ -188,7 +227,15 @@ def _backwards(program: Program, scalars: Sequence[float], x: Sequence[Tensor]) 
         return apply(program, scalars, x)
     if torch._C._are_functorch_transforms_active() or is_legacy_batch(x[-1]):
         return apply(program, scalars, x)
-    return run(program, scalars, x)
+    return _run_in_function(program, scalars, x, False)
+
+
+def _run_in_function(
+    program: Program, scalars: Sequence[float], x: Sequence[Tensor], is_forward: bool = True
+) -> list[Tensor]:
+    """`run` where autograd has turned gradients off, and calls are plain ones again."""
+    found = at_once(program, scalars, x)
+    return run(program, scalars, x, is_forward) if found is None else found
 
 
 def _saved(ctx: Any) -> tuple[Tensor, ...]:

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from svdrot._checks import check_shape
 from svdrot._displacements import counted, distances, mean
-from svdrot._formulas.points import distance
+from svdrot._formulas.geometry.points import distance
 from svdrot._precision import result_dtype, to_compute
 from svdrot._stand_ins import takes_arrays
 from svdrot.registration import nearest

@@ -32,12 +32,10 @@ def run(program: Program, scalars: Sequence[float], x: Sequence[Tensor]) -> list
     dense = plan.is_dense and _are_contiguous(x)
     if not dense and rows <= plan.most_to_copy:
         x, dense = _copied(plan, x), True
+    if dense and plan.is_simple:
+        return plan.call(scalars, x)
     if dense:
-        words = [*plan.head, *scalars, *plan.arrays]
-        place = len(plan.head) + len(scalars)
-        for t in x:
-            words[place] = t.data_ptr()
-            place += len(FIELDS)
+        words = plan.words(scalars, x)
     else:
         batch, inner, x, arrays = _strided(program.graph.inputs, x)
         words = [0, 0, rows, inner, *scalars, *arrays]
@@ -81,10 +79,34 @@ class _Plan(NamedTuple):
     is_dense: bool  # whether all inputs have the same batch shape
     shapes: tuple[Shape, ...]  # of the inputs, with the whole batch
     most_to_copy: int  # rows that are copied rather than taken from where they lie
+    is_simple: bool  # whether one thread is enough, and nothing is summed
+    is_plain: bool  # whether `door.at_once` may call it: nothing depends on autocast, either
+    scalars: int
+    made: tuple[tuple[Shape, torch.dtype], ...]  # shapes of the outputs with the batch, and dtypes
+
+    def words(self, scalars: Sequence[float], x: Sequence[Tensor]) -> list[Any]:
+        """What a kernel is told, but for the addresses of the outputs, of inputs that lie row after row."""
+        words = [*self.head, *scalars, *self.arrays]
+        place = len(self.head) + len(scalars)
+        for t in x:
+            words[place] = t.data_ptr()
+            place += len(FIELDS)
+        return words
+
+    def call(self, scalars: Sequence[float], x: Sequence[Tensor]) -> list[Tensor]:
+        """The outputs of a simple one, of inputs that lie row after row."""
+        words, results = self.words(scalars, x), []
+        for shape, dtype in self.made:
+            result = empty(shape, dtype)
+            results.append(result)
+            words.append(result.data_ptr())
+        if self.rows:
+            self.kernel.rows(self.kernel.pack(*words), 0, self.rows)
+        return results
 
 
 def _plan(program: Program, x: Sequence[Tensor]) -> _Plan:
-    key: tuple = tuple([(t.dtype, t.shape) for t in x])
+    key: tuple = door.plan_key(x)
     if x[0].dtype.itemsize < 4 and is_autocast(x[0]):
         key = (*key, "autocast")
     plan = program.plans.get(key)
@@ -122,9 +144,12 @@ def _planned(program: Program, x: Sequence[Tensor]) -> _Plan:
     rows, outputs = math.prod(batch), tuple(zip(graph.shapes, dtypes, graph.summed, strict=True))
     shapes, most_to_copy = tuple((*batch, *s) for s in graph.inputs), MOST_TO_COPY // max(1, sum(counts))
     head = 0, 0, rows, rows
-    return _Plan(
-        kernel, outputs, head, tuple(arrays), nanoseconds, batch, rows, is_dense, shapes, most_to_copy
-    )
+    is_simple = kernel is not None and is_dense and not program.sums
+    is_simple = is_simple and rows * nanoseconds < 2 * WORTH_A_THREAD
+    is_plain = is_simple and min(t.dtype.itemsize for t in x) >= 4
+    known = kernel, outputs, head, tuple(arrays), nanoseconds, batch, rows, is_dense, shapes, most_to_copy
+    made = tuple(((*batch, *shape), dtype) for shape, dtype, _ in outputs)
+    return _Plan(*known, is_simple, is_plain, graph.scalars, made)
 
 
 def _are_contiguous(x: Sequence[Tensor]) -> bool:

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from svdrot import _kernels
 from svdrot._checks import check_floating, check_mask, check_whole, common_batch
-from svdrot._formulas.points import distance
+from svdrot._formulas.geometry.points import distance
 from svdrot._kernels import cpu
 from svdrot._kernels.cpu.loops.neighbors import LEAF, SCRATCH
 from svdrot._rules import batch_first, joined, parted

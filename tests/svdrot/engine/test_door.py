@@ -15,11 +15,12 @@ from engine_cases import ENGINE, TORCH
 from torch import Tensor
 from torch.autograd import forward_ad, gradcheck, gradgradcheck
 from torch.func import functional_call, grad, hessian, jacfwd, jacrev, jvp, linearize, vjp, vmap
+from torch.fx.experimental.proxy_tensor import make_fx
 
 import svdrot
 from svdrot._formulas import turns
 from svdrot._formulas.projection import project
-from svdrot.engine import operations
+from svdrot.engine import door, operations
 from svdrot.engine.maps import Map
 from svdrot.engine.program import PROGRAMS, find
 from svdrot.representations import _convert
@@ -335,6 +336,47 @@ def test_tensors_that_are_not_what_lies_in_their_memory():
     assert type(mine) is Mine
     close(mine.as_subclass(torch.Tensor), wanted)
     close(one(torch.nn.Parameter(x)).detach(), wanted)
+
+
+def test_a_plain_call_of_known_shapes_asks_once(monkeypatch):
+    x = draw(5, 4)
+    wanted = one(x)
+
+    def refuse(*_):
+        raise AssertionError("the long way")
+
+    monkeypatch.setattr(door, "apply", refuse)
+    assert torch.equal(one(x), wanted)
+    with torch.no_grad():
+        assert torch.equal(one(x.clone().requires_grad_()), wanted)
+    assert torch.equal(one(torch.nn.Parameter(x, requires_grad=False)), wanted)
+    for other in (x.clone().requires_grad_(), x.mT.contiguous().mT, x[:4], x.float()):
+        with pytest.raises(AssertionError, match="the long way"):
+            one(other)
+
+
+@pytest.mark.filterwarnings("ignore")  # tracers tell what they take for constants
+def test_what_was_plain_once_is_looked_at_again():
+    x, other = draw(5, 4), draw(5, 4, seed=1)
+    wanted, tangent = one(other), draw(5, 4, seed=2)
+    one(x), two(x[:, :3].contiguous(), x[:, 3].contiguous())
+    close(torch.jit.trace(one, (x,))(other), wanted)
+    close(make_fx(one)(x)(other), wanted)
+    close(vmap(one)(other), wanted)
+    exact = jvp(one_of_torch, (other,), (tangent,))[1]
+    close(jvp(one, (other,), (tangent,))[1], exact)
+    with forward_ad.dual_level():
+        close(forward_ad.unpack_dual(one(forward_ad.make_dual(other, tangent))).tangent, exact)
+    with torch.inference_mode():
+        close(one(other), wanted)
+        close(one(other.clone()), wanted)
+    with torch._subclasses.FakeTensorMode() as mode:
+        assert type(one(mode.from_tensor(other))) is torch._subclasses.FakeTensor
+    assert one(other.clone().requires_grad_()).grad_fn is not None
+    with pytest.raises(TypeError, match="0 scalars; got 1 and 1"):
+        one(other, scalars=(1.0,))
+    with pytest.raises(TypeError, match="`y` must be a tensor; got list"):
+        two(x[:, :3].contiguous(), [1.0])
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.float16, torch.bfloat16], ids=str)

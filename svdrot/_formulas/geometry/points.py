@@ -4,9 +4,8 @@ x goes to s R x + t by one pose and to s' R' x + t' by the other: apart by (s R 
 which large translations cancel first.
 """
 
+from svdrot._formulas.vectors import dot, length
 from svdrot.engine.maps import formula
-
-from .vectors import dot, length
 
 _POSE = {"rotation": (3, 3), "translation": (3,), "scale": ()}
 _BOTH = _POSE | {f"other_{name}": shape for name, shape in _POSE.items()}
