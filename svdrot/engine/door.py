@@ -31,6 +31,8 @@ ONE = (True,)
 is_compiling = torch.compiler.is_compiling
 is_tracing, modes, EARLY = torch._C._is_tracing, torch._C._len_torch_dispatch_stack, memory.BEFORE_AUTOGRAD
 transforms = torch._C._are_functorch_transforms_active
+is_batch = torch._C._functorch.is_legacy_batchedtensor  # pyright: ignore
+Parameter = torch.nn.Parameter
 is_recorded_early = torch._C._dispatch_tls_is_dispatch_key_included
 MOST_ORDERS = 2  # of kernels: the graph of each order is some three times as large as the one before
 
@@ -59,9 +61,10 @@ def at_once(program: Program, scalars: Sequence[float], x: Sequence[Tensor]) -> 
         return None
     wanted, key = torch.is_grad_enabled(), []
     for t in x:
-        if type(t) not in memory.ORDINARY or (wanted and t.requires_grad) or not t.is_cpu:
+        kind = type(t)
+        if (kind is not Tensor and kind is not Parameter) or (wanted and t.requires_grad) or not t.is_cpu:
             return None
-        if not t.is_contiguous() or t.is_neg() or t._is_zerotensor() or is_legacy_batch(t):
+        if not t.is_contiguous() or t.is_neg() or t._is_zerotensor() or is_batch(t):
             return None
         key += (t.dtype, t.shape)
     plan = program.plans.get(tuple(key))
