@@ -27,6 +27,16 @@ def maps(modules: Sequence[str] = MODULES) -> dict[str, Map]:
     return found
 
 
+def names(wanted: Sequence[str] = ()) -> list[str]:
+    """Return the names of these maps, of all by default."""
+    return [name for name in maps() if not wanted or name in wanted]
+
+
+def projection() -> Map:
+    """Return the map of 3x3 matrices to their nearest rotations, whose gradient reads its result."""
+    return importlib.import_module("svdrot._formulas.projection").project
+
+
 def of_roma() -> dict[str, Callable[..., Any]]:
     """Return what roma has of the maps, on quaternions x y z w."""
     roma = shared.run.peer(

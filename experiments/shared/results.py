@@ -6,19 +6,18 @@ import math
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
-
-from matplotlib.figure import Figure
-from rich.console import Console
-from rich.markdown import Markdown
+from typing import TYPE_CHECKING, Any
 
 from experiments.shared import run
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 Rows = list[dict[str, Any]]
 
 
 def write(
-    folder: Path, config: Any, tables: Mapping[str, Rows], figure: Figure, verdict: str, **more: Any
+    folder: Path, config: Any, tables: Mapping[str, Rows], figure: "Figure | None", verdict: str, **more: Any
 ) -> None:
     """Write results.json, table.md and figure.png, each whole or not at all, and print the tables.
 
@@ -26,19 +25,32 @@ def write(
         folder: made if it does not exist.
         config: instance of a dataclass.
         tables: rows by the caption of their table; a column for each key, in the order they first come.
-        figure: made without pyplot, as `Figure(figsize=..., layout="constrained")`.
+        figure: made without pyplot, as `Figure(figsize=..., layout="constrained")`; None where matplotlib is
+            not installed.
         verdict: what the result says, in a sentence or two, as Markdown.
         more: by name, what else results.json should hold, such as the numbers that cells of tables round.
     """
-    picture = drawn(figure)  # takes seconds: an interruption before the first file leaves none
+    picture = drawn(figure) if figure else None  # takes seconds: interrupted, no file is left
     record(folder, config, tables, verdict, **more)
     text = page(run.command(), tables, verdict)
     with run.replacing(folder / "table.md") as new:
         new.write_text(text + "\n")
-    with run.replacing(folder / "figure.png") as new:
-        new.write_bytes(picture)
-    Console().print(Markdown(text))
-    print(f"In {folder}: table.md, figure.png, results.json.")
+    if picture is not None:
+        with run.replacing(folder / "figure.png") as new:
+            new.write_bytes(picture)
+    show(text)
+    print(f"In {folder}: table.md, {'' if picture is None else 'figure.png, '}results.json.")
+
+
+def show(text: str) -> None:
+    """Print Markdown, as it stands where rich is not installed."""
+    try:
+        from rich.console import Console
+        from rich.markdown import Markdown
+    except ImportError:
+        print(text)
+    else:
+        Console().print(Markdown(text))
 
 
 def record(folder: Path, config: Any, tables: Mapping[str, Rows], verdict: str, **more: Any) -> None:
@@ -54,7 +66,7 @@ def _finite(value: Any) -> Any:
     return str(value) if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def drawn(figure: Figure) -> bytes:
+def drawn(figure: "Figure") -> bytes:
     """Draw a figure as PNG."""
     picture = io.BytesIO()
     figure.savefig(picture, dpi=130)

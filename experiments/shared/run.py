@@ -24,10 +24,7 @@ from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
-import tyro
-from filelock import FileLock, Timeout
 from torch import Tensor
-from tqdm import tqdm
 
 from experiments.shared.settings import Settings
 from svdrot.io import files
@@ -104,6 +101,8 @@ def parse(
     Raises:
         UserError: if a flag is unknown, or a value has no meaning.
     """
+    import tyro  # like all that only some commands need, where it is used
+
     arguments = sys.argv[1:]
     for flag, preset in (presets or {}).items():
         if flag in arguments:
@@ -271,6 +270,8 @@ def alone_in(folder: Path) -> Iterator[None]:
     Raises:
         UserError: if another process has it, with its command and number.
     """
+    from filelock import FileLock, Timeout
+
     folder.mkdir(parents=True, exist_ok=True)
     lock, owner = FileLock(folder / "lock", timeout=0), folder / "lock-owner.txt"
     try:
@@ -300,6 +301,8 @@ Event = TypeVar("Event")
 
 def show(events: Iterable[Progress], total: int) -> None:
     """Draw the steps of all tasks as one bar, with the latest note of each unfinished one."""
+    from tqdm import tqdm
+
     steps: dict[str, int] = {}
     notes: dict[str, str] = {}
     # A log file gets a line's worth now and then, a terminal a moving bar.

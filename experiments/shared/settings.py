@@ -19,7 +19,11 @@ from types import UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import torch
-import tyro
+
+try:
+    import tyro
+except ImportError:  # of the command line alone
+    tyro = None
 
 
 @dataclass(frozen=True)
@@ -52,7 +56,7 @@ Threads = Annotated[
 ]
 """Threads, or processes."""
 
-Out = Annotated[Path, tyro.conf.arg(help="Folder that the result files go into.")]
+Out = Annotated[Path, tyro and tyro.conf.arg(help="Folder that the result files go into.")]
 """The same in all experiments: runs/<folder>/<experiment> unless it is given."""
 
 Device = Annotated[

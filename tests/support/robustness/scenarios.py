@@ -1,13 +1,13 @@
 """What is done with public classes: functions that make an object and use it."""
 
 from collections.abc import Callable
+from importlib.util import find_spec
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from svdrot import distributions, losses, nn, optim, registration
-from svdrot.evaluation import streaming
+from svdrot import distributions, evaluation, losses, nn, optim, registration
 from svdrot.registration import Transform
 
 Scenarios = dict[str, Callable[..., Any]]
@@ -63,6 +63,15 @@ def scenarios() -> dict[type, Scenarios]:
             "score": _gaussian_score,
             "fit": lambda rotations, weights: _parts(distributions.IsotropicGaussian.fit(rotations, weights)),
         },
+        **_of_streams(),
+    }
+
+
+def _of_streams() -> dict[type, Scenarios]:
+    if find_spec("torchmetrics") is None:  # an optional package
+        return {}
+    streaming = evaluation.streaming
+    return {
         streaming.MeanDegrees: {"compute": _metric(streaming.MeanDegrees)},
         streaming.StdDegrees: {"compute": _metric(streaming.StdDegrees)},
         streaming.MedianDegrees: {"compute": _metric(streaming.MedianDegrees)},

@@ -5,6 +5,7 @@ import dataclasses
 import inspect
 import types
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +64,8 @@ def public_functions(doors: bool = False) -> dict[str, Callable[..., Any]]:
     modules, seen = [svdrot], set()
     for module in modules:
         for name in _public_names(module):
+            if name == "streaming" and find_spec("torchmetrics") is None:
+                continue
             value = getattr(module, name)
             if isinstance(value, types.ModuleType):
                 ours = value.__name__.startswith("svdrot") and (doors or value.__name__ != DOORS)
