@@ -2,8 +2,9 @@
 
 On a CPU, where they are small: many of them a matrix in every lane (`polar_lanes`), a few or somewhat larger
 ones one after the other (`polar_rows`). On a GPU small ones in one kernel (`gpu.polar`), others by the
-products of BLAS (`iteration`). The schedules are conditioning-capped (`svdrot.schedules`), so a factor that is orthonormal at the end is the nearest one:
-no step spreads singular values by more than it brings them together.
+products of BLAS (`iteration`). The schedules are conditioning-capped (`svdrot.schedules`), so a factor that
+is orthonormal at the end is the nearest one: no step spreads singular values by more than it brings them
+together.
 """
 
 from functools import cache, lru_cache

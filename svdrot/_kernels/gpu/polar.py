@@ -1,4 +1,4 @@
-# pyright: reportArgumentType=false, reportCallIssue=false, reportIndexIssue=false
+# pyright: reportArgumentType=false, reportCallIssue=false, reportGeneralTypeIssues=false
 """Newton-Schulz in Triton, a program for each matrix, which stays in its registers from first step to last.
 
 By products of BLAS it takes a launch and a way through memory for each of some forty products. The algorithms
@@ -15,7 +15,7 @@ from torch import Tensor
 from svdrot._kernels.gpu import tiles
 
 LARGEST = 64  # side
-NUMBERS = 256  # of a matrix in the registers of a warp
+BYTES = 1024  # of a matrix in the registers of a warp
 WARPS = 8  # at most: more than these have fewer registers each
 
 
@@ -37,8 +37,8 @@ def _factor(m: Tensor, steps: Tensor, squarings: int) -> tuple[Tensor, Tensor]:
 
 
 def differential(m: Tensor, q: Tensor, t: Tensor, squarings: int) -> tuple[Tensor, Tensor]:
-    """Derivatives along T of the factors Q, or nearest rotations, and infinity where they do not hold, or
-    0."""
+    """Derivatives along T of the factors Q, or nearest rotations, and 0, or infinity where they do not
+    hold."""
     d, residual = torch.empty_like(m), m.new_empty(len(m))
     _launch(_differential, m, q, t, d, residual, squarings, TALL=m.shape[1] > m.shape[2])
     return d, residual
@@ -47,17 +47,18 @@ def differential(m: Tensor, q: Tensor, t: Tensor, squarings: int) -> tuple[Tenso
 def _launch(kernel: Any, m: Tensor, *arguments: Tensor | int, **options: bool) -> None:
     batch, rows, columns = m.shape
     if batch:
-        sizes = tile(rows, columns)
+        sizes = tile(rows, columns, m.dtype)
         with torch.cuda.device_of(m):
             kernel[(batch,)](
                 m, *arguments, rows, columns, **options, **constants(m.dtype), **sizes, enable_fp_fusion=True
             )
 
 
-def tile(rows: int, columns: int) -> dict[str, int]:
+def tile(rows: int, columns: int, dtype: torch.dtype) -> dict[str, int]:
     """The padded sides, and the warps of a program."""
     height, width = (max(16, 1 << (side - 1).bit_length()) for side in (rows, columns))
-    return {"HEIGHT": height, "WIDTH": width, "num_warps": min(WARPS, height * width // NUMBERS)}
+    warps = min(WARPS, height * width * dtype.itemsize // BYTES)
+    return {"HEIGHT": height, "WIDTH": width, "num_warps": warps}
 
 
 def constants(dtype: torch.dtype) -> dict[str, float]:

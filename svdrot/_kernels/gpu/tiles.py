@@ -1,4 +1,4 @@
-# pyright: reportArgumentType=false, reportCallIssue=false, reportIndexIssue=false
+# pyright: reportArgumentType=false, reportCallIssue=false
 """What a program does in Triton with square matrices and tall ones that are tiles of its own registers.
 
 A tile is padded with zeros to powers of two, from 16 on; n is the side of the matrix in it. Zeros stay zeros,
@@ -72,8 +72,11 @@ def _columns(x, k):
 
 @triton.jit
 def over_frobenius(x, TINY: tl.constexpr):
-    """X over its Frobenius norm, and what it was multiplied by; over its largest entry first, whose square
-    may be no number. What is not finite makes all NaN: 0 times infinity, and then by the sum."""
+    """X over its Frobenius norm, and what it was multiplied by.
+
+    By the largest entry first, whose square may be no number. What is not finite makes all of X NaN: zero
+    times infinity is, and then the sum.
+    """
     largest = tl.max(tl.max(tl.abs(x), 1), 0)
     first = 1.0 / tl.where(largest < TINY, TINY, largest)  # below it the inverse may not be a number
     x = x * first
@@ -111,7 +114,8 @@ def image(x, v):
 
 @triton.jit
 def has_negative_determinant(x, n):
-    """1 or 0, by elimination. Rows stay where they are: the parity counts those that a pivot has before it."""
+    """1 or 0, by elimination with pivots. Rows stay where they are: what counts is how many that are still
+    free come before that of a pivot."""
     i = tl.arange(0, x.shape[0])
     free, negative = i < n, 0
     for k in range(n):
