@@ -87,6 +87,21 @@ def iterate(m: Tensor, schedule: Schedule) -> Tensor:
     return q.mT if wide else q
 
 
+def pulls_back(m: Tensor, schedule: Schedule) -> bool:
+    """Whether `iterate` is open but for derivatives, and `pull_back` gives those of first order."""
+    return _in_registers(m) is not None and iterates(m.detach(), schedule)
+
+
+def pull_back(m: Tensor, schedule: Schedule, g: Tensor) -> Tensor:
+    """Gradients in m for gradients g of what `iterate` gives."""
+    wide = m.shape[1] < m.shape[2]
+    m, g = ((x.mT if wide else x).contiguous() for x in (m, g))
+    kernels = _in_registers(m)
+    assert kernels is not None  # `pulls_back`
+    d = kernels.pullback(m, g, _table(schedule, m.dtype, m.device))
+    return d.mT if wide else d
+
+
 def _by_kernels(m: Tensor, steps: Tensor) -> tuple[Tensor, Tensor]:
     if (kernels := _in_registers(m)) is not None:
         return kernels.factor(m, steps)

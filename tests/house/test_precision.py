@@ -140,6 +140,7 @@ PRODUCTS = {
     "_kernels/products.py": "n x n, called in full precision",
     "_kernels/operations/any_size.py": "n x n, in full precision",
     "_kernels/gpu/gram.py": "a kernel that says which units it takes",
+    "_kernels/gpu/tiles.py": "kernels that say which units they take",
     "_kernels/operations/pairs.py": "float64",
     "polar.py": "n x n, in full precision",
     "optim/variants.py": "float64",

@@ -44,6 +44,13 @@ def differential(m: Tensor, q: Tensor, t: Tensor, squarings: int) -> tuple[Tenso
     return d, residual
 
 
+def pullback(m: Tensor, g: Tensor, steps: Tensor) -> Tensor:
+    """Gradients in M of what `factor` gives, for gradients G of that."""
+    d, kept = torch.empty_like(m), m.new_empty(len(m), len(steps), *m.shape[1:])
+    _launch(_pullback, m, g, d, kept, steps, len(steps))
+    return d
+
+
 def _launch(kernel: Any, m: Tensor, *arguments: Tensor | int, **options: bool) -> None:
     batch, rows, columns = m.shape
     if batch:
@@ -107,7 +114,7 @@ def _differential(
     m, q, t, d, residual, squarings, rows, columns,
     TALL: tl.constexpr, EPS: tl.constexpr, TINY: tl.constexpr, HEIGHT: tl.constexpr, WIDTH: tl.constexpr,
 ):  # fmt: skip
-    """As `differential_rows` of CPUs, which derives it: Q X + Y with H X + X H = S and Y H = T - Q A."""
+    """Q X + Y with H X + X H = S and Y H = T - Q A, which `differential_rows` of CPUs derives."""
     item = tl.program_id(0).to(tl.int64)
     at, live = _places(item, rows, columns, HEIGHT, WIDTH)
     x, scale = tiles.over_frobenius(tl.load(m + at, live, 0.0), TINY)
@@ -153,6 +160,42 @@ def _differential(
         found += scale * along
     tl.store(d + at, found, live)
     tl.store(residual + item, tl.where(converged * holds == 1, 0.0, float("inf")))
+
+
+@triton.jit(do_not_specialize=COUNTS)
+def _pullback(
+    m, g, d, kept, steps, count, rows, columns,
+    EPS: tl.constexpr, TINY: tl.constexpr, HEIGHT: tl.constexpr, WIDTH: tl.constexpr,
+):  # fmt: skip
+    """The steps of `_polar` once more, each X put away, and then back through them.
+
+    For Y = a X + X P with P = b E + c E² and F = XᵀG, the gradient G of Y becomes
+    a G + G P - X (D + Dᵀ), D = b F + c (E F + F E), and that of X = M / |M| at last (G - <G, X> X) / |M|.
+    """
+    item = tl.program_id(0).to(tl.int64)
+    at, live = _places(item, rows, columns, HEIGHT, WIDTH)
+    inside, _live = _places(item * count, rows, columns, HEIGHT, WIDTH)
+    start, scale = tiles.over_frobenius(tl.load(m + at, live, 0.0), TINY)
+    one, x = tiles.identity(columns, start, WIDTH), start
+    for s in range(count):
+        a, b, c = tl.load(steps + 3 * s), tl.load(steps + 3 * s + 1), tl.load(steps + 3 * s + 2)
+        tl.store(kept + inside + s * rows * columns, x, live)
+        e = one - tiles.gram(x)
+        x = a * x + tiles.product(x, b * e + c * tiles.gram(e))
+    tl.debug_barrier()  # what one thread has put away another may take
+    gradient = tl.load(g + at, live, 0.0)
+    for r in range(count):
+        s = count - 1 - r
+        a, b, c = tl.load(steps + 3 * s), tl.load(steps + 3 * s + 1), tl.load(steps + 3 * s + 2)
+        x = tl.load(kept + inside + s * rows * columns, live, 0.0)
+        e = one - tiles.gram(x)
+        f = tiles.transposed_product(x, gradient)
+        f = b * f + c * (tiles.product(e, f) + tiles.product(f, e))
+        gradient = a * gradient + tiles.product(gradient, b * e + c * tiles.gram(e))
+        gradient -= tiles.product(x, f + tl.trans(f))
+    along = tl.sum(tl.sum(gradient * start, 1), 0)
+    scale = tl.where(tl.sum(tl.sum(start * start, 1), 0) == 0.0, 1.0, scale)  # zero stays what it is
+    tl.store(d + at, (gradient - along * start) * scale, live)
 
 
 @triton.jit

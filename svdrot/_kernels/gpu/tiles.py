@@ -131,7 +131,7 @@ def has_negative_determinant(x, n):
 
 @triton.jit
 def inverse(x, n, LEAST: tl.constexpr):
-    """Of a positive matrix, by Gauss and Jordan, and 1 if all pivots were larger than LEAST, or 0."""
+    """The inverse of a positive matrix, by Gauss and Jordan, and 1 if all pivots were above LEAST, or 0."""
     i, j = tl.arange(0, x.shape[0]), tl.arange(0, x.shape[1])
     positive = 1
     for k in range(n):

@@ -224,6 +224,32 @@ def test_schedules_of_others_take_the_same_steps(shape, name, monkeypatch):
     assert (got - exactly).abs().max() <= 500 * 16 * torch.finfo(torch.float32).eps
 
 
+@pytest.mark.parametrize("shape", [(3, 5, 4), (2, 20), (2, 17, 17)], ids=ids)
+def test_schedules_of_others_are_differentiated_in_one_kernel(shape, monkeypatch):
+    m, g = gaussian(*shape).float().to(DEVICE), gaussian(*shape, seed=1).float().to(DEVICE)
+    if m.ndim == 3:
+        m[0] *= 1e-20
+    asked = []
+    pull_back = products.pull_back
+    monkeypatch.setattr(products, "pull_back", lambda *a: asked.append(a) or pull_back(*a))
+    x, schedule = m.clone().requires_grad_(), SCHEDULES["keller_jordan"]
+    (d,) = torch.autograd.grad(newton_schulz(x, schedule), x, g)
+    assert len(asked) == 1
+    (batched,) = torch.autograd.grad(newton_schulz(x, schedule), x, g[None], is_grads_batched=True)
+    (again,) = torch.autograd.grad(newton_schulz(x, schedule), x, g, create_graph=True)
+    assert again.requires_grad and torch.autograd.grad(again.sum(), x)[0].isfinite().any()
+    assert len(asked) == 1
+    x = m.double().requires_grad_()
+    (exactly,) = torch.autograd.grad(newton_schulz(x, schedule), x, g.double())
+    size = torch.linalg.matrix_norm(exactly)
+    for found in (d, batched[0], again.detach()):  # five steps multiply rounding by up to 3.4 each
+        assert (distance(found, exactly) <= 500 * 16 * torch.finfo(torch.float32).eps * size.cpu()).all()
+    zero = torch.zeros(1, 4, 4, device=DEVICE, requires_grad=True)
+    (d,) = torch.autograd.grad(newton_schulz(zero, schedule), zero, torch.ones_like(zero))
+    slope = torch.tensor([step[0] for step in schedule]).prod()
+    torch.testing.assert_close(d.cpu(), slope.expand(1, 4, 4))
+
+
 def test_larger_ones_are_not_taken():
     for rows, n, fits in ((64, 64, True), (65, 4, False), (65, 65, False)):
         assert (products._in_registers(torch.empty(1, rows, n)) is not None) == fits
