@@ -234,7 +234,8 @@ def small_matrices(targets: str = "") -> list[dict[str, Any]]:
     from svdrot._kernels.gpu import polar
 
     found, turn = [], _turns(targets)
-    variants = (polar._polar, {"SPECIAL": True}), *((polar._differential, {"TALL": t}) for t in (False, True))
+    variants: list[tuple[Any, dict[str, bool]]] = [(polar._polar, {"SPECIAL": True}), (polar._pullback, {})]
+    variants += [(polar._differential, {"TALL": tall}) for tall in (False, True)]
     for dtype in (torch.float32, torch.float64):
         stored = "*" + NAMES[str(dtype).removeprefix("torch.")]
         for kernel, options in variants:
@@ -243,7 +244,7 @@ def small_matrices(targets: str = "") -> list[dict[str, Any]]:
                 sizes = polar.tile(side * 2 if side == 16 and "TALL" in options else side, side, dtype)
                 warps = {"num_warps": sizes.pop("num_warps")}
                 constants = {**options, **polar.constants(dtype), **sizes}
-                kinds = dict.fromkeys(("m", "q", "t", "d", "residual", "steps"), stored)
+                kinds = dict.fromkeys(("m", "q", "t", "g", "d", "kept", "residual", "steps"), stored)
                 kinds |= dict.fromkeys(constants, "constexpr")
                 source = ASTSource(
                     kernel,

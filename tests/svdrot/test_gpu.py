@@ -38,6 +38,9 @@ PAIR_INSTRUCTIONS = {"_moments": 1200, "_gradients": 450, "_misfits": 300}
 
 # For matrices of up to 16 and 64 columns. They are loops: what is issued is many times that.
 SMALL_INSTRUCTIONS = {16: 7000, 64: 12500}
+# Bytes that a thread puts away, most of them outside of loops: none of factors and rotations in float32, but of
+# derivatives, where six matrices of 64 columns share 255 registers, or twice as many numbers of float64.
+SMALL_STACK = {("fp32", 16): 32, ("fp32", 64): 448, ("fp64", 16): 192, ("fp64", 64): 1100}
 
 
 def test_kernels_compile_without_spills_and_within_their_instructions():
@@ -115,15 +118,13 @@ def test_kernels_over_pairs_compile_within_their_registers():
 @pytest.mark.long
 def test_kernels_for_small_matrices_compile_within_their_registers():
     found = compiled("small_matrices")
-    assert len(found) == 12
+    assert len(found) == 16
     for kernel in found:
         assert 100 < kernel["instructions"] <= SMALL_INSTRUCTIONS[kernel["side"]], kernel
         assert kernel["registers"] <= 255 and kernel["shared"] <= 48 * 1024, kernel
-        # Some numbers of derivatives are put away outside of loops, and more in float64 from 33 columns on.
-        large = kernel["side"] == 64 and kernel["dtype"] == "fp64"
-        assert kernel["stack"] <= (800 if large else 192), kernel
+        assert kernel["stack"] <= SMALL_STACK[kernel["dtype"], kernel["side"]], kernel
         if kernel["kernel"] == "_polar":
-            assert kernel["stack"] <= (24 if large else 0), kernel
+            assert kernel["stack"] <= (128 if kernel["dtype"] == "fp64" else 0), kernel
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16], ids=str)

@@ -175,8 +175,8 @@ def _pullback(
     item = tl.program_id(0).to(tl.int64)
     at, live = _places(item, rows, columns, HEIGHT, WIDTH)
     inside, _live = _places(item * count, rows, columns, HEIGHT, WIDTH)
-    start, scale = tiles.over_frobenius(tl.load(m + at, live, 0.0), TINY)
-    one, x = tiles.identity(columns, start, WIDTH), start
+    x, scale = tiles.over_frobenius(tl.load(m + at, live, 0.0), TINY)
+    one = tiles.identity(columns, x, WIDTH)
     for s in range(count):
         a, b, c = tl.load(steps + 3 * s), tl.load(steps + 3 * s + 1), tl.load(steps + 3 * s + 2)
         tl.store(kept + inside + s * rows * columns, x, live)
@@ -193,6 +193,7 @@ def _pullback(
         f = b * f + c * (tiles.product(e, f) + tiles.product(f, e))
         gradient = a * gradient + tiles.product(gradient, b * e + c * tiles.gram(e))
         gradient -= tiles.product(x, f + tl.trans(f))
+    start = tl.load(kept + inside, live, 0.0)
     along = tl.sum(tl.sum(gradient * start, 1), 0)
     scale = tl.where(tl.sum(tl.sum(start * start, 1), 0) == 0.0, 1.0, scale)  # zero stays what it is
     tl.store(d + at, (gradient - along * start) * scale, live)
