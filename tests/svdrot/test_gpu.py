@@ -38,8 +38,8 @@ PAIR_INSTRUCTIONS = {"_moments": 1200, "_gradients": 450, "_misfits": 300}
 
 # For matrices of up to 16 and 64 columns. They are loops: what is issued is many times that.
 SMALL_INSTRUCTIONS = {16: 7000, 64: 12500}
-# Bytes that a thread puts away, most of them outside of loops: none of factors and rotations in float32, but of
-# derivatives, where six matrices of 64 columns share 255 registers, or twice as many numbers of float64.
+# Bytes that a thread puts away: none of factors and rotations in float32, but some of derivatives, where six
+# matrices share the registers, and of float64, which needs twice as many.
 SMALL_STACK = {("fp32", 16): 32, ("fp32", 64): 448, ("fp64", 16): 192, ("fp64", 64): 1100}
 
 
