@@ -9,6 +9,7 @@ bound on the error of any factor (`polar_certificate`), and the equation behind 
 import torch
 from torch import Tensor
 
+from svdrot._autograd import is_seen_through
 from svdrot._checks import check_floating, check_matrix, check_square, common_batch
 from svdrot._kernels import products
 from svdrot._kernels.operations import any_size, iteration
@@ -16,6 +17,7 @@ from svdrot._precision import compute_dtype, in_full_precision, no_autocast, res
 from svdrot._rules import backward_rule, batch_first, forward_rule, joined, parted
 from svdrot._stand_ins import takes_arrays
 from svdrot._vectors import image, one_batch
+from svdrot.engine.memory import in_memory
 from svdrot.projection import orthogonalize, special_orthogonalize
 from svdrot.schedules import TAYLOR, Schedule
 
@@ -26,7 +28,8 @@ def polar(matrix: Tensor, *, special: bool = False) -> Tensor:
 
     One name for `orthogonalize(matrix)` and `special_orthogonalize(matrix)`: see there for gradients and for
     what is returned where the factor is not unique. On a CPU, matrices of up to 112 rows (float64: 96) go
-    through Newton-Schulz, and those of them that did not converge through a decomposition.
+    through Newton-Schulz, and those of them that did not converge through a decomposition; on a GPU those of
+    every size do, up to 64 rows in one kernel.
 
     Args:
         matrix: shape (..., m, n), any floating dtype; square if `special`.
@@ -68,7 +71,8 @@ def newton_schulz(
         schedule: the polynomials: one of `svdrot.schedules.SCHEDULES`, or by `newton_schulz_schedule`.
         dtype: of the products. Default: that of `matrix`, but not less than float32. The norm is always taken
             in float32 at least, before any conversion. A CPU without units for half precision (AMX, AVX-512
-            BF16) computes in float32 at least, and rounds only the result: more accurate, and faster.
+            BF16) computes in float32 at least, and rounds only the result: more accurate, and faster. So
+            does a GPU for up to 64 rows and columns, where a matrix stays in registers.
         schatten: which norm: 2 (Frobenius), or 8, at most $n^{1/8}$ times the largest singular value, taken
             from products that the first step makes anyway. Both are at least the largest singular value, so
             what is divided by them fits any schedule; 8 spares about two steps at n = 2048.
@@ -94,6 +98,8 @@ def newton_schulz(
     asked = dtype or x.dtype
     if schatten == 2 and asked != torch.float64 and products.iterates(x, schedule):
         x = products.iterate(x, schedule)
+    elif schatten == 2 and asked != torch.float64 and products.pulls_back(x, schedule):
+        x = _Iterated.apply(x, schedule)
     else:
         with no_autocast(x):
             x = _iterated(x, schedule, x.dtype if iteration.is_faster_in_full(x, asked) else asked, schatten)
@@ -125,6 +131,29 @@ def check_steps(schedule: Schedule, schatten: int) -> None:
         )
     if schatten not in (2, 8):
         raise ValueError(f"`schatten` must be 2 or 8; got {schatten!r}.")
+
+
+class _Iterated(torch.autograd.Function):
+    """The iteration by one kernel each way. Whoever differentiates twice goes through all products."""
+
+    @staticmethod
+    def forward(x, schedule):
+        return products.iterate(x, schedule)
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        x, ctx.schedule = inputs
+        ctx.save_for_backward(x)
+
+    @staticmethod
+    def backward(ctx, g):
+        (x,) = ctx.saved_tensors
+        twice = torch.is_grad_enabled()
+        if not is_seen_through(g) and in_memory(g):
+            return products.pull_back(x, ctx.schedule, g), None
+        with torch.enable_grad(), no_autocast(x):
+            y = _iterated(x, ctx.schedule, x.dtype, 2)
+        return torch.autograd.grad(y, x, g, create_graph=twice)[0], None
 
 
 def _iterated(x: Tensor, schedule: Schedule, dtype: torch.dtype, schatten: int) -> Tensor:

@@ -15,6 +15,7 @@ from importlib import import_module
 from types import ModuleType
 from typing import Literal
 
+import torch
 from torch import Tensor
 
 from svdrot.engine.door import tell_of_no_triton
@@ -54,14 +55,25 @@ def select_neighbors(x: Tensor) -> ModuleType:
     return _of_gpus("neighbors") if side(x) == "gpu" and in_memory(x) else _of_operations("neighbors")
 
 
-@cache
+def select_polar(m: Tensor) -> ModuleType | None:
+    """Kernels of Newton-Schulz for small matrices (B, m, n) on a GPU; elsewhere and without Triton None."""
+    if side(m) != "gpu" or not in_memory(m) or m.dtype not in (torch.float32, torch.float64):
+        return None
+    return _in_triton("polar")
+
+
 def _of_gpus(name: str) -> ModuleType:
+    return _in_triton(name) or _of_operations(name)
+
+
+@cache
+def _in_triton(name: str) -> ModuleType | None:
     """Imported when needed: a CPU install has no Triton."""
     try:
         return import_module(f"{__name__}.gpu.{name}")
     except ImportError as error:
-        tell_of_no_triton(error, 4)
-        return _of_operations(name)
+        tell_of_no_triton(error, 5)
+        return None
 
 
 def _of_operations(name: str) -> ModuleType:

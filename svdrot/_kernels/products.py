@@ -1,9 +1,10 @@
 """Batches of matrices by Newton-Schulz, with word of which results hold. Engine of `general`.
 
 On a CPU, where they are small: many of them a matrix in every lane (`polar_lanes`), a few or somewhat larger
-ones one after the other (`polar_rows`). On a GPU by the products of BLAS (`iteration`). The schedules
-are conditioning-capped (`svdrot.schedules`), so a factor that is orthonormal at the end is the nearest one:
-no step spreads singular values by more than it brings them together.
+ones one after the other (`polar_rows`). On a GPU small ones in one kernel (`gpu.polar`), others by the
+products of BLAS (`iteration`). The schedules are conditioning-capped (`svdrot.schedules`), so a factor that
+is orthonormal at the end is the nearest one: no step spreads singular values by more than it brings them
+together.
 """
 
 from functools import cache, lru_cache
@@ -17,13 +18,14 @@ from svdrot._rules import is_legacy_batch
 from svdrot.engine.memory import in_memory
 from svdrot.schedules import Schedule, newton_schulz_schedule
 
-from . import cpu
+from . import cpu, select_polar
 from .cpu.loops import polar_lanes, polar_rows
 from .operations import iteration
 
 LARGE = {torch.float32: 112, torch.float64: 96}  # largest side: beyond, the SVD is as fast
 SMALL = 24  # largest side in lanes: at 32 five tiles of 16 matrices do not fit the cache
 ALWAYS = ("cuda",)  # devices where products serve every size; not yet measured
+ON_HOST = 4096  # residuals of a GPU that come to the host at once, without a kernel for their largest
 
 
 def serves(m: Tensor) -> bool:
@@ -38,10 +40,17 @@ def _always(m: Tensor) -> bool:
     return device_type(m) in ALWAYS
 
 
+def _in_registers(m: Tensor) -> ModuleType | None:
+    """The kernels of a GPU, for matrices that fit into the registers of a program."""
+    kernels = select_polar(m)
+    return kernels if kernels is not None and max(m.shape[1:]) <= kernels.LARGEST else None
+
+
 def orthogonalize(m: Tensor) -> tuple[Tensor, Tensor | None]:
     """Factors of (B, m, n) matrices, m >= n, and which of them hold, (B,) bool, or None if all do."""
     m = m.contiguous()
-    q, residual = _by_blas(m) if _always(m) else _by_kernels(m, _own_steps(m.shape[-1], m.dtype))
+    by_blas = _always(m) and _in_registers(m) is None
+    q, residual = _by_blas(m) if by_blas else _by_kernels(m, _own_steps(m))
     return q, _holding(residual)
 
 
@@ -54,16 +63,22 @@ def by_blas(m: Tensor) -> tuple[Tensor, Tensor | None]:
 def special_orthogonalize(m: Tensor) -> tuple[Tensor, Tensor | None]:
     """Rotations of (B, n, n) matrices, and which of them hold, (B,) bool, or None if all do."""
     m = m.contiguous()
-    in_lanes = _turned_in_lanes if _fills_lanes(m) else _turned_in_rows
-    r, residual = _turned_by_blas(m) if _always(m) else in_lanes(m)
+    if (kernels := _in_registers(m)) is not None:
+        r, residual = kernels.rotation(m, _own_steps(m), SQUARINGS[m.dtype])
+    elif _always(m):
+        r, residual = _turned_by_blas(m)
+    else:
+        r, residual = _turned_in_lanes(m) if _fills_lanes(m) else _turned_in_rows(m)
     return r, _holding(residual)
 
 
 def iterates(m: Tensor, schedule: Schedule) -> bool:
     """Whether `iterate` is open: for steps up to quintics, with nobody who differentiates or looks inside."""
-    if not iteration.is_opaque(m):
+    if not iteration.is_opaque(m) or not _quintic(schedule):
         return False
-    return m.is_cpu and not _always(m) and max(m.shape[-2:]) <= LARGE[compute_dtype(m)] and _quintic(schedule)
+    if _in_registers(m) is not None:
+        return True
+    return m.is_cpu and not _always(m) and max(m.shape[-2:]) <= LARGE[compute_dtype(m)]
 
 
 def _quintic(schedule: Schedule) -> bool:
@@ -74,11 +89,28 @@ def iterate(m: Tensor, schedule: Schedule) -> Tensor:
     """(B, m, n) matrices over their Frobenius norms after a schedule, in float32 or float64."""
     wide = m.shape[1] < m.shape[2]
     m = (m.mT if wide else m).contiguous()
-    q, _ = _by_kernels(m, _table(schedule, m.dtype))
+    q, _ = _by_kernels(m, _table(schedule, m.dtype, m.device))
     return q.mT if wide else q
 
 
+def pulls_back(m: Tensor, schedule: Schedule) -> bool:
+    """Whether `iterate` is open but for derivatives, and `pull_back` gives those of first order."""
+    return _in_registers(m) is not None and iterates(m.detach(), schedule)
+
+
+def pull_back(m: Tensor, schedule: Schedule, g: Tensor) -> Tensor:
+    """Gradients in m for gradients g of what `iterate` gives."""
+    wide = m.shape[1] < m.shape[2]
+    m, g = ((x.mT if wide else x).contiguous() for x in (m, g))
+    kernels = _in_registers(m)
+    assert kernels is not None  # `pulls_back`
+    d = kernels.pullback(m, g, _table(schedule, m.dtype, m.device))
+    return d.mT if wide else d
+
+
 def _by_kernels(m: Tensor, steps: Tensor) -> tuple[Tensor, Tensor]:
+    if (kernels := _in_registers(m)) is not None:
+        return kernels.factor(m, steps)
     return _in_lanes(m, steps) if _fills_lanes(m) else _in_rows(m, steps)
 
 
@@ -93,13 +125,14 @@ def _holding(residual: Tensor) -> Tensor | None:
     if count == 0:
         return None
     # On a GPU the one synchronization, where a decomposition makes several. NaN wins every maximum.
+    residual = residual.cpu() if 1 < count <= ON_HOST else residual
     worst = residual.item() if count == 1 else residual.max().item()
     return None if worst <= limit else residual <= limit
 
 
 def differentiates(m: Tensor, t: Tensor) -> bool:
     """Whether `differential` is the faster way, and nobody differentiates or batches what it gives."""
-    if _always(m) or not serves(m):
+    if not serves(m) or (_always(m) and _in_registers(m) is None):
         return False
     return t.dtype == m.dtype and iteration.is_opaque(m, t)
 
@@ -108,6 +141,9 @@ def differential(m: Tensor, q: Tensor, t: Tensor) -> tuple[Tensor, Tensor | None
     """Derivatives along `t` of the factors or rotations q of (B, m, n) matrices, and which hold, or None."""
     rows, columns = m.shape[1:]
     m, q, t = m.contiguous(), q.contiguous(), t.contiguous()
+    if (kernels := _in_registers(m)) is not None:
+        d, residual = kernels.differential(m, q, t, SQUARINGS[m.dtype])
+        return d, _holding(residual)
     d, residual = cpu.empty(m.shape, m.dtype), cpu.empty(m.shape[:1], m.dtype)
     arguments = m, q, t, d, residual, SQUARINGS[m.dtype], rows, columns
     _run("differential_rows", *arguments, module=polar_rows)
@@ -148,18 +184,17 @@ def _schedule(n: int, dtype: torch.dtype, lower: float) -> Schedule:
     return newton_schulz_schedule(lower, tolerance=0.3 * each**3)
 
 
-@cache
-def _own_steps(n: int, dtype: torch.dtype) -> Tensor:
+def _own_steps(m: Tensor) -> Tensor:
     """For all but one in fifty Gaussian matrices."""
-    return _table(_schedule(n, dtype, 0.02 * n**-1.5), dtype)
+    n = m.shape[-1]
+    return _table(_schedule(n, m.dtype, 0.02 * n**-1.5), m.dtype, m.device)
 
 
 @lru_cache(256)
-def _table(schedule: Schedule, dtype: torch.dtype) -> Tensor:
-    """Cubics and quintics in powers of E = I - XᵀX, as the kernels take them."""
-    return torch.tensor(
-        [(*iteration.about_one(step), 0.0)[:3] for step in schedule], dtype=dtype, device="cpu"
-    )
+def _table(schedule: Schedule, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Cubics and quintics in powers of E = I - XᵀX, as the kernels take them: where they are, copied once."""
+    steps = [(*iteration.about_one(step), 0.0)[:3] for step in schedule]
+    return torch.tensor(steps, dtype=dtype, device=device)
 
 
 def _lanes(m: Tensor) -> int:
@@ -177,7 +212,7 @@ def _in_lanes(m: Tensor, steps: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _turned_in_lanes(m: Tensor) -> tuple[Tensor, Tensor]:
-    r, residual = _in_lanes(m, _own_steps(m.shape[-1], m.dtype))
+    r, residual = _in_lanes(m, _own_steps(m))
     places = cpu.empty(m.shape[:1], m.dtype)
     _run("turn", m, r, residual, places, SQUARINGS[m.dtype] - 1, m.shape[-1], module=polar_lanes)
     return r, residual
@@ -195,7 +230,7 @@ def _in_rows(m: Tensor, steps: Tensor) -> tuple[Tensor, Tensor]:
 
 def _turned_in_rows(m: Tensor) -> tuple[Tensor, Tensor]:
     n, squarings = m.shape[-1], SQUARINGS[m.dtype]
-    steps = _own_steps(n, m.dtype)
+    steps = _own_steps(m)
     r, residual = cpu.empty(m.shape, m.dtype), cpu.empty(m.shape[:1], m.dtype)
     _run("rotation_rows", m, r, residual, steps, len(steps), squarings, n, module=polar_rows)
     return r, residual

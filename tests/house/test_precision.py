@@ -148,6 +148,7 @@ PRODUCTS = {
     "nn/parametrizations.py": "n x n, in full precision",
     "optim/riemannian.py": "n x n, in full precision",
     "_kernels/gpu/gram.py": "a kernel that says which units it takes",
+    "_kernels/gpu/tiles.py": "kernels that say which units they take",
     "_kernels/operations/pairs.py": "float64",
     "polar.py": "n x n, in full precision",
     "optim/variants.py": "float64",

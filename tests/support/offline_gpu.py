@@ -2,7 +2,8 @@
 
     python tests/support/offline_gpu.py                    a table of the maps of formulas and their gradients
     python tests/support/offline_gpu.py matrix_to_mrp      of these alone, with second derivatives
-    python tests/support/offline_gpu.py --json lanes --targets=80,90       or `products`, `pairs`, `neighbors`
+    python tests/support/offline_gpu.py --json lanes --targets=80,90
+                                            or `products`, `pairs`, `neighbors`, `small_matrices`
 
 Instructions / registers of NVIDIA's sm_80 to sm_120 and AMD's gfx942; `!` marks local memory.
 """
@@ -223,6 +224,36 @@ def neighbors(targets: str = "") -> list[dict[str, Any]]:
                 )
                 for target in next(turn):
                     found.append(measure(source, target, {}, kernel=f"{d} {several}", dtype=name))
+    return found
+
+
+def small_matrices(targets: str = "") -> list[dict[str, Any]]:
+    import torch
+    from triton.compiler import ASTSource
+
+    from svdrot._kernels.gpu import polar
+
+    found, turn = [], _turns(targets)
+    variants: list[tuple[Any, dict[str, bool]]] = [(polar._polar, {"SPECIAL": True}), (polar._pullback, {})]
+    variants += [(polar._differential, {"TALL": tall}) for tall in (False, True)]
+    for dtype in (torch.float32, torch.float64):
+        stored = "*" + NAMES[str(dtype).removeprefix("torch.")]
+        for kernel, options in variants:
+            names = kernel.arg_names
+            for side in (16, 64):
+                sizes = polar.tile(side * 2 if side == 16 and "TALL" in options else side, side, dtype)
+                warps = {"num_warps": sizes.pop("num_warps")}
+                constants = {**options, **polar.constants(dtype), **sizes}
+                kinds = dict.fromkeys(("m", "q", "t", "g", "d", "kept", "residual", "steps"), stored)
+                kinds |= dict.fromkeys(constants, "constexpr")
+                source = ASTSource(
+                    kernel,
+                    signature={a: kinds.get(a, "i32") for a in names},
+                    constexprs={(names.index(a),): value for a, value in constants.items()},
+                )
+                labels = {"kernel": kernel.__name__, "dtype": stored[1:], "side": side}
+                for target in next(turn):
+                    found.append(measure(source, target, warps, **labels))
     return found
 
 

@@ -36,6 +36,12 @@ GRAM_SHARED = {"fp32": 48 * 1024, "bf16": 96 * 1024}
 # Over pairs of points, in float64 whatever the points, one to a thread: with room, so that a spill is seen.
 PAIR_INSTRUCTIONS = {"_moments": 1200, "_gradients": 450, "_misfits": 300}
 
+# For matrices of up to 16 and 64 columns. They are loops: what is issued is many times that.
+SMALL_INSTRUCTIONS = {16: 7000, 64: 12500}
+# Bytes that a thread puts away: none of factors and rotations in float32, but some of derivatives, where six
+# matrices share the registers, and of float64, which needs twice as many.
+SMALL_STACK = {("fp32", 16): 32, ("fp32", 64): 448, ("fp64", 16): 192, ("fp64", 64): 1100}
+
 
 def test_kernels_compile_without_spills_and_within_their_instructions():
     found = compiled("lanes")
@@ -109,6 +115,18 @@ def test_kernels_over_pairs_compile_within_their_registers():
         assert kernel["registers"] <= 128, kernel
 
 
+@pytest.mark.long
+def test_kernels_for_small_matrices_compile_within_their_registers():
+    found = compiled("small_matrices")
+    assert len(found) == 16
+    for kernel in found:
+        assert 100 < kernel["instructions"] <= SMALL_INSTRUCTIONS[kernel["side"]], kernel
+        assert kernel["registers"] <= 255 and kernel["shared"] <= 48 * 1024, kernel
+        assert kernel["stack"] <= SMALL_STACK[kernel["dtype"], kernel["side"]], kernel
+        if kernel["kernel"] == "_polar":
+            assert kernel["stack"] <= (128 if kernel["dtype"] == "fp64" else 0), kernel
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16], ids=str)
 @pytest.mark.parametrize("shape", [(1, 70, 50), (3, 130, 33), (2, 257, 1), (1, 64, 200), (2, 1, 1)], ids=str)
 def test_the_symmetric_product(shape, dtype, request):
@@ -177,7 +195,7 @@ def test_the_gpu_gives_the_rotations_of_the_cpu(gpu, dtype):
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
 @pytest.mark.parametrize("special", [False, True])
-@pytest.mark.parametrize("n", [4, 16, 33, 300])
+@pytest.mark.parametrize("n", [4, 16, 33, 64, 300])
 def test_larger_factors_and_gradients_of_the_gpu_are_those_of_the_cpu(gpu, n, special, dtype):
     m = torch.randn(3, n, n, dtype=torch.float64, generator=torch.Generator().manual_seed(n))
     w = torch.randn(m.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
@@ -238,6 +256,18 @@ def test_one_kernel_each_way_and_no_synchronization(gpu):
         torch.cuda.set_sync_debug_mode("default")
     launched = [event.name for event in profile.events() if event.device_type.name == "CUDA"]
     assert len(launched) == 2
+
+
+def test_one_kernel_each_way_for_small_matrices(gpu):
+    m = torch.eye(16, device=gpu) + 0.01 * torch.randn(100, 16, 16, device=gpu)
+    m.requires_grad_()
+    w = torch.randn_like(m)
+    torch.autograd.grad(svdrot.special_orthogonalize(m), m, w)  # compiles
+    torch.cuda.synchronize()
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profile:
+        torch.autograd.grad(svdrot.special_orthogonalize(m), m, w)
+    launched = [event.name for event in profile.events() if event.device_type.name == "CUDA"]
+    assert sum("memcpy" not in name.lower() for name in launched) == 2, launched
 
 
 def test_capture_in_a_cuda_graph(gpu):

@@ -215,10 +215,10 @@ def test_a_gpu_without_triton_takes_torch_operations(monkeypatch):
     monkeypatch.setattr(_kernels, "side", lambda x: "gpu")
     monkeypatch.setitem(sys.modules, "triton", None)
     monkeypatch.delitem(sys.modules, "svdrot._kernels.gpu.neighbors", raising=False)
-    _kernels._of_gpus.cache_clear()
+    _kernels._in_triton.cache_clear()
     with pytest.warns(RuntimeWarning, match="falling back to torch operations.*Install `triton"):
         found = nearest(query, points, 3)
-    _kernels._of_gpus.cache_clear()
+    _kernels._in_triton.cache_clear()
     torch.testing.assert_close(found[0], expected[0])
     assert torch.equal(found[1], expected[1])
 
