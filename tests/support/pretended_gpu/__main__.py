@@ -97,6 +97,7 @@ def main() -> None:
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--write", action="store_true")
     options = parser.parse_args()
+    torch.set_num_threads(1)  # what other threads do is not seen
     np.seterr(all="ignore")
     warnings.simplefilter("ignore")
     rows = {}
