@@ -89,7 +89,7 @@ def iterate(m: Tensor, schedule: Schedule) -> Tensor:
     """(B, m, n) matrices over their Frobenius norms after a schedule, in float32 or float64."""
     wide = m.shape[1] < m.shape[2]
     m = (m.mT if wide else m).contiguous()
-    q, _ = _by_kernels(m, _table(schedule, m.dtype, m.device))
+    q, _ = _by_kernels(m, _table(schedule, m.dtype, _where(m)))
     return q.mT if wide else q
 
 
@@ -186,12 +186,21 @@ def _schedule(n: int, dtype: torch.dtype, lower: float) -> Schedule:
 
 def _own_steps(m: Tensor) -> Tensor:
     """For all but one in fifty Gaussian matrices."""
-    n = m.shape[-1]
-    return _table(_schedule(n, m.dtype, 0.02 * n**-1.5), m.dtype, m.device)
+    return _table_of_own(m.shape[-1], m.dtype, _where(m))
+
+
+@cache
+def _table_of_own(n: int, dtype: torch.dtype, where: torch.device | str) -> Tensor:
+    return _table(_schedule(n, dtype, 0.02 * n**-1.5), dtype, where)
+
+
+def _where(m: Tensor) -> torch.device | str:
+    """The device; avoids `.device` for CPU tensors, as `device_type` does."""
+    return "cpu" if m.is_cpu else m.device
 
 
 @lru_cache(256)
-def _table(schedule: Schedule, dtype: torch.dtype, device: torch.device) -> Tensor:
+def _table(schedule: Schedule, dtype: torch.dtype, device: torch.device | str) -> Tensor:
     """Cubics and quintics in powers of E = I - XᵀX, as the kernels take them: where they are, copied once."""
     steps = [(*iteration.about_one(step), 0.0)[:3] for step in schedule]
     return torch.tensor(steps, dtype=dtype, device=device)

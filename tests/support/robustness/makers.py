@@ -114,8 +114,6 @@ MAKERS: dict[str, Callable[[Draw], Any]] = {
     "norm": number(*averaging.rotations.NORMS),
     "representation": number(*nn.REPRESENTATIONS),
     "features": lambda draw: draw.tensor(draw.normal(*draw.lead(), 4), 1, scaled=False),
-    "svdrot.conventions.change_of_axes.source": number(*AXES),
-    "svdrot.conventions.change_of_axes.target": number(*AXES),
     "svdrot.convert_rotation.source": lambda draw: draw.memo["from"],
     "svdrot.convert_rotation.target": number(*CONVERTED),
     "svdrot.interpolate_rotations.rotations": knots,
